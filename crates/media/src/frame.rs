@@ -1,0 +1,208 @@
+//! The frame model: what every source produces and every viewer is served from.
+//!
+//! A [`Frame`] is one access unit (video) or one packet (audio). [`PacketisedFrame`] is the same
+//! frame cut once into RTP payloads, shared by reference between all viewers. Neither knows a
+//! sequence number, an SSRC or a payload type: those belong to a viewer.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+/// A stream inside this process: one rendition (main or sub) of one camera.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamId(pub u32);
+
+/// A viewer inside this process: one WebRTC session. Never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ViewerId(pub u64);
+
+/// The two kinds of track that a viewer may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MediaKind {
+    /// A picture.
+    Video,
+    /// Sound.
+    Audio,
+}
+
+/// A codec that can be forwarded to a viewer without touching its payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Codec {
+    /// H.264 in RTP, packetization-mode 1 (RFC 6184).
+    H264,
+    /// Opus in RTP (RFC 7587). The RTP clock is 48 kHz whatever the sound's rate.
+    Opus,
+    /// G.711 µ-law (RFC 3551).
+    Pcmu,
+    /// G.711 A-law (RFC 3551).
+    Pcma,
+}
+
+impl Codec {
+    /// The RTP clock in ticks a second.
+    pub const fn clock_rate(self) -> u32 {
+        match self {
+            Self::H264 => 90_000,
+            Self::Opus => 48_000,
+            Self::Pcmu | Self::Pcma => 8_000,
+        }
+    }
+
+    /// Whether this codec carries picture or sound.
+    pub const fn kind(self) -> MediaKind {
+        match self {
+            Self::H264 => MediaKind::Video,
+            Self::Opus | Self::Pcmu | Self::Pcma => MediaKind::Audio,
+        }
+    }
+
+    /// The encoding name of the `a=rtpmap` line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::H264 => "H264",
+            Self::Opus => "opus",
+            Self::Pcmu => "PCMU",
+            Self::Pcma => "PCMA",
+        }
+    }
+}
+
+/// A moment on this server's wall clock as an NTP timestamp: seconds since 1900 in the upper 32
+/// bits, fractions in the lower (RFC 3550 §4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NtpTime(pub u64);
+
+impl NtpTime {
+    /// Seconds between the NTP era (1900) and the Unix era (1970).
+    const UNIX_OFFSET_SECONDS: u64 = 2_208_988_800;
+
+    /// From microseconds since the Unix epoch.
+    pub const fn from_unix_micros(micros: u64) -> Self {
+        let seconds = micros / 1_000_000 + Self::UNIX_OFFSET_SECONDS;
+        let fraction = ((micros % 1_000_000) << 32) / 1_000_000;
+        Self((seconds << 32) | fraction)
+    }
+
+    /// Microseconds since the Unix epoch, rounded down; 0 for moments before 1970.
+    pub const fn unix_micros(self) -> u64 {
+        let seconds = (self.0 >> 32).saturating_sub(Self::UNIX_OFFSET_SECONDS);
+        seconds * 1_000_000 + (((self.0 & 0xffff_ffff) * 1_000_000) >> 32)
+    }
+}
+
+/// One access unit (video) or one packet (audio), as a source hands it over.
+#[derive(Clone)]
+pub struct Frame {
+    /// The codec of `data`.
+    pub codec: Codec,
+    /// Presentation time in ticks of the codec's clock, extended to 64 bits so that it never wraps.
+    /// Its origin is arbitrary and may change when `discontinuity` is set.
+    pub ticks: u64,
+    /// When it was captured, on this server's wall clock. Picture and sound of one source are placed
+    /// on it by the source's sender reports where it sends them, else by arrival.
+    pub captured: NtpTime,
+    /// Decoding can start here. Always true for audio.
+    pub keyframe: bool,
+    /// The source was restarted before this frame: `ticks` has no relation to earlier frames.
+    pub discontinuity: bool,
+    /// The payload: for video the NAL units in decoding order without start codes or lengths, for
+    /// audio exactly one entry.
+    pub units: Vec<Bytes>,
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frame")
+            .field("codec", &self.codec)
+            .field("ticks", &self.ticks)
+            .field("keyframe", &self.keyframe)
+            .field("units", &self.units.iter().map(Bytes::len).collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A frame cut into RTP payloads, made once and shared by every viewer.
+///
+/// ```text
+/// data:  | payload 0 | payload 1 | ... | payload n-1 |
+/// ends:            ^           ^                    ^
+/// ```
+pub struct PacketisedFrame {
+    /// The codec of the payloads.
+    pub codec: Codec,
+    /// See [`Frame::ticks`].
+    pub ticks: u64,
+    /// See [`Frame::captured`].
+    pub captured: NtpTime,
+    /// See [`Frame::keyframe`].
+    pub keyframe: bool,
+    /// See [`Frame::discontinuity`].
+    pub discontinuity: bool,
+    data: Box<[u8]>,
+    ends: Box<[u32]>,
+}
+
+impl PacketisedFrame {
+    /// Joins a frame's times with its payloads.
+    ///
+    /// `ends[i]` is the offset in `data` behind payload `i`: rising, the last one equal to
+    /// `data.len()`. The packetisers of this crate hold to that.
+    pub(crate) fn new(frame: &Frame, data: Vec<u8>, ends: Vec<u32>) -> Self {
+        debug_assert_eq!(ends.last().map_or(0, |end| *end as usize), data.len());
+        Self {
+            codec: frame.codec,
+            ticks: frame.ticks,
+            captured: frame.captured,
+            keyframe: frame.keyframe,
+            discontinuity: frame.discontinuity,
+            data: data.into_boxed_slice(),
+            ends: ends.into_boxed_slice(),
+        }
+    }
+
+    /// How many RTP packets the frame takes.
+    pub fn packet_count(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// All payload bytes together.
+    pub fn payload_bytes(&self) -> usize {
+        self.data.len()
+    }
+
+    /// The payloads in sending order.
+    pub fn payloads(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        (0..self.ends.len()).map(|index| self.payload(index))
+    }
+
+    /// Payload `index`, counted from 0. Panics when there are not so many.
+    pub fn payload(&self, index: usize) -> &[u8] {
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before] as usize);
+        &self.data[start..self.ends[index] as usize]
+    }
+}
+
+impl fmt::Debug for PacketisedFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PacketisedFrame")
+            .field("codec", &self.codec)
+            .field("ticks", &self.ticks)
+            .field("keyframe", &self.keyframe)
+            .field("packets", &self.packet_count())
+            .field("bytes", &self.payload_bytes())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ntp_round_trip_is_exact_to_a_microsecond() {
+        for micros in [0, 1, 999_999, 1_000_000, 1_795_000_000_123_456] {
+            let back = NtpTime::from_unix_micros(micros).unix_micros();
+            assert!(micros - back <= 1, "{micros} came back as {back}");
+        }
+    }
+}

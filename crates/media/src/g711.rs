@@ -1,0 +1,8 @@
+//! G.711 in RTP (RFC 3551): one packet, one payload.
+
+use crate::frame::{Frame, PacketisedFrame};
+
+/// One packet, one payload.
+pub fn packetise(_frame: &Frame) -> PacketisedFrame {
+    todo!()
+}

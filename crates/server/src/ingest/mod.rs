@@ -1,0 +1,59 @@
+//! Sources: what brings a camera's frames in.
+
+use std::time::Duration;
+
+use media::Frame;
+use media::h264::VideoFormat;
+use tokio::sync::Notify;
+use std::sync::Arc;
+
+/// How a camera is reached. Parsed from the config; the password can be used, never printed.
+#[derive(Debug, Clone)]
+pub(crate) enum SourceUrl {
+    /// `rtsp://[user:pass@]host[:554]/path`
+    Rtsp { url: url::Url, username: Option<String>, password: Option<secrecy::SecretString> },
+    /// `test://[pattern]?width=640&height=360&fps=15&gop=30`: a synthetic camera.
+    Test { pattern: String, width: u32, height: u32, fps: u32, gop: u32 },
+}
+
+/// How RTP comes from an RTSP camera.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RtspTransport {
+    /// Interleaved in the RTSP connection (RFC 2326 §10.12).
+    Tcp,
+    /// Over UDP.
+    Udp,
+}
+
+/// Where a source puts what it has. Implementations never block.
+pub(crate) trait Output: Send + Sync + 'static {
+    /// The next frame of any of the source's tracks.
+    fn frame(&self, frame: Frame);
+    /// The first keyframe is there, or the format changed.
+    fn live(&self, format: SourceFormat);
+    /// Packets lost between the camera and us since the last call.
+    fn lost(&self, packets: u64);
+}
+
+/// What a live source sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SourceFormat {
+    pub(crate) video: VideoFormat,
+    /// The sound as viewers get it, if there is any.
+    pub(crate) audio: Option<media::Codec>,
+}
+
+/// One attempt at a source: connects, then feeds `output` until the source fails. Dropping the
+/// future ends the attempt and frees everything (RTSP TEARDOWN is sent in the background).
+/// `keyframe_wanted` is notified when viewers cannot decode; sources that cannot help ignore it.
+pub(crate) async fn pull(
+    _source: &SourceUrl,
+    _transport: RtspTransport,
+    _output: Arc<dyn Output>,
+    _keyframe_wanted: Arc<Notify>,
+) -> engine::SourceFailure {
+    todo!()
+}
+
+/// How long a camera may take to its first keyframe after PLAY.
+pub(crate) const FIRST_KEYFRAME_TIMEOUT: Duration = Duration::from_secs(15);

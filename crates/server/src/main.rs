@@ -1,0 +1,8 @@
+//! The manifold binary.
+#![allow(dead_code, missing_docs, reason = "skeleton")]
+
+mod app;
+mod ingest;
+mod net;
+
+fn main() {}
