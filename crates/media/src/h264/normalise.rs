@@ -190,3 +190,188 @@ impl Picture {
         self.idr || (self.recovery_point && !self.predicted)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SPS: &[u8] = &[
+        0x67, 0x42, 0xc0, 0x16, 0xda, 0x02, 0x80, 0xbf, 0xe5, 0xc0, 0x44, 0, 0, 3, 0, 4, 0, 0, 3,
+        0, 0x7a, 0x3c, 0x58, 0xba, 0x80,
+    ];
+    /// 1920x1080, same id.
+    const OTHER_SPS: &[u8] = &[
+        0x67, 0x64, 0, 0x28, 0xac, 0xb2, 0, 0xf0, 4, 0x4f, 0xcb, 0x80, 0x88, 0, 0, 3, 0, 8, 0, 0,
+        3, 0, 0xf0, 0x78, 0xc1, 0x92, 0x40,
+    ];
+    /// Of a stream that may reorder (pic_order_cnt_type 0), same id.
+    const REORDERING_SPS: &[u8] = &[
+        0x67, 0x64, 0, 0x28, 0xac, 0xd9, 0x40, 0x78, 2, 0x27, 0xe5, 0xc0, 0x44, 0, 0, 3, 0, 4, 0,
+        0, 3, 0, 0x78, 0x3c, 0x60, 0xc6, 0x58,
+    ];
+    const PPS: &[u8] = &[0x68, 0xce, 0x0f, 0xc8];
+    /// Same id, other content.
+    const OTHER_PPS: &[u8] = &[0x68, 0xce, 0x0f, 0xcc];
+    /// Id 1.
+    const SECOND_PPS: &[u8] = &[0x68, 0x52, 0x0f, 0xc8];
+    const AUD: &[u8] = &[0x09, 0xf0];
+    const FILLER: &[u8] = &[0x0c, 0xff, 0x80];
+    const IDR: &[u8] = &[0x65, 0b1000_1000, 0x84, 0x11];
+    const P: &[u8] = &[0x41, 0b1001_1011, 0x22];
+    const P_SECOND_SLICE: &[u8] = &[0x41, 0b0100_0110, 0b1000_0000, 0x22];
+    const B: &[u8] = &[0x01, 0b1010_1000, 0x33];
+    const I: &[u8] = &[0x41, 0b1000_1000, 0x84];
+    /// Uses picture parameter set 1.
+    const P_OF_SECOND_PPS: &[u8] = &[0x41, 0b1001_1001, 0b0000_0000, 0x22];
+    const RECOVERY: &[u8] = &[6, 6, 1, 0xc4, 0x80];
+
+    #[test]
+    fn superfluous_units_go_and_parameter_sets_stand_once_before_the_idr() {
+        let mut normaliser = Normaliser::default();
+        let end = &[0x0a_u8][..];
+        let scalable = &[0x0e_u8, 1, 2][..];
+        let unit =
+            feed(&mut normaliser, &[AUD, SPS, PPS, SPS, PPS, RECOVERY, IDR, FILLER, scalable, end]);
+        let unit = unit.unwrap();
+        assert!(unit.keyframe && !unit.reordered);
+        assert_eq!(unit.units, [SPS, PPS, RECOVERY, IDR]);
+        assert_eq!(
+            feed(&mut normaliser, &[AUD, P, P_SECOND_SLICE]).unwrap().units,
+            [P, P_SECOND_SLICE]
+        );
+        assert_eq!(feed(&mut normaliser, &[AUD, IDR]).unwrap().units, [SPS, PPS, IDR]);
+    }
+
+    #[test]
+    fn parameter_sets_come_out_of_band() {
+        let mut normaliser = Normaliser::default();
+        assert!(feed(&mut normaliser, &[IDR]).is_none());
+        normaliser.handle_parameter_set(SPS);
+        normaliser.handle_parameter_set(&[0x67, 1]);
+        normaliser.handle_parameter_set(&[]);
+        assert!(feed(&mut normaliser, &[IDR]).is_none());
+        normaliser.handle_parameter_set(PPS);
+        assert_eq!(feed(&mut normaliser, &[IDR]).unwrap().units, [SPS, PPS, IDR]);
+        assert_eq!(normaliser.format().unwrap().width, 640);
+    }
+
+    #[test]
+    fn parameter_sets_in_an_access_unit_of_their_own_are_kept() {
+        let mut normaliser = Normaliser::default();
+        assert!(feed(&mut normaliser, &[SPS, PPS]).is_none());
+        assert_eq!(feed(&mut normaliser, &[IDR]).unwrap().units, [SPS, PPS, IDR]);
+    }
+
+    #[test]
+    fn another_resolution_is_taken_over() {
+        let mut normaliser = Normaliser::default();
+        feed(&mut normaliser, &[SPS, PPS, IDR]);
+        let unit = feed(&mut normaliser, &[OTHER_SPS, OTHER_PPS, IDR]).unwrap();
+        assert_eq!(unit.units, [OTHER_SPS, OTHER_PPS, IDR]);
+        let format = normaliser.format().unwrap();
+        assert_eq!((format.width, format.height), (1920, 1080));
+    }
+
+    #[test]
+    fn between_keyframes_only_new_picture_parameter_sets_are_sent() {
+        let mut normaliser = Normaliser::default();
+        feed(&mut normaliser, &[SPS, PPS, IDR]);
+        assert_eq!(feed(&mut normaliser, &[SPS, PPS, P]).unwrap().units, [P]);
+        assert!(feed(&mut normaliser, &[SECOND_PPS]).is_none());
+        let unit = feed(&mut normaliser, &[P_OF_SECOND_PPS]).unwrap();
+        assert_eq!(unit.units, [SECOND_PPS, P_OF_SECOND_PPS]);
+        assert_eq!(feed(&mut normaliser, &[P_OF_SECOND_PPS]).unwrap().units, [P_OF_SECOND_PPS]);
+        assert_eq!(feed(&mut normaliser, &[IDR]).unwrap().units, [SPS, PPS, SECOND_PPS, IDR]);
+    }
+
+    #[test]
+    fn a_recovery_point_of_intra_slices_is_a_keyframe() {
+        let mut normaliser = Normaliser::default();
+        let unit = feed(&mut normaliser, &[SPS, PPS, RECOVERY, I]).unwrap();
+        assert!(unit.keyframe);
+        assert_eq!(unit.units, [SPS, PPS, RECOVERY, I]);
+        assert!(!feed(&mut normaliser, &[I]).unwrap().keyframe);
+        assert!(!feed(&mut normaliser, &[RECOVERY, I, P_SECOND_SLICE]).unwrap().keyframe);
+    }
+
+    #[test]
+    fn b_slices_are_found_in_any_slice() {
+        let mut normaliser = Normaliser::default();
+        feed(&mut normaliser, &[REORDERING_SPS, PPS, IDR]);
+        assert!(feed(&mut normaliser, &[B]).unwrap().reordered);
+        assert!(feed(&mut normaliser, &[P, B]).unwrap().reordered);
+        assert!(!feed(&mut normaliser, &[P, P_SECOND_SLICE]).unwrap().reordered);
+    }
+
+    #[test]
+    fn b_slices_of_a_stream_that_never_reorders_pass() {
+        let mut normaliser = Normaliser::default();
+        feed(&mut normaliser, &[SPS, PPS, IDR]);
+        assert!(!feed(&mut normaliser, &[B]).unwrap().reordered);
+    }
+
+    #[test]
+    fn a_vendors_private_data_is_not_sent_but_its_recovery_point_seen() {
+        let mut normaliser = Normaliser::default();
+        let mut sei = RECOVERY[..4].to_vec();
+        sei.extend([5, 255, 100]);
+        sei.extend([0xaa; 355]);
+        sei.push(0x80);
+        let unit = feed(&mut normaliser, &[SPS, PPS, &sei, I]).unwrap();
+        assert!(unit.keyframe);
+        assert_eq!(unit.units, [SPS, PPS, I]);
+    }
+
+    #[test]
+    fn what_is_broken_or_too_large_is_an_error() {
+        let mut normaliser = Normaliser::default();
+        let mut handle =
+            |nal: Vec<u8>| normaliser.handle_access_unit(vec![nal.into()]).map(|_| ()).unwrap_err();
+        assert!(matches!(handle(vec![0x67, 1]), H264Error::Malformed { .. }));
+        assert!(matches!(handle(vec![0x65]), H264Error::Malformed { what: "slice header", .. }));
+        assert!(matches!(handle(vec![0x41; 9 << 20]), H264Error::AccessUnitSize { .. }));
+    }
+
+    #[test]
+    fn picture_parameter_sets_are_bounded() {
+        let mut normaliser = Normaliser::default();
+        for id in 31..255_u16 {
+            // Nine to fifteen bits of id, then sps 0.
+            let code = u32::from(id) + 1;
+            let bits = 2 * code.ilog2() + 1;
+            let word = (code << (31 - bits) | 1 << (30 - bits)) << 1;
+            let nal: Vec<u8> =
+                std::iter::once(0x68).chain(word.to_be_bytes()).chain([0x80]).collect();
+            normaliser.handle_parameter_set(&nal);
+        }
+        assert_eq!(normaliser.pps.len(), MAX_PPS);
+    }
+
+    proptest! {
+        #[test]
+        fn any_units_are_taken_without_panic(units in prop::collection::vec(
+            prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..60),
+                prop::sample::select(vec![SPS, PPS, SECOND_PPS, IDR, P, B, I, RECOVERY])
+                    .prop_map(<[u8]>::to_vec),
+            ],
+            0..12,
+        )) {
+            let mut normaliser = Normaliser::default();
+            for chunk in units.chunks(3) {
+                let nals = chunk.iter().cloned().map(Bytes::from).collect();
+                let Ok(Some(unit)) = normaliser.handle_access_unit(nals) else { continue };
+                prop_assert!(normaliser.format().is_some());
+                let sps = unit.units.iter().filter(|nal| nal[0] & 0x1f == 7).count();
+                prop_assert_eq!(sps, usize::from(unit.keyframe));
+            }
+        }
+    }
+
+    fn feed(normaliser: &mut Normaliser, nals: &[&[u8]]) -> Option<AccessUnit> {
+        let nals = nals.iter().map(|nal| Bytes::copy_from_slice(nal)).collect();
+        normaliser.handle_access_unit(nals).unwrap()
+    }
+}

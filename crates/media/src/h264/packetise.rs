@@ -62,10 +62,8 @@ fn aggregate_length(units: &[Bytes]) -> usize {
         .iter()
         .take_while(|unit| {
             size += 2 + unit.len();
-            let small = matches!(
-                NalType::of(unit),
-                Some(NalType::Sps | NalType::Pps | NalType::Sei)
-            );
+            let small =
+                matches!(NalType::of(unit), Some(NalType::Sps | NalType::Pps | NalType::Sei));
             small && size <= MAX_PAYLOAD
         })
         .count()

@@ -269,3 +269,186 @@ fn skip_hrd(reader: &mut BitReader<'_>) -> Option<()> {
     }
     reader.skip(20) // delays and time_offset_length
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn parameter_sets_of_x264() {
+        // Profile and settings, the NAL unit, width, height, max_num_reorder_frames.
+        let cases = [
+            ("baseline", "6742c016da0280bfe5c0440000030004000003007a3c58ba80", 640, 360, 0),
+            ("high", "67640028acb200f0044fcb8088000003000800000300f078c19240", 1920, 1080, 0),
+            (
+                "high, B-frames",
+                "67640028acd940780227e5c044000003000400000300783c60c658",
+                1920,
+                1080,
+                2,
+            ),
+            ("main, interlaced", "674d401eeca05a126c0440000003004000000787c50a6580", 720, 576, 2),
+            ("4:2:2", "677a001fbcd9405005bfbc0440000003004000000783c60c6580", 1280, 718, 2),
+            ("4:4:4", "67f4001f919b280a00b7d4980880000003008000000f078c18cb", 1279, 717, 2),
+            ("monochrome", "6764000cf3650507fef016c8000003000800000300f078a14cb0", 320, 238, 2),
+            (
+                "with HRD",
+                "67640016acd940a02ff970110000030001000003001e602001e840007a1392ca01e2c5b2c0",
+                640,
+                360,
+                2,
+            ),
+        ];
+        for (name, nal, width, height, reordered) in cases {
+            let nal = bytes(nal);
+            let sps = Sps::parse(&nal).unwrap();
+            let expected =
+                VideoFormat { profile_level_id: [nal[1], nal[2], nal[3]], width, height };
+            assert_eq!(sps.format, expected, "{name}");
+            assert_eq!(sps.max_num_reorder_frames, Some(reordered), "{name}");
+            assert_eq!(sps.id, 0, "{name}");
+        }
+    }
+
+    #[test]
+    fn scaling_lists_and_order_cycles_are_passed_over() {
+        let mut bits = Bits::default();
+        bits.fixed(8, 100).fixed(8, 0).fixed(8, 31).unsigned(3); // profile, level, id
+        bits.unsigned(1).unsigned(0).unsigned(0).fixed(1, 0); // chroma, depths
+        bits.fixed(1, 1); // scaling matrix: a full list, one that ends at once, six absent
+        bits.fixed(1, 1);
+        for _ in 0..16 {
+            bits.unsigned(3); // +2
+        }
+        bits.fixed(1, 1).unsigned(16).fixed(6, 0); // -8: the rest repeats
+        bits.unsigned(0).unsigned(1).fixed(1, 0); // frame_num, order count type 1
+        bits.unsigned(1).unsigned(2).unsigned(3).unsigned(4).unsigned(5).unsigned(6);
+        bits.unsigned(1).fixed(1, 0).unsigned(79).unsigned(44); // 1280x720
+        bits.fixed(1, 1).fixed(1, 1).fixed(1, 0).fixed(1, 0); // no cropping, no VUI
+
+        let sps = Sps::parse(&bits.nal()).unwrap();
+
+        assert_eq!((sps.id, sps.pic_order_cnt_type), (3, 1));
+        assert_eq!((sps.format.width, sps.format.height), (1280, 720));
+        assert_eq!(sps.max_num_reorder_frames, None);
+    }
+
+    #[test]
+    fn a_broken_vui_costs_nothing() {
+        let whole = bytes("67640028acb200f0044fcb8088000003000800000300f078c19240");
+        let sps = Sps::parse(&whole[..whole.len() - 8]).unwrap();
+        assert_eq!((sps.format.width, sps.format.height), (1920, 1080));
+        assert_eq!(sps.max_num_reorder_frames, None);
+    }
+
+    #[test]
+    fn impossible_sizes_are_refused() {
+        for (columns, rows, crop, expected) in [
+            (1025, 10, None, (16_400, 160)),
+            (10, u32::MAX - 1, None, (160, 16 * 0xffff_fffe_i64)),
+            (2, 2, Some(8), (16, 32)),
+            (1, 1, Some(8), (0, 16)),
+            (1, 1, Some(u32::MAX - 1), (16 - 2 * 0xffff_fffe_i64, 16)),
+        ] {
+            let result = Sps::parse(&baseline(columns, rows, crop));
+            let (width, height) = expected;
+            if (1..=MAX_SIDE).contains(&width) && (1..=MAX_SIDE).contains(&height) {
+                let format = result.unwrap().format;
+                assert_eq!((i64::from(format.width), i64::from(format.height)), expected);
+            } else {
+                assert_eq!(result, Err(H264Error::PictureSize { width, height }));
+            }
+        }
+        let large = vec![0x67; MAX_PARAMETER_SET + 1];
+        assert_eq!(Sps::parse(&large), Err(H264Error::ParameterSetSize { bytes: large.len() }));
+    }
+
+    #[test]
+    fn picture_parameter_sets() {
+        assert_eq!(Pps::parse(&bytes("68ce0fc8")), Ok(Pps { id: 0, sps_id: 0 }));
+        assert_eq!(
+            Pps::parse(&[0x68, 0, 0x80]),
+            Err(H264Error::Malformed { what: "picture parameter set", bytes: 3 })
+        );
+        let mut bits = Bits::default();
+        bits.unsigned(255).unsigned(31);
+        assert_eq!(Pps::parse(&bits.nal()), Ok(Pps { id: 255, sps_id: 31 }));
+        let mut bits = Bits::default();
+        bits.unsigned(256).unsigned(0);
+        assert!(Pps::parse(&bits.nal()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(nal in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Sps::parse(&nal);
+            let _ = Pps::parse(&nal);
+        }
+
+        #[test]
+        fn a_damaged_parameter_set_is_read_without_panic(at in 1..26_usize, flip in 1..=255_u8) {
+            let mut nal = bytes("67640028acd940780227e5c044000003000400000300783c60c658");
+            nal[at] ^= flip;
+            if let Ok(sps) = Sps::parse(&nal) {
+                prop_assert!((1..=16_384).contains(&sps.format.width));
+                prop_assert!((1..=16_384).contains(&sps.format.height));
+            }
+        }
+    }
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        (0..hex.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
+            .collect()
+    }
+
+    /// A baseline parameter set of `columns` x `rows` macroblocks; `crop` at the left.
+    fn baseline(columns: u32, rows: u32, crop: Option<u32>) -> Vec<u8> {
+        let mut bits = Bits::default();
+        bits.fixed(8, 66).fixed(8, 0xc0).fixed(8, 30).unsigned(0).unsigned(0).unsigned(2);
+        bits.unsigned(1).fixed(1, 0).unsigned(columns - 1).unsigned(rows - 1).fixed(2, 3);
+        bits.fixed(1, u64::from(crop.is_some()));
+        if let Some(left) = crop {
+            bits.unsigned(left).unsigned(0).unsigned(0).unsigned(0);
+        }
+        bits.fixed(1, 0);
+        bits.nal()
+    }
+
+    /// Writes the syntax elements of a parameter set.
+    #[derive(Default)]
+    struct Bits(Vec<bool>);
+
+    impl Bits {
+        fn fixed(&mut self, count: u32, value: u64) -> &mut Self {
+            self.0.extend((0..count).rev().map(|bit| value >> bit & 1 == 1));
+            self
+        }
+
+        fn unsigned(&mut self, value: u32) -> &mut Self {
+            let code = u64::from(value) + 1;
+            self.fixed(2 * code.ilog2() + 1, code)
+        }
+
+        /// With stop bit, header and emulation prevention.
+        fn nal(&mut self) -> Vec<u8> {
+            self.fixed(1, 1);
+            let mut nal = vec![0x67];
+            let mut zeros = 0;
+            for byte in self.0.chunks(8).map(|bits| {
+                bits.iter().enumerate().fold(0, |byte, (at, bit)| byte | u8::from(*bit) << (7 - at))
+            }) {
+                if zeros == 2 && byte <= 3 {
+                    nal.push(3);
+                    zeros = 0;
+                }
+                zeros = if byte == 0 { zeros + 1 } else { 0 };
+                nal.push(byte);
+            }
+            nal
+        }
+    }
+}

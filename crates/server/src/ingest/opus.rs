@@ -28,10 +28,14 @@ const FRAME_LENGTHS: [usize; 6] = [1, 2, 4, 8, 16, 24];
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum OpusError {
     /// Opus has no such mode.
-    #[error("Opus takes 8, 12, 16, 24 or 48 kHz and one or two channels, not {sample_rate} Hz with {channels}")]
+    #[error(
+        "Opus takes 8, 12, 16, 24 or 48 kHz and one or two channels, not {sample_rate} Hz with {channels}"
+    )]
     Format { sample_rate: u32, channels: u8 },
     /// The number of samples is no frame length of Opus.
-    #[error("{samples} samples are no Opus frame at {sample_rate} Hz with {channels} channel(s); 20 ms are {expected}")]
+    #[error(
+        "{samples} samples are no Opus frame at {sample_rate} Hz with {channels} channel(s); 20 ms are {expected}"
+    )]
     FrameLength { samples: usize, sample_rate: u32, channels: u8, expected: usize },
     /// The encoder refused.
     #[error("the Opus encoder failed: {0}")]
