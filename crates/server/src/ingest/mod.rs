@@ -1,6 +1,7 @@
 //! Sources: what brings a camera's frames in.
 
 pub(crate) mod opus;
+pub(crate) mod testcard;
 
 use std::time::Duration;
 
