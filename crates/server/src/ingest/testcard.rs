@@ -23,7 +23,7 @@ use tokio::sync::{Notify, oneshot};
 
 use self::card::Card;
 use self::encoder::{EncodeError, VideoEncoder};
-use self::pace::{Clock, Group, Pacer};
+use self::pace::{Clock, Group, Moment, Pacer};
 use self::tone::Tone;
 use super::opus::OpusError;
 use super::{Output, SourceFormat};
@@ -104,7 +104,7 @@ struct Camera {
     card: Card,
     encoder: VideoEncoder,
     tone: Tone,
-    start: Instant,
+    fps: u32,
     clock: Clock,
     video: Pacer,
     audio: Pacer,
@@ -124,14 +124,15 @@ impl Camera {
         };
         let width = within(settings.width, WIDTHS) as usize & !1;
         // The strip takes a 24th of the width, and must leave room for a picture.
-        let height = within(settings.height, HEIGHTS).max(settings.width.min(3840) / 8) as usize & !1;
+        let height =
+            within(settings.height, HEIGHTS).max(settings.width.min(3840) / 8) as usize & !1;
         let fps = within(settings.fps, FRAME_RATES);
         let start = Instant::now();
         Ok(Self {
             card: Card::new(&settings.pattern, width, height),
-            encoder: VideoEncoder::new(width, height, fps)?,
+            encoder: VideoEncoder::new(fps)?,
             tone: Tone::new()?,
-            start,
+            fps,
             clock: Clock::new(start, SystemTime::now()),
             video: Pacer::new(start, fps),
             audio: Pacer::new(start, tone::FRAME_RATE),
@@ -152,32 +153,30 @@ impl Camera {
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
             let now = Instant::now();
-            if self.video.deadline() <= now {
-                self.video.advance(now);
-                self.send_picture(output, now)?;
+            self.clock.follow(now, SystemTime::now());
+            if let Some(moment) = self.video.take(now) {
+                self.send_picture(output, moment)?;
             }
-            if self.audio.deadline() <= now {
-                self.send_sound(output, now)?;
+            if let Some(moment) = self.audio.take(now) {
+                self.send_sound(output, moment)?;
             }
         }
     }
 
-    fn send_picture(&mut self, output: &dyn Output, now: Instant) -> Result<(), Fault> {
-        self.clock.follow(now, SystemTime::now());
-        let unix_micros = self.clock.unix_micros(now);
+    fn send_picture(&mut self, output: &dyn Output, moment: Moment) -> Result<(), Fault> {
+        let unix_micros = self.clock.unix_micros(moment.at);
         let picture = self.card.draw(self.number, unix_micros / 1000);
         self.number = self.number.wrapping_add(1);
-        let Some(unit) = self.encoder.encode(picture, self.group.next(now))? else {
-            return Ok(());
-        };
-        if !self.live && let Some(video) = self.encoder.format() {
+        let kind = self.group.next(moment.at);
+        let Some(unit) = self.encoder.encode(picture, kind)? else { return Ok(()) };
+        if !self.live
+            && let Some(video) = self.encoder.format()
+        {
             output.live(SourceFormat { video, audio: Some(Codec::Opus) });
         }
-        let elapsed = now.duration_since(self.start).as_micros();
-        let rate = u128::from(Codec::H264.clock_rate());
         output.frame(Frame {
             codec: Codec::H264,
-            ticks: (elapsed * rate / 1_000_000) as u64,
+            ticks: moment.index * u64::from(Codec::H264.clock_rate()) / u64::from(self.fps),
             captured: NtpTime::from_unix_micros(unix_micros),
             keyframe: unit.keyframe,
             discontinuity: !self.live,
@@ -187,16 +186,12 @@ impl Camera {
         Ok(())
     }
 
-    /// Sends the sound of the moment that is due; it is placed by its count of samples, so that it
-    /// has no seams.
-    fn send_sound(&mut self, output: &dyn Output, now: Instant) -> Result<(), Fault> {
-        let unix_micros = self.clock.unix_micros(self.audio.deadline());
-        let ticks = self.audio.index() * u64::from(tone::FRAME_SAMPLES);
-        self.audio.advance(now);
+    fn send_sound(&mut self, output: &dyn Output, moment: Moment) -> Result<(), Fault> {
+        let unix_micros = self.clock.unix_micros(moment.at);
         let packet = self.tone.encode(unix_micros)?;
         output.frame(Frame {
             codec: Codec::Opus,
-            ticks,
+            ticks: moment.index * u64::from(tone::FRAME_SAMPLES),
             captured: NtpTime::from_unix_micros(unix_micros),
             keyframe: true,
             discontinuity: !self.heard,
@@ -229,7 +224,7 @@ mod tests {
         assert_eq!(live.len(), 1);
         assert_eq!((live[0].video.width, live[0].video.height), (320, 180));
         let frames = output.frames.lock().unwrap();
-        for (codec, in_order) in [(Codec::H264, 5_400), (Codec::Opus, 960)] {
+        for (codec, step) in [(Codec::H264, 6_000), (Codec::Opus, 960)] {
             let track: Vec<_> = frames.iter().filter(|frame| frame.codec == codec).collect();
             assert!(track[0].keyframe && track[0].discontinuity);
             assert!(track[1..].iter().all(|frame| !frame.discontinuity));
@@ -238,7 +233,7 @@ mod tests {
                     pair[1].ticks - pair[0].ticks,
                     pair[1].captured.unix_micros() - pair[0].captured.unix_micros(),
                 );
-                assert!(ticks >= in_order, "{codec:?}: {ticks} ticks");
+                assert!(ticks > 0 && ticks % step == 0, "{codec:?}: {ticks} ticks");
                 let as_micros = ticks * 1_000_000 / u64::from(codec.clock_rate());
                 assert!(as_micros.abs_diff(micros) < 50, "{codec:?}: {as_micros} and {micros}");
             }
@@ -323,8 +318,7 @@ mod tests {
         wanted: &Arc<Notify>,
         gop: u32,
     ) -> tokio::task::JoinHandle<SourceFailure> {
-        let card =
-            TestCard { pattern: "ball".to_owned(), width: 320, height: 180, fps: 15, gop };
+        let card = TestCard { pattern: "ball".to_owned(), width: 320, height: 180, fps: 15, gop };
         tokio::spawn(pull(card, Arc::clone(output) as Arc<dyn Output>, Arc::clone(wanted)))
     }
 

@@ -117,7 +117,7 @@ impl Card {
         // 2026-11-22T09:05:19.123Z
         let text = humantime::format_rfc3339_millis(moment).to_string();
         let (date, time) = text.split_once('T').unwrap_or((&text, ""));
-        let upper = format!("{date} #{frame:<10}");
+        let upper = format!("{date} UTC #{frame:<10}");
         let plane = &mut self.canvas.y;
         let line = height.saturating_sub(24 * unit);
         font::write(plane, (4 * unit, line), unit, PANEL, &upper);
@@ -151,11 +151,14 @@ fn paint_scenery(canvas: &mut Canvas, pattern: Pattern, stage: Rect, unit: usize
         }
         Pattern::Grid => {
             let side = grid_side(unit);
-            for x in (0..=stage.width).step_by(side) {
-                canvas.fill(Rect { x: stage.x + x, width: 2, ..stage }, Colour::grey(104));
+            let (width, height) = (stage.width / side * side + 2, stage.height / side * side + 2);
+            for x in (0..width).step_by(side) {
+                let line = Rect { x: stage.x + x, width: 2, height, ..stage };
+                canvas.fill(line, Colour::grey(104));
             }
-            for y in (0..=stage.height).step_by(side) {
-                canvas.fill(Rect { y: stage.y + y, height: 2, ..stage }, Colour::grey(104));
+            for y in (0..height).step_by(side) {
+                let line = Rect { y: stage.y + y, width, height: 2, ..stage };
+                canvas.fill(line, Colour::grey(104));
             }
         }
     }

@@ -4,19 +4,11 @@ use bytes::Bytes;
 use media::h264::{AccessUnit, H264Error, Normaliser, VideoFormat, split_annex_b};
 use openh264::OpenH264API;
 use openh264::encoder::{
-    BitRate, Complexity, Encoder, EncoderConfig, FrameRate, IntraFramePeriod, Profile, QpRange,
-    RateControlMode, UsageType, VuiConfig,
+    Complexity, Encoder, EncoderConfig, FrameRate, IntraFramePeriod, Profile, RateControlMode,
+    UsageType, VuiConfig,
 };
 
 use super::canvas::Canvas;
-
-/// Bits a second and pixel a second: 600 kbit/s for 640x360 at 15 fps.
-const BITS_PER_PIXEL: f64 = 600_000.0 / (640.0 * 360.0 * 15.0);
-const BITRATES: std::ops::RangeInclusive<f64> = 100_000.0..=8_000_000.0;
-
-/// A calm picture needs no finer steps than 22, which also keeps it cheap; coarser ones than 40
-/// would smear the letters.
-const QUANTISERS: QpRange = QpRange::new(22, 40);
 
 /// Why a picture could not be encoded.
 #[derive(Debug, thiserror::Error)]
@@ -47,18 +39,17 @@ pub(super) struct VideoEncoder {
 }
 
 impl VideoEncoder {
-    /// An encoder for pictures of one size, `fps` a second.
-    pub(super) fn new(width: usize, height: usize, fps: u32) -> Result<Self, EncodeError> {
-        let bitrate = (width * height) as f64 * f64::from(fps) * BITS_PER_PIXEL;
+    /// An encoder for `fps` pictures a second; their size is that of the first one.
+    pub(super) fn new(fps: u32) -> Result<Self, EncodeError> {
+        // Without rate control every picture has the same quality (QP 26). The picture is calm
+        // enough to stay far below what any link carries, and no frame is ever left out.
         let config = EncoderConfig::new()
-            .bitrate(BitRate::from_bps(bitrate.clamp(*BITRATES.start(), *BITRATES.end()) as u32))
             .max_frame_rate(FrameRate::from_hz(fps as f32))
-            .rate_control_mode(RateControlMode::Bitrate)
+            .rate_control_mode(RateControlMode::Off)
             .skip_frames(false)
             .usage_type(UsageType::CameraVideoRealTime)
             .profile(Profile::Baseline)
             .complexity(Complexity::Low)
-            .qp(QUANTISERS)
             .scene_change_detect(false)
             .adaptive_quantization(false)
             .intra_frame_period(IntraFramePeriod::auto())
@@ -135,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bitrate_stays_within_the_target() {
+    fn a_calm_picture_costs_little() {
         for pattern in ["clock", "bars", "ball", "grid"] {
             let mut camera = Camera::new(pattern, 640, 360);
             let bytes: usize = (0..150)
@@ -144,7 +135,7 @@ mod tests {
                 .map(|nal| nal.len())
                 .sum();
             let bitrate = bytes * 8 / 10;
-            assert!((50_000..700_000).contains(&bitrate), "{pattern}: {bitrate} bit/s");
+            assert!((50_000..300_000).contains(&bitrate), "{pattern}: {bitrate} bit/s");
         }
     }
 
@@ -157,7 +148,7 @@ mod tests {
 
     impl Camera {
         fn new(pattern: &str, width: usize, height: usize) -> Self {
-            let encoder = VideoEncoder::new(width, height, 15).unwrap();
+            let encoder = VideoEncoder::new(15).unwrap();
             Self { card: Card::new(pattern, width, height), encoder }
         }
 

@@ -12,18 +12,20 @@ const INK: u8 = 225;
 
 /// Writes one line with its upper left corner at `x`, `y`, each dot `scale` pixels wide, on a ground
 /// of luma `paper`. Small letters are written as capitals, unknown characters as a box.
-pub(super) fn write(plane: &mut Plane, (x, y): (usize, usize), scale: usize, paper: u8, text: &str) {
+pub(super) fn write(
+    plane: &mut Plane,
+    (x, y): (usize, usize),
+    scale: usize,
+    paper: u8,
+    text: &str,
+) {
     for (index, character) in text.chars().enumerate() {
         let x = x + index * ADVANCE * scale;
         plane.fill(Rect { x, y, width: ADVANCE * scale, height: HEIGHT * scale }, paper);
         for (row, dots) in glyph(character.to_ascii_uppercase()).into_iter().enumerate() {
             for column in (0..5).filter(|column| dots >> (4 - column) & 1 == 1) {
-                let dot = Rect {
-                    x: x + column * scale,
-                    y: y + row * scale,
-                    width: scale,
-                    height: scale,
-                };
+                let dot =
+                    Rect { x: x + column * scale, y: y + row * scale, width: scale, height: scale };
                 plane.fill(dot, INK);
             }
         }

@@ -18,30 +18,43 @@ pub(super) struct Pacer {
     next: u64,
 }
 
+/// One of a pacer's moments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Moment {
+    /// Counted from 0 at the start; skipped ones count.
+    pub(super) index: u64,
+    pub(super) at: Instant,
+}
+
 impl Pacer {
     /// `rate` moments a second, the first one at `start`.
     pub(super) fn new(start: Instant, rate: u32) -> Self {
         Self { start, rate: rate.max(1), next: 0 }
     }
 
-    /// Which moment is next, counted from 0.
-    pub(super) fn index(&self) -> u64 {
-        self.next
-    }
-
     /// When the next moment is.
     pub(super) fn deadline(&self) -> Instant {
-        let (seconds, rest) = (self.next / u64::from(self.rate), self.next % u64::from(self.rate));
-        let nanos = rest * 1_000_000_000 / u64::from(self.rate);
-        self.start + Duration::from_secs(seconds) + Duration::from_nanos(nanos)
+        self.at(self.next)
     }
 
-    /// The moment was used at `now`. Those that have passed since are skipped: a source that was
-    /// late goes on with the present instead of sending the past in a burst.
-    pub(super) fn advance(&mut self, now: Instant) {
+    /// The moment that is due at `now`, once; `None` before it. Of several the last one: a source
+    /// that was late goes on with the present instead of sending the past in a burst.
+    pub(super) fn take(&mut self, now: Instant) -> Option<Moment> {
+        if now < self.deadline() {
+            return None;
+        }
         let passed = now.saturating_duration_since(self.start);
-        let due = passed.as_nanos() * u128::from(self.rate) / 1_000_000_000;
-        self.next = (self.next + 1).max(u64::try_from(due).unwrap_or(u64::MAX));
+        let last = passed.as_nanos() * u128::from(self.rate) / 1_000_000_000;
+        // Rounding may put the last one just before the one that is due.
+        let index = u64::try_from(last).unwrap_or(u64::MAX - 1).max(self.next);
+        self.next = index + 1;
+        Some(Moment { index, at: self.at(index) })
+    }
+
+    fn at(&self, index: u64) -> Instant {
+        let (seconds, rest) = (index / u64::from(self.rate), index % u64::from(self.rate));
+        let nanos = rest * 1_000_000_000 / u64::from(self.rate);
+        self.start + Duration::from_secs(seconds) + Duration::from_nanos(nanos)
     }
 }
 
@@ -126,9 +139,11 @@ mod tests {
     fn the_pacer_does_not_drift() {
         let start = Instant::now();
         let mut pacer = Pacer::new(start, 15);
-        for _ in 0..15 * 3600 {
-            // Each frame a little late.
-            pacer.advance(pacer.deadline() + 9 * MS);
+        for index in 0..15 * 3600 {
+            assert_eq!(pacer.take(pacer.deadline() - Duration::from_nanos(1)), None);
+            // Each one a little late.
+            let moment = pacer.take(pacer.deadline() + (index % 9) as u32 * MS).unwrap();
+            assert_eq!(moment.index, index);
         }
         assert_eq!(pacer.deadline(), start + Duration::from_secs(3600));
     }
@@ -137,10 +152,10 @@ mod tests {
     fn a_late_pacer_skips_to_the_present() {
         let start = Instant::now();
         let mut pacer = Pacer::new(start, 10);
-        pacer.advance(start + 1234 * MS);
-        assert_eq!((pacer.index(), pacer.deadline()), (12, start + 1200 * MS));
-        pacer.advance(start + 1234 * MS);
-        assert_eq!((pacer.index(), pacer.deadline()), (13, start + 1300 * MS));
+        let moment = pacer.take(start + 1234 * MS);
+        assert_eq!(moment, Some(Moment { index: 12, at: start + 1200 * MS }));
+        assert_eq!(pacer.take(start + 1234 * MS), None);
+        assert_eq!(pacer.deadline(), start + 1300 * MS);
     }
 
     #[test]

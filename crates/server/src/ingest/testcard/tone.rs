@@ -33,9 +33,8 @@ impl Tone {
     /// The packet whose first sample is heard at `unix_micros`.
     pub(super) fn encode(&mut self, unix_micros: u64) -> Result<Bytes, OpusError> {
         let first = unix_micros % 1_000_000 * u64::from(SAMPLE_RATE) / 1_000_000;
-        let samples: Vec<i16> = (0..FRAME_SAMPLES)
-            .map(|index| sample((first as u32 + index) % SAMPLE_RATE))
-            .collect();
+        let samples: Vec<i16> =
+            (0..FRAME_SAMPLES).map(|index| sample((first as u32 + index) % SAMPLE_RATE)).collect();
         self.encoder.encode(&samples)
     }
 }
