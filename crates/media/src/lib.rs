@@ -11,5 +11,14 @@ pub mod g711;
 pub mod gop;
 pub mod srtp;
 pub mod rtcp;
+pub mod stun;
+pub mod negotiated;
+pub mod peer;
+pub mod peers;
+pub mod batch;
+pub mod timeline;
+pub mod viewer;
+mod hub;
+pub mod fanout;
 
 pub use frame::{Codec, Frame, MediaKind, NtpTime, PacketisedFrame, StreamId, ViewerId};
