@@ -33,7 +33,7 @@ pub(super) struct RtcpTrailer {
 pub(super) enum Cipher {
     /// AEAD_AES_128_GCM and AEAD_AES_256_GCM.
     Gcm(GcmCipher),
-    /// AES128_CM_HMAC_SHA1_80. Boxed, as its key schedules take thrice the room.
+    /// AES128_CM_HMAC_SHA1_80. Boxed, as its key schedules take 2 KB.
     Cm(Box<CmCipher>),
 }
 
@@ -235,7 +235,8 @@ impl GcmCipher {
 
 /// An AES-GCM key in one of the two libraries; which one is faster depends on the processor.
 enum GcmKey {
-    Ring(ring::aead::LessSafeKey),
+    /// Boxed, as it holds its key schedule; the other one has it on the heap by itself.
+    Ring(Box<ring::aead::LessSafeKey>),
     AwsLc(aws_lc_rs::aead::LessSafeKey),
 }
 
@@ -246,7 +247,7 @@ impl GcmKey {
                 use ring::aead::{AES_128_GCM, AES_256_GCM, LessSafeKey, UnboundKey};
                 let algorithm = if key.len() == 32 { &AES_256_GCM } else { &AES_128_GCM };
                 let key = UnboundKey::new(algorithm, key).map_err(|_| SrtpError::Cipher)?;
-                Ok(Self::Ring(LessSafeKey::new(key)))
+                Ok(Self::Ring(Box::new(LessSafeKey::new(key))))
             }
             GcmBackend::AwsLc => {
                 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, LessSafeKey, UnboundKey};
