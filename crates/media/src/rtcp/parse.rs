@@ -182,7 +182,7 @@ fn read_payload_feedback(body: &[u8], format: u8, found: &mut Found) -> Option<(
             let packed = word(entries, 4)?;
             let exponent = packed >> 18 & 0x3f;
             let mantissa = u64::from(packed & 0x3_ffff);
-            let bitrate = mantissa.checked_mul(1 << exponent).unwrap_or(u64::MAX);
+            let bitrate = mantissa.saturating_mul(1 << exponent);
             found.push(Feedback::EstimatedBitrate { bitrate });
         }
         _ => {}
