@@ -1,19 +1,5 @@
 //! Which library seals AES-GCM. Whether ring or aws-lc is faster depends on the processor's vector
 //! instructions; both are compiled in and one is chosen for the process at its start.
-//!
-//! The server's part is one line, as this crate reads no clock:
-//!
-//! ```
-//! use std::time::Instant;
-//! use media::srtp::{calibrate_gcm, calibration_round};
-//!
-//! let chosen = calibrate_gcm(|backend| {
-//!     let start = Instant::now();
-//!     calibration_round(backend);
-//!     start.elapsed()
-//! });
-//! # let _ = chosen;
-//! ```
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -76,6 +62,18 @@ pub fn calibration_round(backend: GcmBackend) {
 
 /// Chooses the faster library for the process and returns it. `measure` runs one
 /// [`calibration_round`] on the given back end and returns how long it took.
+///
+/// ```
+/// use std::time::Instant;
+/// use media::srtp::{calibrate_gcm, calibration_round};
+///
+/// let chosen = calibrate_gcm(|backend| {
+///     let start = Instant::now();
+///     calibration_round(backend);
+///     start.elapsed()
+/// });
+/// # let _ = chosen;
+/// ```
 pub fn calibrate_gcm(mut measure: impl FnMut(GcmBackend) -> Duration) -> GcmBackend {
     let mut ring = Duration::MAX;
     let mut aws_lc = Duration::MAX;
