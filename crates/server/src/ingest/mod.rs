@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use media::Frame;
 use media::h264::VideoFormat;
-use tokio::sync::Notify;
 use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// How a camera is reached. Parsed from the config; the password can be used, never printed.
 #[derive(Debug, Clone)]
