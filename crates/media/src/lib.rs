@@ -8,6 +8,7 @@ pub mod frame;
 pub mod h264;
 pub mod opus;
 pub mod g711;
+pub mod packetise;
 pub mod gop;
 pub mod srtp;
 pub mod rtcp;

@@ -4,6 +4,7 @@
 //! try again, and who is told, is the engine's business.
 
 mod clock;
+pub(crate) mod opus;
 mod source_url;
 
 use std::sync::Arc;
