@@ -146,8 +146,7 @@ impl Track {
             return Some(Report { camera: camera - session_shift, ticks, shift: session_shift });
         };
         let error = camera - before.shift - before.camera_time(ticks, self.rate);
-        let shift =
-            if error.abs() > REPORT_JUMP_MIN { before.shift + error } else { before.shift };
+        let shift = if error.abs() > REPORT_JUMP_MIN { before.shift + error } else { before.shift };
         Some(Report { camera: camera - shift, ticks, shift })
     }
 
@@ -407,8 +406,12 @@ mod tests {
         let kind = prop_oneof![Just(MediaKind::Video), Just(MediaKind::Audio)];
         let ticks = prop_oneof![9 => 0..10_000_i64, 1 => any::<i32>().prop_map(i64::from)];
         let report = proptest::option::of((any::<u64>(), any::<i64>()));
-        (kind, ticks, 0..2_000_000_i64, report)
-            .prop_map(|(kind, ticks, late, report)| Event { kind, ticks, late, report })
+        (kind, ticks, 0..2_000_000_i64, report).prop_map(|(kind, ticks, late, report)| Event {
+            kind,
+            ticks,
+            late,
+            report,
+        })
     }
 
     proptest! {
