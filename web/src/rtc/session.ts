@@ -7,7 +7,7 @@
  */
 
 import { asRefusal, Refusal } from "./errors";
-import type { PeerStage, WhepClient } from "./whep";
+import type { PeerStage, Whep } from "./whep";
 
 /** What the server granted. */
 export interface Reservation {
@@ -46,7 +46,7 @@ export type SessionState =
 export interface SessionOptions {
   readonly api: SessionApi;
   /** `iceServers` are those of the last answer. */
-  readonly newWhep: (iceServers: readonly RTCIceServer[], onStage: (stage: PeerStage) => void) => WhepClient;
+  readonly newWhep: (iceServers: readonly RTCIceServer[], onStage: (stage: PeerStage) => void) => Whep;
   /** 0 to 1, spreads the reconnects of many viewers. */
   readonly random: () => number;
   readonly onState: (state: SessionState) => void;
@@ -216,7 +216,7 @@ function lost(sentence: string): Refusal {
 
 /** One way through reserve, WHEP and release. Used once. */
 class Attempt {
-  readonly whep: WhepClient;
+  readonly whep: Whep;
   readonly #cameraId: string;
   readonly #api: SessionApi;
   readonly #onState: (state: SessionState) => void;

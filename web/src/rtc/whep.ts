@@ -43,6 +43,12 @@ export function browserOptions(): WhepOptions {
   };
 }
 
+/** What a session needs of a client; tests bring their own. */
+export type Whep = Pick<
+  WhepClient,
+  "stream" | "iceServers" | "postedAtMs" | "stage" | "prepare" | "open" | "renew" | "stats" | "close" | "abandon"
+>;
+
 export class WhepClient {
   /** Picture and sound; valid from construction, so that a `<video>` can wait on it. */
   readonly stream: MediaStream;
