@@ -21,6 +21,9 @@ export interface TileReport {
   /** Of synthetic pictures: from capture to the screen. */
   readonly latencyMs: number | null;
   readonly frameNumber: number | null;
+  /** Whether sound arrives, heard or not. */
+  readonly hasAudio: boolean;
+  /** 0 to 1; `null` while the tile is muted, because browsers measure what they play. */
   readonly audioLevel: number | null;
   /** From the WHEP POST to the first frame. */
   readonly firstFrameMs: number | null;
@@ -57,7 +60,8 @@ function report(tile: Tile): TileReport {
     jitterBufferMs: figures.bufferMs,
     latencyMs: clock?.latencyMs ?? null,
     frameNumber: clock?.frameNumber ?? null,
-    audioLevel: figures.audioLevel,
+    hasAudio: figures.hasAudio,
+    audioLevel: tile.muted.peek() ? null : figures.audioLevel,
     firstFrameMs: tile.firstFrameMs.peek(),
     firstFrameFromClickMs: tile.firstFrameFromClickMs.peek(),
   };

@@ -92,8 +92,12 @@ export class Tile {
     return this.camera?.name ?? this.cameraId;
   }
 
-  /** Takes the element that shows the picture; `null` when it goes away. */
-  attach(video: HTMLVideoElement | null): void {
+  /**
+   * Takes the element that shows the picture; `null` when it goes away.
+   *
+   * One function for the tile's life: a new one at each rendering would start the picture over.
+   */
+  readonly attach = (video: HTMLVideoElement | null): void => {
     if (video === this.#video) return;
     this.#strip?.stop();
     this.#strip = null;
@@ -104,7 +108,7 @@ export class Tile {
     });
     this.#strip.setInterval(this.#stripIntervalMs);
     this.#play();
-  }
+  };
 
   /** Shares out the reading of strips among the open tiles. */
   setStripInterval(intervalMs: number): void {
@@ -158,10 +162,18 @@ export class Tile {
     video.srcObject = stream;
     // Refused where autoplay is forbidden even without sound; the next frame tells.
     void video.play().catch(() => undefined);
-    video.requestVideoFrameCallback((_, frame) => {
-      if (this.#stream === stream) this.#handleFirstFrame(frame.presentationTime);
-    });
+    this.#awaitFirstFrame(video, stream);
     this.#strip?.start();
+  }
+
+  /** A stream whose tracks have ended paints one last, black frame, which is no picture. */
+  #awaitFirstFrame(video: HTMLVideoElement, stream: MediaStream): void {
+    video.requestVideoFrameCallback((_, frame) => {
+      if (this.#stream !== stream || this.#video !== video || this.#closed) return;
+      const live = stream.getVideoTracks().some((track) => track.readyState === "live");
+      if (live && this.#session.postedAtMs > 0) this.#handleFirstFrame(frame.presentationTime);
+      else this.#awaitFirstFrame(video, stream);
+    });
   }
 
   #handleFirstFrame(atMs: number): void {

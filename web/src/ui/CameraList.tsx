@@ -81,6 +81,7 @@ function Filters({ count }: { count: number }) {
 function Row({ camera, tabStop }: { camera: Camera; tabStop: boolean }) {
   const viewers = viewersOf(camera);
   const isOpen = tileOf(camera.id) !== undefined;
+  const trouble = tone(camera) === "bad";
   return (
     <li>
       <button
@@ -94,23 +95,26 @@ function Row({ camera, tabStop }: { camera: Camera; tabStop: boolean }) {
         onClick={() => activate(camera.id)}
       >
         <span class="dot" aria-hidden="true" />
-        <span class="camera-names">
-          <span class="camera-name" dir="auto">
-            {camera.name}
-          </span>
-          {camera.nameAr !== "" && (
-            <span class="camera-name-ar" dir="auto" lang="ar">
-              {camera.nameAr}
-            </span>
-          )}
+        <span class="camera-name" dir="auto">
+          {camera.name}
         </span>
-        <span class="camera-viewers number" title={counted(viewers, "viewer", "viewers")}>
+        <span class={viewers > 0 ? "camera-viewers number" : "camera-viewers none number"} title={counted(viewers, "viewer", "viewers")}>
           <ViewersIcon />
           <span class="camera-viewer-count">{viewers}</span>
         </span>
-        <span class="camera-detail" dir="auto">
-          {detail(camera)}
+        <span class="camera-detail">
+          <span class="camera-place" dir="auto">
+            {detail(camera)}
+          </span>
+          <span class="camera-name-ar" dir="auto" lang="ar">
+            {camera.nameAr}
+          </span>
         </span>
+        {trouble && (
+          <span class="camera-trouble" dir="auto">
+            <strong>{cameraHeadline(camera.state)}.</strong> {camera.reason}
+          </span>
+        )}
       </button>
     </li>
   );
@@ -128,11 +132,9 @@ function says(camera: Camera, word: string): boolean {
   );
 }
 
-/** Where there is trouble, the reason; else the source and the place. */
+/** Whose camera it is, and where. */
 function detail(camera: Camera): string {
-  if (tone(camera) === "bad") return camera.reason || cameraHeadline(camera.state);
-  const parts = [sourceName(camera.source), camera.location, camera.state === "idle" ? "" : cameraHeadline(camera.state)];
-  return parts.filter((part) => part !== "").join(" · ");
+  return [sourceName(camera.source), camera.location].filter((part) => part !== "").join(" · ");
 }
 
 function tone(camera: Camera): "live" | "busy" | "idle" | "bad" {

@@ -20,7 +20,7 @@ export function TileView({ tile, width }: { tile: Tile; width: number }) {
       style={width > 0 ? { width: `${width}px` } : {}}
     >
       <div class="picture" onDblClick={() => toggleFullscreen(tile.cameraId)}>
-        <video ref={(video) => tile.attach(video)} autoplay playsInline muted={tile.muted.value} disablePictureInPicture />
+        <video ref={tile.attach} autoplay playsInline muted={tile.muted.value} disablePictureInPicture />
         {condition !== "playing" && <Veil health={tile.health.value} />}
         <FigureStrip tile={tile} />
       </div>
@@ -54,6 +54,7 @@ function Controls({ tile }: { tile: Tile }) {
         label={silent ? "No sound" : muted ? "Sound on" : "Sound off"}
         pressed={!muted}
         faint={silent}
+        hook={tile.cameraId}
         onClick={() => toggleSound(tile)}
       >
         <SoundIcon muted={muted} />
@@ -79,17 +80,20 @@ interface ToolButtonProps {
   label: string;
   pressed?: boolean;
   faint?: boolean;
+  /** The camera, on the button that switches its sound. */
+  hook?: string;
   onClick: () => void;
   children: preact.ComponentChildren;
 }
 
-function ToolButton({ label, pressed, faint, onClick, children }: ToolButtonProps) {
+function ToolButton({ label, pressed, faint, hook, onClick, children }: ToolButtonProps) {
   return (
     <button
       type="button"
       class={faint ? "icon-button faint" : "icon-button"}
       aria-label={label}
       aria-pressed={pressed}
+      data-mute={hook}
       title={label}
       onClick={onClick}
     >
@@ -133,10 +137,10 @@ function FigureStrip({ tile }: { tile: Tile }) {
   return (
     <dl class="figures number" hidden={!tile.figuresShown.value || tile.health.value.condition !== "playing"}>
       <Figure name="resolution" label="Size" value={format.resolution(figures.width, figures.height)} />
-      <Figure name="fps" label="Frames/s" value={format.framesPerSecond(figures.fps)} />
+      <Figure name="fps" label="FPS" value={format.framesPerSecond(figures.fps)} />
       <Figure name="bitrate" label="Rate" value={format.bitrate(figures.bitrate)} />
       <Figure name="loss" label="Loss" value={format.percent(figures.lossPercent)} />
-      <Figure name="rtt" label="Round trip" value={format.milliseconds(figures.rttMs)} />
+      <Figure name="rtt" label="RTT" value={format.milliseconds(figures.rttMs)} />
       <Figure name="latency" label="Latency" value={format.milliseconds(tile.clock.value?.latencyMs ?? null)} />
     </dl>
   );
@@ -144,7 +148,7 @@ function FigureStrip({ tile }: { tile: Tile }) {
 
 function Figure({ name, label, value }: { name: string; label: string; value: string }) {
   return (
-    <div class="figure">
+    <div class="figure" data-name={name}>
       <dt>{label}</dt>
       <dd data-figure={name}>{value}</dd>
     </div>
