@@ -20,9 +20,11 @@ const api = new Api({
 
 /** One certificate for all connections, ready before the first click; `null` until then. */
 let certificate: RTCCertificate | null = null;
-void RTCPeerConnection.generateCertificate({ name: "ECDSA", namedCurve: "P-256" } as EcKeyGenParams).then((made) => {
-  certificate = made;
-});
+void RTCPeerConnection.generateCertificate({ name: "ECDSA", namedCurve: "P-256" } as EcKeyGenParams).then(
+  (made) => (certificate = made),
+  // Without it each connection makes its own.
+  () => undefined,
+);
 
 startSettings();
 startHooks();

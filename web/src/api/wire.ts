@@ -4,6 +4,8 @@
  * A missing or odd member becomes a harmless value; an answer from a newer server still shows.
  */
 
+import { asSentence } from "../rtc/errors";
+
 export interface Camera {
   readonly id: string;
   readonly name: string;
@@ -56,7 +58,7 @@ export function cameraFrom(value: unknown): Camera {
     synthetic: json["synthetic"] === true,
     status: text(json["status"]),
     state: text(json["state"]),
-    reason: text(json["reason"]),
+    reason: asSentence(text(json["reason"])),
     retryInS: typeof json["retry_in_s"] === "number" ? json["retry_in_s"] : null,
     viewerCount: count(json["viewer_count"]),
   };

@@ -69,8 +69,8 @@ export async function refusalFrom(answer: Response): Promise<Refusal> {
     text(error["message_en"]) || text(error["message"]) || text(error["detail"]) || text(error["title"]);
   return new Refusal({
     status: answer.status,
-    code: text(error["code"]) || text(error["type"]),
-    sentence: sentence || sentenceFor(answer.status),
+    code: text(error["code"]),
+    sentence: asSentence(sentence) || sentenceFor(answer.status),
     sentenceAr: text(error["message_ar"]),
     retryAfterS:
       seconds(error["retry_after"]) ?? seconds(error["retry_in_s"]) ?? seconds(answer.headers.get("Retry-After")),
@@ -89,6 +89,14 @@ export function sentenceFor(status: number): string {
     503: "The server is stopping or overloaded.",
   };
   return known[status] ?? `The server answered with status ${status}.`;
+}
+
+/** `the camera is off` as `The camera is off.`: servers write fragments, people read sentences. */
+export function asSentence(words: string): string {
+  const trimmed = words.trim();
+  if (trimmed === "") return "";
+  const capital = trimmed.charAt(0).toUpperCase() + trimmed.slice(1);
+  return /[.!?…؟]$/.test(capital) ? capital : `${capital}.`;
 }
 
 async function bodyOf(answer: Response): Promise<Record<string, unknown>> {

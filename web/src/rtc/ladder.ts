@@ -39,8 +39,10 @@ export interface Facts {
   readonly arriving: boolean;
 }
 
-/** States of a camera in which a picture can be expected. */
-const CAMERA_FINE: ReadonlySet<string> = new Set(["", "idle", "connecting", "live", "closing"]);
+/** Whether a picture can be expected of a camera in this state; the empty state is not known yet. */
+export function isCameraFine(state: string): boolean {
+  return ["", "idle", "connecting", "live", "closing"].includes(state);
+}
 
 export function standing(facts: Facts): Standing {
   const { session } = facts;
@@ -85,7 +87,7 @@ function refusedRung(status: number, code: string): Rung {
 
 function connectedStanding(facts: Facts): Standing {
   if (facts.advancing) return { rung: "playing", sentence: "" };
-  if (!CAMERA_FINE.has(facts.cameraState)) {
+  if (!isCameraFine(facts.cameraState)) {
     return { rung: "camera", sentence: facts.cameraReason || "The camera has no picture at the moment." };
   }
   if (!facts.arriving) return silentStanding(facts);

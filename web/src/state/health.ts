@@ -6,7 +6,7 @@
 
 import type { Camera } from "../api/wire";
 import type { Refusal } from "../rtc/errors";
-import { type Facts, type Rung, standing } from "../rtc/ladder";
+import { type Facts, isCameraFine, type Rung, standing } from "../rtc/ladder";
 import type { SessionState } from "../rtc/session";
 
 export type Condition = "idle" | "connecting" | "playing" | "waiting" | "error";
@@ -87,7 +87,7 @@ function conditionOf(facts: HealthFacts, rung: Rung): Condition {
       return ERRORS.has(facts.session.cause.status) ? "error" : "waiting";
     case "connected":
       if (rung === "playing") return "playing";
-      return facts.everPlayed || rung === "camera" ? "waiting" : "connecting";
+      return facts.everPlayed || !isCameraFine(facts.cameraState) ? "waiting" : "connecting";
   }
 }
 

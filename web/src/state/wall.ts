@@ -34,6 +34,9 @@ export function startWall(makeTile: (cameraId: string) => Tile): void {
   addEventListener("pagehide", () => {
     for (const tile of wall.peek()) tile.abandon();
   });
+  addEventListener("online", () => {
+    for (const tile of wall.peek()) tile.retryNow();
+  });
   // A page brought back from the browser's cache has nothing left to show.
   addEventListener("pageshow", (event) => {
     if (event.persisted) location.reload();

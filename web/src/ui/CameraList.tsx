@@ -5,7 +5,7 @@ import type { Camera } from "../api/wire";
 import { cameraHeadline } from "../state/health";
 import { cameras, camerasLoaded, serverTrouble, sourceIds, viewersOf } from "../state/park";
 import { open, tileOf } from "../state/wall";
-import { focusTile } from "./focus";
+import { focusTile, SEARCH_ID } from "./focus";
 import { counted, sourceName } from "./format";
 import { SearchIcon, ViewersIcon } from "./icons";
 
@@ -20,8 +20,6 @@ const shown = computed(() => {
     (camera) => (source.value === "" || camera.source === source.value) && words.every((word) => says(camera, word)),
   );
 });
-
-export const SEARCH_ID = "camera-search";
 
 export function CameraList() {
   const rows = shown.value;

@@ -1,7 +1,7 @@
 /** Asks for an API key where the server wants one. It stays in this tab. */
 
 import { useSignal } from "@preact/signals";
-import { keyNeeded, refresh } from "../state/park";
+import { keyNeeded, refresh, serverTrouble } from "../state/park";
 import { apiKey } from "../state/settings";
 import { wall } from "../state/wall";
 
@@ -16,7 +16,7 @@ export function KeyPrompt() {
   };
   return (
     <form class="banner" onSubmit={submit}>
-      <label for="api-key">This server asks for a key. Paste a token made with “manifold token”:</label>
+      <label for="api-key">{serverTrouble.value} Paste a token made with “manifold token”:</label>
       <input
         id="api-key"
         type="password"

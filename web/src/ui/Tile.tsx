@@ -2,9 +2,11 @@
 
 import { secondsUntil } from "../state/clock";
 import type { Health } from "../state/health";
+import { keyNeeded } from "../state/park";
 import { figuresByDefault } from "../state/settings";
 import type { Tile } from "../state/tile";
 import { close } from "../state/wall";
+import { focusBeside } from "./focus";
 import * as format from "./format";
 import { CloseIcon, FiguresIcon, FullscreenIcon, SoundIcon } from "./icons";
 
@@ -68,7 +70,7 @@ function Controls({ tile }: { tile: Tile }) {
         data-close={tile.cameraId}
         aria-label={`Close ${tile.name}`}
         title="Close"
-        onClick={() => close(tile.cameraId)}
+        onClick={() => closeTile(tile.cameraId)}
       >
         <CloseIcon />
       </button>
@@ -106,7 +108,7 @@ function ToolButton({ label, pressed, faint, hook, onClick, children }: ToolButt
 function Veil({ health }: { health: Health }) {
   const busy = health.condition === "connecting" || health.condition === "idle";
   return (
-    <div class="veil">
+    <div class={busy ? "veil busy" : "veil"}>
       <span class={busy ? "spinner" : "mark"} aria-hidden="true" />
       <p class="veil-headline">{health.headline}</p>
       <p class="veil-reason" dir="auto">
@@ -122,12 +124,12 @@ function Veil({ health }: { health: Health }) {
   );
 }
 
-function nextSentence({ next, condition, rung }: Health): string {
+function nextSentence({ next, condition }: Health): string {
   if (next !== null) {
     const wait = secondsUntil(next.atMs);
     return next.what === "camera" ? `The server calls the camera again in ${wait} s` : `Next try in ${wait} s`;
   }
-  if (condition === "error") return rung === "token" ? "Enter a key for this server" : "";
+  if (condition === "error") return keyNeeded.value ? "Enter a key above" : "";
   return condition === "waiting" ? "The picture returns by itself" : "";
 }
 
@@ -153,6 +155,12 @@ function Figure({ name, label, value }: { name: string; label: string; value: st
       <dd data-figure={name}>{value}</dd>
     </div>
   );
+}
+
+/** The focus must not fall off the wall with the tile. */
+export function closeTile(cameraId: string): void {
+  focusBeside(cameraId);
+  close(cameraId);
 }
 
 export function toggleFigures(tile: Tile): void {

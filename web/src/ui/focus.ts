@@ -1,5 +1,7 @@
 /** Where the keyboard is: tiles by camera, by number and by place. */
 
+export const SEARCH_ID = "camera-search";
+
 /** The tiles in the order of the wall. */
 function tileElements(): HTMLElement[] {
   return [...document.querySelectorAll<HTMLElement>("[data-camera]")];
@@ -20,6 +22,13 @@ export function focusTileNumber(number: number): void {
 /** The tile that has the focus, or contains it. */
 export function focusedTile(): HTMLElement | null {
   return document.activeElement?.closest<HTMLElement>("[data-camera]") ?? null;
+}
+
+/** Goes to the tile after this one, before it, or to the search field where there is no other. */
+export function focusBeside(cameraId: string): void {
+  const tiles = tileElements();
+  const at = tiles.findIndex((tile) => tile.dataset["camera"] === cameraId);
+  (tiles[at + 1] ?? tiles[at - 1] ?? document.getElementById(SEARCH_ID))?.focus();
 }
 
 /** Moves from a tile to the nearest one in a direction, as they lie on the screen. */

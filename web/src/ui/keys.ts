@@ -1,11 +1,10 @@
 /** The keyboard of the whole page; `Help.tsx` lists it. */
 
 import type { Tile } from "../state/tile";
-import { close, tileOf } from "../state/wall";
-import { SEARCH_ID } from "./CameraList";
-import { focusedTile, focusNeighbour, focusTileNumber } from "./focus";
+import { tileOf } from "../state/wall";
+import { focusedTile, focusNeighbour, focusTileNumber, SEARCH_ID } from "./focus";
 import { openHelp } from "./Help";
-import { toggleFigures, toggleFullscreen, toggleSound } from "./Tile";
+import { closeTile, toggleFigures, toggleFullscreen, toggleSound } from "./Tile";
 
 export function startKeys(): void {
   document.addEventListener("keydown", (event) => {
@@ -29,11 +28,11 @@ function handleTileKey(key: string): boolean {
   const tile = tileOf(element?.dataset["camera"] ?? "");
   if (element === null || tile === undefined) return false;
   if (key.startsWith("Arrow")) focusNeighbour(element, key);
-  else return handleTileAction(tile, element, key);
+  else return handleTileAction(tile, key);
   return true;
 }
 
-function handleTileAction(tile: Tile, element: HTMLElement, key: string): boolean {
+function handleTileAction(tile: Tile, key: string): boolean {
   switch (key.toLowerCase()) {
     case "m":
       toggleSound(tile);
@@ -46,18 +45,11 @@ function handleTileAction(tile: Tile, element: HTMLElement, key: string): boolea
       return true;
     case "delete":
     case "backspace":
-      focusNext(element);
-      close(tile.cameraId);
+      closeTile(tile.cameraId);
       return true;
     default:
       return false;
   }
-}
-
-/** The focus must not fall off the wall with the tile that is closed. */
-function focusNext(element: HTMLElement): void {
-  const next = element.nextElementSibling ?? element.previousElementSibling ?? document.getElementById(SEARCH_ID);
-  if (next instanceof HTMLElement) next.focus();
 }
 
 function isTyping(target: EventTarget | null): boolean {

@@ -7,17 +7,22 @@ export const GAP_PX = 10;
 const TILE_PX_MIN = 240;
 const ASPECT = 16 / 9;
 
+/** Rows are easier to look along than columns: one column more may cost this share of the width. */
+const WIDER_FROM = 0.92;
+
 /** The width of each of `count` tiles in a wall of this size, in whole pixels; 0 where there is no room. */
 export function tileWidth(count: number, width: number, height: number): number {
   if (count === 0 || width <= 0 || height <= 0) return 0;
-  let best = 0;
-  for (let columns = 1; columns <= count; columns += 1) {
-    const rows = Math.ceil(count / columns);
-    const byWidth = share(width, columns);
-    const byHeight = (share(height, rows) - CAPTION_PX) * ASPECT;
-    best = Math.max(best, Math.min(byWidth, byHeight));
-  }
-  return Math.floor(best >= TILE_PX_MIN ? best : scrollingWidth(width));
+  const widths = Array.from({ length: count }, (_, at) => widthInColumns(at + 1, count, width, height));
+  const largest = Math.max(...widths);
+  if (largest < TILE_PX_MIN) return Math.floor(scrollingWidth(width));
+  return Math.floor(widths.findLast((candidate) => candidate >= WIDER_FROM * largest) ?? largest);
+}
+
+/** As wide as so many columns, and the rows they make, leave room for. */
+function widthInColumns(columns: number, count: number, width: number, height: number): number {
+  const rows = Math.ceil(count / columns);
+  return Math.min(share(width, columns), (share(height, rows) - CAPTION_PX) * ASPECT);
 }
 
 /** As many columns as stay watchable, one at least. */
