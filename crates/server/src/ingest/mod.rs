@@ -6,6 +6,7 @@
 mod audio;
 mod clock;
 pub(crate) mod opus;
+mod rtsp;
 mod source_url;
 
 use std::sync::Arc;
