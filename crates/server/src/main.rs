@@ -2,6 +2,7 @@
 #![allow(dead_code, missing_docs, reason = "skeleton")]
 
 mod app;
+mod config;
 mod ingest;
 mod net;
 
