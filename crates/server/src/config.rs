@@ -16,6 +16,7 @@ use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use control::{CameraId, SourceId};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::ingest::{RtspTransport, SourceUrl};
@@ -135,7 +136,7 @@ pub(crate) enum QuotaUnit {
 /// An agency with a quota.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
-    pub(crate) id: String,
+    pub(crate) id: SourceId,
     pub(crate) name: String,
     pub(crate) name_ar: String,
     pub(crate) limit: u32,
@@ -143,11 +144,11 @@ pub(crate) struct Source {
 
 #[derive(Debug, Clone)]
 pub(crate) struct Camera {
-    pub(crate) id: String,
+    pub(crate) id: CameraId,
     pub(crate) name: String,
     pub(crate) name_ar: String,
     pub(crate) location: String,
-    pub(crate) source: String,
+    pub(crate) source: SourceId,
     pub(crate) url: SourceUrl,
     pub(crate) sub_url: Option<SourceUrl>,
     pub(crate) transport: RtspTransport,
@@ -359,15 +360,15 @@ fn read_sources(parent: &mut Section<'_>) -> Vec<Source> {
     for (path, node) in items {
         let mut section = Section::new(path, node, parent.problems);
         let origin = section.origin_of("id");
-        let id: Option<SourceName> = section.required("id");
+        let id: Option<SourceId> = section.required("id");
         let name: Option<Name> = section.optional("name");
         let name_ar: Option<Name> = section.optional("name_ar");
         let limit = section.required("limit");
-        if let (Some(SourceName(id)), Some(limit)) = (id, limit) {
+        if let (Some(id), Some(limit)) = (id, limit) {
             if !seen.insert(id.clone()) {
                 section.problem(origin, "id", &format!("there is another source {id}"));
             }
-            let name = name.map_or_else(|| id.clone(), |name| name.0);
+            let name = name.map_or_else(|| id.to_string(), |name| name.0);
             let name_ar = name_ar.map_or_else(|| name.clone(), |name| name.0);
             sources.push(Source { id, name, name_ar, limit });
         }
@@ -396,25 +397,25 @@ fn read_cameras(parent: &mut Section<'_>, sources: &[Source]) -> Vec<Camera> {
 }
 
 fn read_camera(section: &mut Section<'_>, sources: &[Source]) -> Option<Camera> {
-    let id: Option<CameraName> = section.required("id");
+    let id: Option<CameraId> = section.required("id");
     let name: Option<Name> = section.optional("name");
     let name_ar: Option<Name> = section.optional("name_ar");
     let location = section.optional("location").map_or_else(String::new, |Name(text)| text);
     let source_origin = section.origin_of("source");
-    let source: Option<String> = section.required("source");
+    let source: Option<SourceId> = section.required("source");
     let url = section.required("url");
     let sub_url = section.optional::<OptionalUrl>("sub_url").and_then(|url| url.0);
     let transport = section.value("transport", RtspTransport::Tcp);
     let on_demand = section.value("on_demand", true);
     let close_after = section.value("close_after", CLOSE_AFTER);
-    if let Some(source) = source.as_deref().filter(|id| sources.iter().all(|s| s.id != **id)) {
+    if let Some(source) = source.as_ref().filter(|id| sources.iter().all(|s| s.id != **id)) {
         let ids: Vec<&str> = sources.iter().map(|source| source.id.as_str()).collect();
         let sentence =
-            format!("there is no source {source:?}; the sources are {}", ids.join(", "));
+            format!("there is no source {source}; the sources are {}", ids.join(", "));
         section.problem(source_origin, "source", &sentence);
     }
-    let (CameraName(id), source, url) = (id?, source?, url?);
-    let name = name.map_or_else(|| id.clone(), |name| name.0);
+    let (id, source, url) = (id?, source?, url?);
+    let name = name.map_or_else(|| id.to_string(), |name| name.0);
     let name_ar = name_ar.map_or_else(|| name.clone(), |name| name.0);
     Some(Camera {
         id,
@@ -446,32 +447,15 @@ impl Setting for Name {
     }
 }
 
-struct SourceName(String);
-
-impl Setting for SourceName {
+impl Setting for SourceId {
     fn read(node: &Node) -> Result<Self, String> {
-        let text = text(node, "a text")?;
-        let right = (1..=64).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
-        right.then(|| Self(text.to_owned())).ok_or_else(|| {
-            "this must be 1 to 64 capital letters A-Z, digits and underscores".to_owned()
-        })
+        Self::parse(text(node, "a source id")?).map_err(|error| error.to_string())
     }
 }
 
-struct CameraName(String);
-
-impl Setting for CameraName {
+impl Setting for CameraId {
     fn read(node: &Node) -> Result<Self, String> {
-        let text = text(node, "a text")?;
-        let right = (1..=128).contains(&text.len())
-            && !text.starts_with('.')
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-        right.then(|| Self(text.to_owned())).ok_or_else(|| {
-            "this must be 1 to 128 letters, digits, hyphens, underscores and dots, not beginning \
-             with a dot"
-                .to_owned()
-        })
+        Self::parse(text(node, "a camera id")?).map_err(|error| error.to_string())
     }
 }
 

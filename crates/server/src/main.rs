@@ -2,7 +2,9 @@
 #![allow(dead_code, missing_docs, reason = "skeleton")]
 
 mod app;
+mod auth;
 mod config;
+mod http;
 mod ingest;
 mod net;
 

@@ -186,7 +186,7 @@ fn lay_limits(config: &mut Config, environment: &Environment, problems: &mut Vec
         let target = if scope == "TOTAL" {
             Some(&mut config.quota.total)
         } else {
-            config.sources.iter_mut().find(|source| source.id == scope).map(|s| &mut s.limit)
+            config.sources.iter_mut().find(|source| source.id.as_str() == scope).map(|s| &mut s.limit)
         };
         let result = match target {
             Some(target) => u32::read(&node).map(|limit| *target = limit),

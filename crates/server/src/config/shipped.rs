@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
+use control::{CameraId, SourceId};
+
 use super::{CLOSE_AFTER, Camera, Source};
 use crate::ingest::{RtspTransport, SourceUrl};
 
@@ -20,19 +22,20 @@ pub(super) fn listen() -> Vec<SocketAddr> {
 }
 
 pub(super) fn sources() -> Vec<Source> {
-    let source = |id: &str, name: &str, name_ar: &str, limit| Source {
-        id: id.to_owned(),
-        name: name.to_owned(),
-        name_ar: name_ar.to_owned(),
-        limit,
+    let source = |&(id, name, name_ar, limit): &(&str, &str, &str, u32)| {
+        let id = SourceId::parse(id).ok()?;
+        Some(Source { id, name: name.to_owned(), name_ar: name_ar.to_owned(), limit })
     };
-    vec![
-        source("DUBAI_POLICE", "Dubai Police", "شرطة دبي", 50),
-        source("METRO", "Metro", "المترو", 30),
-        source("PARKING", "Parking", "المواقف", 20),
-        source("TAXI", "Taxi", "سيارات الأجرة", 25),
-    ]
+    SOURCES.iter().filter_map(source).collect()
 }
+
+/// Id, English name, Arabic name, limit.
+const SOURCES: [(&str, &str, &str, u32); 4] = [
+    ("DUBAI_POLICE", "Dubai Police", "شرطة دبي", 50),
+    ("METRO", "Metro", "المترو", 30),
+    ("PARKING", "Parking", "المواقف", 20),
+    ("TAXI", "Taxi", "سيارات الأجرة", 25),
+];
 
 /// Id, English name, Arabic name, location, source, address.
 const CAMERAS: [[&str; 6]; 4] = [
@@ -74,14 +77,14 @@ const CAMERAS: [[&str; 6]; 4] = [
 pub(super) fn cameras(sources: &[Source]) -> Vec<Camera> {
     CAMERAS
         .iter()
-        .filter(|camera| sources.iter().any(|source| source.id == camera[4]))
+        .filter(|camera| sources.iter().any(|source| source.id.as_str() == camera[4]))
         .filter_map(|[id, name, name_ar, location, source, url]| {
             Some(Camera {
-                id: (*id).to_owned(),
+                id: CameraId::parse(id).ok()?,
                 name: (*name).to_owned(),
                 name_ar: (*name_ar).to_owned(),
                 location: (*location).to_owned(),
-                source: (*source).to_owned(),
+                source: SourceId::parse(source).ok()?,
                 url: SourceUrl::parse(url).ok()?,
                 sub_url: None,
                 transport: RtspTransport::Tcp,

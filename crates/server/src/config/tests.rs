@@ -211,7 +211,7 @@ fn wrong_settings_say_what_would_be_right() {
         ("[[media.ice_servers]]\nurls=[\"x\"]".to_owned(), "media.ice_servers[0].urls: each must"),
         ("media = 4".to_owned(), "media: this must be a table, not a number"),
         ("cameras = 4".to_owned(), "cameras: this must be a list of tables, not a number"),
-        ("[[sources]]\nid = \"a b\"\nlimit=1".to_owned(), "sources[0].id: this must be 1 to 64"),
+        ("[[sources]]\nid = \"a b\"\nlimit=1".to_owned(), "sources[0].id: the source id has"),
     ];
     for (text, sentence) in cases {
         let (_, problems) = read_toml(&text);
@@ -227,7 +227,7 @@ fn cameras_must_be_told_apart_and_belong_somewhere() {
     let twice = wrong(&(camera("a", "METRO") + &camera("a", "METRO")));
     assert_eq!(twice, "manifold.toml:6: cameras[1].id: there is another camera a");
     let strange = wrong(&camera("a", "NAVY"));
-    assert!(strange.starts_with("manifold.toml:3: cameras[0].source: there is no source \"NAVY\""));
+    assert!(strange.starts_with("manifold.toml:3: cameras[0].source: there is no source NAVY;"));
     for id in ["../x", ".x", "", "a/b", "a b", &"x".repeat(129)] {
         assert!(wrong(&camera(id, "METRO")).starts_with("manifold.toml:2: cameras[0].id: "));
     }
@@ -308,7 +308,7 @@ fn a_variable_wins_over_the_file_and_a_flag_over_both() {
     assert_eq!(config.listen.len(), 2);
     assert_eq!(config.quota.total, 2);
     assert_eq!(config.auth.keys[0].id, "devKey");
-    assert_eq!(config.cameras[0].id, "from-env");
+    assert_eq!(config.cameras[0].id.as_str(), "from-env");
     assert_eq!(config.sources[1].limit, 77);
     assert_eq!(config.log.level, LogLevel::Trace);
 

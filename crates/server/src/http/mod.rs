@@ -1,0 +1,3 @@
+//! The HTTP surface.
+
+pub(crate) mod wire;
