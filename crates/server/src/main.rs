@@ -3,9 +3,14 @@
 
 mod app;
 mod auth;
+mod cli;
 mod config;
 mod http;
 mod ingest;
+mod logging;
+mod metrics;
 mod net;
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    cli::run()
+}
