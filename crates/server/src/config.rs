@@ -25,6 +25,8 @@ use tree::{Node, Origin};
 
 pub(crate) use layers::{Environment, Flags, LoadError, Loaded, load};
 pub(crate) use tree::Problem;
+#[cfg(test)]
+pub(crate) use tests::right as from_toml;
 
 /// HMAC-SHA-256 wants a key of at least its output's length (RFC 7518 §3.2).
 const SECRET_LENGTH_MIN: usize = 32;

@@ -21,7 +21,8 @@ fn read_toml(text: &str) -> (Config, Vec<String>) {
     (config, problems.iter().map(Problem::to_string).collect())
 }
 
-fn right(text: &str) -> Config {
+/// The settings of a right TOML document, for tests of whatever uses them.
+pub(crate) fn right(text: &str) -> Config {
     let (config, problems) = read_toml(text);
     assert!(problems.is_empty(), "{problems:?}");
     config

@@ -81,7 +81,7 @@ pub(super) fn camera_id(text: &str) -> Result<CameraId, Problem> {
         .map_err(|error| Problem::not_found(format!("there is no such camera: {error}")))
 }
 
-fn reserve_answer(
+pub(super) fn reserve_answer(
     http: &Http,
     host: Option<&Authority>,
     reservation: &Reservation,
@@ -132,7 +132,7 @@ fn livekit_url(http: &Http, host: Option<&Authority>) -> String {
     }
 }
 
-fn quota_answer(
+pub(super) fn quota_answer(
     scope: String,
     [name, name_ar]: [String; 2],
     current: u32,
@@ -268,31 +268,59 @@ pub(super) async fn cameras(
     State(http): State<Http>,
     Params(query): Params<CamerasQuery>,
 ) -> Result<Json<CamerasAnswer>, Problem> {
-    let status = query.status.as_deref().map(status_filter).transpose()?;
-    let search = query.search.as_deref().unwrap_or_default().to_lowercase();
-    let limit = query.limit.unwrap_or(CAMERAS_MAX).min(CAMERAS_MAX);
-    let offset = query.offset.unwrap_or(0);
-    let snapshot = http.app().snapshot().await;
-    let matching: Vec<&CameraSnapshot> = snapshot
-        .cameras
-        .iter()
-        .filter(|camera| query.source.as_deref().is_none_or(|id| camera.source.as_str() == id))
-        .filter(|camera| status.is_none_or(|status| camera.status == status))
-        .filter(|camera| is_found(camera, &search))
-        .collect();
-    let cameras = matching.iter().skip(offset).take(limit).map(|c| camera_answer(c)).collect();
-    Ok(Json(CamerasAnswer { cameras, total: matching.len(), limit, offset }))
+    let filter = CameraFilter::read(&query)?;
+    Ok(Json(filter.answer(&http.app().snapshot().await)))
+}
+
+/// Which cameras are asked for.
+pub(super) struct CameraFilter<'a> {
+    source: Option<&'a str>,
+    status: Option<&'static str>,
+    /// In lower case.
+    search: String,
+    limit: usize,
+    offset: usize,
+}
+
+impl<'a> CameraFilter<'a> {
+    pub(super) fn read(query: &'a CamerasQuery) -> Result<Self, Problem> {
+        Ok(Self {
+            source: query.source.as_deref(),
+            status: query.status.as_deref().map(status_filter).transpose()?,
+            search: query.search.as_deref().unwrap_or_default().to_lowercase(),
+            limit: query.limit.unwrap_or(CAMERAS_MAX).min(CAMERAS_MAX),
+            offset: query.offset.unwrap_or(0),
+        })
+    }
+
+    pub(super) fn answer(&self, snapshot: &Snapshot) -> CamerasAnswer {
+        let cameras = &snapshot.cameras;
+        let matching: Vec<_> = cameras.iter().filter(|camera| self.admits(camera)).collect();
+        CamerasAnswer {
+            total: matching.len(),
+            cameras: matching
+                .into_iter()
+                .skip(self.offset)
+                .take(self.limit)
+                .map(camera_answer)
+                .collect(),
+            limit: self.limit,
+            offset: self.offset,
+        }
+    }
+
+    fn admits(&self, camera: &CameraSnapshot) -> bool {
+        let texts = [camera.id.as_str(), &camera.name, &camera.name_ar, &camera.location];
+        self.source.is_none_or(|source| camera.source.as_str() == source)
+            && self.status.is_none_or(|status| camera.status == status)
+            && texts.iter().any(|text| text.to_lowercase().contains(&self.search))
+    }
 }
 
 fn status_filter(status: &str) -> Result<&'static str, Problem> {
     let known = ["ONLINE", "OFFLINE", "ERROR"];
     let found = known.into_iter().find(|known| known.eq_ignore_ascii_case(status));
     found.ok_or_else(|| Problem::bad_request("status must be ONLINE, OFFLINE or ERROR"))
-}
-
-fn is_found(camera: &CameraSnapshot, search: &str) -> bool {
-    let texts = [camera.id.as_str(), &camera.name, &camera.name_ar, &camera.location];
-    texts.iter().any(|text| text.to_lowercase().contains(search))
 }
 
 /// `GET /api/v1/cameras/{id}`

@@ -1,7 +1,7 @@
 //! The web page, compiled into the binary.
 
 use axum::body::Body;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use rust_embed::{EmbeddedFile, RustEmbed};
@@ -21,7 +21,10 @@ pub(super) async fn serve(method: Method, uri: Uri, headers: HeaderMap) -> Respo
         Some(file) if method == Method::GET || method == Method::HEAD => {
             file_answer(path, &file, &method, &headers)
         }
-        Some(_) => StatusCode::METHOD_NOT_ALLOWED.into_response(),
+        Some(_) => {
+            let allow = [(ALLOW, HeaderValue::from_static("GET, HEAD"))];
+            (StatusCode::METHOD_NOT_ALLOWED, allow).into_response()
+        }
         None => Problem::not_found(format!("there is nothing at {}", uri.path())).into_response(),
     }
 }

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -103,7 +103,7 @@ pub(super) async fn complete(request: Request, next: Next) -> Response {
     if !is_error || has_json {
         return response;
     }
-    let detail = default_detail(status, method.as_str(), &path, response.headers().get(ALLOW));
+    let detail = default_detail(status, method.as_str(), &path);
     let mut problem = Problem::new(status, detail).into_response();
     let (parts, _) = response.into_parts();
     for (name, value) in parts.headers.iter().filter(|(name, _)| !describes_body(name)) {
@@ -121,17 +121,11 @@ fn describes_body(name: &HeaderName) -> bool {
     name.starts_with("content-") && name != "content-security-policy" || name == "transfer-encoding"
 }
 
-fn default_detail(
-    status: StatusCode,
-    method: &str,
-    path: &str,
-    allow: Option<&HeaderValue>,
-) -> String {
+fn default_detail(status: StatusCode, method: &str, path: &str) -> String {
     match status {
         StatusCode::NOT_FOUND => format!("there is nothing at {path}"),
         StatusCode::METHOD_NOT_ALLOWED => {
-            let allow = allow.and_then(|value| value.to_str().ok()).unwrap_or("nothing");
-            format!("{method} is not possible at {path}; possible: {allow}")
+            format!("{method} is not possible at {path}; the Allow header names what is")
         }
         StatusCode::PAYLOAD_TOO_LARGE => {
             format!("the body is larger than {} KiB", super::BODY_LENGTH_MAX / 1024)

@@ -12,9 +12,12 @@ use crate::app::{CameraSnapshot, Snapshot};
 
 /// `GET /rooms`
 pub(super) async fn rooms(State(http): State<Http>) -> Json<RoomsAnswer> {
-    let snapshot = http.app().snapshot().await;
+    Json(rooms_answer(&http.app().snapshot().await))
+}
+
+pub(super) fn rooms_answer(snapshot: &Snapshot) -> RoomsAnswer {
     let rooms = snapshot.cameras.iter().filter(|camera| is_open(camera)).map(room_of).collect();
-    Json(RoomsAnswer { rooms })
+    RoomsAnswer { rooms }
 }
 
 /// `GET /rooms/{name}`: a list of the one room, or of none while nobody watches.
@@ -22,14 +25,17 @@ pub(super) async fn room(
     State(http): State<Http>,
     Path(name): Path<String>,
 ) -> Result<Json<RoomsAnswer>, Problem> {
-    let snapshot = http.app().snapshot().await;
+    room_answer(&http.app().snapshot().await, &name).map(Json)
+}
+
+pub(super) fn room_answer(snapshot: &Snapshot, name: &str) -> Result<RoomsAnswer, Problem> {
     let camera = snapshot.cameras.iter().find(|camera| camera.id.room_name() == name);
     let camera = camera.ok_or_else(|| {
         Problem::not_found("there is no such room; rooms are named camera_<camera_id>")
     })?;
-    let participants = participants(&snapshot, camera);
+    let participants = participants(snapshot, camera);
     let room = Room { participants: Some(participants), ..room_of(camera) };
-    Ok(Json(RoomsAnswer { rooms: is_open(camera).then_some(room).into_iter().collect() }))
+    Ok(RoomsAnswer { rooms: is_open(camera).then_some(room).into_iter().collect() })
 }
 
 fn is_open(camera: &CameraSnapshot) -> bool {

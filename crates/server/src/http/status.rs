@@ -18,7 +18,15 @@ use crate::metrics;
 /// `GET /health`: 503 with the reason while the server ends.
 pub(super) async fn health(State(http): State<Http>) -> (StatusCode, Json<HealthAnswer>) {
     let snapshot = http.app().snapshot().await;
-    let is_closing = http.is_closing();
+    let (code, answer) = health_answer(&snapshot, http.is_closing(), SystemTime::now());
+    (code, Json(answer))
+}
+
+pub(super) fn health_answer(
+    snapshot: &Snapshot,
+    is_closing: bool,
+    now: SystemTime,
+) -> (StatusCode, HealthAnswer) {
     let (code, status, reason) = if is_closing {
         (StatusCode::SERVICE_UNAVAILABLE, "unhealthy", Some("the server is shutting down"))
     } else {
@@ -30,10 +38,10 @@ pub(super) async fn health(State(http): State<Http>) -> (StatusCode, Json<Health
         webrtc_available: !is_closing,
         audio_server_running: !is_closing,
         active_streams: snapshot.reservations.len(),
-        connected_clients: connected(&snapshot),
-        uptime_seconds: uptime(&snapshot, SystemTime::now()).as_secs(),
+        connected_clients: connected(snapshot),
+        uptime_seconds: uptime(snapshot, now).as_secs(),
     };
-    (code, Json(answer))
+    (code, answer)
 }
 
 fn connected(snapshot: &Snapshot) -> usize {

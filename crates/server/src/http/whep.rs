@@ -60,7 +60,7 @@ fn refused(error: WatchError) -> Problem {
     Problem::new(status, error.to_string())
 }
 
-fn created(http: &Http, camera: &str, watching: Watching) -> Result<Response, Problem> {
+pub(super) fn created(http: &Http, camera: &str, watching: Watching) -> Result<Response, Problem> {
     let unusable = |_| {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the session's name fits no HTTP header")
     };
