@@ -376,9 +376,13 @@ mod tests {
             claims[key] = value.into();
             verify(&keyring, &forged(HS256, &claims)).map(|_| ()).unwrap_err().to_string()
         };
-        assert!(with("exp", 1_800_000_000).starts_with("the token expired at 2027-01-15T08:00:00Z"));
+        assert!(
+            with("exp", 1_800_000_000).starts_with("the token expired at 2027-01-15T08:00:00Z")
+        );
         assert!(with("exp", 0).starts_with("the token expired at 1970-01-01T00:00:00Z"));
-        assert!(with("nbf", 1_800_000_011).starts_with("the token is valid from 2027-01-15T08:00:1"));
+        assert!(
+            with("nbf", 1_800_000_011).starts_with("the token is valid from 2027-01-15T08:00:1")
+        );
         assert!(with("nbf", u64::MAX).starts_with("the token is valid from 9999-12-31"));
     }
 

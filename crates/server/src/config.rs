@@ -24,9 +24,9 @@ use reader::{Section, Setting, text};
 use tree::{Node, Origin};
 
 pub(crate) use layers::{Environment, Flags, LoadError, Loaded, load};
-pub(crate) use tree::Problem;
 #[cfg(test)]
 pub(crate) use tests::right as from_toml;
+pub(crate) use tree::Problem;
 
 /// HMAC-SHA-256 wants a key of at least its output's length (RFC 7518 §3.2).
 const SECRET_LENGTH_MIN: usize = 32;
@@ -412,8 +412,7 @@ fn read_camera(section: &mut Section<'_>, sources: &[Source]) -> Option<Camera> 
     let close_after = section.value("close_after", CLOSE_AFTER);
     if let Some(source) = source.as_ref().filter(|id| sources.iter().all(|s| s.id != **id)) {
         let ids: Vec<&str> = sources.iter().map(|source| source.id.as_str()).collect();
-        let sentence =
-            format!("there is no source {source}; the sources are {}", ids.join(", "));
+        let sentence = format!("there is no source {source}; the sources are {}", ids.join(", "));
         section.problem(source_origin, "source", &sentence);
     }
     let (id, source, url) = (id?, source?, url?);

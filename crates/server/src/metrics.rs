@@ -52,11 +52,7 @@ pub(crate) fn encode(
     uptime: Duration,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register(
-        "manifold_http_requests",
-        "HTTP requests answered",
-        requests.0.clone(),
-    );
+    registry.register("manifold_http_requests", "HTTP requests answered", requests.0.clone());
     registry.register_collector(Box::new(Figures { snapshot, uptime }));
     let mut text = String::new();
     text::encode(&mut text, &registry)?;

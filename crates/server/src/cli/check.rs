@@ -11,7 +11,8 @@ pub(super) fn run(file: Option<PathBuf>) -> ExitCode {
     let flags = Flags { config: file, ..Flags::default() };
     match config::load(&flags, &Environment::of_process()) {
         Ok(loaded) => {
-            let name = loaded.file.as_deref().map_or("built-in settings".into(), Path::to_string_lossy);
+            let name =
+                loaded.file.as_deref().map_or("built-in settings".into(), Path::to_string_lossy);
             let cameras = counted(loaded.config.cameras.len(), "camera");
             let sources = counted(loaded.config.sources.len(), "source");
             say(&format!("{name}: ok, {cameras}, {sources}"));

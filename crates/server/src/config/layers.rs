@@ -49,8 +49,7 @@ impl Environment {
 impl FromIterator<(String, String)> for Environment {
     /// Keeps what is named like a setting, sorted by name.
     fn from_iter<I: IntoIterator<Item = (String, String)>>(variables: I) -> Self {
-        let is_setting =
-            |name: &str| name.starts_with(PREFIX) || name.starts_with(LIMIT_PREFIX);
+        let is_setting = |name: &str| name.starts_with(PREFIX) || name.starts_with(LIMIT_PREFIX);
         let mut variables: Vec<_> =
             variables.into_iter().filter(|(name, _)| is_setting(name)).collect();
         variables.sort();
@@ -124,8 +123,7 @@ fn read_file(path: &Path) -> Result<Node, LoadError> {
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
     let name: Arc<str> = path.display().to_string().into();
     let is_json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
-    let root =
-        if is_json { Node::from_json(&text, &name) } else { Node::from_toml(&text, &name) };
+    let root = if is_json { Node::from_json(&text, &name) } else { Node::from_toml(&text, &name) };
     root.map_err(|problem| LoadError::Problems(vec![problem]))
 }
 
@@ -186,7 +184,11 @@ fn lay_limits(config: &mut Config, environment: &Environment, problems: &mut Vec
         let target = if scope == "TOTAL" {
             Some(&mut config.quota.total)
         } else {
-            config.sources.iter_mut().find(|source| source.id.as_str() == scope).map(|s| &mut s.limit)
+            config
+                .sources
+                .iter_mut()
+                .find(|source| source.id.as_str() == scope)
+                .map(|s| &mut s.limit)
         };
         let result = match target {
             Some(target) => u32::read(&node).map(|limit| *target = limit),

@@ -113,9 +113,7 @@ impl<'p> Section<'p> {
     }
 
     fn read<T: Setting>(&mut self, key: &str, node: &Node) -> Option<T> {
-        T::read(node)
-            .map_err(|sentence| self.problem(node.origin.clone(), key, &sentence))
-            .ok()
+        T::read(node).map_err(|sentence| self.problem(node.origin.clone(), key, &sentence)).ok()
     }
 
     fn key(&self, key: &str) -> String {
@@ -153,9 +151,11 @@ impl Setting for u32 {
         let number = match &node.value {
             Value::Integer(number) => Self::try_from(*number).ok(),
             Value::Text(text) if is_untyped(node) => text.trim().parse().ok(),
-            Value::Text(_) | Value::Bool(_) | Value::List(_) | Value::Table(_) | Value::Other(_) => {
-                None
-            }
+            Value::Text(_)
+            | Value::Bool(_)
+            | Value::List(_)
+            | Value::Table(_)
+            | Value::Other(_) => None,
         };
         number.ok_or_else(|| format!("this must be a whole number from 0 to {}", Self::MAX))
     }

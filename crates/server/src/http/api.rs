@@ -256,8 +256,7 @@ fn camera_stats(camera: &CameraSnapshot) -> CameraStats {
 
 fn usage(current: u32, limit: u32) -> Usage {
     // A limit of nothing is full.
-    let percentage =
-        if limit == 0 { 100.0 } else { f64::from(current) * 100.0 / f64::from(limit) };
+    let percentage = if limit == 0 { 100.0 } else { f64::from(current) * 100.0 / f64::from(limit) };
     // One decimal: dashboards print it as it is.
     let percentage = (percentage * 10.0).round() / 10.0;
     Usage { current, limit, percentage, available: limit.saturating_sub(current) }

@@ -59,8 +59,8 @@ impl SiteRules {
         let both_local = is_local_name(name) && is_local_name(host.host());
         let port = origin.port_or_known_default().unwrap_or_default();
         let same_port = port == host.port_u16().unwrap_or(80);
-        let is_own = (same_name && same_port)
-            || ((same_name || both_local) && self.ports.contains(&port));
+        let is_own =
+            (same_name && same_port) || ((same_name || both_local) && self.ports.contains(&port));
         is_own && (self.mode == AuthMode::Keys || is_unforgeable(name))
     }
 

@@ -67,18 +67,11 @@ fn sentence(address: SocketAddr, index: usize, settings: &str, error: &io::Error
 }
 
 /// Binds all addresses, or none. `settings` is named in the error.
-pub(crate) async fn bind(
-    addresses: &[SocketAddr],
-    settings: &str,
-) -> Result<Listeners, BindError> {
+pub(crate) async fn bind(addresses: &[SocketAddr], settings: &str) -> Result<Listeners, BindError> {
     let mut listeners = Vec::new();
     for (index, address) in addresses.iter().enumerate() {
-        let failed = |source| BindError {
-            address: *address,
-            index,
-            settings: settings.to_owned(),
-            source,
-        };
+        let failed =
+            |source| BindError { address: *address, index, settings: settings.to_owned(), source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
         listeners.push((listener, bound));
@@ -95,21 +88,29 @@ impl Listeners {
 
     /// Serves until `closing` is cancelled, then lets running requests finish for a short while.
     pub(crate) async fn serve(self, router: Router, closing: CancellationToken) {
+        self.serve_within(HEADER_TIME_MAX, router, closing).await;
+    }
+
+    async fn serve_within(self, header_time: Duration, router: Router, closing: CancellationToken) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let service = Service { router, header_time, closing };
         let mut loops = JoinSet::new();
         for listener in self.listeners {
-            loops.spawn(accept(listener, router.clone(), permits.clone(), closing.clone()));
+            loops.spawn(accept(listener, service.clone(), permits.clone()));
         }
         while loops.join_next().await.is_some() {}
     }
 }
 
-async fn accept(
-    listener: TcpListener,
+/// What every connection needs.
+#[derive(Clone)]
+struct Service {
     router: Router,
-    permits: Arc<Semaphore>,
+    header_time: Duration,
     closing: CancellationToken,
-) {
+}
+
+async fn accept(listener: TcpListener, service: Service, permits: Arc<Semaphore>) {
     let mut connections = JoinSet::new();
     loop {
         let next = async {
@@ -118,10 +119,10 @@ async fn accept(
             Some((permit, listener.accept().await))
         };
         tokio::select! {
-            () = closing.cancelled() => break,
+            () = service.closing.cancelled() => break,
             Some((permit, accepted)) = next => match accepted {
                 Ok((stream, _)) => {
-                    let connection = converse(stream, router.clone(), closing.clone());
+                    let connection = converse(stream, service.clone());
                     connections.spawn(async move {
                         connection.await;
                         drop(permit);
@@ -140,15 +141,15 @@ async fn accept(
 }
 
 /// Serves one connection to its end.
-async fn converse(stream: TcpStream, router: Router, closing: CancellationToken) {
+async fn converse(stream: TcpStream, service: Service) {
     // Answers are small and complete; waiting to fill a segment only delays them.
     let _ = stream.set_nodelay(true);
-    let service = TowerToHyperService::new(router);
+    let Service { router, header_time, closing } = service;
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIME_MAX)
+        .header_read_timeout(header_time)
         .max_buf_size(HEADERS_LENGTH_MAX)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
         .with_upgrades();
     tokio::pin!(connection);
     let ended = tokio::select! {
@@ -165,5 +166,92 @@ async fn converse(stream: TcpStream, router: Router, closing: CancellationToken)
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    fn loopback() -> SocketAddr {
+        "127.0.0.1:0".parse().unwrap()
+    }
+
+    async fn ask(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_busy_port_is_named_with_its_setting_and_the_way_out() {
+        let first = bind(&[loopback()], "m.toml").await.unwrap();
+        let taken = first.addresses()[0];
+        let error = bind(&[loopback(), taken], "m.toml").await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "port {taken} (listen[1]) is in use; stop the other program or change `listen` in \
+                 m.toml"
+            )
+        );
+    }
+
+    #[tokio::test]
+    async fn an_address_of_another_machine_is_named() {
+        let error = bind(&["192.0.2.1:0".parse().unwrap()], "m.toml").await.unwrap_err();
+        let wanted = "192.0.2.1:0 (listen[0]) is no address of this machine; ";
+        assert!(error.to_string().starts_with(wanted), "{error}");
+    }
+
+    #[tokio::test]
+    async fn every_listener_serves_and_the_end_waits_for_running_answers() {
+        let begun = Arc::new(Notify::new());
+        let finish = Arc::new(Notify::new());
+        let slow = {
+            let (begun, finish) = (begun.clone(), finish.clone());
+            move || async move {
+                begun.notify_one();
+                finish.notified().await;
+                "slow"
+            }
+        };
+        let router = Router::new().route("/", get(|| async { "ok" })).route("/slow", get(slow));
+        let listeners = bind(&[loopback(), loopback()], "m.toml").await.unwrap();
+        let addresses = listeners.addresses().to_vec();
+        let closing = CancellationToken::new();
+        let serving = tokio::spawn(listeners.serve(router, closing.clone()));
+        for address in &addresses {
+            assert!(ask(*address, "/").await.ends_with("\r\n\r\nok"));
+        }
+
+        let running = tokio::spawn(ask(addresses[0], "/slow"));
+        begun.notified().await;
+        closing.cancel();
+        finish.notify_one();
+        assert!(running.await.unwrap().ends_with("slow"));
+        serving.await.unwrap();
+        assert!(TcpStream::connect(addresses[0]).await.is_err(), "nobody listens any more");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_never_ends_its_headers_is_cut_off() {
+        let listeners = bind(&[loopback()], "m.toml").await.unwrap();
+        let address = listeners.addresses()[0];
+        let header_time = Duration::from_millis(20);
+        let closing = CancellationToken::new();
+        tokio::spawn(listeners.serve_within(header_time, Router::new(), closing));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
+        let mut rest = Vec::new();
+        // The read ends because the server ends the connection.
+        stream.read_to_end(&mut rest).await.unwrap();
     }
 }

@@ -29,12 +29,7 @@ pub(super) async fn serve(method: Method, uri: Uri, headers: HeaderMap) -> Respo
     }
 }
 
-fn file_answer(
-    path: &str,
-    file: &EmbeddedFile,
-    method: &Method,
-    headers: &HeaderMap,
-) -> Response {
+fn file_answer(path: &str, file: &EmbeddedFile, method: &Method, headers: &HeaderMap) -> Response {
     let hash = file.metadata.sha256_hash();
     let tag: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     let Ok(tag) = HeaderValue::try_from(format!("\"{tag}\"")) else {

@@ -106,9 +106,7 @@ impl Format {
         match self {
             Self::Json => None,
             Self::Prometheus => Some("text/plain; version=0.0.4; charset=utf-8"),
-            Self::OpenMetrics => {
-                Some("application/openmetrics-text; version=1.0.0; charset=utf-8")
-            }
+            Self::OpenMetrics => Some("application/openmetrics-text; version=1.0.0; charset=utf-8"),
         }
     }
 }

@@ -198,7 +198,8 @@ async fn pages_of_other_sites_change_nothing() {
         assert!(sentence.contains("http.allowed_origins"), "{sentence}");
     }
     // What is let through meets the next check: there is no JSON.
-    for origin in [allowed, "http://127.0.0.1:8080", "http://127.0.0.1:7880", "http://localhost:8080"]
+    for origin in
+        [allowed, "http://127.0.0.1:8080", "http://127.0.0.1:7880", "http://localhost:8080"]
     {
         server.ask(from_origin("POST", path, own, origin)).await.problem(415);
     }
@@ -299,7 +300,9 @@ async fn whep_wants_the_token_of_this_very_camera() {
     let sentence = server.ask(offer("cam-1", &fresh)).await.problem(403);
     assert_eq!(sentence, "the token is for another room, not camera_cam-1");
     let old = signed(SystemTime::now() - Duration::from_secs(7200));
-    assert!(server.ask(offer("cam-2", &old)).await.problem(401).starts_with("the token expired at"));
+    assert!(
+        server.ask(offer("cam-2", &old)).await.problem(401).starts_with("the token expired at")
+    );
 
     let text = request("POST", "/whep/cam-2")
         .header("authorization", format!("Bearer {fresh}"))
@@ -351,9 +354,7 @@ async fn a_panic_is_an_answer_and_the_server_lives_on() {
     async fn panic() -> StatusCode {
         panic!("canary")
     }
-    let panics = Router::new()
-        .route("/", get(panic))
-        .layer(CatchPanicLayer::custom(panicked));
+    let panics = Router::new().route("/", get(panic)).layer(CatchPanicLayer::custom(panicked));
     let request = || Request::get("/").body(Body::empty()).unwrap();
     for _ in 0..2 {
         let response = panics.clone().oneshot(request()).await.unwrap();
@@ -372,10 +373,8 @@ fn ice_servers_become_link_headers() {
     let links: Vec<&str> = links.iter().map(|link| link.to_str().unwrap()).collect();
     let rest = "; rel=\"ice-server\"; username=\"a\\\"b\"; credential=\"c\"; \
                 credential-type=\"password\"";
-    let wanted = [
-        format!("<stun:s.example>{rest}"),
-        format!("<turn:t.example?transport=udp>{rest}"),
-    ];
+    let wanted =
+        [format!("<stun:s.example>{rest}"), format!("<turn:t.example?transport=udp>{rest}")];
     assert_eq!(links, wanted);
 }
 
@@ -594,7 +593,10 @@ async fn reserve_answers_the_addresses_by_which_the_client_came() {
         })
     );
     let (whep, livekit, _) = urls(Some("[::1]:8080"));
-    assert_eq!((whep.as_str(), livekit.as_str()), ("http://[::1]:8080/whep/cam-1", "ws://[::1]:7880"));
+    assert_eq!(
+        (whep.as_str(), livekit.as_str()),
+        ("http://[::1]:8080/whep/cam-1", "ws://[::1]:7880")
+    );
     assert_eq!(urls(None).0, "http://127.0.0.1:8080/whep/cam-1");
 }
 

@@ -3,6 +3,7 @@
 //! [`pull`] makes one attempt at one source and feeds an [`Output`] until the source fails. When to
 //! try again, and who is told, is the engine's business.
 
+pub(crate) mod opus;
 mod source_url;
 
 use std::sync::Arc;
