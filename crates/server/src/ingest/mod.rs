@@ -5,6 +5,7 @@
 
 pub(crate) mod opus;
 mod source_url;
+pub(crate) mod testcard;
 
 use std::sync::Arc;
 use std::time::Duration;
