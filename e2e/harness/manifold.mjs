@@ -25,7 +25,7 @@ export class Manifold {
   /** Without a config file, as a newcomer starts it; only the ports are free ones. */
   static async startBare(world) {
     const manifold = new Manifold(world);
-    await manifold.launch(['serve', '--listen', '127.0.0.1:0', '--media-udp', '127.0.0.1:0']);
+    await manifold.launch(['serve', '--listen', '127.0.0.1:0', '--udp', '127.0.0.1:0']);
     return manifold;
   }
 
