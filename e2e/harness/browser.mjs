@@ -138,9 +138,40 @@ export class Viewer {
     return this.page.evaluate(inboundOf, `[data-camera="${camera}"] video`);
   }
 
+  /**
+   * Watches by WHEP alone, without the page's own code. The picture stands as a tile of that name, so
+   * that `strip`, `hears` and `inbound` find it.
+   *
+   * @param {string} name
+   * @param {{ whep_url: string, token: string }} reservation
+   */
+  watch(name, { whep_url: url, token }) {
+    return this.page.evaluate(watchByWhep, { name, url, token });
+  }
+
   async close() {
     await this.context.close();
   }
+}
+
+/** In the page: one WHEP session whose picture goes to a new video element. */
+async function watchByWhep({ name, url, token }) {
+  const tile = document.createElement('div');
+  tile.dataset.camera = name;
+  const video = Object.assign(document.createElement('video'), { muted: true, autoplay: true });
+  tile.append(video);
+  document.body.append(tile);
+  const peer = new RTCPeerConnection();
+  const stream = (video.srcObject = new MediaStream());
+  peer.ontrack = ({ track }) => stream.addTrack(track);
+  peer.addTransceiver('video', { direction: 'recvonly' });
+  peer.addTransceiver('audio', { direction: 'recvonly' });
+  await peer.setLocalDescription();
+  const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/sdp' };
+  const answer = await fetch(url, { method: 'POST', headers, body: peer.localDescription.sdp });
+  const sdp = await answer.text();
+  if (answer.status !== 201) throw new Error(`WHEP POST: ${answer.status} ${sdp}`);
+  await peer.setRemoteDescription({ type: 'answer', sdp });
 }
 
 /** In the page, before its scripts: keeps every peer connection within reach. */
