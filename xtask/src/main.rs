@@ -11,7 +11,7 @@ mod repo;
 mod screenshot;
 mod setup;
 mod step;
-mod tests;
+mod testing;
 mod web;
 
 use std::process::ExitCode;
@@ -49,8 +49,8 @@ fn run(arguments: &[String]) -> Result<()> {
     match words.as_slice() {
         ["setup"] => setup::install(&repo),
         ["setup", "--check"] => setup::check(&repo),
-        ["test"] => tests::run(&repo, None),
-        ["test", filter] => tests::run(&repo, Some(filter)),
+        ["test"] => testing::run(&repo, None),
+        ["test", filter] => testing::run(&repo, Some(filter)),
         ["ci"] => lint::run(&repo),
         ["web"] => web::build(&repo),
         ["web", "--check"] => web::check(&repo),

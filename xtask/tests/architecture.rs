@@ -279,24 +279,30 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
 }
 
-/// All Rust files below a folder, by their path in it, without comments and tests.
+/// All Rust files below a folder, by their path in it, without comments and tests: a test may know
+/// what the code it tests must not, as a second opinion.
 fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
     let mut folders = vec![folder.to_owned()];
     let mut found = Vec::new();
     while let Some(current) = folders.pop() {
         for entry in std::fs::read_dir(&current).expect("the workspace's folders can be read") {
             let path = entry.expect("the workspace's folders can be read").path();
+            let below = path.strip_prefix(folder).expect("it lies below").to_owned();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else if is_program(&below) {
                 let source = std::fs::read_to_string(&path).expect("sources are UTF-8");
-                let below = path.strip_prefix(folder).expect("it lies below").to_owned();
                 found.push((below, program_text(&source)));
             }
         }
     }
     assert!(!found.is_empty(), "no Rust file below {}", folder.display());
     found
+}
+
+fn is_program(path: &Path) -> bool {
+    let is_test = path.ends_with("tests.rs") || path.components().any(|c| c.as_os_str() == "tests");
+    path.extension().is_some_and(|extension| extension == "rs") && !is_test
 }
 
 fn packages() -> Vec<Value> {
