@@ -33,7 +33,7 @@ for (const [what, tree, names] of mistakes) {
     const path = world.file('manifold.toml');
     writeFileSync(path, toml(tree));
 
-    for (const command of [['config', 'check', path], ['serve', '--config', path]]) {
+    for (const command of [['config', 'check', '--config', path], ['serve', '--config', path]]) {
       const child = await ended(world, command);
 
       assert.notEqual(child.code, 0, child.output);
