@@ -16,10 +16,14 @@ pub enum SourceFailure {
     #[error("the camera sends no keyframe; none came in {waited_s} s, check its I-frame interval")]
     NoKeyframe { waited_s: u64 },
     /// Frames out of presentation order.
-    #[error("the camera sends B-frames, which browsers cannot play live; turn them off (baseline or main profile without B-frames)")]
+    #[error(
+        "the camera sends B-frames, which browsers cannot play live; turn them off (baseline or main profile without B-frames)"
+    )]
     BFrames,
     /// No codec that a browser plays.
-    #[error("the camera sends {codec}, which browsers do not play here; set it to H.264, or give a sub_url that is")]
+    #[error(
+        "the camera sends {codec}, which browsers do not play here; set it to H.264, or give a sub_url that is"
+    )]
     UnsupportedCodec { codec: String },
     /// It was live, and then the connection ended or packets stopped.
     #[error("the camera's stream ended: {detail}")]
