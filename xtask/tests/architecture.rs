@@ -36,8 +36,13 @@ const RESERVED: &[Reserved] = &[
     },
     Reserved {
         word: "libc",
-        places: &["server/src/net/"],
+        places: &["server/src/net/sys"],
         why: "system calls that std does not have are the sockets' business",
+    },
+    Reserved {
+        word: "unsafe",
+        places: &["server/src/net/sys", "server/src/ingest/opus"],
+        why: "unsafe code stands where a foreign interface demands it, and nowhere else",
     },
     Reserved {
         word: "retina",
