@@ -3,6 +3,7 @@
 
 mod app;
 mod auth;
+mod bench;
 mod cli;
 mod config;
 mod http;
