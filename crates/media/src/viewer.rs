@@ -529,22 +529,22 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
-        /// Over several wraps of the sequence number and one of the timestamp, wherever they start.
+        /// Over the wraps of the sequence number and the timestamp, wherever they start.
         #[test]
         fn sequence_numbers_count_and_timestamps_follow_the_source(
             seed: u64,
             first_ticks: u64,
-            sizes in proptest::collection::vec(1usize..60_000, 40..80),
+            sizes in proptest::collection::vec(20_000usize..60_000, 40..60),
         ) {
             let (mut viewer, mut batch) = (viewer(seed), Batch::default());
             let now = epoch();
-            // Two thirds of the way to the wrap at most, whatever the seed.
+            // Both are within reach of their wrap, whatever the seed.
             viewer.video.next_index |= 0xf000;
             viewer.video.start_timestamp |= 0xffff_0000;
             let mut expected = viewer.video.next_index as u16;
             let mut start = None;
             let mut packets = 0u64;
-            for round in 0..60u64 {
+            for round in 0..6u64 {
                 for (index, size) in sizes.iter().enumerate() {
                     let step = round * sizes.len() as u64 + index as u64;
                     let ticks = first_ticks.wrapping_add(step * 3_000);
@@ -561,7 +561,7 @@ mod tests {
                     }
                 }
             }
-            prop_assert!(packets > 1 << 16, "the sequence number wrapped");
+            prop_assert!(packets > 1 << 12, "the sequence number wrapped");
         }
     }
 }
