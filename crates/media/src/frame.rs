@@ -8,6 +8,10 @@ use std::fmt;
 
 use bytes::Bytes;
 
+/// Largest RTP payload in bytes. Header, extensions, the RTX sequence number and the SRTP tag go on
+/// top and stay within a datagram of 1200 bytes, which passes every usual path whole.
+pub const MAX_PAYLOAD: usize = 1160;
+
 /// A stream inside this process: one rendition (main or sub) of one camera.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamId(pub u32);
@@ -157,6 +161,17 @@ impl PacketisedFrame {
             discontinuity: frame.discontinuity,
             data: data.into_boxed_slice(),
             ends: ends.into_boxed_slice(),
+        }
+    }
+
+    /// Makes the frame's first unit its only payload, as audio has it; none if that is empty or does
+    /// not fit into a packet.
+    pub(crate) fn single(frame: &Frame) -> Self {
+        match frame.units.first() {
+            Some(unit) if (1..=MAX_PAYLOAD).contains(&unit.len()) => {
+                Self::new(frame, unit.to_vec(), vec![unit.len() as u32])
+            }
+            Some(_) | None => Self::new(frame, Vec::new(), Vec::new()),
         }
     }
 

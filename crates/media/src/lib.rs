@@ -8,8 +8,18 @@ pub mod frame;
 pub mod h264;
 pub mod opus;
 pub mod g711;
+pub mod packetise;
 pub mod gop;
 pub mod srtp;
 pub mod rtcp;
+pub mod stun;
+pub mod negotiated;
+pub mod peer;
+pub mod peers;
+pub mod batch;
+pub mod timeline;
+pub mod viewer;
+mod hub;
+pub mod fanout;
 
 pub use frame::{Codec, Frame, MediaKind, NtpTime, PacketisedFrame, StreamId, ViewerId};

@@ -1,8 +1,43 @@
 //! RTCP (RFC 3550 §6, RFC 4585, RFC 5104): our reports, and the viewers' feedback.
+//!
+//! Reads and writes bytes. It keeps no statistics, schedules no reports and knows no keys: packets
+//! come in opened and go out to be sealed by [`srtp`](crate::srtp).
+//!
+//! Every packet begins alike (RFC 3550 §6.4.1); a compound is such packets end to end. The length
+//! counts 32-bit words without the first.
+//!
+//! ```text
+//!  0                   1                   2                   3
+//!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+//! |V=2|P|  count  |      type     |             length            |
+//! ```
+
+mod parse;
+mod write;
+
+pub use parse::{MAX_FEEDBACK_ENTRIES, MAX_LOST_ENTRIES, RtcpError, parse};
+pub use write::{write_bye, write_sender_report};
 
 use crate::frame::NtpTime;
 
+/// Packet types (RFC 3550 §12.1, RFC 4585 §6.1).
+const SENDER_REPORT: u8 = 200;
+const RECEIVER_REPORT: u8 = 201;
+const SOURCE_DESCRIPTION: u8 = 202;
+const BYE: u8 = 203;
+const TRANSPORT_FEEDBACK: u8 = 205;
+const PAYLOAD_FEEDBACK: u8 = 206;
+
 /// One report block of a receiver report (RFC 3550 §6.4.2).
+///
+/// ```text
+/// |                             SSRC                              |
+/// | fraction lost |          cumulative lost, signed              |
+/// |               extended highest sequence number                |
+/// |                      interarrival jitter                      |
+/// |                      last sender report                       |
+/// |                delay since last sender report                 |
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReportBlock {
     /// The stream that is reported on.
@@ -27,34 +62,41 @@ pub enum Feedback {
     /// A report block of a receiver or sender report.
     Report(ReportBlock),
     /// Generic NACK (RFC 4585 §6.2.1): one lost sequence number an entry, already expanded.
-    Nack { ssrc: u32, lost: Vec<u16> },
+    Nack {
+        /// The stream that packets are missing of.
+        ssrc: u32,
+        /// The missing sequence numbers in the order named, at most [`MAX_LOST_ENTRIES`]; never
+        /// empty, but a number may stand in it twice.
+        lost: Vec<u16>,
+    },
     /// Picture loss indication (RFC 4585 §6.3.1).
-    PictureLoss { ssrc: u32 },
+    PictureLoss {
+        /// The stream that needs a keyframe.
+        ssrc: u32,
+    },
     /// Full intra request (RFC 5104 §4.3.1), one an entry.
-    FullIntra { ssrc: u32, sequence: u8 },
+    FullIntra {
+        /// The stream that needs a keyframe.
+        ssrc: u32,
+        /// The command's number: the same again is a repetition, not a new request.
+        sequence: u8,
+    },
     /// REMB (draft-alvestrand-rmcat-remb), bits a second.
-    EstimatedBitrate { bitrate: u64 },
+    EstimatedBitrate {
+        /// Of all streams together; `u64::MAX` if the viewer's figure is beyond that.
+        bitrate: u64,
+    },
     /// The viewer leaves (RFC 3550 §6.6).
     Bye,
 }
 
-/// Why a compound packet could not be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RtcpError {
-    /// A length field runs over the end, or the version is not 2.
-    #[error("malformed RTCP at byte {offset}")]
-    Malformed { offset: usize },
-}
-
-/// Reads a compound packet; unknown packet types are passed over. Bounded: at most 256 entries.
-pub fn parse(_packet: &[u8]) -> Result<Vec<Feedback>, RtcpError> {
-    todo!()
-}
-
 /// What a sender report says (RFC 3550 §6.4.1).
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SenderInfo {
+    /// The stream that is reported on.
     pub ssrc: u32,
+    /// The moment of the report on this server's wall clock; it comes back as
+    /// [`ReportBlock::last_sender_report`], and lets a viewer play picture and sound together.
     pub ntp: NtpTime,
     /// The same moment in the stream's RTP clock.
     pub rtp_timestamp: u32,
@@ -64,17 +106,11 @@ pub struct SenderInfo {
     pub octets: u32,
 }
 
-/// Appends SR + SDES CNAME as one compound packet.
-pub fn write_sender_report(_info: &SenderInfo, _cname: &str, _out: &mut Vec<u8>) {
-    todo!()
+/// Middle 32 bits of an NTP time, as in LSR (RFC 3550 §6.4.1): seconds in the upper half, 1/65536 s
+/// in the lower.
+pub fn compact_ntp(ntp: NtpTime) -> u32 {
+    (ntp.0 >> 16) as u32
 }
 
-/// Appends an empty RR + BYE with a reason as one compound packet (RFC 3550 §6.6).
-pub fn write_bye(_ssrcs: &[u32], _reason: &str, _out: &mut Vec<u8>) {
-    todo!()
-}
-
-/// Middle 32 bits of an NTP time, as in LSR (RFC 3550 §6.4.1).
-pub fn compact_ntp(_ntp: NtpTime) -> u32 {
-    todo!()
-}
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! Sources: what brings a camera's frames in.
 
+pub(crate) mod opus;
+
 use std::time::Duration;
 
 use media::Frame;

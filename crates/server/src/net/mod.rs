@@ -1,17 +1,45 @@
 //! The media plane's sockets: one UDP port, one worker a core, handshakes beside them.
-//! (Owner of this module: the net work. Others use only the types below.)
+//!
+//! ```text
+//! sources --frame, packetised once--> worker 0..n  --sendmmsg of GSO runs--> viewers
+//! viewers --STUN, DTLS--> worker --> handshake threads --keys--> worker
+//! viewers --SRTCP------> worker
+//! ```
+//! The logic is in the `media` crate, sans-IO; this module owns threads, sockets and the clock.
 
-use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use media::{Frame, StreamId, ViewerId};
+use media::peer::PeerFactory;
+use media::{Frame, StreamId, ViewerId, packetise};
 use tokio::sync::mpsc;
+
+mod handshakes;
+mod sys;
+mod worker;
+
+pub(crate) use media::peer::OfferError;
+pub(crate) use media::peers::CloseReason;
+
+use handshakes::{HandshakeThread, Handshakes};
+use sys::UdpPort;
+use worker::{Worker, WorkerHandle, WorkerInput};
+
+/// How long viewers may take to be told that the server ends.
+const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Where the media port is bound and what is announced of it.
 #[derive(Debug, Clone)]
 pub(crate) struct MediaConfig {
+    /// Port 0 takes any free one.
     pub(crate) udp: SocketAddr,
+    /// Addresses to announce instead of the interfaces' own, when behind NAT.
     pub(crate) advertise: Vec<IpAddr>,
+    /// Worker threads; one a core by default.
     pub(crate) workers: Option<usize>,
 }
 
@@ -20,7 +48,7 @@ pub(crate) struct MediaConfig {
 pub(crate) enum MediaEvent {
     /// DTLS finished, media flows from here on.
     Connected { viewer: ViewerId, handshake_ms: u32 },
-    /// An authenticated packet (STUN check, SRTCP) came from the viewer; at most once a second.
+    /// An authenticated packet (STUN check, SRTCP) came from the viewer; about once a second.
     Alive { viewer: ViewerId, at: Instant },
     /// The viewer's session is over, whoever ended it. Sent exactly once a viewer.
     Closed { viewer: ViewerId, reason: CloseReason },
@@ -28,21 +56,6 @@ pub(crate) enum MediaEvent {
     KeyframeWanted { stream: StreamId },
     /// The first packet of media left for this viewer.
     FirstMedia { viewer: ViewerId },
-}
-
-/// Why a viewer's session ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum CloseReason {
-    /// The peer closed DTLS or said BYE.
-    Peer,
-    /// ICE or DTLS never finished (30 s).
-    NeverConnected,
-    /// ICE or DTLS failed.
-    Handshake,
-    /// Nothing authentic came for the lease's time.
-    Silent,
-    /// `MediaPlane::close` was called.
-    Asked,
 }
 
 /// The answer to a viewer's offer.
@@ -53,76 +66,240 @@ pub(crate) struct Accepted {
     pub(crate) ice_ufrag: String,
 }
 
-/// Why an offer was refused; each is one clear sentence for the client.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum OfferError {
-    /// Not SDP, or not an offer that can be answered: 400.
-    #[error("the offer is not valid SDP: {0}")]
-    Malformed(String),
-    /// No `m=video` section: 400... (422)
-    #[error("the offer has no video section; add a recvonly video transceiver")]
-    NoVideo,
-    /// Nothing in common: 406.
-    #[error("the offer has no H.264 video with packetization-mode 1; offered: {offered}")]
-    NoCommonCodec { offered: String },
+/// Counters of the media plane since the start; all rise, except `viewers_connected`.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct MediaFigures {
+    /// Frames that sources handed over.
+    pub(crate) frames_in: u64,
+    /// RTP and RTCP packets sent to viewers.
+    pub(crate) packets_sent: u64,
+    /// Bytes of them, with headers and tags.
+    pub(crate) bytes_sent: u64,
+    /// Datagrams that arrived at the media port.
+    pub(crate) packets_received: u64,
+    /// Datagrams on the media port that belong to nobody or are not authentic.
+    pub(crate) datagrams_dropped: u64,
+    /// Media packets not sent because the socket would not take them, or a worker was too late.
+    pub(crate) send_drops: u64,
+    /// Frames skipped for viewers that were too slow.
+    pub(crate) frames_skipped: u64,
+    /// Picture loss indications and full intra requests received.
+    pub(crate) keyframe_requests: u64,
+    /// Packets that viewers reported as lost.
+    pub(crate) packets_lost_reported: u64,
+    /// Viewers to whom media flows.
+    pub(crate) viewers_connected: u64,
+}
+
+/// Where events go, and the one count that belongs to no worker.
+#[derive(Clone)]
+pub(crate) struct EventSink {
+    events: mpsc::UnboundedSender<MediaEvent>,
+    rejected: Arc<AtomicU64>,
+}
+
+impl EventSink {
+    fn send(&self, event: MediaEvent) {
+        // Nobody listens any more only while the program ends.
+        let _ = self.events.send(event);
+    }
+
+    fn count_rejected(&self) {
+        self.rejected.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// Handle to the running media plane; cheap to clone.
 #[derive(Clone)]
-pub(crate) struct MediaPlane {}
+pub(crate) struct MediaPlane {
+    workers: Vec<WorkerHandle>,
+    handshakes: Handshakes,
+    local: SocketAddr,
+    rejected: Arc<AtomicU64>,
+    frames_in: Arc<AtomicU64>,
+}
 
 impl MediaPlane {
     /// Binds the port and starts workers and handshake threads.
-    pub(crate) fn start(_config: &MediaConfig, _events: mpsc::UnboundedSender<MediaEvent>) -> std::io::Result<Self> {
-        todo!()
+    pub(crate) fn start(
+        config: &MediaConfig,
+        events: mpsc::UnboundedSender<MediaEvent>,
+    ) -> io::Result<Self> {
+        calibrate_gcm();
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let count = config.workers.unwrap_or(cores).max(1);
+        let (ports, local) = bind_all(config.udp, count)?;
+        let candidates = candidates(local, &config.advertise);
+        tracing::info!(address = %local, workers = count, ?candidates, "media port is open");
+        let rejected = Arc::new(AtomicU64::new(0));
+        let events = EventSink { events, rejected: Arc::clone(&rejected) };
+        let (handshakes, shard_inputs) = Handshakes::new(cores);
+        let mut workers = Vec::new();
+        let mut worker_inputs = Vec::new();
+        for port in ports {
+            let (handle, inputs) = WorkerHandle::new(port)?;
+            workers.push(handle);
+            worker_inputs.push(inputs);
+        }
+        for (index, inputs) in worker_inputs.into_iter().enumerate() {
+            let mut others = workers.clone();
+            let handle = others.remove(index);
+            let worker = Worker {
+                index,
+                handle,
+                inputs,
+                others,
+                handshakes: handshakes.clone(),
+                events: events.clone(),
+            };
+            thread::Builder::new().name(format!("media-{index}")).spawn(move || worker.run())?;
+        }
+        for (index, inputs) in shard_inputs.into_iter().enumerate() {
+            let factory = PeerFactory::new(candidates.clone())
+                .ok_or_else(|| io::Error::other("no DTLS certificate could be made"))?;
+            let thread =
+                HandshakeThread::new(index, inputs, factory, workers.clone(), events.clone());
+            thread::Builder::new().name(format!("handshake-{index}")).spawn(move || thread.run())?;
+        }
+        Ok(Self { workers, handshakes, local, rejected, frames_in: Arc::default() })
     }
+
+    /// Where the port is bound.
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        self.local
+    }
+
     /// Answers a viewer's offer and attaches it to the stream as soon as its DTLS is done.
-    pub(crate) async fn accept(&self, _viewer: ViewerId, _stream: StreamId, _offer_sdp: String) -> Result<Accepted, OfferError> {
-        todo!()
+    pub(crate) async fn accept(
+        &self,
+        viewer: ViewerId,
+        stream: StreamId,
+        offer_sdp: String,
+    ) -> Result<Accepted, OfferError> {
+        let stopped = || OfferError::Malformed("the server is shutting down".to_owned());
+        let answer =
+            self.handshakes.offer(viewer, stream, offer_sdp).await.ok_or_else(stopped)??;
+        Ok(Accepted { ice_ufrag: answer.ufrag, answer_sdp: answer.sdp })
     }
-    /// Trickle (RFC 8840 fragment). Remote candidates are optional for an ICE-lite server.
-    pub(crate) fn trickle(&self, _viewer: ViewerId, _fragment: String) {
-        todo!()
+
+    /// Trickle (RFC 8840 fragment). A lite agent with a public port needs no remote candidates:
+    /// checks bring their source address with them.
+    pub(crate) fn trickle(&self, viewer: ViewerId, fragment: String) {
+        tracing::debug!(viewer = viewer.0, bytes = fragment.len(), "candidates trickled");
     }
+
     /// Ends a viewer's session: BYE and DTLS close_notify are sent, then `Closed` is reported.
-    pub(crate) fn close(&self, _viewer: ViewerId) {
-        todo!()
+    pub(crate) fn close(&self, viewer: ViewerId) {
+        self.handshakes.close(viewer);
     }
+
     /// Puts a source's frame before all viewers of the stream. Never blocks.
-    pub(crate) fn publish(&self, _stream: StreamId, _frame: Frame) {
-        todo!()
+    pub(crate) fn publish(&self, stream: StreamId, frame: Frame) {
+        self.frames_in.fetch_add(1, Ordering::Relaxed);
+        let packets = Arc::new(packetise(&frame));
+        for worker in &self.workers {
+            worker.tell(WorkerInput::Frame(stream, Arc::clone(&packets)));
+        }
     }
+
     /// The source is gone or restarts: the cached picture is dropped, viewers stay and wait.
-    pub(crate) fn interrupt(&self, _stream: StreamId) {
-        todo!()
+    pub(crate) fn interrupt(&self, stream: StreamId) {
+        for worker in &self.workers {
+            worker.tell(WorkerInput::Interrupt(stream));
+        }
     }
-    /// The stream has no viewers and no source any more: everything of it is freed.
-    pub(crate) fn remove_stream(&self, _stream: StreamId) {
-        todo!()
+
+    /// The stream has no source any more: everything of it is freed, but for viewers who wait.
+    pub(crate) fn remove_stream(&self, stream: StreamId) {
+        for worker in &self.workers {
+            worker.tell(WorkerInput::Remove(stream));
+        }
     }
+
     /// Sum over all workers since the start.
     pub(crate) fn figures(&self) -> MediaFigures {
-        todo!()
+        let mut sum = MediaFigures {
+            frames_in: self.frames_in.load(Ordering::Relaxed),
+            datagrams_dropped: self.rejected.load(Ordering::Relaxed),
+            ..MediaFigures::default()
+        };
+        for figures in self.workers.iter().map(WorkerHandle::figures) {
+            sum.packets_sent += figures.fanout.packets_sent;
+            sum.bytes_sent += figures.fanout.bytes_sent;
+            sum.packets_received += figures.received;
+            sum.datagrams_dropped += figures.dropped + figures.fanout.rejected;
+            sum.send_drops += figures.send_drops;
+            sum.frames_skipped += figures.fanout.frames_skipped;
+            sum.keyframe_requests += figures.fanout.keyframe_requests;
+            sum.packets_lost_reported += figures.fanout.packets_lost;
+            sum.viewers_connected += figures.fanout.viewers;
+        }
+        sum
     }
-    /// Ends all sessions (BYE, close_notify) and the threads; returns when all are told or after 2 s.
+
+    /// Ends all sessions (BYE, close_notify) and the threads; returns when all are told, or after
+    /// [`GOODBYE_LIMIT`].
     pub(crate) async fn shutdown(&self) {
-        todo!()
+        let handshakes = self.handshakes.clone();
+        // Ending is best effort: a panic in there must not keep the program from ending.
+        let _ = tokio::task::spawn_blocking(move || handshakes.close_all(GOODBYE_LIMIT)).await;
+        self.handshakes.stop();
+        for worker in &self.workers {
+            worker.tell(WorkerInput::Stop);
+        }
     }
 }
 
-/// Counters of the media plane since the start; all rise.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct MediaFigures {
-    pub(crate) frames_in: u64,
-    pub(crate) packets_sent: u64,
-    pub(crate) bytes_sent: u64,
-    pub(crate) packets_received: u64,
-    /// Datagrams on the media port that belong to nobody or are not authentic.
-    pub(crate) datagrams_dropped: u64,
-    /// Media packets not sent because the socket would not take them.
-    pub(crate) send_drops: u64,
-    /// Picture loss indications and full intra requests received.
-    pub(crate) keyframe_requests: u64,
-    pub(crate) packets_lost_reported: u64,
-    pub(crate) viewers_connected: u64,
+/// Chooses the faster AES-GCM of the two that are built in (some 3 ms).
+fn calibrate_gcm() {
+    let backend = media::srtp::calibrate_gcm(|backend| {
+        let start = Instant::now();
+        media::srtp::calibration_round(backend);
+        start.elapsed()
+    });
+    tracing::debug!(?backend, "AES-GCM calibrated");
+}
+
+/// Binds one socket a worker to the same port.
+fn bind_all(address: SocketAddr, count: usize) -> io::Result<(Vec<UdpPort>, SocketAddr)> {
+    // Sockets that share a port would also share it with another running server. One that does
+    // not share finds out whether the port is free.
+    let exclusive = UdpSocket::bind(address)?;
+    let address = SocketAddr::new(address.ip(), exclusive.local_addr()?.port());
+    drop(exclusive);
+    let ports = (0..count).map(|_| UdpPort::bind(address)).collect::<io::Result<Vec<_>>>()?;
+    let local = ports.first().map_or(address, UdpPort::local_address);
+    Ok((ports, local))
+}
+
+/// The addresses under which viewers are told to reach the port.
+fn candidates(local: SocketAddr, advertise: &[IpAddr]) -> Vec<SocketAddr> {
+    let addresses: Vec<IpAddr> = if !advertise.is_empty() {
+        advertise.to_vec()
+    } else if local.ip().is_unspecified() {
+        interface_addresses(local.is_ipv6())
+    } else {
+        vec![local.ip()]
+    };
+    addresses.into_iter().map(|ip| SocketAddr::new(ip, local.port())).collect()
+}
+
+/// What other machines can reach; loopback only where there is nothing else.
+fn interface_addresses(with_v6: bool) -> Vec<IpAddr> {
+    let all: Vec<IpAddr> = if_addrs::get_if_addrs()
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|interface| !interface.is_link_local())
+        .map(|interface| interface.ip())
+        .filter(|ip| ip.is_ipv4() || with_v6)
+        .collect();
+    let reachable: Vec<IpAddr> = all.iter().copied().filter(|ip| !ip.is_loopback()).collect();
+    if reachable.is_empty() { all } else { reachable }
+}
+
+/// A number nobody can guess.
+fn random_u64() -> u64 {
+    let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
+    // The fixed bits of a version 4 UUID are the high nibble of byte 6 and two bits of byte 8.
+    high.rotate_left(32) ^ low
 }

@@ -1,0 +1,404 @@
+//! All viewers of one worker: frames in, batches of protected datagrams out, feedback back in.
+//!
+//! Sans-IO. After each `handle_*` call [`Fanout::poll_transmit`] until it leaves the batch empty,
+//! then [`Fanout::poll_event`]. ICE and DTLS are elsewhere ([`crate::peers`]); what arrives here
+//! has keys.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use crate::batch::{Batch, Route};
+use crate::frame::{MediaKind, PacketisedFrame, StreamId, ViewerId};
+use crate::hub::Hub;
+use crate::peers::Attach;
+use crate::viewer::{BURST_INTERVAL, REPORT_INTERVAL, Viewer};
+
+/// Bytes after which a batch is handed out. Large enough that system calls do not count, small
+/// enough to stay in the second-level cache between sealing and sending.
+const BATCH_BYTES: usize = 128 * 1024;
+/// The reports of all viewers are spread over this many steps of the report interval.
+const REPORT_STEPS: u32 = 20;
+/// A viewer that lost its picture gets the cached group again at most this often.
+const RESTART_INTERVAL: Duration = Duration::from_secs(1);
+/// How often at most a viewer is reported to be alive.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the fan-out tells of its viewers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FanoutEvent {
+    /// The first packet of media was put into a batch for this viewer.
+    FirstMedia {
+        /// Whose.
+        viewer: ViewerId,
+    },
+    /// Authentic feedback came, at most once a second.
+    Alive {
+        /// From whom.
+        viewer: ViewerId,
+        /// When.
+        at: Instant,
+    },
+    /// It said BYE.
+    Goodbye {
+        /// Who.
+        viewer: ViewerId,
+    },
+    /// A viewer cannot decode and no cached group could help: the source should send a keyframe.
+    KeyframeWanted {
+        /// Of which stream.
+        stream: StreamId,
+    },
+}
+
+/// Counters since the start; all rise, except `viewers`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FanoutFigures {
+    /// Frames of all streams that came in.
+    pub frames_in: u64,
+    /// RTP packets handed out.
+    pub packets_sent: u64,
+    /// Bytes handed out, with RTP headers and SRTP tags.
+    pub bytes_sent: u64,
+    /// Datagrams that were not authentic.
+    pub rejected: u64,
+    /// Picture losses that viewers reported (PLI, FIR).
+    pub keyframe_requests: u64,
+    /// Packets that viewers reported as lost.
+    pub packets_lost: u64,
+    /// Frames skipped for viewers that were too slow.
+    pub frames_skipped: u64,
+    /// Packets refused by the cipher's index check. Always 0: the invariant of [`crate::srtp`].
+    pub seal_errors: u64,
+    /// Attached viewers.
+    pub viewers: u64,
+}
+
+/// Part of a frame's way to its viewers.
+struct Job {
+    stream: StreamId,
+    frame: Arc<PacketisedFrame>,
+    /// Viewers of the stream that have been served, in the hub's order.
+    served: usize,
+    now: Instant,
+}
+
+struct Place {
+    viewer: Viewer,
+    stream: StreamId,
+    sent_media: bool,
+    alive_at: Option<Instant>,
+    /// Which of the report steps is its own.
+    report_step: u32,
+}
+
+/// All viewers of one worker.
+pub struct Fanout {
+    places: Slab<Place>,
+    by_id: HashMap<ViewerId, usize>,
+    by_address: HashMap<SocketAddr, usize>,
+    hubs: HashMap<StreamId, Hub>,
+    jobs: VecDeque<Job>,
+    /// Viewers with packets to pace out, and when they are next served.
+    catching_up: VecDeque<usize>,
+    burst_at: Option<Instant>,
+    /// Viewers that have not had their share of the burst that began at `burst_at`.
+    burst_left: usize,
+    report_at: Option<Instant>,
+    report_step: u32,
+    /// Control packets that are ready to go.
+    immediate: Batch,
+    events: VecDeque<FanoutEvent>,
+    figures: FanoutFigures,
+}
+
+impl Default for Fanout {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Fanout {
+    /// Nobody watches anything.
+    pub fn new() -> Self {
+        Self {
+            places: Slab::new(),
+            by_id: HashMap::new(),
+            by_address: HashMap::new(),
+            hubs: HashMap::new(),
+            jobs: VecDeque::new(),
+            catching_up: VecDeque::new(),
+            burst_at: None,
+            burst_left: 0,
+            report_at: None,
+            report_step: 0,
+            immediate: Batch::default(),
+            events: VecDeque::new(),
+            figures: FanoutFigures::default(),
+        }
+    }
+
+    /// Counters so far.
+    pub fn figures(&self) -> FanoutFigures {
+        FanoutFigures { viewers: self.places.len() as u64, ..self.figures }
+    }
+
+    /// Whether nothing of any viewer or stream is held.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+            && self.by_id.is_empty()
+            && self.by_address.is_empty()
+            && self.hubs.is_empty()
+            && self.jobs.is_empty()
+            && self.catching_up.is_empty()
+    }
+
+    /// A viewer is ready for media: it gets the cached group at once. `seed` must be random.
+    pub fn handle_attach(&mut self, attach: Attach, seed: u64, now: Instant) {
+        self.detach(attach.viewer);
+        let route = Route { source: attach.source, destination: attach.destination };
+        let Some(mut viewer) =
+            Viewer::new(attach.viewer, route, &attach.keys, attach.negotiated, seed)
+        else {
+            tracing::warn!(viewer = attach.viewer.0, "keys do not fit their profile; viewer not attached");
+            return;
+        };
+        let hub = self.hubs.entry(attach.stream).or_default();
+        viewer.handle_group(hub.group(), now);
+        let catching_up = viewer.is_catching_up();
+        let place = self.places.insert(Place {
+            viewer,
+            stream: attach.stream,
+            sent_media: false,
+            alive_at: None,
+            report_step: (seed % u64::from(REPORT_STEPS)) as u32,
+        });
+        hub.add(place);
+        self.by_id.insert(attach.viewer, place);
+        self.by_address.insert(attach.destination, place);
+        self.report_at.get_or_insert(now + REPORT_INTERVAL / REPORT_STEPS);
+        if catching_up {
+            self.catch_up(place, now);
+        }
+    }
+
+    /// A viewer's path changed.
+    pub fn handle_move(&mut self, viewer: ViewerId, route: Route) {
+        let Some(place) = self.by_id.get(&viewer).copied() else { return };
+        let old = self.places[place].viewer.route().destination;
+        if self.by_address.get(&old) == Some(&place) {
+            self.by_address.remove(&old);
+        }
+        self.by_address.insert(route.destination, place);
+        self.places[place].viewer.set_route(route);
+    }
+
+    /// A viewer leaves; with a `reason` it is told by BYE.
+    pub fn handle_detach(&mut self, viewer: ViewerId, reason: Option<&str>) {
+        if let (Some(reason), Some(place)) = (reason, self.by_id.get(&viewer)) {
+            let said = self.places[*place].viewer.poll_goodbye(reason, &mut self.immediate);
+            self.figures.seal_errors += u64::from(said.is_err());
+        }
+        self.detach(viewer);
+    }
+
+    fn detach(&mut self, viewer: ViewerId) {
+        let Some(place) = self.by_id.remove(&viewer) else { return };
+        let gone = self.places.remove(place);
+        self.figures.frames_skipped += gone.viewer.frames_skipped();
+        self.by_address.retain(|_, other| *other != place);
+        self.catching_up.retain(|other| *other != place);
+        self.burst_left = self.burst_left.min(self.catching_up.len());
+        if self.catching_up.is_empty() {
+            self.burst_at = None;
+        }
+        let position = self.hubs.get_mut(&gone.stream).and_then(|hub| hub.remove(place));
+        self.forget_idle_hub(gone.stream);
+        for job in self.jobs.iter_mut().filter(|job| job.stream == gone.stream) {
+            job.served -= usize::from(position.is_some_and(|position| position < job.served));
+        }
+    }
+
+    /// A source's next frame.
+    pub fn handle_frame(&mut self, stream: StreamId, frame: Arc<PacketisedFrame>, now: Instant) {
+        self.figures.frames_in += 1;
+        let hub = self.hubs.entry(stream).or_default();
+        hub.handle_frame(&frame);
+        if !hub.viewers().is_empty() {
+            self.jobs.push_back(Job { stream, frame, served: 0, now });
+        }
+    }
+
+    /// The stream's source is gone: its cached pictures are of no use, its viewers wait.
+    pub fn handle_interruption(&mut self, stream: StreamId) {
+        let Some(hub) = self.hubs.get_mut(&stream) else { return };
+        hub.handle_interruption();
+        for place in hub.viewers() {
+            self.places[*place].viewer.handle_interruption();
+        }
+    }
+
+    /// The stream is over. Viewers that are still there stay attached and wait for its return.
+    pub fn handle_stream_removed(&mut self, stream: StreamId) {
+        self.handle_interruption(stream);
+        self.forget_idle_hub(stream);
+    }
+
+    /// A stream with neither viewers nor cached pictures is not worth remembering.
+    fn forget_idle_hub(&mut self, stream: StreamId) {
+        if self.hubs.get(&stream).is_some_and(|hub| hub.viewers().is_empty() && hub.group().is_empty())
+        {
+            self.hubs.remove(&stream);
+        }
+    }
+
+    /// SRTCP from `source`. False when no viewer is known at that address.
+    pub fn handle_rtcp(&mut self, source: SocketAddr, packet: &mut [u8], now: Instant) -> bool {
+        let Some(place) = self.by_address.get(&source).copied() else { return false };
+        let at = &mut self.places[place];
+        let Ok(heard) = at.viewer.handle_rtcp(packet) else {
+            self.figures.rejected += 1;
+            return true;
+        };
+        let viewer = at.viewer.id();
+        if at.alive_at.is_none_or(|last| now >= last + ALIVE_INTERVAL) {
+            at.alive_at = Some(now);
+            self.events.push_back(FanoutEvent::Alive { viewer, at: now });
+        }
+        self.figures.packets_lost += heard.newly_lost;
+        if heard.goodbye {
+            self.events.push_back(FanoutEvent::Goodbye { viewer });
+        } else if heard.picture_lost {
+            self.figures.keyframe_requests += 1;
+            self.restore_picture(place, now);
+        }
+        true
+    }
+
+    /// A viewer cannot decode: the cached group helps it at once, else the source is asked.
+    fn restore_picture(&mut self, place: usize, now: Instant) {
+        let at = &mut self.places[place];
+        let Some(hub) = self.hubs.get_mut(&at.stream) else { return };
+        if at.viewer.is_catching_up() || at.viewer.restarted_within(RESTART_INTERVAL, now) {
+            return;
+        }
+        if hub.group().is_empty() {
+            if hub.wants_keyframe(now) {
+                self.events.push_back(FanoutEvent::KeyframeWanted { stream: at.stream });
+            }
+            return;
+        }
+        at.viewer.handle_group(hub.group(), now);
+        self.catch_up(place, now);
+    }
+
+    fn catch_up(&mut self, place: usize, now: Instant) {
+        if !self.catching_up.contains(&place) {
+            self.catching_up.push_back(place);
+        }
+        self.burst_at.get_or_insert(now);
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        [self.burst_at, self.report_at].into_iter().flatten().min()
+    }
+
+    /// Time passed. What became due is put into batches by [`Self::poll_transmit`].
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.report_at.is_some_and(|at| now >= at) {
+            self.report(now);
+        }
+        if self.burst_left == 0 && self.burst_at.is_some_and(|at| now >= at) {
+            self.burst_at = Some(now);
+            self.burst_left = self.catching_up.len();
+        }
+    }
+
+    fn report(&mut self, now: Instant) {
+        self.report_step = (self.report_step + 1) % REPORT_STEPS;
+        for (_, place) in &mut self.places {
+            if place.report_step == self.report_step {
+                let sent = place.viewer.poll_reports(now, &mut self.immediate);
+                self.figures.seal_errors += u64::from(sent.is_err());
+            }
+        }
+        let some_left = !self.places.is_empty();
+        self.report_at = some_left.then_some(now + REPORT_INTERVAL / REPORT_STEPS);
+    }
+
+    /// Serves the next viewer of this burst. False when all had their share.
+    fn serve_burst(&mut self, batch: &mut Batch) -> bool {
+        let Some(now) = self.burst_at.filter(|_| self.burst_left > 0) else { return false };
+        self.burst_left -= 1;
+        if let Some(place) = self.catching_up.pop_front() {
+            let sent = self.places[place].viewer.poll_pending(batch);
+            self.figures.seal_errors += u64::from(sent.is_err());
+            self.note_first_media(place, now);
+            if self.places[place].viewer.is_catching_up() {
+                self.catching_up.push_back(place);
+            }
+        }
+        if self.burst_left == 0 {
+            self.burst_at = (!self.catching_up.is_empty()).then_some(now + BURST_INTERVAL);
+        }
+        true
+    }
+
+    /// Tells once that media flows, and lets the first report go with it: lip sync waits for it.
+    fn note_first_media(&mut self, place: usize, now: Instant) {
+        let at = &mut self.places[place];
+        if at.sent_media || at.viewer.figures(MediaKind::Video).packets == 0 {
+            return;
+        }
+        at.sent_media = true;
+        self.events.push_back(FanoutEvent::FirstMedia { viewer: at.viewer.id() });
+        let sent = at.viewer.poll_reports(now, &mut self.immediate);
+        self.figures.seal_errors += u64::from(sent.is_err());
+    }
+
+    /// Fills an empty `batch` with what is to be sent; leaves it empty when there is nothing more.
+    pub fn poll_transmit(&mut self, batch: &mut Batch) {
+        debug_assert!(batch.is_empty());
+        if self.immediate.is_empty() {
+            let full = |batch: &Batch| batch.bytes().len() >= BATCH_BYTES;
+            while !full(batch) && (self.serve_burst(batch) || self.serve_next(batch)) {}
+        }
+        if batch.is_empty() {
+            std::mem::swap(batch, &mut self.immediate);
+        }
+        self.figures.packets_sent += batch.runs().iter().map(|run| run.count as u64).sum::<u64>();
+        self.figures.bytes_sent += batch.bytes().len() as u64;
+    }
+
+    /// Serves the next viewer of the oldest job. False when all are served.
+    fn serve_next(&mut self, batch: &mut Batch) -> bool {
+        let Some(job) = self.jobs.front_mut() else { return false };
+        let place = self.hubs.get(&job.stream).and_then(|hub| hub.viewers().get(job.served)).copied();
+        let Some(place) = place else {
+            self.jobs.pop_front();
+            return true;
+        };
+        job.served += 1;
+        let now = job.now;
+        let at = &mut self.places[place];
+        let sent = at.viewer.handle_frame(&job.frame, now, batch);
+        self.figures.seal_errors += u64::from(sent.is_err());
+        let (is_catching_up, sent_media) = (at.viewer.is_catching_up(), at.sent_media);
+        if is_catching_up {
+            self.catch_up(place, now);
+        }
+        if !sent_media {
+            self.note_first_media(place, now);
+        }
+        true
+    }
+
+    /// What happened.
+    pub fn poll_event(&mut self) -> Option<FanoutEvent> {
+        self.events.pop_front()
+    }
+}

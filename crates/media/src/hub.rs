@@ -1,0 +1,69 @@
+//! One stream and who watches it: the cached group of pictures and the viewers' places.
+//!
+//! Holds no viewer's state, only where it is found: the fan-out owns the viewers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::frame::{MediaKind, PacketisedFrame};
+use crate::gop::GopCache;
+
+/// A source is asked for a keyframe at most this often, however many viewers need one.
+const KEYFRAME_REQUEST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// One stream inside one worker.
+#[derive(Debug, Default)]
+pub(crate) struct Hub {
+    gop: GopCache,
+    viewers: Vec<usize>,
+    keyframe_requested_at: Option<Instant>,
+}
+
+impl Hub {
+    /// Keeps the frame for those who come later.
+    pub(crate) fn handle_frame(&mut self, frame: &Arc<PacketisedFrame>) {
+        if frame.codec.kind() == MediaKind::Video {
+            if frame.discontinuity {
+                self.gop.clear();
+            }
+            self.gop.handle_frame(frame);
+        }
+    }
+
+    /// The frames since the last keyframe; empty while there is no whole group.
+    pub(crate) fn group(&self) -> &[Arc<PacketisedFrame>] {
+        self.gop.frames()
+    }
+
+    /// The source is gone.
+    pub(crate) fn handle_interruption(&mut self) {
+        self.gop.clear();
+    }
+
+    /// The places of its viewers, in joining order.
+    pub(crate) fn viewers(&self) -> &[usize] {
+        &self.viewers
+    }
+
+    pub(crate) fn add(&mut self, place: usize) {
+        self.viewers.push(place);
+    }
+
+    /// Takes a viewer out; returns which one in order it was.
+    pub(crate) fn remove(&mut self, place: usize) -> Option<usize> {
+        let position = self.viewers.iter().position(|other| *other == place)?;
+        self.viewers.remove(position);
+        Some(position)
+    }
+
+    /// Whether the source is to be asked for a keyframe now; true at most once an interval.
+    pub(crate) fn wants_keyframe(&mut self, now: Instant) -> bool {
+        let due = self
+            .keyframe_requested_at
+            .is_none_or(|at| now.saturating_duration_since(at) >= KEYFRAME_REQUEST_INTERVAL);
+        if due {
+            self.keyframe_requested_at = Some(now);
+        }
+        due
+    }
+}

@@ -1,0 +1,459 @@
+//! One viewer's peer connection: SDP, ICE-lite and DTLS by str0m, with the keys tapped.
+//!
+//! str0m sets the connection up and answers consent checks; it never sends media. The SRTP keys
+//! leave through [`KeyTap`], which stands between str0m and its DTLS back end, and our own egress
+//! ([`crate::srtp`]) sends under them.
+//!
+//! **Invariant:** nothing that str0m wants to send leaves this module unless it is STUN or DTLS.
+//! Its SRTCP runs under the same keys as our egress; two senders would use a GCM nonce twice.
+//!
+//! **Invariant:** DTLS from an address is handed to str0m only after an authentic check came from
+//! that very address.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use str0m::change::SdpOffer;
+use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion};
+use str0m::crypto::dtls::{
+    DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, ProtocolVersion,
+    SrtpProfile as DtlsSrtpProfile,
+};
+use str0m::crypto::CryptoError;
+use str0m::net::{Protocol, Receive};
+use str0m::rtp::ExtensionMap;
+use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
+
+use crate::negotiated::{Negotiated, offered_video_codecs, wants_video};
+use crate::srtp::SrtpProfile;
+use crate::stun::BindingRequest;
+
+/// Addresses that proved to be the viewer's, at most. A browser has a handful of interfaces; the
+/// oldest is forgotten beyond that.
+const MAX_ADDRESSES: usize = 16;
+
+/// Why an offer cannot be answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OfferError {
+    /// Not SDP, or not an offer of WebRTC.
+    #[error("the offer cannot be read: {0}")]
+    Malformed(String),
+    /// No open `m=video` section that wants to receive.
+    #[error("the offer has no video section that receives; add a recvonly video transceiver")]
+    NoVideo,
+    /// No H.264 with packetization-mode 1.
+    #[error(
+        "the offer has no H.264 video with packetization-mode=1, which the cameras send; it has {offered}"
+    )]
+    NoCommonCodec {
+        /// The encoding names that were offered.
+        offered: String,
+    },
+}
+
+/// The keys of a finished handshake.
+#[derive(Clone)]
+pub struct SessionKeys {
+    /// The settled protection profile.
+    pub profile: SrtpProfile,
+    /// Client key, server key, client salt, server salt (RFC 5764 §4.2). We are the server.
+    pub material: Vec<u8>,
+}
+
+impl std::fmt::Debug for SessionKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionKeys").field("profile", &self.profile).finish_non_exhaustive()
+    }
+}
+
+/// The ICE credentials of our side, chosen by the caller: it owns the randomness.
+#[derive(Clone)]
+pub struct IceCredentials {
+    /// 4 to 256 ice-chars (RFC 8839 §5.4). Names the session in the first packets.
+    pub ufrag: String,
+    /// 22 to 256 ice-chars.
+    pub password: String,
+}
+
+/// What all peers of a process share: the certificate, the crypto, the announced addresses.
+pub struct PeerFactory {
+    crypto: Arc<CryptoProvider>,
+    certificate: DtlsCert,
+    candidates: Vec<SocketAddr>,
+}
+
+/// The answer to an offer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The whole SDP, all candidates inside.
+    pub sdp: String,
+    /// Our user fragment in it, which names the ICE session.
+    pub ufrag: String,
+    /// What we may send.
+    pub negotiated: Negotiated,
+}
+
+impl PeerFactory {
+    /// `candidates` are the addresses under which viewers reach the media port, in order of
+    /// preference; none of them may be unspecified (0.0.0.0).
+    ///
+    /// Makes the one certificate of the process (2 ms).
+    pub fn new(candidates: Vec<SocketAddr>) -> Option<Self> {
+        let mut crypto = str0m_aws_lc_rs::default_provider();
+        let certificate = crypto.dtls_provider.generate_certificate()?;
+        // str0m wants a provider for the life of the process; there is one a factory.
+        crypto.dtls_provider = Box::leak(Box::new(KeyTapProvider(crypto.dtls_provider)));
+        Some(Self { crypto: Arc::new(crypto), certificate, candidates })
+    }
+
+    /// Answers an offer with `setup:passive`, ICE-lite, and every codec that both sides have.
+    pub fn answer(
+        &self,
+        offer: &str,
+        credentials: &IceCredentials,
+        now: Instant,
+    ) -> Result<(Peer, Answer), OfferError> {
+        let parsed = SdpOffer::from_sdp_string(offer)
+            .map_err(|error| OfferError::Malformed(error.to_string()))?;
+        if !wants_video(offer) {
+            return Err(OfferError::NoVideo);
+        }
+        if offer.lines().any(|line| line == "a=setup:passive") {
+            return Err(OfferError::Malformed("a=setup must be actpass or active".to_owned()));
+        }
+        let mut rtc = self.config(credentials).build(now);
+        let key_slot = KeyTap::take_newest();
+        for address in &self.candidates {
+            if let Ok(candidate) = Candidate::host(*address, "udp") {
+                rtc.add_local_candidate(candidate);
+            }
+        }
+        let answer = rtc
+            .sdp_api()
+            .accept_offer(parsed)
+            .map_err(|error| OfferError::Malformed(error.to_string()))?
+            .to_sdp_string();
+        let negotiated = Negotiated::from_answer(&answer);
+        if negotiated.video.as_ref().is_none_or(|video| video.h264.is_empty()) {
+            let offered = offered_video_codecs(offer).join(", ");
+            return Err(OfferError::NoCommonCodec { offered });
+        }
+        let peer = Peer {
+            rtc,
+            key_slot,
+            password: credentials.password.clone(),
+            local: self.candidates.clone(),
+            addresses: VecDeque::new(),
+            selected: None,
+            connected: false,
+        };
+        Ok((peer, Answer { sdp: answer, ufrag: credentials.ufrag.clone(), negotiated }))
+    }
+
+    fn config(&self, credentials: &IceCredentials) -> RtcConfig {
+        RtcConfig::new()
+            .set_crypto_provider(Arc::clone(&self.crypto))
+            .set_dtls_cert(self.certificate.clone())
+            // 1.2: the server chooses the profile, so that Chromium gets GCM instead of SHA-1.
+            .set_dtls_version(DtlsVersion::Dtls12)
+            .set_local_ice_credentials(IceCreds {
+                ufrag: credentials.ufrag.clone(),
+                pass: credentials.password.clone(),
+            })
+            .set_ice_lite(true)
+            .set_rtp_mode(true)
+            .set_extension_map(ExtensionMap::empty())
+            .clear_codecs()
+            .enable_h264(true)
+            .enable_opus(true, false)
+            .enable_pcmu(true, false)
+            .enable_pcma(true, false)
+    }
+}
+
+/// What a peer wants done.
+#[derive(Debug)]
+pub enum PeerOutput {
+    /// Send this datagram.
+    Transmit {
+        /// The viewer's address.
+        destination: SocketAddr,
+        /// STUN or DTLS.
+        contents: Vec<u8>,
+    },
+    /// DTLS is done; from here on media may be sent with these keys. Everything that was to be
+    /// sent before (the Finished flight) has been handed out.
+    Connected(SessionKeys),
+    /// The peer said goodbye, or the connection failed: of no more use.
+    Closed,
+    /// Nothing more until input comes or this moment.
+    Timeout(Instant),
+}
+
+/// What became of a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Received {
+    /// It came from the viewer for certain (an authentic check).
+    Authentic,
+    /// It was handed on, its authenticity is the DTLS layer's to judge.
+    Accepted,
+    /// Not ours, not authentic or from an address that never proved itself.
+    Dropped,
+}
+
+/// One viewer's peer connection.
+pub struct Peer {
+    rtc: Rtc,
+    key_slot: KeySlot,
+    password: String,
+    local: Vec<SocketAddr>,
+    /// Sources of authentic checks, oldest first.
+    addresses: VecDeque<SocketAddr>,
+    /// Where media goes: the source of the newest nominating check, before that of the first one.
+    selected: Option<SocketAddr>,
+    connected: bool,
+}
+
+impl Peer {
+    /// Where media goes, once an authentic check came.
+    pub fn selected_address(&self) -> Option<SocketAddr> {
+        self.selected
+    }
+
+    /// A binding request, already known to name our user fragment.
+    ///
+    /// `local` is the address it arrived at. Before DTLS is done the first authentic check of an
+    /// address is taken as a nomination, which saves the round trips until the browser nominates.
+    pub fn handle_check(
+        &mut self,
+        source: SocketAddr,
+        local: SocketAddr,
+        request: &BindingRequest<'_>,
+        packet: &[u8],
+        now: Instant,
+    ) -> Received {
+        if !request.is_authentic(&self.password) {
+            return Received::Dropped;
+        }
+        self.learn(source);
+        if request.nominates || self.selected.is_none() {
+            self.selected = Some(source);
+        }
+        if self.connected || request.nominates {
+            self.receive(source, local, packet, now);
+        } else {
+            self.receive(source, local, &request.nominated(&self.password), now);
+        }
+        Received::Authentic
+    }
+
+    /// A DTLS datagram.
+    pub fn handle_dtls(
+        &mut self,
+        source: SocketAddr,
+        local: SocketAddr,
+        packet: &[u8],
+        now: Instant,
+    ) -> Received {
+        if !self.addresses.contains(&source) {
+            return Received::Dropped;
+        }
+        self.receive(source, local, packet, now);
+        Received::Accepted
+    }
+
+    /// Time passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.rtc.handle_input(Input::Timeout(now)).is_err() {
+            self.rtc.disconnect();
+        }
+    }
+
+    /// Starts the goodbye (DTLS close_notify); poll until [`PeerOutput::Closed`] or a timeout.
+    pub fn close(&mut self) {
+        if self.rtc.close().is_err() {
+            self.rtc.disconnect();
+        }
+    }
+
+    /// The next thing to do; call until it is `Timeout` or `Closed`.
+    pub fn poll_output(&mut self) -> PeerOutput {
+        loop {
+            if !self.rtc.is_alive() {
+                return PeerOutput::Closed;
+            }
+            match self.rtc.poll_output() {
+                Ok(Output::Transmit(transmit)) => {
+                    if is_stun_or_dtls(&transmit.contents) {
+                        let destination = transmit.destination;
+                        return PeerOutput::Transmit { destination, contents: transmit.contents.to_vec() };
+                    }
+                }
+                Ok(Output::Timeout(at)) => match self.take_keys() {
+                    Some(keys) => return PeerOutput::Connected(keys),
+                    None => return PeerOutput::Timeout(at),
+                },
+                Ok(Output::Event(Event::Connected)) => self.connected = true,
+                Ok(Output::Event(Event::Closed)) => return PeerOutput::Closed,
+                Ok(Output::Event(_)) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "peer connection failed");
+                    self.rtc.disconnect();
+                    return PeerOutput::Closed;
+                }
+            }
+        }
+    }
+
+    /// The keys, once, when the handshake is done.
+    fn take_keys(&mut self) -> Option<SessionKeys> {
+        if !self.connected {
+            return None;
+        }
+        self.key_slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn learn(&mut self, source: SocketAddr) {
+        if self.addresses.contains(&source) {
+            return;
+        }
+        if self.addresses.len() == MAX_ADDRESSES {
+            self.addresses.pop_front();
+        }
+        self.addresses.push_back(source);
+    }
+
+    fn receive(&mut self, source: SocketAddr, local: SocketAddr, packet: &[u8], now: Instant) {
+        let destination = self.candidate_for(local);
+        let Ok(receive) = Receive::new(Protocol::Udp, source, destination, packet) else {
+            return;
+        };
+        if let Err(error) = self.rtc.handle_input(Input::Receive(now, receive)) {
+            tracing::debug!(%error, %source, "datagram refused");
+        }
+    }
+
+    /// The announced address that stands for the one a packet arrived at. Behind NAT they differ,
+    /// and which one it was makes no difference: there is one port.
+    fn candidate_for(&self, local: SocketAddr) -> SocketAddr {
+        let same_family = |candidate: &&SocketAddr| candidate.is_ipv4() == local.is_ipv4();
+        self.local
+            .iter()
+            .find(|candidate| **candidate == local)
+            .or_else(|| self.local.iter().find(same_family))
+            .copied()
+            .unwrap_or(local)
+    }
+}
+
+/// RFC 7983 §7: 0 to 3 is STUN, 20 to 63 is DTLS; SRTP and SRTCP are 128 to 191.
+fn is_stun_or_dtls(packet: &[u8]) -> bool {
+    matches!(packet.first(), Some(0..=3 | 20..=63))
+}
+
+type KeySlot = Arc<Mutex<Option<SessionKeys>>>;
+
+thread_local! {
+    /// The slot of the DTLS instance made last on this thread: str0m makes it inside `build`, and
+    /// hands no reference out.
+    static NEWEST_SLOT: RefCell<KeySlot> = RefCell::default();
+}
+
+/// Makes DTLS instances whose keying material we see.
+#[derive(Debug)]
+struct KeyTapProvider(&'static dyn DtlsProvider);
+
+impl DtlsProvider for KeyTapProvider {
+    fn generate_certificate(&self) -> Option<DtlsCert> {
+        self.0.generate_certificate()
+    }
+
+    fn new_dtls(
+        &self,
+        certificate: &DtlsCert,
+        now: Instant,
+        version: DtlsVersion,
+        mtu: Option<usize>,
+    ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
+        let dtls = self.0.new_dtls(certificate, now, version, mtu)?;
+        let slot = KeySlot::default();
+        NEWEST_SLOT.with_borrow_mut(|newest| *newest = Arc::clone(&slot));
+        Ok(Box::new(KeyTap { dtls, slot }))
+    }
+}
+
+/// A DTLS instance that copies the keying material into a slot as it passes.
+#[derive(Debug)]
+struct KeyTap {
+    dtls: Box<dyn DtlsInstance>,
+    slot: KeySlot,
+}
+
+impl KeyTap {
+    fn take_newest() -> KeySlot {
+        NEWEST_SLOT.take()
+    }
+}
+
+impl DtlsInstance for KeyTap {
+    fn set_active(&mut self, active: bool) {
+        self.dtls.set_active(active);
+    }
+
+    fn handle_packet(&mut self, packet: &[u8]) -> Result<(), DtlsImplError> {
+        self.dtls.handle_packet(packet)
+    }
+
+    fn poll_output<'a>(&mut self, buffer: &'a mut [u8]) -> DtlsOutput<'a> {
+        let output = self.dtls.poll_output(buffer);
+        if let DtlsOutput::KeyingMaterial(material, profile) = &output
+            && let Some(profile) = our_profile(*profile)
+        {
+            let keys = SessionKeys { profile, material: material.to_vec() };
+            *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(keys);
+        }
+        output
+    }
+
+    fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {
+        self.dtls.handle_timeout(now)
+    }
+
+    fn send_application_data(&mut self, data: &[u8]) -> Result<usize, DtlsImplError> {
+        self.dtls.send_application_data(data)
+    }
+
+    fn is_active(&self) -> bool {
+        self.dtls.is_active()
+    }
+
+    fn protocol_version(&self) -> Option<ProtocolVersion> {
+        self.dtls.protocol_version()
+    }
+
+    fn is_closing(&self) -> bool {
+        self.dtls.is_closing()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.dtls.is_closed()
+    }
+
+    fn close(&mut self) -> Result<(), DtlsImplError> {
+        self.dtls.close()
+    }
+}
+
+/// `None` for a profile that a later str0m may add: such a handshake never becomes a session.
+fn our_profile(profile: DtlsSrtpProfile) -> Option<SrtpProfile> {
+    match profile {
+        DtlsSrtpProfile::AEAD_AES_256_GCM => Some(SrtpProfile::AeadAes256Gcm),
+        DtlsSrtpProfile::AEAD_AES_128_GCM => Some(SrtpProfile::AeadAes128Gcm),
+        DtlsSrtpProfile::AES128_CM_SHA1_80 => Some(SrtpProfile::Aes128CmSha1_80),
+        #[expect(unreachable_patterns, reason = "the enum of another crate may grow")]
+        _ => None,
+    }
+}
