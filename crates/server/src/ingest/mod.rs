@@ -1,22 +1,21 @@
 //! Sources: what brings a camera's frames in.
+//!
+//! [`pull`] makes one attempt at one source and feeds an [`Output`] until the source fails. When to
+//! try again, and who is told, is the engine's business.
 
+mod audio;
+mod clock;
 pub(crate) mod opus;
+mod source_url;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use media::Frame;
 use media::h264::VideoFormat;
 use tokio::sync::Notify;
-use std::sync::Arc;
 
-/// How a camera is reached. Parsed from the config; the password can be used, never printed.
-#[derive(Debug, Clone)]
-pub(crate) enum SourceUrl {
-    /// `rtsp://[user:pass@]host[:554]/path`
-    Rtsp { url: url::Url, username: Option<String>, password: Option<secrecy::SecretString> },
-    /// `test://[pattern]?width=640&height=360&fps=15&gop=30`: a synthetic camera.
-    Test { pattern: String, width: u32, height: u32, fps: u32, gop: u32 },
-}
+pub(crate) use source_url::{SourceUrl, SourceUrlError};
 
 /// How RTP comes from an RTSP camera.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,442 @@
+//! Camera addresses as people write them, parsed into what can be pulled.
+//!
+//! The allow-list of schemes lives here: nothing that starts a program or opens a file is a source.
+//! Credentials leave the address at this point and live in a type that cannot be printed. This
+//! module resolves no names and opens no connection.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use percent_encoding::percent_decode_str;
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+/// The port of `rtsp://` when the address names none (RFC 2326 §3.2).
+const RTSP_PORT: u16 = 554;
+
+/// Longest address that is read. Camera addresses are under 200 characters; the bound keeps a
+/// pasted file out of error texts and logs.
+const LENGTH_MAX: usize = 2048;
+
+/// Longest name of a synthetic pattern.
+const PATTERN_LENGTH_MAX: usize = 32;
+
+const WIDTHS: RangeInclusive<u32> = 160..=1920;
+const HEIGHTS: RangeInclusive<u32> = 90..=1080;
+const FRAME_RATES: RangeInclusive<u32> = 1..=60;
+/// Ten seconds between keyframes at the highest frame rate.
+const KEYFRAME_INTERVALS: RangeInclusive<u32> = 1..=600;
+
+/// How a camera is reached. Made by [`SourceUrl::parse`] alone, so that `Rtsp::url` never holds a
+/// user name or password.
+#[derive(Clone)]
+pub(crate) enum SourceUrl {
+    /// `rtsp://[user:pass@]host[:554]/path`
+    Rtsp {
+        /// The address without credentials.
+        url: Url,
+        /// Percent-decoded.
+        username: Option<String>,
+        /// Percent-decoded; present exactly when `username` is.
+        password: Option<SecretString>,
+    },
+    /// `test://[pattern]?width=640&height=360&fps=15&gop=30`: a synthetic camera.
+    Test {
+        /// Which picture is painted; empty for the usual one.
+        pattern: String,
+        /// Pixels, even.
+        width: u32,
+        /// Pixels, even.
+        height: u32,
+        /// Frames a second.
+        fps: u32,
+        /// Frames from one keyframe to the next.
+        gop: u32,
+    },
+}
+
+/// Why an address is no camera. No variant repeats the address: it may hold a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SourceUrlError {
+    /// Over [`LENGTH_MAX`].
+    #[error("the camera address is longer than {LENGTH_MAX} characters")]
+    TooLong,
+    /// The grammar of URLs is broken.
+    #[error(
+        "the camera address is not a URL ({0}); write it as rtsp://user:password@host:554/path, \
+         with @ : / ? # and % in the password percent-encoded"
+    )]
+    Malformed(url::ParseError),
+    /// A scheme that is not, and will not be, a source.
+    #[error("a camera address cannot begin with {0:?}; use rtsp:// or test://")]
+    Scheme(String),
+    /// RTSP inside TLS.
+    #[error("rtsps:// is not supported; use rtsp:// inside a trusted network or a tunnel")]
+    Tls,
+    /// Sources that a coming version brings.
+    #[error("{0}:// sources come in a later version; use rtsp:// or test://")]
+    Later(String),
+    /// Nothing to connect to.
+    #[error("the camera address names no host; write it as rtsp://host:554/path")]
+    NoHost,
+    /// `#` or `@` where only a badly written password puts them.
+    #[error(
+        "the camera address has a {0:?} behind the host; a password with @ : / ? # or % must be \
+         percent-encoded (@ as %40, # as %23), and so must these signs in the path"
+    )]
+    StraySign(char),
+    /// Percent-decoded credentials are no text.
+    #[error("the user name or password in the camera address is not printable UTF-8 text")]
+    Credentials,
+    /// A key that a synthetic camera does not have.
+    #[error("a test:// camera has no setting {0:?}; it has width, height, fps and gop")]
+    UnknownSetting(String),
+    /// A number out of bounds.
+    #[error("{key} of a test:// camera must be {even}from {low} to {high}")]
+    Setting {
+        /// The key in the query.
+        key: &'static str,
+        /// "even, " or nothing.
+        even: &'static str,
+        /// Smallest allowed value.
+        low: u32,
+        /// Largest allowed value.
+        high: u32,
+    },
+    /// The name behind `test://`.
+    #[error(
+        "the pattern of a test:// camera is at most {PATTERN_LENGTH_MAX} letters, digits and \
+         hyphens, as in test://bars?width=640"
+    )]
+    Pattern,
+}
+
+impl SourceUrl {
+    /// Reads an address from the config.
+    pub(crate) fn parse(text: &str) -> Result<Self, SourceUrlError> {
+        if text.len() > LENGTH_MAX {
+            return Err(SourceUrlError::TooLong);
+        }
+        let url = Url::parse(text).map_err(SourceUrlError::Malformed)?;
+        match url.scheme() {
+            "rtsp" => parse_rtsp(url),
+            "test" => parse_test(&url),
+            "rtsps" => Err(SourceUrlError::Tls),
+            "whip" | "whep" | "whep+http" | "whep+https" => {
+                Err(SourceUrlError::Later(url.scheme().to_owned()))
+            }
+            other => Err(SourceUrlError::Scheme(excerpt(other))),
+        }
+    }
+
+    /// The address for people and logs: without user name and password, and with the values of
+    /// password-like parameters in the path masked.
+    pub(crate) fn display(&self) -> String {
+        match self {
+            Self::Rtsp { url, .. } => mask_parameters(url.as_str()),
+            Self::Test { pattern, width, height, fps, gop } => {
+                format!("test://{pattern}?width={width}&height={height}&fps={fps}&gop={gop}")
+            }
+        }
+    }
+
+    /// Whether this process paints the picture itself.
+    pub(crate) fn is_synthetic(&self) -> bool {
+        matches!(self, Self::Test { .. })
+    }
+}
+
+/// Prints what [`SourceUrl::display`] does, and whether there are credentials.
+impl fmt::Debug for SourceUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let credentials = matches!(self, Self::Rtsp { username: Some(_), .. });
+        f.debug_struct("SourceUrl")
+            .field("url", &self.display())
+            .field("credentials", &credentials)
+            .finish()
+    }
+}
+
+/// `host:port` of an RTSP address, for messages.
+pub(super) fn authority(url: &Url) -> String {
+    format!("{}:{}", url.host_str().unwrap_or_default(), url.port().unwrap_or(RTSP_PORT))
+}
+
+/// Path and query of an RTSP address, password-like parameters masked.
+pub(super) fn masked_path(url: &Url) -> String {
+    mask_parameters(&url[url::Position::BeforePath..])
+}
+
+/// Replaces whatever is secret in a text that a library wrote about this address.
+pub(super) fn scrub(text: &str, url: &Url, password: Option<&SecretString>) -> String {
+    let path = &url[url::Position::BeforePath..];
+    let mut scrubbed = text.to_owned();
+    for (_, secret) in parameter_values(path) {
+        scrubbed = scrubbed.replace(secret, MASK);
+    }
+    let password = password.map(ExposeSecret::expose_secret).unwrap_or_default();
+    if password.is_empty() { scrubbed } else { scrubbed.replace(password, MASK) }
+}
+
+const MASK: &str = "***";
+
+/// Parameter names whose values are credentials in the paths of some cameras, as in
+/// `/user=admin&password=secret&channel=1`.
+const SECRET_PARAMETERS: [&str; 6] = ["password=", "passwd=", "pwd=", "pass=", "token=", "auth="];
+
+/// The values of [`SECRET_PARAMETERS`] in `path`, with the byte offset of each.
+fn parameter_values(path: &str) -> Vec<(usize, &str)> {
+    let lower = path.to_ascii_lowercase();
+    let mut values = Vec::new();
+    for name in SECRET_PARAMETERS {
+        for (at, _) in lower.match_indices(name) {
+            let start = at + name.len();
+            let rest = &path[start..];
+            let value = &rest[..rest.find(['&', '/', '?', ';']).unwrap_or(rest.len())];
+            if !value.is_empty() {
+                values.push((start, value));
+            }
+        }
+    }
+    values
+}
+
+fn mask_parameters(text: &str) -> String {
+    let mut masked = text.to_owned();
+    for (_, value) in parameter_values(text) {
+        masked = masked.replace(value, MASK);
+    }
+    masked
+}
+
+fn parse_rtsp(mut url: Url) -> Result<SourceUrl, SourceUrlError> {
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(SourceUrlError::NoHost);
+    }
+    if url.fragment().is_some() {
+        return Err(SourceUrlError::StraySign('#'));
+    }
+    // `rtsp://admin:12/34@host/` parses as host "admin", port 12 and a path with half the password.
+    if url[url::Position::BeforePath..].contains('@') {
+        return Err(SourceUrlError::StraySign('@'));
+    }
+    let username = decode(url.username())?;
+    let password = decode(url.password().unwrap_or_default())?;
+    let has_credentials = !username.is_empty() || url.password().is_some();
+    // Both can only fail without a host, and there is one.
+    let stripped = url.set_username("").and_then(|()| url.set_password(None));
+    if stripped.is_err() {
+        return Err(SourceUrlError::NoHost);
+    }
+    Ok(SourceUrl::Rtsp {
+        url,
+        username: has_credentials.then_some(username),
+        password: has_credentials.then(|| SecretString::from(password)),
+    })
+}
+
+/// Percent-decodes a user name or password. Control characters are refused: they would end up in a
+/// header of the request.
+fn decode(text: &str) -> Result<String, SourceUrlError> {
+    let decoded =
+        percent_decode_str(text).decode_utf8().map_err(|_not_utf8| SourceUrlError::Credentials)?;
+    if decoded.chars().any(char::is_control) {
+        return Err(SourceUrlError::Credentials);
+    }
+    Ok(decoded.into_owned())
+}
+
+fn parse_test(url: &Url) -> Result<SourceUrl, SourceUrlError> {
+    let pattern = url.host_str().unwrap_or_default();
+    let plain = pattern.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    let bare = matches!(url.path(), "" | "/") && url.username().is_empty();
+    if !plain || !bare || pattern.len() > PATTERN_LENGTH_MAX || url.port().is_some() {
+        return Err(SourceUrlError::Pattern);
+    }
+    let (mut width, mut height, mut fps, mut gop) = (640, 360, 15, 30);
+    for (key, value) in url.query_pairs() {
+        match key.as_ref() {
+            "width" => width = even("width", &value, WIDTHS)?,
+            "height" => height = even("height", &value, HEIGHTS)?,
+            "fps" => fps = number("fps", &value, FRAME_RATES)?,
+            "gop" => gop = number("gop", &value, KEYFRAME_INTERVALS)?,
+            other => return Err(SourceUrlError::UnknownSetting(excerpt(other))),
+        }
+    }
+    Ok(SourceUrl::Test { pattern: pattern.to_owned(), width, height, fps, gop })
+}
+
+fn number(
+    key: &'static str,
+    text: &str,
+    bounds: RangeInclusive<u32>,
+) -> Result<u32, SourceUrlError> {
+    let value = text.parse().ok().filter(|value| bounds.contains(value));
+    value.ok_or(SourceUrlError::Setting {
+        key,
+        even: "",
+        low: *bounds.start(),
+        high: *bounds.end(),
+    })
+}
+
+/// H.264 codes colour for pairs of pixels, so sides are even.
+fn even(key: &'static str, text: &str, bounds: RangeInclusive<u32>) -> Result<u32, SourceUrlError> {
+    let (low, high) = (*bounds.start(), *bounds.end());
+    let value = number(key, text, bounds).ok().filter(|value| value % 2 == 0);
+    value.ok_or(SourceUrlError::Setting { key, even: "even, ", low, high })
+}
+
+/// The beginning of something hostile, short enough for an error message.
+fn excerpt(text: &str) -> String {
+    text.chars().take(32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CANARY: &str = "canary-7f3a";
+
+    fn rtsp(text: &str) -> (Url, Option<String>, Option<String>) {
+        match SourceUrl::parse(text) {
+            Ok(SourceUrl::Rtsp { url, username, password }) => {
+                (url, username, password.map(|secret| secret.expose_secret().to_owned()))
+            }
+            other => panic!("{text} gave {other:?}"),
+        }
+    }
+
+    fn refusal(text: &str) -> String {
+        SourceUrl::parse(text).expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn credentials_leave_the_address_and_are_decoded() {
+        let (url, username, password) = rtsp("rtsp://ad%40min:p%3A%2F%23%40ss@10.0.0.1:8554/live");
+
+        assert_eq!(url.as_str(), "rtsp://10.0.0.1:8554/live");
+        assert_eq!(username.as_deref(), Some("ad@min"));
+        assert_eq!(password.as_deref(), Some("p:/#@ss"));
+    }
+
+    #[test]
+    fn an_address_without_credentials_has_none() {
+        let (url, username, password) = rtsp("rtsp://camera.local/stream1?channel=1");
+
+        assert_eq!(url.as_str(), "rtsp://camera.local/stream1?channel=1");
+        assert_eq!((username, password), (None, None));
+        assert_eq!(authority(&url), "camera.local:554");
+        assert_eq!(masked_path(&url), "/stream1?channel=1");
+    }
+
+    #[test]
+    fn a_user_name_alone_has_an_empty_password() {
+        let (_, username, password) = rtsp("rtsp://admin@[::1]:554/");
+        assert_eq!((username.as_deref(), password.as_deref()), (Some("admin"), Some("")));
+    }
+
+    #[test]
+    fn nothing_that_is_printed_holds_the_password() {
+        for text in [
+            format!("rtsp://admin:{CANARY}@10.0.0.1/live"),
+            format!("rtsp://10.0.0.1/user=admin&password={CANARY}&channel=1"),
+            format!("rtsp://10.0.0.1/live?token={CANARY}"),
+        ] {
+            let source = SourceUrl::parse(&text).expect("is an address");
+            assert!(!source.display().contains(CANARY), "{}", source.display());
+            assert!(!format!("{source:?}").contains(CANARY), "{source:?}");
+            let SourceUrl::Rtsp { url, password, .. } = source else { panic!("{text} is RTSP") };
+            assert!(!masked_path(&url).contains(CANARY));
+            assert!(!scrub(&format!("bad {text}"), &url, password.as_ref()).contains(CANARY));
+        }
+    }
+
+    #[test]
+    fn refusals_do_not_repeat_the_password() {
+        for text in [
+            format!("rtsp://admin:{CANARY}#x@10.0.0.1/live"),
+            format!("rtsp://admin:12/{CANARY}@10.0.0.1/live"),
+            format!("rtsp://admin:12?{CANARY}@10.0.0.1/live"),
+            format!("rtsp://admin:a@{CANARY}#@10.0.0.1/live"),
+            format!("rtsp://admin:{CANARY}%ff@10.0.0.1/live"),
+            format!("rtsp://admin:{CANARY}%0d%0aX: y@10.0.0.1/live"),
+            format!("rtsp://admin:{CANARY}@"),
+            format!("rtsps://admin:{CANARY}@10.0.0.1/live"),
+            format!("http://admin:{CANARY}@10.0.0.1/live"),
+            format!("admin:{CANARY}@10.0.0.1/live"),
+        ] {
+            assert!(!refusal(&text).contains(CANARY), "{text}: {}", refusal(&text));
+        }
+    }
+
+    #[test]
+    fn only_listed_schemes_are_sources() {
+        for text in ["file:///etc/passwd", "exec:ffmpeg -i x", "http://10.0.0.1/x", "ffmpeg:x"] {
+            let sentence = refusal(text);
+            assert!(sentence.contains("use rtsp:// or test://"), "{text}: {sentence}");
+        }
+        for text in ["whip://key", "whep+https://host/x"] {
+            assert!(refusal(text).contains("later version"), "{}", refusal(text));
+        }
+        assert!(refusal("rtsps://host/x").contains("rtsps"));
+        assert!(refusal("rtsp:///x").contains("no host"));
+        assert!(refusal("10.0.0.1:554/x").contains("not a URL"));
+        assert_eq!(SourceUrl::parse(&"a".repeat(3000)).err(), Some(SourceUrlError::TooLong));
+    }
+
+    #[test]
+    fn a_synthetic_camera_has_usual_settings_and_bounds() {
+        for text in ["test://", "test://?width=640", "test:///"] {
+            let source = SourceUrl::parse(text).expect("is an address");
+            assert_eq!(source.display(), "test://?width=640&height=360&fps=15&gop=30", "{text}");
+            assert!(source.is_synthetic());
+        }
+        let source = SourceUrl::parse("test://bars?width=1280&height=720&fps=30&gop=60");
+        assert_eq!(
+            source.expect("is an address").display(),
+            "test://bars?width=1280&height=720&fps=30&gop=60"
+        );
+        for text in [
+            "test://?width=158",
+            "test://?width=641",
+            "test://?width=1922",
+            "test://?height=88",
+            "test://?height=1082",
+            "test://?fps=0",
+            "test://?fps=61",
+            "test://?gop=0",
+            "test://?gop=-1",
+            "test://?colour=red",
+            "test://bars/deep",
+            "test://a.b",
+            "test://user@bars",
+        ] {
+            assert!(SourceUrl::parse(text).is_err(), "{text} must be refused");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "(rtsp|test|rtsps|x)?:?/{0,3}.{0,60}") {
+            if let Ok(SourceUrl::Rtsp { url, .. }) = SourceUrl::parse(&text) {
+                prop_assert_eq!(url.username(), "");
+                prop_assert_eq!(url.password(), None);
+            }
+        }
+
+        #[test]
+        fn any_credentials_survive_encoding(username in "[^\\p{Cc}]{1,12}", password in "[^\\p{Cc}]{0,12}") {
+            let encode = |text: &str| {
+                percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC)
+                    .to_string()
+            };
+            let text = format!("rtsp://{}:{}@host/x", encode(&username), encode(&password));
+            let (_, parsed_username, parsed_password) = rtsp(&text);
+            prop_assert_eq!(parsed_username, Some(username));
+            prop_assert_eq!(parsed_password, Some(password));
+        }
+    }
+}
