@@ -87,6 +87,7 @@ enum Pending {
     Release { request: Option<RequestId> },
     Heartbeat { request: RequestId, reservation: ReservationId },
     MediaSeen { reservation: ReservationId },
+    Snapshot { request: RequestId },
     Expire,
 }
 

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use control::ledger::Snapshot;
 use control::{
     Camera, CameraId, Exceeded, Lease, LedgerOp, Quality, ReservationId, SourceId, Timestamp, Usage,
 };
+use media::peers::CloseReason;
 use media::{StreamId, ViewerId};
 
 use crate::failure::SourceFailure;
@@ -75,6 +77,8 @@ pub enum Request {
         /// Which camera.
         camera: CameraId,
     },
+    /// All leases and counts at one instant.
+    Snapshot,
 }
 
 /// A lease and how far its source's quota is used.
@@ -86,35 +90,34 @@ pub struct Grant {
     pub usage: Usage,
 }
 
-/// The answer to a [`Request`].
+/// A lease that was ended on request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Released {
+    /// Whose.
+    pub reservation: ReservationId,
+    /// The source that gets its unit back.
+    pub source: SourceId,
+    /// The units that the source still uses.
+    pub new_count: u32,
+}
+
+/// The answer to the [`Request`] of the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// To `Reserve`.
-    Reserved(Grant),
-    /// To `Reserve`.
-    ReserveRefused(ReserveRefusal),
-    /// To `Release`.
-    Released {
-        /// Whose lease ended.
-        reservation: ReservationId,
-        /// The source that gets a unit back.
-        source: SourceId,
-        /// The units that the source still uses.
-        new_count: u32,
-    },
-    /// To `Heartbeat`.
-    Renewed(Grant),
-    /// To `Watch`: the peer's offer was answered.
-    Watching {
-        /// The peer.
-        viewer: ViewerId,
-    },
-    /// To `Watch`.
-    WatchRefused(WatchRefusal),
-    /// To `EndWatch` and `StopSource`.
-    Done,
-    /// To `Release`, `Heartbeat`, `EndWatch` and `StopSource`: there is no such thing.
-    NotFound,
+    /// The lease.
+    Reserve(Result<Grant, ReserveRefusal>),
+    /// `None`: no such lease lives.
+    Release(Option<Released>),
+    /// `None`: no such lease lives.
+    Heartbeat(Option<Grant>),
+    /// The peer, whose offer was answered.
+    Watch(Result<ViewerId, WatchRefusal>),
+    /// Whether there was such a peer.
+    EndWatch(bool),
+    /// Whether there is such a camera.
+    StopSource(bool),
+    /// All leases and counts, as the ledger has them. `None`: the ledger could not tell.
+    Snapshot(Option<Snapshot>),
 }
 
 /// Why no lease was granted.
@@ -174,22 +177,7 @@ pub enum ViewerEvent {
     /// The first packet of media left for it.
     FirstMedia,
     /// It is gone.
-    Closed(Closure),
-}
-
-/// Why a peer is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Closure {
-    /// It closed DTLS or said BYE.
-    Peer,
-    /// ICE or DTLS did not finish in time.
-    NeverConnected,
-    /// ICE or DTLS failed.
-    Handshake,
-    /// Nothing authentic came for the lease's time.
-    Silent,
-    /// [`Action::CloseViewer`] asked for it.
-    Asked,
+    Closed(CloseReason),
 }
 
 /// What the caller shall do, in this order.

@@ -19,7 +19,7 @@ pub use engine::{
 };
 pub use failure::{Retry, SourceFailure};
 pub use io::{
-    Action, CameraSpec, Closure, Grant, OpId, Reply, Request, RequestId, ReserveRefusal,
+    Action, CameraSpec, Grant, OpId, Released, Reply, Request, RequestId, ReserveRefusal,
     SourceEvent, ViewerEvent, WatchRefusal,
 };
 pub use session::SessionState;

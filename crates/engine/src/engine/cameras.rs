@@ -40,7 +40,7 @@ impl Engine {
     pub fn handle_shutdown(&mut self, now: Timestamp) {
         self.is_shutting_down = true;
         for (viewer, accepting) in std::mem::take(&mut self.accepting) {
-            self.reply(accepting.request, Reply::WatchRefused(WatchRefusal::ShuttingDown));
+            self.reply(accepting.request, Reply::Watch(Err(WatchRefusal::ShuttingDown)));
             self.actions.push_back(Action::CloseViewer { viewer });
         }
         for stream in self.streams.values_mut() {

@@ -1,11 +1,11 @@
 //! What the ledger answered.
 
-use control::{Answer, Lease, LedgerOp, Outcome, ReservationId, Timestamp, Usage};
+use control::{Answer, Lease, LedgerOp, Outcome, Reservation, ReservationId, Timestamp, Usage};
 use tracing::{debug, error, warn};
 
 use super::sessions::EndReason;
 use super::{Engine, Pending};
-use crate::io::{Grant, OpId, Reply, RequestId, ReserveRefusal};
+use crate::io::{Grant, OpId, Released, Reply, RequestId, ReserveRefusal};
 use crate::timers::Timer;
 
 impl Engine {
@@ -27,14 +27,16 @@ impl Engine {
             Pending::Reserve { request } => self.reserve_outcome(request, answer, now),
             Pending::Release { request } => self.release_outcome(request, answer, now),
             Pending::Heartbeat { request, reservation } => {
-                let reply = match self.renewal_outcome(&reservation, answer, now) {
-                    Some(grant) => Reply::Renewed(grant),
-                    None => Reply::NotFound,
-                };
-                self.reply(request, reply);
+                let grant = self.renewal_outcome(&reservation, answer, now);
+                self.reply(request, Reply::Heartbeat(grant));
             }
             Pending::MediaSeen { reservation } => {
                 self.renewal_outcome(&reservation, answer, now);
+            }
+            Pending::Snapshot { request } => {
+                let snapshot =
+                    if let Answer::Snapshot(snapshot) = answer { Some(snapshot) } else { None };
+                self.reply(request, Reply::Snapshot(snapshot));
             }
             Pending::Expire => {}
         }
@@ -58,7 +60,7 @@ impl Engine {
                 ReserveRefusal::IdTaken
             }
         };
-        self.reply(request, Reply::ReserveRefused(refusal));
+        self.reply(request, Reply::Reserve(Err(refusal)));
     }
 
     fn reserved(&mut self, request: RequestId, lease: Lease, usage: Usage, now: Timestamp) {
@@ -71,10 +73,10 @@ impl Engine {
             };
             let release = LedgerOp::Release(lease.id().clone());
             self.apply(release, Pending::Release { request: None });
-            return self.reply(request, Reply::ReserveRefused(refusal));
+            return self.reply(request, Reply::Reserve(Err(refusal)));
         };
         self.begin_session(&lease, stream, now);
-        self.reply(request, Reply::Reserved(Grant { lease, usage }));
+        self.reply(request, Reply::Reserve(Ok(Grant { lease, usage })));
     }
 
     fn stream_of(&self, lease: &Lease) -> Option<media::StreamId> {
@@ -84,16 +86,15 @@ impl Engine {
     }
 
     fn release_outcome(&mut self, request: Option<RequestId>, answer: Answer, now: Timestamp) {
-        let reply = if let Answer::Released { lease, usage } = answer {
+        let released = if let Answer::Released { lease, usage } = answer {
             self.end_session(lease.id(), EndReason::Released, now);
-            let Lease { reservation, .. } = lease;
-            let (source, new_count) = (reservation.source, usage.current);
-            Reply::Released { reservation: reservation.id, source, new_count }
+            let Reservation { id, source, .. } = lease.reservation;
+            Some(Released { reservation: id, source, new_count: usage.current })
         } else {
-            Reply::NotFound
+            None
         };
         if let Some(request) = request {
-            self.reply(request, reply);
+            self.reply(request, Reply::Release(released));
         }
     }
 

@@ -27,6 +27,9 @@ impl Engine {
             Request::Watch { reservation, camera } => self.watch(id, reservation, &camera, now),
             Request::EndWatch { viewer } => self.end_watch(id, viewer, now),
             Request::StopSource { camera } => self.stop_source(id, &camera, now),
+            Request::Snapshot => {
+                self.apply(LedgerOp::Snapshot, Pending::Snapshot { request: id });
+            }
         }
     }
 
@@ -47,7 +50,7 @@ impl Engine {
             }
             Err(refusal) => {
                 debug!(camera_id = %camera, reservation_id = %reservation, ?refusal, "not reserved");
-                self.reply(request, Reply::ReserveRefused(refusal));
+                self.reply(request, Reply::Reserve(Err(refusal)));
             }
         }
     }
@@ -99,7 +102,7 @@ impl Engine {
     ) {
         let stream = match self.may_watch(&reservation, camera) {
             Ok(stream) => stream,
-            Err(refusal) => return self.reply(request, Reply::WatchRefused(refusal)),
+            Err(refusal) => return self.reply(request, Reply::Watch(Err(refusal))),
         };
         let viewer = ViewerId(self.next_viewer);
         self.next_viewer += 1;
@@ -127,23 +130,23 @@ impl Engine {
 
     fn end_watch(&mut self, request: RequestId, viewer: ViewerId, now: Timestamp) {
         let Some(reservation) = self.viewers.get(&viewer).cloned() else {
-            return self.reply(request, Reply::NotFound);
+            return self.reply(request, Reply::EndWatch(false));
         };
         self.end_session(&reservation, EndReason::Ended, now);
         self.apply(LedgerOp::Release(reservation), Pending::Release { request: None });
-        self.reply(request, Reply::Done);
+        self.reply(request, Reply::EndWatch(true));
     }
 
     fn stop_source(&mut self, request: RequestId, camera: &CameraId, now: Timestamp) {
         let Some(entry) = self.cameras.get(camera) else {
-            return self.reply(request, Reply::NotFound);
+            return self.reply(request, Reply::StopSource(false));
         };
         info!(camera_id = %camera, "source is stopped on request, it returns with the next viewer");
         let streams: Vec<_> = entry.streams().collect();
         for stream in streams {
             self.stop_stream(stream, now);
         }
-        self.reply(request, Reply::Done);
+        self.reply(request, Reply::StopSource(true));
     }
 }
 

@@ -1,11 +1,12 @@
 //! Sessions: a reservation's peer comes, changes and goes.
 
 use control::{Lease, LedgerOp, ReservationId, Timestamp};
+use media::peers::CloseReason;
 use media::{StreamId, ViewerId};
 use tracing::{debug, info};
 
 use super::{Accepting, Engine, Pending};
-use crate::io::{Action, Closure, Reply, ViewerEvent, WatchRefusal};
+use crate::io::{Action, Reply, ViewerEvent, WatchRefusal};
 use crate::session::{Session, SessionEvent, SessionState};
 use crate::stream::StreamEvent;
 
@@ -18,8 +19,6 @@ pub(super) enum EndReason {
     Ended,
     /// Its peer left.
     PeerLeft,
-    /// Nothing came from its peer for too long.
-    PeerSilent,
     /// Its lease ran out.
     Expired,
     /// Its camera was removed.
@@ -34,7 +33,6 @@ impl EndReason {
             Self::Released => "released",
             Self::Ended => "ended by the client",
             Self::PeerLeft => "the viewer closed its connection",
-            Self::PeerSilent => "nothing came from the viewer",
             Self::Expired => "the lease ran out",
             Self::CameraRemoved => "the camera was removed",
             Self::Shutdown => "the server shuts down",
@@ -46,14 +44,14 @@ impl Engine {
     /// Takes what the media plane tells of a peer. Peers that are not known any more are ignored.
     pub fn handle_viewer(&mut self, viewer: ViewerId, event: ViewerEvent, now: Timestamp) {
         match event {
-            ViewerEvent::Accepted => self.accepted(viewer, now),
+            ViewerEvent::Accepted => self.accepted(viewer),
             ViewerEvent::Refused => {
                 self.refuse_watch(viewer, WatchRefusal::Offer);
             }
             ViewerEvent::Connected { handshake_ms } => self.connected(viewer, handshake_ms, now),
             ViewerEvent::Alive { at } => self.alive(viewer, at),
             ViewerEvent::FirstMedia => self.first_media(viewer),
-            ViewerEvent::Closed(closure) => self.closed(viewer, closure, now),
+            ViewerEvent::Closed(closed_by) => self.closed(viewer, closed_by, now),
         }
     }
 
@@ -112,14 +110,14 @@ impl Engine {
         self.drive(session.stream, StreamEvent::Emptied, now);
     }
 
-    fn accepted(&mut self, viewer: ViewerId, _now: Timestamp) {
+    fn accepted(&mut self, viewer: ViewerId) {
         let Some(Accepting { request, reservation }) = self.accepting.remove(&viewer) else {
             self.actions.push_back(Action::CloseViewer { viewer });
             return;
         };
         let Some(session) = self.sessions.get_mut(&reservation) else {
             self.actions.push_back(Action::CloseViewer { viewer });
-            self.reply(request, Reply::WatchRefused(WatchRefusal::ReservationEnded));
+            self.reply(request, Reply::Watch(Err(WatchRefusal::ReservationEnded)));
             return;
         };
         session.state = session.state.on(SessionEvent::Accepted);
@@ -131,12 +129,12 @@ impl Engine {
             self.actions.push_back(Action::CloseViewer { viewer: earlier });
         }
         self.viewers.insert(viewer, reservation);
-        self.reply(request, Reply::Watching { viewer });
+        self.reply(request, Reply::Watch(Ok(viewer)));
     }
 
     fn refuse_watch(&mut self, viewer: ViewerId, refusal: WatchRefusal) {
         if let Some(accepting) = self.accepting.remove(&viewer) {
-            self.reply(accepting.request, Reply::WatchRefused(refusal));
+            self.reply(accepting.request, Reply::Watch(Err(refusal)));
         }
     }
 
@@ -179,17 +177,16 @@ impl Engine {
         }
     }
 
-    fn closed(&mut self, viewer: ViewerId, closure: Closure, now: Timestamp) {
+    fn closed(&mut self, viewer: ViewerId, closed_by: CloseReason, now: Timestamp) {
         // Closed before it was told that its offer was answered.
         self.refuse_watch(viewer, WatchRefusal::ReservationEnded);
         let Some(reservation) = self.viewers.remove(&viewer) else {
             return;
         };
-        let (event, reason) = match closure {
-            Closure::Peer => (SessionEvent::PeerLeft, EndReason::PeerLeft),
-            Closure::Silent => (SessionEvent::PeerLeft, EndReason::PeerSilent),
-            Closure::NeverConnected | Closure::Handshake | Closure::Asked => {
-                (SessionEvent::PeerFailed, EndReason::Ended)
+        let event = match closed_by {
+            CloseReason::Peer => SessionEvent::PeerLeft,
+            CloseReason::NeverConnected | CloseReason::Handshake | CloseReason::Asked => {
+                SessionEvent::PeerFailed
             }
         };
         let Some(session) = self.sessions.get_mut(&reservation) else {
@@ -198,12 +195,12 @@ impl Engine {
         session.viewer = None;
         session.state = session.state.on(event);
         if session.state == SessionState::Ended {
-            self.end_session(&reservation, reason, now);
+            self.end_session(&reservation, EndReason::PeerLeft, now);
             self.apply(LedgerOp::Release(reservation), Pending::Release { request: None });
             return;
         }
         let camera_id = &session.reservation.camera;
-        info!(%camera_id, reservation_id = %reservation, cause = closure.as_str(), "the viewer's connection did not come about");
+        info!(%camera_id, reservation_id = %reservation, cause = closing_words(closed_by), "the viewer's connection did not come about");
     }
 
     fn session_of_mut(&mut self, viewer: ViewerId) -> Option<&mut Session> {
@@ -212,15 +209,12 @@ impl Engine {
     }
 }
 
-impl Closure {
-    /// The rung that failed, for the log.
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Peer => "the peer closed it",
-            Self::NeverConnected => "ICE or DTLS did not finish in time",
-            Self::Handshake => "ICE or DTLS failed",
-            Self::Silent => "nothing came from the peer",
-            Self::Asked => "it was closed on request",
-        }
+/// The rung that failed, for the log.
+const fn closing_words(reason: CloseReason) -> &'static str {
+    match reason {
+        CloseReason::Peer => "the peer closed it",
+        CloseReason::NeverConnected => "ICE or DTLS did not finish in time",
+        CloseReason::Handshake => "ICE or DTLS failed",
+        CloseReason::Asked => "it was closed on request",
     }
 }
