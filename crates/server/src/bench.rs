@@ -8,11 +8,17 @@ mod floor;
 mod load;
 mod sinks;
 
+mod child;
+mod memory;
+mod request;
+mod viewers;
+
 use std::fmt::Write;
 
 use serde_json::{Value, json};
 
 pub(crate) use egress::{EgressBench, run as egress};
+pub(crate) use memory::{MemoryBench, run as memory};
 
 /// What a benchmark found.
 #[derive(Debug)]

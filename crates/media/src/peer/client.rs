@@ -148,7 +148,8 @@ impl Client {
             match self.rtc.poll_output() {
                 Ok(Output::Timeout(at)) => return ClientOutput::Timeout(at),
                 Ok(Output::Transmit(transmit)) => {
-                    let (destination, contents) = (transmit.destination, transmit.contents.to_vec());
+                    let (destination, contents) =
+                        (transmit.destination, transmit.contents.to_vec());
                     return ClientOutput::Transmit { destination, contents };
                 }
                 Ok(Output::Event(Event::Connected)) => return ClientOutput::Connected,

@@ -3,12 +3,17 @@
 use clap::{Args, Subcommand};
 
 use super::{Failure, say};
-use crate::bench::{self, EgressBench, Report};
+use crate::bench::{self, EgressBench, MemoryBench, Report};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BenchCommand {
     /// CPU a packet from a frame to its viewers, beside the bare floor; sends on loopback only
     Egress(EgressArgs),
+    /// Memory a viewer, of a server with a synthetic camera that is started for it on free ports
+    Memory {
+        #[command(flatten)]
+        common: CommonArgs,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -24,7 +29,7 @@ pub(super) struct EgressArgs {
 }
 
 #[derive(Debug, Args)]
-struct CommonArgs {
+pub(super) struct CommonArgs {
     /// Viewers of the one camera
     #[arg(long, value_name = "NUMBER", default_value_t = 300)]
     viewers: usize,
@@ -39,6 +44,9 @@ pub(super) fn run(command: &BenchCommand) -> Result<(), Failure> {
         BenchCommand::Egress(EgressArgs { common, rounds, latency_frames }) => {
             let (viewers, rounds, latency_frames) = (common.viewers, *rounds, *latency_frames);
             (common, bench::egress(EgressBench { viewers, rounds, latency_frames })?)
+        }
+        BenchCommand::Memory { common } => {
+            (common, bench::memory(MemoryBench { viewers: common.viewers })?)
         }
     };
     print(common, &report);
