@@ -667,3 +667,15 @@ async fn a_session_is_answered_with_its_address_and_tag() {
     assert_eq!(answer.header("accept-patch"), "application/trickle-ice-sdpfrag");
     assert_eq!(answer.header("link"), "<stun:s.example>; rel=\"ice-server\"");
 }
+
+#[test]
+fn the_reference_names_every_figure() {
+    let reference = include_str!("../../../../docs/ref/metrics.md");
+    let text = crate::metrics::encode(snapshot(), &Requests::default(), Duration::ZERO).unwrap();
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    for line in types {
+        let (name, kind) = line.split_once(' ').unwrap();
+        let name = if kind == "counter" { format!("{name}_total") } else { name.to_owned() };
+        assert!(reference.contains(&format!("| `{name}` | {kind} |")), "{name} {kind}");
+    }
+}
