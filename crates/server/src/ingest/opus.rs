@@ -133,7 +133,7 @@ impl Drop for OpusEncoder {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::f64::consts::TAU;
 
     use super::*;
@@ -212,7 +212,7 @@ mod tests {
     }
 
     /// Power of one frequency in the samples (Goertzel's sum, plainly).
-    fn power(samples: &[i16], frequency: f64, rate: u32) -> f64 {
+    pub(in crate::ingest) fn power(samples: &[i16], frequency: f64, rate: u32) -> f64 {
         let (mut re, mut im) = (0.0, 0.0);
         for (index, sample) in samples.iter().enumerate() {
             let angle = TAU * frequency * index as f64 / f64::from(rate);
@@ -222,13 +222,13 @@ mod tests {
         re.mul_add(re, im * im)
     }
 
-    struct Decoder {
+    pub(in crate::ingest) struct Decoder {
         state: *mut unsafe_libopus::OpusDecoder,
         channels: u8,
     }
 
     impl Decoder {
-        fn new(rate: u32, channels: u8) -> Self {
+        pub(in crate::ingest) fn new(rate: u32, channels: u8) -> Self {
             let mut status = 0;
             // SAFETY: `status` outlives the call; null is refused below.
             let state = unsafe {
@@ -242,7 +242,7 @@ mod tests {
             Self { state, channels }
         }
 
-        fn decode(&mut self, packet: &[u8], samples: usize) -> Vec<i16> {
+        pub(in crate::ingest) fn decode(&mut self, packet: &[u8], samples: usize) -> Vec<i16> {
             let mut pcm = vec![0; samples];
             // SAFETY: `pcm` has room for the number of samples that is named.
             let decoded = unsafe {
