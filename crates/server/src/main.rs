@@ -3,6 +3,7 @@
 
 mod app;
 mod auth;
+mod bind_error;
 mod cli;
 mod config;
 mod http;
