@@ -60,11 +60,8 @@ pub(crate) async fn pull(
     match source {
         // RTSP has no way to ask for a keyframe.
         SourceUrl::Rtsp { url, username, password } => {
-            let address = rtsp::Address {
-                url,
-                username: username.as_deref(),
-                password: password.as_ref(),
-            };
+            let address =
+                rtsp::Address { url, username: username.as_deref(), password: password.as_ref() };
             rtsp::pull(&address, transport, output, rtsp::Limits::default()).await
         }
         SourceUrl::Test { pattern, width, height, fps, gop } => {

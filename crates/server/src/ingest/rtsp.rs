@@ -212,9 +212,8 @@ fn choose_video(streams: &[Stream]) -> Result<usize, SourceFailure> {
 /// The first track of sound that viewers can be given.
 fn choose_sound(streams: &[Stream]) -> Option<SoundTrack> {
     let tracks = || streams.iter().enumerate().filter(|(_, stream)| stream.media() == "audio");
-    let chosen = tracks().find_map(|(index, stream)| {
-        Some(SoundTrack { stream: index, sound: sound_of(stream)? })
-    });
+    let chosen = tracks()
+        .find_map(|(index, stream)| Some(SoundTrack { stream: index, sound: sound_of(stream)? }));
     if chosen.is_none()
         && let Some((_, stream)) = tracks().next()
     {

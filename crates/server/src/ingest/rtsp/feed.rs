@@ -190,14 +190,7 @@ impl Feed {
     }
 
     /// `ticks` and `data` of a packet as viewers get it.
-    fn send_sound(
-        &mut self,
-        codec: Codec,
-        ticks: i64,
-        restarted: bool,
-        data: Bytes,
-        arrival: i64,
-    ) {
+    fn send_sound(&mut self, codec: Codec, ticks: i64, restarted: bool, data: Bytes, arrival: i64) {
         let captured = self.clock.captured(MediaKind::Audio, ticks, arrival);
         if !self.is_live() {
             return;
@@ -258,9 +251,8 @@ impl Steps {
 
     /// The timestamp as [`Frame::ticks`] wants it, and whether it is unrelated to the one before.
     fn next(&mut self, ticks: i64) -> (u64, bool) {
-        let broken = self.last.is_none_or(|last| {
-            !(0..=self.step_max).contains(&ticks.saturating_sub(last))
-        });
+        let broken =
+            self.last.is_none_or(|last| !(0..=self.step_max).contains(&ticks.saturating_sub(last)));
         self.last = Some(ticks);
         (u64::try_from(ticks.saturating_add(TICKS_ORIGIN)).unwrap_or(0), broken)
     }
