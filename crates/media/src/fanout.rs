@@ -163,7 +163,10 @@ impl Fanout {
         let Some(mut viewer) =
             Viewer::new(attach.viewer, route, &attach.keys, attach.negotiated, seed)
         else {
-            tracing::warn!(viewer = attach.viewer.0, "keys do not fit their profile; viewer not attached");
+            tracing::warn!(
+                viewer = attach.viewer.0,
+                "keys do not fit their profile; viewer not attached"
+            );
             return;
         };
         let hub = self.hubs.entry(attach.stream).or_default();
@@ -249,7 +252,10 @@ impl Fanout {
 
     /// A stream with neither viewers nor cached pictures is not worth remembering.
     fn forget_idle_hub(&mut self, stream: StreamId) {
-        if self.hubs.get(&stream).is_some_and(|hub| hub.viewers().is_empty() && hub.group().is_empty())
+        if self
+            .hubs
+            .get(&stream)
+            .is_some_and(|hub| hub.viewers().is_empty() && hub.group().is_empty())
         {
             self.hubs.remove(&stream);
         }
@@ -377,7 +383,8 @@ impl Fanout {
     /// Serves the next viewer of the oldest job. False when all are served.
     fn serve_next(&mut self, batch: &mut Batch) -> bool {
         let Some(job) = self.jobs.front_mut() else { return false };
-        let place = self.hubs.get(&job.stream).and_then(|hub| hub.viewers().get(job.served)).copied();
+        let place =
+            self.hubs.get(&job.stream).and_then(|hub| hub.viewers().get(job.served)).copied();
         let Some(place) = place else {
             self.jobs.pop_front();
             return true;

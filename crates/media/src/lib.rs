@@ -4,22 +4,22 @@
 //! leave once a viewer as protected RTP. This crate does no IO, reads no clock and knows no users:
 //! it is told the time and the addresses, and hands back bytes to send.
 
+pub mod batch;
+pub mod fanout;
 pub mod frame;
-pub mod h264;
-pub mod opus;
 pub mod g711;
-pub mod packetise;
 pub mod gop;
-pub mod srtp;
-pub mod rtcp;
-pub mod stun;
+pub mod h264;
+mod hub;
 pub mod negotiated;
+pub mod opus;
+pub mod packetise;
 pub mod peer;
 pub mod peers;
-pub mod batch;
+pub mod rtcp;
+pub mod srtp;
+pub mod stun;
 pub mod timeline;
 pub mod viewer;
-mod hub;
-pub mod fanout;
 
 pub use frame::{Codec, Frame, MediaKind, NtpTime, PacketisedFrame, StreamId, ViewerId};

@@ -91,7 +91,8 @@ fn sections(sdp: &str) -> Vec<Section<'_>> {
     for line in sdp.lines() {
         if let Some(head) = line.strip_prefix("m=") {
             sections.push(Section { head, lines: Vec::new() });
-        } else if let (Some(section), Some(attribute)) = (sections.last_mut(), line.strip_prefix("a="))
+        } else if let (Some(section), Some(attribute)) =
+            (sections.last_mut(), line.strip_prefix("a="))
         {
             section.lines.push(attribute);
         }

@@ -18,11 +18,11 @@ use std::time::Instant;
 
 use str0m::change::SdpOffer;
 use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion};
+use str0m::crypto::CryptoError;
 use str0m::crypto::dtls::{
     DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, ProtocolVersion,
     SrtpProfile as DtlsSrtpProfile,
 };
-use str0m::crypto::CryptoError;
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::ExtensionMap;
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
@@ -136,6 +136,7 @@ impl PeerFactory {
             .accept_offer(parsed)
             .map_err(|error| OfferError::Malformed(error.to_string()))?
             .to_sdp_string();
+        let answer = as_one_stream(&answer);
         let negotiated = Negotiated::from_answer(&answer);
         if negotiated.video.as_ref().is_none_or(|video| video.h264.is_empty()) {
             let offered = offered_video_codecs(offer).join(", ");
@@ -289,7 +290,10 @@ impl Peer {
                 Ok(Output::Transmit(transmit)) => {
                     if is_stun_or_dtls(&transmit.contents) {
                         let destination = transmit.destination;
-                        return PeerOutput::Transmit { destination, contents: transmit.contents.to_vec() };
+                        return PeerOutput::Transmit {
+                            destination,
+                            contents: transmit.contents.to_vec(),
+                        };
                     }
                 }
                 Ok(Output::Timeout(at)) => match self.take_keys() {
@@ -347,6 +351,30 @@ impl Peer {
             .copied()
             .unwrap_or(local)
     }
+}
+
+/// The answer with one `CNAME` and one media stream for picture and sound: viewers synchronise
+/// only what shares both (RFC 3550 §6.5.1, RFC 8830 §2). str0m gives each track its own.
+fn as_one_stream(answer: &str) -> String {
+    let mut cname = None;
+    let mut stream = None;
+    answer
+        .lines()
+        .map(|line| {
+            let line = share_value(line, "cname:", &mut cname);
+            share_value(&line, "msid:", &mut stream) + "\r\n"
+        })
+        .collect()
+}
+
+/// Replaces the value behind `name` by the first one that was seen behind it.
+fn share_value(line: &str, name: &str, first: &mut Option<String>) -> String {
+    let Some((before, after)) = line.split_once(name).filter(|_| line.starts_with("a=")) else {
+        return line.to_owned();
+    };
+    let (value, rest) = after.split_at(after.find(' ').unwrap_or(after.len()));
+    let shared = first.get_or_insert_with(|| value.to_owned());
+    format!("{before}{name}{shared}{rest}")
 }
 
 /// RFC 7983 §7: 0 to 3 is STUN, 20 to 63 is DTLS; SRTP and SRTCP are 128 to 191.
@@ -447,13 +475,11 @@ impl DtlsInstance for KeyTap {
     }
 }
 
-/// `None` for a profile that a later str0m may add: such a handshake never becomes a session.
 fn our_profile(profile: DtlsSrtpProfile) -> Option<SrtpProfile> {
     match profile {
         DtlsSrtpProfile::AEAD_AES_256_GCM => Some(SrtpProfile::AeadAes256Gcm),
         DtlsSrtpProfile::AEAD_AES_128_GCM => Some(SrtpProfile::AeadAes128Gcm),
         DtlsSrtpProfile::AES128_CM_SHA1_80 => Some(SrtpProfile::Aes128CmSha1_80),
-        #[expect(unreachable_patterns, reason = "the enum of another crate may grow")]
         _ => None,
     }
 }

@@ -188,8 +188,8 @@ mod tests {
         for bit in 0..(sample().len() - 8) * 8 {
             let mut packet = sample();
             packet[bit / 8] ^= 1 << (bit % 8);
-            let authentic =
-                BindingRequest::parse(&packet).is_some_and(|request| request.is_authentic(PASSWORD));
+            let authentic = BindingRequest::parse(&packet)
+                .is_some_and(|request| request.is_authentic(PASSWORD));
             assert!(!authentic, "bit {bit}");
         }
     }

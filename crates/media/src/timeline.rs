@@ -48,7 +48,9 @@ impl Timeline {
     /// The source's clock has no relation to the earlier one: `ticks` becomes the moment `now`.
     pub fn anchor(&mut self, ticks: u64, now: Instant) {
         let target = match self.newest {
-            Some((timestamp, at)) => timestamp + self.ticks_of(now.saturating_duration_since(at)).max(1),
+            Some((timestamp, at)) => {
+                timestamp + self.ticks_of(now.saturating_duration_since(at)).max(1)
+            }
             None => self.start,
         };
         self.offset = target.wrapping_sub(ticks);
@@ -56,7 +58,12 @@ impl Timeline {
 
     /// Timestamps for `count` cached frames, one millisecond apart and rising; the last of them,
     /// with source ticks `last_ticks`, is "now", and what follows it keeps the source's distance.
-    pub fn compress(&mut self, count: usize, last_ticks: u64, now: Instant) -> impl Iterator<Item = u64> + use<> {
+    pub fn compress(
+        &mut self,
+        count: usize,
+        last_ticks: u64,
+        now: Instant,
+    ) -> impl Iterator<Item = u64> + use<> {
         let step = u64::from(self.clock_rate / 1000);
         let span = step * (count as u64).saturating_sub(1);
         let last = match self.newest {

@@ -161,11 +161,14 @@ impl Viewer {
         self.restarted_at = Some(now);
         self.drop_pending();
         self.video.captured = last.captured;
-        let timestamps =
-            self.video.timeline(Codec::H264).compress(frames.len(), last.ticks, now);
+        let timestamps = self.video.timeline(Codec::H264).compress(frames.len(), last.ticks, now);
         for (frame, timestamp) in frames.iter().zip(timestamps) {
             self.pending_packets += frame.packet_count();
-            self.pending.push_back(Pending { frame: Arc::clone(frame), timestamp, next_payload: 0 });
+            self.pending.push_back(Pending {
+                frame: Arc::clone(frame),
+                timestamp,
+                next_payload: 0,
+            });
         }
         self.playing = true;
     }
@@ -204,8 +207,9 @@ impl Viewer {
         let Some(track) = self.audio.as_mut() else { return Ok(()) };
         let timestamp = track.timestamp(frame, now);
         let route = &self.route;
-        (0..frame.packet_count())
-            .try_for_each(|index| track.send(&mut self.sender, route, frame, index, timestamp, batch))
+        (0..frame.packet_count()).try_for_each(|index| {
+            track.send(&mut self.sender, route, frame, index, timestamp, batch)
+        })
     }
 
     fn handle_picture(
@@ -249,7 +253,11 @@ impl Viewer {
             self.pending.push_back(begun);
         }
         self.playing = false;
-        tracing::debug!(viewer = self.id.0, keyframe = frame.keyframe, "viewer is too slow, frames skipped");
+        tracing::debug!(
+            viewer = self.id.0,
+            keyframe = frame.keyframe,
+            "viewer is too slow, frames skipped"
+        );
     }
 
     fn drop_pending(&mut self) {

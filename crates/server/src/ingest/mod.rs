@@ -6,7 +6,9 @@
 mod audio;
 mod clock;
 pub(crate) mod opus;
+mod rtsp;
 mod source_url;
+pub(crate) mod testcard;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +17,9 @@ use media::Frame;
 use media::h264::VideoFormat;
 use tokio::sync::Notify;
 
-pub(crate) use source_url::{SourceUrl, SourceUrlError};
+use self::testcard::TestCard;
+
+pub(crate) use self::source_url::{SourceUrl, SourceUrlError};
 
 /// How RTP comes from an RTSP camera.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,12 +52,34 @@ pub(crate) struct SourceFormat {
 /// future ends the attempt and frees everything (RTSP TEARDOWN is sent in the background).
 /// `keyframe_wanted` is notified when viewers cannot decode; sources that cannot help ignore it.
 pub(crate) async fn pull(
-    _source: &SourceUrl,
-    _transport: RtspTransport,
-    _output: Arc<dyn Output>,
-    _keyframe_wanted: Arc<Notify>,
+    source: &SourceUrl,
+    transport: RtspTransport,
+    output: Arc<dyn Output>,
+    keyframe_wanted: Arc<Notify>,
 ) -> engine::SourceFailure {
-    todo!()
+    match source {
+        // RTSP has no way to ask for a keyframe.
+        SourceUrl::Rtsp { url, username, password } => {
+            let address = rtsp::Address {
+                url,
+                username: username.as_deref(),
+                password: password.as_ref(),
+            };
+            rtsp::pull(&address, transport, output, rtsp::Limits::default()).await
+        }
+        SourceUrl::Test { pattern, width, height, fps, gop } => {
+            let pattern = pattern.clone();
+            let (width, height, fps, gop) = (*width, *height, *fps, *gop);
+            let card = TestCard { pattern, width, height, fps, gop };
+            testcard::pull(card, output, keyframe_wanted).await
+        }
+    }
+}
+
+/// Waits until cameras whose pull was dropped have been told (RTSP TEARDOWN), at most `limit`. For
+/// the end of the program: before, nobody needs to wait.
+pub(crate) async fn settle(limit: Duration) {
+    rtsp::teardowns_sent(limit).await;
 }
 
 /// How long a camera may take to its first keyframe after PLAY.

@@ -11,6 +11,8 @@ use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
+use super::testcard::{FRAME_RATES, GROUP_LENGTHS, HEIGHTS, WIDTHS};
+
 /// The port of `rtsp://` when the address names none (RFC 2326 §3.2).
 const RTSP_PORT: u16 = 554;
 
@@ -20,12 +22,6 @@ const LENGTH_MAX: usize = 2048;
 
 /// Longest name of a synthetic pattern.
 const PATTERN_LENGTH_MAX: usize = 32;
-
-const WIDTHS: RangeInclusive<u32> = 160..=1920;
-const HEIGHTS: RangeInclusive<u32> = 90..=1080;
-const FRAME_RATES: RangeInclusive<u32> = 1..=60;
-/// Ten seconds between keyframes at the highest frame rate.
-const KEYFRAME_INTERVALS: RangeInclusive<u32> = 1..=600;
 
 /// How a camera is reached. Made by [`SourceUrl::parse`] alone, so that `Rtsp::url` never holds a
 /// user name or password.
@@ -259,7 +255,7 @@ fn parse_test(url: &Url) -> Result<SourceUrl, SourceUrlError> {
             "width" => width = even("width", &value, WIDTHS)?,
             "height" => height = even("height", &value, HEIGHTS)?,
             "fps" => fps = number("fps", &value, FRAME_RATES)?,
-            "gop" => gop = number("gop", &value, KEYFRAME_INTERVALS)?,
+            "gop" => gop = number("gop", &value, GROUP_LENGTHS)?,
             other => return Err(SourceUrlError::UnknownSetting(excerpt(other))),
         }
     }
@@ -400,11 +396,11 @@ mod tests {
             "test://bars?width=1280&height=720&fps=30&gop=60"
         );
         for text in [
-            "test://?width=158",
+            "test://?width=190",
             "test://?width=641",
-            "test://?width=1922",
-            "test://?height=88",
-            "test://?height=1082",
+            "test://?width=3842",
+            "test://?height=106",
+            "test://?height=2162",
             "test://?fps=0",
             "test://?fps=61",
             "test://?gop=0",

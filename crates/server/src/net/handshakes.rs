@@ -27,7 +27,12 @@ const GOODBYE: &str = "the server ended this session";
 
 /// What a handshake thread is told.
 enum Command {
-    Offer { viewer: ViewerId, stream: StreamId, offer: String, reply: oneshot::Sender<Result<Answer, OfferError>> },
+    Offer {
+        viewer: ViewerId,
+        stream: StreamId,
+        offer: String,
+        reply: oneshot::Sender<Result<Answer, OfferError>>,
+    },
     Close(ViewerId, CloseReason),
     CloseAll(Sender<()>),
     Stop,

@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use media::packetise::packetise;
 use media::peer::PeerFactory;
-use media::{Frame, StreamId, ViewerId, packetise};
+use media::{Frame, StreamId, ViewerId};
 use tokio::sync::mpsc;
 
 mod handshakes;
@@ -159,7 +160,9 @@ impl MediaPlane {
                 .ok_or_else(|| io::Error::other("no DTLS certificate could be made"))?;
             let thread =
                 HandshakeThread::new(index, inputs, factory, workers.clone(), events.clone());
-            thread::Builder::new().name(format!("handshake-{index}")).spawn(move || thread.run())?;
+            thread::Builder::new()
+                .name(format!("handshake-{index}"))
+                .spawn(move || thread.run())?;
         }
         Ok(Self { workers, handshakes, local, rejected, frames_in: Arc::default() })
     }

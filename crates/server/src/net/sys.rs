@@ -133,13 +133,17 @@ impl UdpPort {
     /// One `sendmmsg`. Returns how many runs were taken, at least one.
     fn send_some(&self, bytes: &[u8], runs: &[Run]) -> io::Result<usize> {
         let count = runs.len().min(RUNS_A_CALL);
-        let mut names: [MaybeUninit<SockAddr>; RUNS_A_CALL] = [const { MaybeUninit::uninit() }; RUNS_A_CALL];
-        let mut slices: [MaybeUninit<libc::iovec>; RUNS_A_CALL] = [MaybeUninit::uninit(); RUNS_A_CALL];
-        let mut controls: [MaybeUninit<Control>; RUNS_A_CALL] = [const { MaybeUninit::uninit() }; RUNS_A_CALL];
+        let mut names: [MaybeUninit<SockAddr>; RUNS_A_CALL] =
+            [const { MaybeUninit::uninit() }; RUNS_A_CALL];
+        let mut slices: [MaybeUninit<libc::iovec>; RUNS_A_CALL] =
+            [MaybeUninit::uninit(); RUNS_A_CALL];
+        let mut controls: [MaybeUninit<Control>; RUNS_A_CALL] =
+            [const { MaybeUninit::uninit() }; RUNS_A_CALL];
         let mut messages: [MaybeUninit<libc::mmsghdr>; RUNS_A_CALL] =
             [MaybeUninit::uninit(); RUNS_A_CALL];
         for (index, run) in runs[..count].iter().enumerate() {
-            let name = names[index].write(SockAddr::from(self.in_our_family(run.route.destination)));
+            let name =
+                names[index].write(SockAddr::from(self.in_our_family(run.route.destination)));
             let payload = &bytes[run.start..run.start + run.len];
             let slice = slices[index].write(libc::iovec {
                 iov_base: payload.as_ptr().cast_mut().cast(),
@@ -276,7 +280,9 @@ impl Inbox {
     }
 
     /// The datagrams of the last call: source, our address, bytes.
-    pub(crate) fn datagrams(&mut self) -> impl Iterator<Item = (SocketAddr, SocketAddr, &mut [u8])> {
+    pub(crate) fn datagrams(
+        &mut self,
+    ) -> impl Iterator<Item = (SocketAddr, SocketAddr, &mut [u8])> {
         self.arrived
             .iter()
             .zip(self.buffers.iter_mut())
@@ -542,10 +548,8 @@ mod tests {
         let receiver = UdpSocket::bind(loopback()).unwrap();
         let port = UdpPort::bind(loopback()).unwrap();
         let mut batch = batch_for(&port, SocketAddr::from(([0, 0, 0, 0], 0)), &[10]);
-        let route = Route {
-            source: port.local_address(),
-            destination: receiver.local_addr().unwrap(),
-        };
+        let route =
+            Route { source: port.local_address(), destination: receiver.local_addr().unwrap() };
         batch
             .add(&route, |out| {
                 out.push(7);

@@ -151,10 +151,8 @@ impl Worker {
             }
             self.flush(&mut turn);
             self.publish_figures(&mut turn);
-            let timeout = turn
-                .fanout
-                .next_timeout()
-                .map(|at| at.saturating_duration_since(Instant::now()));
+            let timeout =
+                turn.fanout.next_timeout().map(|at| at.saturating_duration_since(Instant::now()));
             if self.inputs.is_empty() {
                 wait(&self.handle.shared.port, &self.handle.shared.waker, timeout);
             }
@@ -227,8 +225,12 @@ impl Worker {
         }
         while let Some(event) = turn.fanout.poll_event() {
             match event {
-                FanoutEvent::FirstMedia { viewer } => self.events.send(MediaEvent::FirstMedia { viewer }),
-                FanoutEvent::Alive { viewer, at } => self.events.send(MediaEvent::Alive { viewer, at }),
+                FanoutEvent::FirstMedia { viewer } => {
+                    self.events.send(MediaEvent::FirstMedia { viewer })
+                }
+                FanoutEvent::Alive { viewer, at } => {
+                    self.events.send(MediaEvent::Alive { viewer, at })
+                }
                 FanoutEvent::Goodbye { viewer } => self.handshakes.goodbye(viewer),
                 FanoutEvent::KeyframeWanted { stream } => {
                     self.events.send(MediaEvent::KeyframeWanted { stream });

@@ -1,0 +1,279 @@
+//! Cameras that speak RTSP (RFC 2326), read through `retina`.
+//!
+//! This part connects, chooses tracks, keeps the time limits and says why it failed. What becomes of
+//! the frames is [`feed`]'s, the sentences are [`failure`]'s. It never retries: one call is one
+//! attempt.
+
+mod failure;
+mod feed;
+#[cfg(test)]
+mod tests;
+
+use std::convert::Infallible;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use engine::SourceFailure;
+use futures::StreamExt;
+use media::Codec;
+use retina::client::{
+    Credentials, Demuxed, Described, InitialSequenceNumberPolicy, InitialTimestampPolicy,
+    PlayOptions, Session, SessionGroup, SessionIdPolicy, SessionOptions, SetupOptions, Stream,
+    TcpTransportOptions, Transport, UdpTransportOptions,
+};
+use retina::codec::{CodecItem, ParametersRef, VideoParametersCodec};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::{Instant, timeout, timeout_at};
+use url::Url;
+
+use self::failure::Explain;
+use self::feed::{Feed, Sound, SoundTrack};
+use super::audio::AacToOpus;
+use super::{FIRST_KEYFRAME_TIMEOUT, Output, RtspTransport};
+
+/// Sessions whose TEARDOWN is on its way.
+static TEARDOWNS: LazyLock<Arc<SessionGroup>> = LazyLock::new(Arc::default);
+
+/// A camera's address as [`super::SourceUrl`] holds it.
+pub(super) struct Address<'a> {
+    /// Without credentials.
+    pub(super) url: &'a Url,
+    pub(super) username: Option<&'a str>,
+    pub(super) password: Option<&'a SecretString>,
+}
+
+/// How long a camera may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// To connect and answer DESCRIBE, and to answer each request after that.
+    pub(super) answer: Duration,
+    /// From one picture to the next. Cameras that send a picture a minute are stills, not streams.
+    pub(super) silence: Duration,
+    /// From PLAY to the first keyframe.
+    pub(super) first_keyframe: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            answer: Duration::from_secs(10),
+            silence: Duration::from_secs(10),
+            first_keyframe: FIRST_KEYFRAME_TIMEOUT,
+        }
+    }
+}
+
+/// One attempt: see [`super::pull`].
+pub(super) async fn pull(
+    address: &Address<'_>,
+    transport: RtspTransport,
+    output: Arc<dyn Output>,
+    limits: Limits,
+) -> SourceFailure {
+    let explain = Explain::new(address.url, address.password);
+    match attempt(address, transport, output, limits, &explain).await {
+        Ok(never) => match never {},
+        Err(failure) => failure,
+    }
+}
+
+/// Waits until the TEARDOWN requests of ended pulls are through, at most `limit`.
+pub(super) async fn teardowns_sent(limit: Duration) {
+    // What could not be torn down ends by the camera's own session timeout.
+    let _ = timeout(limit, TEARDOWNS.await_teardown()).await;
+}
+
+async fn attempt(
+    address: &Address<'_>,
+    transport: RtspTransport,
+    output: Arc<dyn Output>,
+    limits: Limits,
+    explain: &Explain<'_>,
+) -> Result<Infallible, SourceFailure> {
+    let describe = Session::describe(address.url.clone(), session_options(address));
+    let mut session = timeout(limits.answer, describe)
+        .await
+        .map_err(|_elapsed| explain.no_answer(limits.answer))?
+        .map_err(|error| explain.before_play(&error))?;
+
+    let video = choose_video(session.streams())?;
+    set_up(&mut session, video, transport, limits, explain).await?;
+    let mut sound = choose_sound(session.streams());
+    if let Some(track) = &sound
+        && let Err(failure) = set_up(&mut session, track.stream, transport, limits, explain).await
+    {
+        tracing::info!(reason = %failure, "the camera does not hand out its sound; picture only");
+        sound = None;
+    }
+
+    // The timestamps' origin and the first sequence number are taken from the first packets: many
+    // cameras announce others than they send.
+    let options = PlayOptions::default()
+        .initial_timestamp(InitialTimestampPolicy::Ignore)
+        .initial_seq(InitialSequenceNumberPolicy::Ignore);
+    let frames = timeout(limits.answer, session.play(options))
+        .await
+        .map_err(|_elapsed| explain.no_answer(limits.answer))?
+        .and_then(Session::demuxed)
+        .map_err(|error| explain.before_play(&error))?;
+
+    let mut feed = Feed::new(output, video, sound);
+    for (sps, pps) in parameter_sets(&frames.streams()[video]) {
+        feed.handle_parameter_sets(sps, pps);
+    }
+    tracing::debug!(transport = ?transport, sound = ?feed.sound_codec(), "the camera plays");
+    play(frames, feed, limits, explain).await
+}
+
+/// Hands frames on until something fails.
+async fn play(
+    mut frames: Demuxed,
+    mut feed: Feed,
+    limits: Limits,
+    explain: &Explain<'_>,
+) -> Result<Infallible, SourceFailure> {
+    let clock = WallClock::start();
+    let keyframe_due = clock.started + limits.first_keyframe;
+    let mut picture_due = clock.started + limits.silence;
+    loop {
+        let due = if feed.is_live() { picture_due } else { picture_due.min(keyframe_due) };
+        let item = match timeout_at(due, frames.next()).await {
+            Ok(Some(item)) => item.map_err(|error| explain.after_play(&error))?,
+            Ok(None) => return Err(explain.closed()),
+            Err(_elapsed) if due == picture_due => return Err(explain.silent(limits.silence)),
+            Err(_elapsed) => {
+                return Err(SourceFailure::NoKeyframe {
+                    waited_s: limits.first_keyframe.as_secs(),
+                });
+            }
+        };
+        if matches!(item, CodecItem::VideoFrame(_)) {
+            picture_due = Instant::now() + limits.silence;
+        }
+        feed.handle_item(item, clock.unix_micros())?;
+    }
+}
+
+fn session_options(address: &Address<'_>) -> SessionOptions {
+    let credentials = address.username.map(|username| Credentials {
+        username: username.to_owned(),
+        password: address
+            .password
+            .map(|password| password.expose_secret().to_owned())
+            .unwrap_or_default(),
+    });
+    SessionOptions::default()
+        .creds(credentials)
+        .user_agent(concat!("manifold/", env!("CARGO_PKG_VERSION")).to_owned())
+        .session_group(Arc::clone(&TEARDOWNS))
+        // Some cameras change the session id from SETUP to SETUP and mean the first.
+        .session_id(SessionIdPolicy::UseFirst)
+}
+
+async fn set_up(
+    session: &mut Session<Described>,
+    stream: usize,
+    transport: RtspTransport,
+    limits: Limits,
+    explain: &Explain<'_>,
+) -> Result<(), SourceFailure> {
+    let transport = match transport {
+        RtspTransport::Tcp => Transport::Tcp(TcpTransportOptions::default()),
+        RtspTransport::Udp => Transport::Udp(UdpTransportOptions::default()),
+    };
+    timeout(limits.answer, session.setup(stream, SetupOptions::default().transport(transport)))
+        .await
+        .map_err(|_elapsed| explain.no_answer(limits.answer))?
+        .map_err(|error| explain.before_play(&error))
+}
+
+/// The first H.264 track, or what there is instead.
+fn choose_video(streams: &[Stream]) -> Result<usize, SourceFailure> {
+    let is_h264 = |stream: &Stream| {
+        stream.media() == "video"
+            && stream.encoding_name() == "h264"
+            && stream.clock_rate_hz() == Codec::H264.clock_rate()
+    };
+    if let Some(chosen) = streams.iter().position(is_h264) {
+        return Ok(chosen);
+    }
+    let codec = match streams.iter().find(|stream| matches!(stream.media(), "video" | "image")) {
+        Some(stream) => match stream.encoding_name() {
+            "h265" | "hevc" => "H.265".to_owned(),
+            "jpeg" => "MJPEG".to_owned(),
+            "mp4v-es" => "MPEG-4 Visual".to_owned(),
+            other => failure::excerpt(&other.to_ascii_uppercase()),
+        },
+        None => "no picture".to_owned(),
+    };
+    Err(SourceFailure::UnsupportedCodec { codec })
+}
+
+/// The first track of sound that viewers can be given.
+fn choose_sound(streams: &[Stream]) -> Option<SoundTrack> {
+    let tracks = || streams.iter().enumerate().filter(|(_, stream)| stream.media() == "audio");
+    let chosen = tracks().find_map(|(index, stream)| {
+        Some(SoundTrack { stream: index, sound: sound_of(stream)? })
+    });
+    if chosen.is_none()
+        && let Some((_, stream)) = tracks().next()
+    {
+        tracing::info!(
+            codec = failure::excerpt(stream.encoding_name()),
+            rate = stream.clock_rate_hz(),
+            "the camera's sound cannot be passed on; picture only"
+        );
+    }
+    chosen
+}
+
+fn sound_of(stream: &Stream) -> Option<Sound> {
+    let mono = stream.channels().is_none_or(|channels| channels.get() == 1);
+    let g711 = |codec: Codec| {
+        (mono && stream.clock_rate_hz() == codec.clock_rate()).then_some(Sound::G711(codec))
+    };
+    match stream.encoding_name() {
+        "pcmu" => g711(Codec::Pcmu),
+        "pcma" => g711(Codec::Pcma),
+        "mpeg4-generic" => {
+            let Some(ParametersRef::Audio(parameters)) = stream.parameters() else { return None };
+            AacToOpus::new(parameters.extra_data(), stream.clock_rate_hz())
+                .inspect_err(|error| tracing::info!(%error, "the camera's sound is left out"))
+                .ok()
+                .map(|transcoder| Sound::Aac(Box::new(transcoder)))
+        }
+        _ => None,
+    }
+}
+
+/// The parameter sets of the session description (RFC 6184 §8.1).
+fn parameter_sets(stream: &Stream) -> Option<(&[u8], &[u8])> {
+    let Some(ParametersRef::Video(parameters)) = stream.parameters() else { return None };
+    match parameters.codec_params() {
+        VideoParametersCodec::H264 { sps, pps } => Some((sps, pps)),
+        _ => None,
+    }
+}
+
+/// Our wall clock as it was when the session began, run by the monotonic clock, so that a server
+/// whose clock is set shows viewers no jump.
+struct WallClock {
+    started: Instant,
+    started_micros: i64,
+}
+
+impl WallClock {
+    fn start() -> Self {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { started: Instant::now(), started_micros: micros(since_epoch) }
+    }
+
+    /// Microseconds since the Unix epoch.
+    fn unix_micros(&self) -> i64 {
+        self.started_micros + micros(self.started.elapsed())
+    }
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 2)
+}
