@@ -23,7 +23,7 @@ impl Server {
         change(&mut config);
         let keyring = Keyring::new(&config.auth).unwrap();
         let addresses = vec!["127.0.0.1:8080".parse().unwrap(), "127.0.0.1:7880".parse().unwrap()];
-        let http = Http::new(App {}, keyring, &config, addresses);
+        let http = Http::new(App::ended(), keyring, &config, addresses);
         Self { router: router(http.clone()), http }
     }
 
@@ -402,6 +402,8 @@ fn snapshot() -> Snapshot {
         audio: Some("opus"),
         pullers: viewer_count.min(1),
         pulls_started: 3,
+        pulls_failed: 2,
+        packets_lost: 5,
     };
     let reservation = |id: &str, connected| ReservationSnapshot {
         id: control::ReservationId::parse(id).unwrap(),
