@@ -118,7 +118,7 @@ async fn attempt(
         .map_err(|error| explain.before_play(&error))?;
 
     let mut feed = Feed::new(output, video, sound);
-    for (sps, pps) in parameter_sets(&frames.streams()[video]) {
+    if let Some((sps, pps)) = parameter_sets(&frames.streams()[video]) {
         feed.handle_parameter_sets(sps, pps);
     }
     tracing::debug!(transport = ?transport, sound = ?feed.sound_codec(), "the camera plays");
@@ -212,9 +212,8 @@ fn choose_video(streams: &[Stream]) -> Result<usize, SourceFailure> {
 /// The first track of sound that viewers can be given.
 fn choose_sound(streams: &[Stream]) -> Option<SoundTrack> {
     let tracks = || streams.iter().enumerate().filter(|(_, stream)| stream.media() == "audio");
-    let chosen = tracks().find_map(|(index, stream)| {
-        Some(SoundTrack { stream: index, sound: sound_of(stream)? })
-    });
+    let chosen = tracks()
+        .find_map(|(index, stream)| Some(SoundTrack { stream: index, sound: sound_of(stream)? }));
     if chosen.is_none()
         && let Some((_, stream)) = tracks().next()
     {
@@ -249,10 +248,8 @@ fn sound_of(stream: &Stream) -> Option<Sound> {
 /// The parameter sets of the session description (RFC 6184 §8.1).
 fn parameter_sets(stream: &Stream) -> Option<(&[u8], &[u8])> {
     let Some(ParametersRef::Video(parameters)) = stream.parameters() else { return None };
-    match parameters.codec_params() {
-        VideoParametersCodec::H264 { sps, pps } => Some((sps, pps)),
-        _ => None,
-    }
+    let VideoParametersCodec::H264 { sps, pps } = parameters.codec_params() else { return None };
+    Some((sps, pps))
 }
 
 /// Our wall clock as it was when the session began, run by the monotonic clock, so that a server
