@@ -1,2 +1,66 @@
-//! x
-fn main() {}
+//! The project's chores, run as `cargo xtask <chore>`.
+//!
+//! Every chore says what it does, step by step, with the time each step took. What the tests need
+//! from outside cargo (Chromium, GStreamer's RTSP server, npm and PyPI packages) is known to
+//! [`setup`] alone.
+
+mod bench;
+mod lint;
+mod plot;
+mod repo;
+mod screenshot;
+mod setup;
+mod step;
+mod testing;
+mod web;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use crate::repo::Repo;
+
+const USAGE: &str = "\
+usage: cargo xtask <chore>
+
+  setup [--check]           installs what tests and benchmarks need; --check only lists what is missing
+  test [FILTER]             set-up, Rust tests, page tests, then the browser tests against the release
+                            binary; FILTER picks browser test files by a part of their name
+  ci                        format, clippy, docs, web/dist: all that CI checks beside `test`
+  web [--check]             builds web/dist; --check fails where it differs from what is committed
+  bench [--commit-results]  egress, memory and join times; with --commit-results also writes
+                            docs/design/performance.md and performance.svg
+  screenshot                makes docs/guide/wall.png, the picture in the README";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            step::say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<()> {
+    let repo = Repo::find()?;
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["setup"] => setup::install(&repo),
+        ["setup", "--check"] => setup::check(&repo),
+        ["test"] => testing::run(&repo, None),
+        ["test", filter] => testing::run(&repo, Some(filter)),
+        ["ci"] => lint::run(&repo),
+        ["web"] => web::build(&repo),
+        ["web", "--check"] => web::check(&repo),
+        ["bench"] => bench::run(&repo, bench::Keep::InTarget),
+        ["bench", "--commit-results"] => bench::run(&repo, bench::Keep::InDocs),
+        ["screenshot"] => screenshot::run(&repo),
+        ["help" | "--help" | "-h"] | [] => {
+            step::say(USAGE);
+            Ok(())
+        }
+        unknown => bail!("there is no chore `{}`\n\n{USAGE}", unknown.join(" ")),
+    }
+}

@@ -1,6 +1,8 @@
 //! A whole viewer against the media plane in virtual time: offer, ICE, DTLS, media, goodbye.
 //! The viewer is str0m as a full WebRTC client, an implementation of its own of all that we send.
 
+#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -300,7 +302,7 @@ impl World {
             match output {
                 PeersOutput::Transmit { contents, .. } => self.deliver(&contents),
                 PeersOutput::Attach(attach) => {
-                    self.fanout.handle_attach(*attach, 0xfedc_ba98_7654, self.now)
+                    self.fanout.handle_attach(*attach, 0xfedc_ba98_7654, self.now);
                 }
                 PeersOutput::Closed { viewer, reason } => {
                     self.fanout.handle_detach(viewer, None);

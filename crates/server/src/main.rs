@@ -2,7 +2,15 @@
 #![allow(dead_code, missing_docs, reason = "skeleton")]
 
 mod app;
+mod auth;
+mod cli;
+mod config;
+mod http;
 mod ingest;
+mod logging;
+mod metrics;
 mod net;
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    cli::run()
+}

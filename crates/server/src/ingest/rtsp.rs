@@ -204,7 +204,7 @@ fn choose_video(streams: &[Stream]) -> Result<usize, SourceFailure> {
             "mp4v-es" => "MPEG-4 Visual".to_owned(),
             other => failure::excerpt(&other.to_ascii_uppercase()),
         },
-        None => "no picture".to_owned(),
+        None => "sound without a picture".to_owned(),
     };
     Err(SourceFailure::UnsupportedCodec { codec })
 }

@@ -1,0 +1,151 @@
+//! The command line. Every failure ends as one clear line on standard error and an exit code: 2 for
+//! wrong settings, 1 for the rest.
+
+mod check;
+mod serve;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Flags, LoadError};
+
+/// One camera, any number of browsers.
+#[derive(Debug, Parser)]
+#[command(name = "manifold", version, about, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// `manifold` alone serves.
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve cameras to browsers (what `manifold` alone does)
+    Serve(ServeArgs),
+    /// Look at the settings
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Check the settings and name the file, line and key of everything that is wrong
+    Check {
+        /// Config file, TOML or (by its ending) JSON [default: ./manifold.toml if it exists]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// Config file, TOML or (by its ending) JSON [default: ./manifold.toml if it exists]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Serve HTTP here; give it several times for several listeners
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Vec<String>,
+    /// Send and receive media here
+    #[arg(long, value_name = "ADDR:PORT")]
+    udp: Option<String>,
+    /// How the log is written
+    #[arg(long, value_name = "text|json")]
+    log_format: Option<String>,
+    /// What the log tells
+    #[arg(long, value_name = "error|warn|info|debug|trace")]
+    log_level: Option<String>,
+    /// Write the addresses that are really bound to this file once everything runs
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+}
+
+/// Why the program ends before it should.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// Exit code 2.
+    #[error(transparent)]
+    Settings(#[from] LoadError),
+    /// Exit code 1.
+    #[error("{0:#}")]
+    Other(#[from] anyhow::Error),
+}
+
+impl Failure {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Settings(_) => 2,
+            Self::Other(_) => 1,
+        }
+    }
+}
+
+/// Reads the command line and does what it says.
+pub(crate) fn run() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        None => ended(serve::run(&cli.serve)),
+        Some(Command::Serve(args)) => ended(serve::run(&args)),
+        Some(Command::Config { command: ConfigCommand::Check { config } }) => check::run(config),
+    }
+}
+
+fn ended(result: Result<(), Failure>) -> ExitCode {
+    let Err(failure) = result else { return ExitCode::SUCCESS };
+    complain(&failure.to_string());
+    ExitCode::from(failure.exit_code())
+}
+
+/// One line on standard error for each of `text`.
+fn complain(text: &str) {
+    let mut stderr = std::io::stderr().lock();
+    for line in text.lines() {
+        // There is nobody to tell that standard error is closed.
+        let _ = writeln!(stderr, "manifold: {line}");
+    }
+}
+
+/// One line on standard output.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+impl ServeArgs {
+    fn flags(&self) -> Flags {
+        Flags {
+            config: self.config.clone(),
+            listen: self.listen.clone(),
+            udp: self.udp.clone(),
+            log_format: self.log_format.clone(),
+            log_level: self.log_level.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_may_be_left_out() {
+        let short = Cli::parse_from(["manifold", "--udp", "127.0.0.1:1", "--listen", "a"]);
+        assert_eq!(short.serve.flags().udp.as_deref(), Some("127.0.0.1:1"));
+        let long = ["manifold", "serve", "--listen", "a", "--listen", "b", "--log-level", "debug"];
+        let Some(Command::Serve(args)) = Cli::parse_from(long).command else { panic!("no serve") };
+        assert_eq!(args.flags().listen, ["a", "b"]);
+        assert_eq!(args.flags().log_level.as_deref(), Some("debug"));
+    }
+}

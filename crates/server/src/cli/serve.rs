@@ -1,0 +1,140 @@
+//! `manifold serve`: starts everything, says where, and ends everything when it is told to.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::check::counted;
+use super::{Failure, ServeArgs, complain, say};
+use crate::app::App;
+use crate::auth::Keyring;
+use crate::config::{self, Config, Environment, Loaded};
+use crate::http::wire::Ready;
+use crate::http::{self, Http};
+use crate::logging;
+
+/// From the signal to the end of the process, at most. Viewers are told within the 2 s that the
+/// media plane takes; the promise to operators is 5 s.
+const SHUTDOWN_TIME_MAX: Duration = Duration::from_millis(4500);
+
+/// Runs until a signal comes.
+pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
+    let loaded = config::load(&args.flags(), &Environment::of_process())?;
+    logging::start(loaded.config.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the threads could not be started")?;
+    let result = runtime.block_on(serve(&loaded, args.ready_file.as_deref()));
+    // What still runs is cut off: it had its time in `serve`.
+    runtime.shutdown_background();
+    Ok(result?)
+}
+
+async fn serve(loaded: &Loaded, ready_file: Option<&Path>) -> anyhow::Result<()> {
+    let config = &loaded.config;
+    // Before anything is started, so that a signal always finds someone who listens.
+    let mut signals = Signals::new().context("signals cannot be received")?;
+    let settings = settings_name(loaded);
+    let listeners = http::bind(&config.listen, &settings).await?;
+    let addresses = listeners.addresses().to_vec();
+    let keyring = Keyring::new(&config.auth)?;
+    let (app, udp) = start_app(config, &settings).await?;
+    let http = Http::new(app.clone(), keyring, config, addresses.clone());
+    let closing = CancellationToken::new();
+    let serving = tokio::spawn(listeners.serve(http::router(http.clone()), closing.clone()));
+    announce(config, &addresses, udp, ready_file)?;
+
+    let name = signals.next().await;
+    tracing::info!(signal = name, "shutting down");
+    http.set_closing();
+    closing.cancel();
+    tokio::select! {
+        () = end(&app, serving) => {}
+        _ = signals.next() => complain("ended at once by a second signal"),
+    }
+    Ok(())
+}
+
+/// The file that a busy port can be changed in.
+fn settings_name(loaded: &Loaded) -> String {
+    let file = loaded.file.as_deref().unwrap_or(Path::new("manifold.toml"));
+    file.display().to_string()
+}
+
+fn announce(
+    config: &Config,
+    addresses: &[SocketAddr],
+    udp: SocketAddr,
+    ready_file: Option<&Path>,
+) -> anyhow::Result<()> {
+    if let Some(path) = ready_file {
+        write_ready(path, addresses, udp)
+            .with_context(|| format!("cannot write --ready-file {}", path.display()))?;
+    }
+    let page = page_address(addresses[0]);
+    say(&format!("Manifold is ready: http://{page}/"));
+    say(&counted(config.cameras.len(), "camera"));
+    Ok(())
+}
+
+/// An address that a browser on this machine can open.
+fn page_address(address: SocketAddr) -> SocketAddr {
+    let loopback: std::net::IpAddr = match address {
+        SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+    };
+    if address.ip().is_unspecified() { (loopback, address.port()).into() } else { address }
+}
+
+/// Written beside and renamed, so that a reader never sees a part.
+fn write_ready(path: &Path, addresses: &[SocketAddr], udp: SocketAddr) -> anyhow::Result<()> {
+    let listen = addresses.iter().map(ToString::to_string).collect();
+    let text = serde_json::to_string(&Ready { listen, udp: udp.to_string() })?;
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".part");
+    std::fs::write(&beside, text)?;
+    Ok(std::fs::rename(&beside, path)?)
+}
+
+async fn end(app: &App, serving: JoinHandle<()>) {
+    let all = async {
+        app.shutdown().await;
+        // It ends by itself once `closing` is cancelled; a panic in it has been reported.
+        let _ = serving.await;
+    };
+    if tokio::time::timeout(SHUTDOWN_TIME_MAX, all).await.is_err() {
+        tracing::warn!("some connections did not end in time and were cut off");
+    }
+}
+
+/// SIGTERM and SIGINT (Ctrl-C).
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+async fn start_app(_config: &Config, _settings: &str) -> anyhow::Result<(App, SocketAddr)> {
+    todo!()
+}

@@ -1,0 +1,534 @@
+//! The settings: read from `manifold.toml` (or JSON), environment and flags, in this order of
+//! precedence, into types that cannot be wrong.
+//!
+//! Nothing is opened, bound or resolved here; that a port is free is found out by whoever binds it.
+
+mod json;
+mod layers;
+mod reader;
+mod shipped;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use control::{CameraId, SourceId};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::ingest::{RtspTransport, SourceUrl};
+use reader::{Section, Setting, text};
+use tree::{Node, Origin};
+
+pub(crate) use layers::{Environment, Flags, LoadError, Loaded, load};
+#[cfg(test)]
+pub(crate) use tests::right as from_toml;
+pub(crate) use tree::Problem;
+
+/// HMAC-SHA-256 wants a key of at least its output's length (RFC 7518 §3.2).
+const SECRET_LENGTH_MIN: usize = 32;
+
+/// Tokens older than this are renewed by heartbeats; the value is LiveKit's and the runbook's.
+const TOKEN_TTL: Duration = Duration::from_secs(60 * 60);
+
+/// A token must outlive the time from reserve to WHEP POST on a slow network.
+const TOKEN_TTL_MIN: Duration = Duration::from_secs(60);
+
+/// How long a camera is kept after its last viewer.
+const CLOSE_AFTER: Duration = Duration::from_secs(5);
+
+/// Longest name or location, in bytes: it goes into every list of cameras.
+const NAME_LENGTH_MAX: usize = 200;
+
+/// All settings. `Debug` prints no secret: secrets are [`SecretString`], camera addresses print
+/// without credentials.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    /// Where HTTP is served; every listener serves every route. Never empty.
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) http: Http,
+    pub(crate) media: Media,
+    pub(crate) auth: Auth,
+    pub(crate) quota: Quota,
+    /// Never empty, ids unique.
+    pub(crate) sources: Vec<Source>,
+    /// Ids unique; each source exists.
+    pub(crate) cameras: Vec<Camera>,
+    pub(crate) store: Store,
+    pub(crate) log: Log,
+}
+
+/// What browsers and players are told and allowed over HTTP.
+#[derive(Debug, Clone)]
+pub(crate) struct Http {
+    /// Origins of other sites whose pages may use the API, as in `https://control.example`.
+    pub(crate) allowed_origins: Vec<WebOrigin>,
+    /// Given to clients as `livekit_url`; derived from the request where not set.
+    pub(crate) livekit_url: Option<String>,
+}
+
+/// Where media goes.
+#[derive(Debug, Clone)]
+pub(crate) struct Media {
+    pub(crate) udp: SocketAddr,
+    /// Announced to viewers instead of the bound address, for servers behind NAT.
+    pub(crate) advertise: Vec<IpAddr>,
+    /// One a core where not set.
+    pub(crate) workers: Option<u32>,
+    /// Told to viewers in `Link` headers (RFC 9725 §4.6).
+    pub(crate) ice_servers: Vec<IceServer>,
+}
+
+/// A STUN or TURN server that viewers may use.
+#[derive(Debug, Clone)]
+pub(crate) struct IceServer {
+    /// `stun:` or `turn:` addresses (RFC 7064, RFC 7065).
+    pub(crate) urls: Vec<String>,
+    pub(crate) username: Option<String>,
+    /// Told to viewers who hold a token, and to nobody else.
+    pub(crate) credential: Option<SecretString>,
+}
+
+/// Who may call the API.
+#[derive(Debug, Clone)]
+pub(crate) struct Auth {
+    pub(crate) mode: AuthMode,
+    /// Tokens are signed with the first, and accepted from all. Empty: a random key is made.
+    pub(crate) keys: Vec<ApiKey>,
+    /// Lifetime of viewers' tokens.
+    pub(crate) token_ttl: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AuthMode {
+    /// No key is asked.
+    Open,
+    /// API calls carry a token signed with a configured key.
+    Keys,
+}
+
+/// A LiveKit-style API key.
+#[derive(Debug, Clone)]
+pub(crate) struct ApiKey {
+    /// The `iss` of the tokens it signs.
+    pub(crate) id: String,
+    /// At least 32 bytes.
+    pub(crate) secret: SecretString,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Quota {
+    pub(crate) unit: QuotaUnit,
+    /// Reservations at once over all sources.
+    pub(crate) total: u32,
+}
+
+/// What counts against a quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum QuotaUnit {
+    /// Each reservation.
+    Viewer,
+    /// Each watched camera once.
+    Camera,
+}
+
+/// An agency with a quota.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    pub(crate) id: SourceId,
+    pub(crate) name: String,
+    pub(crate) name_ar: String,
+    pub(crate) limit: u32,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Camera {
+    pub(crate) id: CameraId,
+    pub(crate) name: String,
+    pub(crate) name_ar: String,
+    pub(crate) location: String,
+    pub(crate) source: SourceId,
+    pub(crate) url: SourceUrl,
+    pub(crate) sub_url: Option<SourceUrl>,
+    pub(crate) transport: RtspTransport,
+    /// False keeps the camera warm without viewers.
+    pub(crate) on_demand: bool,
+    pub(crate) close_after: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    /// Where the data directory is; used once something is kept on disk.
+    pub(crate) data_dir: String,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Log {
+    pub(crate) format: LogFormat,
+    pub(crate) level: LogLevel,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// The origin of a web page (RFC 6454): scheme, host and port, as browsers send it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WebOrigin(String);
+
+impl WebOrigin {
+    /// As in an `Origin` header.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Config {
+    /// Takes the whole tree of settings apart. Whatever is wrong is appended to `problems`.
+    fn read(root: Node, problems: &mut Vec<Problem>) -> Self {
+        let mut section = Section::new(String::new(), root, problems);
+        let listen_origin = section.origin_of("listen");
+        let listen = section.value("listen", shipped::listen());
+        let (auth, open_on_network) = read_auth(section.section("auth"));
+        let quota = read_quota(section.section("quota"));
+        let http = read_http(section.section("http"));
+        let media = read_media(section.section("media"));
+        let store = read_store(section.section("store"));
+        let log = read_log(section.section("log"));
+        let sources = read_sources(&mut section);
+        let cameras = read_cameras(&mut section, &sources);
+        check_listen(&mut section, listen_origin, &listen, auth.mode, open_on_network);
+        section.finish();
+        Self { listen, http, media, auth, quota, sources, cameras, store, log }
+    }
+}
+
+fn check_listen(
+    section: &mut Section<'_>,
+    origin: Origin,
+    listen: &[SocketAddr],
+    mode: AuthMode,
+    open_on_network: bool,
+) {
+    if listen.is_empty() {
+        section.problem(origin, "listen", "give at least one address, like \"127.0.0.1:8080\"");
+        return;
+    }
+    let outside = listen.iter().find(|address| !address.ip().is_loopback());
+    if let (Some(address), AuthMode::Open, false) = (outside, mode, open_on_network) {
+        let sentence = format!(
+            "{address} can be reached from the network while auth.mode is \"open\" asks nobody \
+             for a key; set auth.mode = \"keys\", or say it twice with \
+             auth.allow_open_on_network = true"
+        );
+        section.problem(origin, "listen", &sentence);
+    }
+}
+
+fn read_auth(mut section: Section<'_>) -> (Auth, bool) {
+    let mode_origin = section.origin_of("mode");
+    let mode = section.value("mode", AuthMode::Open);
+    let open_on_network = section.value("allow_open_on_network", false);
+    let token_ttl_origin = section.origin_of("token_ttl");
+    let token_ttl = section.value("token_ttl", TOKEN_TTL);
+    if token_ttl < TOKEN_TTL_MIN {
+        section.problem(token_ttl_origin, "token_ttl", "this must be at least \"1m\"");
+    }
+    let keys = read_keys(section.section("keys"));
+    if mode == AuthMode::Keys && keys.is_empty() {
+        let sentence = "\"keys\" needs at least one key under [auth.keys]";
+        section.problem(mode_origin, "mode", sentence);
+    }
+    section.finish();
+    (Auth { mode, keys, token_ttl }, open_on_network)
+}
+
+fn read_keys(mut section: Section<'_>) -> Vec<ApiKey> {
+    let mut keys = Vec::new();
+    for (id, node) in section.rest() {
+        match SecretString::read(&node) {
+            Ok(secret) if secret.expose_secret().len() >= SECRET_LENGTH_MIN => {
+                keys.push(ApiKey { id, secret });
+            }
+            Ok(_) => {
+                let sentence = format!(
+                    "the secret is too short; use at least {SECRET_LENGTH_MIN} characters, as \
+                     from: openssl rand -base64 32"
+                );
+                section.problem(node.origin, &id, &sentence);
+            }
+            Err(sentence) => section.problem(node.origin, &id, &sentence),
+        }
+    }
+    keys
+}
+
+fn read_quota(mut section: Section<'_>) -> Quota {
+    let unit = section.value("unit", QuotaUnit::Viewer);
+    let total = section.value("total", shipped::TOTAL_LIMIT);
+    section.finish();
+    Quota { unit, total }
+}
+
+fn read_http(mut section: Section<'_>) -> Http {
+    let allowed_origins = section.value("allowed_origins", Vec::new());
+    let livekit_origin = section.origin_of("livekit_url");
+    let livekit_url: Option<String> = section.optional("livekit_url");
+    let livekit_url = livekit_url.filter(|url| !url.is_empty());
+    if let Some(url) = &livekit_url {
+        let scheme = url::Url::parse(url).ok().map(|url| url.scheme().to_owned());
+        if !matches!(scheme.as_deref(), Some("ws" | "wss")) {
+            let sentence = "this must be a URL with ws:// or wss://, or empty";
+            section.problem(livekit_origin, "livekit_url", sentence);
+        }
+    }
+    section.finish();
+    Http { allowed_origins, livekit_url }
+}
+
+fn read_media(mut section: Section<'_>) -> Media {
+    let udp = section.value("udp", shipped::MEDIA_UDP);
+    let advertise = section.value("advertise", Vec::new());
+    let workers_origin = section.origin_of("workers");
+    let workers = section.optional("workers");
+    if workers == Some(0) {
+        let sentence = "give 1 or more, or leave it out for one a core";
+        section.problem(workers_origin, "workers", sentence);
+    }
+    let servers = section.list("ice_servers").unwrap_or_default();
+    let ice_servers =
+        servers.into_iter().map(|(path, node)| read_ice_server(&mut section, path, node)).collect();
+    section.finish();
+    Media { udp, advertise, workers, ice_servers }
+}
+
+fn read_ice_server(parent: &mut Section<'_>, path: String, node: Node) -> IceServer {
+    let mut section = Section::new(path, node, parent.problems);
+    let origin = section.origin_of("urls");
+    let urls: Vec<String> = section.required("urls").unwrap_or_default();
+    // Quotes and angle brackets would break out of the Link header.
+    let is_ice = |url: &String| {
+        let schemes = ["stun:", "stuns:", "turn:", "turns:"];
+        schemes.iter().any(|scheme| url.starts_with(scheme))
+            && url.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>\",;".contains(&byte))
+    };
+    if !urls.iter().all(is_ice) {
+        let sentence = "each must begin with stun:, stuns:, turn: or turns:";
+        section.problem(origin, "urls", sentence);
+    }
+    let username = section.optional("username");
+    let credential = section.optional("credential");
+    section.finish();
+    IceServer { urls, username, credential }
+}
+
+fn read_store(mut section: Section<'_>) -> Store {
+    let origin = section.origin_of("url");
+    let url: String = section.value("url", "memory".to_owned());
+    if url != "memory" {
+        let sentence = "only \"memory\" is available in this version";
+        section.problem(origin, "url", sentence);
+    }
+    let data_dir = section.value("data_dir", "./data".to_owned());
+    section.finish();
+    Store { data_dir }
+}
+
+fn read_log(mut section: Section<'_>) -> Log {
+    let format = section.value("format", LogFormat::Text);
+    let level = section.value("level", LogLevel::Info);
+    section.finish();
+    Log { format, level }
+}
+
+fn read_sources(parent: &mut Section<'_>) -> Vec<Source> {
+    let Some(items) = parent.list("sources") else { return shipped::sources() };
+    let mut seen = HashSet::new();
+    let mut sources = Vec::new();
+    for (path, node) in items {
+        let mut section = Section::new(path, node, parent.problems);
+        let origin = section.origin_of("id");
+        let id: Option<SourceId> = section.required("id");
+        let name: Option<Name> = section.optional("name");
+        let name_ar: Option<Name> = section.optional("name_ar");
+        let limit = section.required("limit");
+        if let (Some(id), Some(limit)) = (id, limit) {
+            if !seen.insert(id.clone()) {
+                section.problem(origin, "id", &format!("there is another source {id}"));
+            }
+            let name = name.map_or_else(|| id.to_string(), |name| name.0);
+            let name_ar = name_ar.map_or_else(|| name.clone(), |name| name.0);
+            sources.push(Source { id, name, name_ar, limit });
+        }
+        section.finish();
+    }
+    sources
+}
+
+fn read_cameras(parent: &mut Section<'_>, sources: &[Source]) -> Vec<Camera> {
+    let Some(items) = parent.list("cameras") else { return shipped::cameras(sources) };
+    let mut seen = HashSet::new();
+    let mut cameras = Vec::new();
+    for (path, node) in items {
+        let mut section = Section::new(path, node, parent.problems);
+        let origin = section.origin_of("id");
+        if let Some(camera) = read_camera(&mut section, sources) {
+            if !seen.insert(camera.id.clone()) {
+                let sentence = format!("there is another camera {}", camera.id);
+                section.problem(origin, "id", &sentence);
+            }
+            cameras.push(camera);
+        }
+        section.finish();
+    }
+    cameras
+}
+
+fn read_camera(section: &mut Section<'_>, sources: &[Source]) -> Option<Camera> {
+    let id: Option<CameraId> = section.required("id");
+    let name: Option<Name> = section.optional("name");
+    let name_ar: Option<Name> = section.optional("name_ar");
+    let location = section.optional("location").map_or_else(String::new, |Name(text)| text);
+    let source_origin = section.origin_of("source");
+    let source: Option<SourceId> = section.required("source");
+    let url = section.required("url");
+    let sub_url = section.optional::<OptionalUrl>("sub_url").and_then(|url| url.0);
+    let transport = section.value("transport", RtspTransport::Tcp);
+    let on_demand = section.value("on_demand", true);
+    let close_after = section.value("close_after", CLOSE_AFTER);
+    if let Some(source) = source.as_ref().filter(|id| sources.iter().all(|s| s.id != **id)) {
+        let ids: Vec<&str> = sources.iter().map(|source| source.id.as_str()).collect();
+        let sentence = format!("there is no source {source}; the sources are {}", ids.join(", "));
+        section.problem(source_origin, "source", &sentence);
+    }
+    let (id, source, url) = (id?, source?, url?);
+    let name = name.map_or_else(|| id.to_string(), |name| name.0);
+    let name_ar = name_ar.map_or_else(|| name.clone(), |name| name.0);
+    Some(Camera {
+        id,
+        name,
+        name_ar,
+        location,
+        source,
+        url,
+        sub_url,
+        transport,
+        on_demand,
+        close_after,
+    })
+}
+
+/// A name that people read. Any script; no control characters, which logs and terminals obey.
+struct Name(String);
+
+impl Setting for Name {
+    fn read(node: &Node) -> Result<Self, String> {
+        let text = text(node, "a text")?;
+        if text.len() > NAME_LENGTH_MAX {
+            return Err(format!("this must be at most {NAME_LENGTH_MAX} bytes long"));
+        }
+        if text.chars().any(char::is_control) {
+            return Err("this must not contain control characters".to_owned());
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl Setting for SourceId {
+    fn read(node: &Node) -> Result<Self, String> {
+        Self::parse(text(node, "a source id")?).map_err(|error| error.to_string())
+    }
+}
+
+impl Setting for CameraId {
+    fn read(node: &Node) -> Result<Self, String> {
+        Self::parse(text(node, "a camera id")?).map_err(|error| error.to_string())
+    }
+}
+
+impl Setting for SourceUrl {
+    fn read(node: &Node) -> Result<Self, String> {
+        Self::parse(text(node, "a camera address")?).map_err(|error| error.to_string())
+    }
+}
+
+/// An address, or an empty text for none.
+struct OptionalUrl(Option<SourceUrl>);
+
+impl Setting for OptionalUrl {
+    fn read(node: &Node) -> Result<Self, String> {
+        let text = text(node, "a camera address or empty")?;
+        if text.is_empty() { Ok(Self(None)) } else { SourceUrl::read(node).map(Some).map(Self) }
+    }
+}
+
+impl Setting for WebOrigin {
+    fn read(node: &Node) -> Result<Self, String> {
+        let wanted = "a web origin like \"https://control.example\", without a path";
+        let text = text(node, wanted)?;
+        let url = url::Url::parse(text).map_err(|_| format!("this must be {wanted}"))?;
+        let origin = url.origin().ascii_serialization();
+        let bare = matches!(url.scheme(), "http" | "https") && text.trim_end_matches('/') == origin;
+        if bare { Ok(Self(origin)) } else { Err(format!("this must be {wanted}")) }
+    }
+}
+
+/// One of a few words.
+fn choice<T: Copy>(node: &Node, choices: &[(&str, T)]) -> Result<T, String> {
+    let words: Vec<String> = choices.iter().map(|(word, _)| format!("{word:?}")).collect();
+    let wanted = words.join(" or ");
+    let text = text(node, &wanted)?;
+    let found = choices.iter().find(|(word, _)| *word == text);
+    found.map(|(_, value)| *value).ok_or_else(|| format!("this must be {wanted}, not {text:?}"))
+}
+
+impl Setting for AuthMode {
+    fn read(node: &Node) -> Result<Self, String> {
+        choice(node, &[("open", Self::Open), ("keys", Self::Keys)])
+    }
+}
+
+impl Setting for QuotaUnit {
+    fn read(node: &Node) -> Result<Self, String> {
+        choice(node, &[("viewer", Self::Viewer), ("camera", Self::Camera)])
+    }
+}
+
+impl Setting for RtspTransport {
+    fn read(node: &Node) -> Result<Self, String> {
+        choice(node, &[("tcp", Self::Tcp), ("udp", Self::Udp)])
+    }
+}
+
+impl Setting for LogFormat {
+    fn read(node: &Node) -> Result<Self, String> {
+        choice(node, &[("text", Self::Text), ("json", Self::Json)])
+    }
+}
+
+impl Setting for LogLevel {
+    fn read(node: &Node) -> Result<Self, String> {
+        let choices = [
+            ("error", Self::Error),
+            ("warn", Self::Warn),
+            ("info", Self::Info),
+            ("debug", Self::Debug),
+            ("trace", Self::Trace),
+        ];
+        choice(node, &choices)
+    }
+}

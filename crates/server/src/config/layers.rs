@@ -1,0 +1,201 @@
+//! File, environment and flags, laid over each other: a flag wins over a variable, a variable over
+//! the file, the file over the built-in values.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Config;
+use super::reader::Setting;
+use super::tree::{Node, Origin, Problem, Value};
+
+/// Read from the working directory when no file is named, the first that exists.
+const DEFAULT_FILES: [&str; 2] = ["manifold.toml", "manifold.json"];
+
+/// Largest config file. 500 cameras need about 200 KiB.
+const FILE_LENGTH_MAX: u64 = 16 * 1024 * 1024;
+
+const PREFIX: &str = "MANIFOLD__";
+const LIMIT_PREFIX: &str = "LIMIT_";
+
+/// What the command line says of settings, as it was typed.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Flags {
+    /// `--config`
+    pub(crate) config: Option<PathBuf>,
+    /// `--listen`; empty when not given.
+    pub(crate) listen: Vec<String>,
+    /// `--udp`
+    pub(crate) udp: Option<String>,
+    /// `--log-format`
+    pub(crate) log_format: Option<String>,
+    /// `--log-level`
+    pub(crate) log_level: Option<String>,
+}
+
+/// The environment variables that are settings. Not `Debug`: values may be secret.
+#[derive(Clone, Default)]
+pub(crate) struct Environment(Vec<(String, String)>);
+
+impl Environment {
+    /// Those of this process.
+    pub(crate) fn of_process() -> Self {
+        let variables = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+        });
+        variables.collect()
+    }
+}
+
+impl FromIterator<(String, String)> for Environment {
+    /// Keeps what is named like a setting, sorted by name.
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(variables: I) -> Self {
+        let is_setting = |name: &str| name.starts_with(PREFIX) || name.starts_with(LIMIT_PREFIX);
+        let mut variables: Vec<_> =
+            variables.into_iter().filter(|(name, _)| is_setting(name)).collect();
+        variables.sort();
+        Self(variables)
+    }
+}
+
+/// Right settings, and the file they came from.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) config: Config,
+    /// `None`: no file, built-in values.
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    /// The file is not there, or must not be read.
+    #[error("cannot read the config file {path}: {source}", path = path.display())]
+    Unreadable {
+        /// As given.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The file is no text of a sensible size.
+    #[error("the config file {path} is larger than 16 MiB; is it the right file?", path = path.display())]
+    TooLarge {
+        /// As given.
+        path: PathBuf,
+    },
+    /// Every problem, in the order of reading. Never empty.
+    #[error("{}", join(.0))]
+    Problems(Vec<Problem>),
+}
+
+fn join(problems: &[Problem]) -> String {
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
+/// Reads and checks all settings.
+pub(crate) fn load(flags: &Flags, environment: &Environment) -> Result<Loaded, LoadError> {
+    let file = flags.config.clone().or_else(default_file);
+    let mut problems = Vec::new();
+    let mut root = match &file {
+        Some(path) => read_file(path)?,
+        None => Node::empty(Origin::Default),
+    };
+    lay_environment(&mut root, environment, &mut problems);
+    lay_flags(&mut root, flags);
+    let mut config = Config::read(root, &mut problems);
+    lay_limits(&mut config, environment, &mut problems);
+    if problems.is_empty() {
+        Ok(Loaded { config, file })
+    } else {
+        Err(LoadError::Problems(problems))
+    }
+}
+
+fn default_file() -> Option<PathBuf> {
+    DEFAULT_FILES.iter().map(PathBuf::from).find(|path| path.exists())
+}
+
+fn read_file(path: &Path) -> Result<Node, LoadError> {
+    let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
+    if std::fs::metadata(path).map_err(unreadable)?.len() > FILE_LENGTH_MAX {
+        return Err(LoadError::TooLarge { path: path.to_owned() });
+    }
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    let name: Arc<str> = path.display().to_string().into();
+    let is_json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+    let root = if is_json { Node::from_json(&text, &name) } else { Node::from_toml(&text, &name) };
+    root.map_err(|problem| LoadError::Problems(vec![problem]))
+}
+
+fn lay_environment(root: &mut Node, environment: &Environment, problems: &mut Vec<Problem>) {
+    for (name, value) in &environment.0 {
+        let Some(path) = name.strip_prefix(PREFIX) else { continue };
+        let keys: Vec<String> = setting_keys(path);
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let origin = Origin::Environment(name.clone());
+        if let Err(sentence) = root.set(&keys, value, &origin) {
+            problems.push(Problem { origin, key: keys.join("."), sentence });
+        }
+    }
+}
+
+/// `MEDIA__UDP` is `media.udp`. Ids of keys keep their case.
+fn setting_keys(path: &str) -> Vec<String> {
+    let keys: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
+    match keys.as_slice() {
+        [auth, table, _, ..] if auth == "auth" && table == "keys" => {
+            path.splitn(3, "__").zip(0..).map(|(key, at)| keep_id(key, at)).collect()
+        }
+        _ => keys,
+    }
+}
+
+fn keep_id(key: &str, at: usize) -> String {
+    if at == 2 { key.to_owned() } else { key.to_ascii_lowercase() }
+}
+
+fn lay_flags(root: &mut Node, flags: &Flags) {
+    let texts = [
+        ("--udp", ["media", "udp"], flags.udp.as_ref()),
+        ("--log-format", ["log", "format"], flags.log_format.as_ref()),
+        ("--log-level", ["log", "level"], flags.log_level.as_ref()),
+    ];
+    for (flag, keys, text) in texts {
+        if let Some(text) = text {
+            lay_flag(root, flag, &keys, text);
+        }
+    }
+    if !flags.listen.is_empty() {
+        lay_flag(root, "--listen", &["listen"], &flags.listen.join(","));
+    }
+}
+
+fn lay_flag(root: &mut Node, flag: &'static str, keys: &[&str], text: &str) {
+    // Fails only where the file has a text in place of a table, which the reader reports.
+    let _ = root.set(keys, text, &Origin::Flag(flag));
+}
+
+/// `LIMIT_<SOURCE>` and `LIMIT_TOTAL`.
+fn lay_limits(config: &mut Config, environment: &Environment, problems: &mut Vec<Problem>) {
+    for (name, value) in &environment.0 {
+        let Some(scope) = name.strip_prefix(LIMIT_PREFIX) else { continue };
+        let origin = Origin::Environment(name.clone());
+        let node = Node { origin: origin.clone(), value: Value::Text(value.clone()) };
+        let target = if scope == "TOTAL" {
+            Some(&mut config.quota.total)
+        } else {
+            config
+                .sources
+                .iter_mut()
+                .find(|source| source.id.as_str() == scope)
+                .map(|s| &mut s.limit)
+        };
+        let result = match target {
+            Some(target) => u32::read(&node).map(|limit| *target = limit),
+            None => Err(format!("there is no source {scope:?}")),
+        };
+        if let Err(sentence) = result {
+            problems.push(Problem { origin, key: String::new(), sentence });
+        }
+    }
+}

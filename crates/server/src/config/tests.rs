@@ -1,0 +1,397 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::tree::{Node, Problem, Value};
+use super::*;
+
+const CANARY: &str = "canary-7f3a-do-not-print-0123456789abcdef";
+
+fn read_toml(text: &str) -> (Config, Vec<String>) {
+    let path: Arc<str> = "manifold.toml".into();
+    let mut problems = Vec::new();
+    let root = match Node::from_toml(text, &path) {
+        Ok(root) => root,
+        Err(problem) => {
+            problems.push(problem);
+            Node::empty(Origin::Default)
+        }
+    };
+    let config = Config::read(root, &mut problems);
+    (config, problems.iter().map(Problem::to_string).collect())
+}
+
+/// The settings of a right TOML document, for tests of whatever uses them.
+pub(crate) fn right(text: &str) -> Config {
+    let (config, problems) = read_toml(text);
+    assert!(problems.is_empty(), "{problems:?}");
+    config
+}
+
+/// The only problem of `text`.
+fn wrong(text: &str) -> String {
+    let (_, problems) = read_toml(text);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    problems[0].clone()
+}
+
+fn written(name: &str, text: &str) -> PathBuf {
+    let directory = std::env::temp_dir().join(format!("manifold-config-{}", uuid::Uuid::new_v4()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let path = directory.join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn load_text(text: &str, variables: &[(&str, &str)], flags: Flags) -> Result<Config, String> {
+    let path = written("manifold.toml", text);
+    let environment =
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let flags = Flags { config: Some(path.clone()), ..flags };
+    let loaded = load(&flags, &environment);
+    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    loaded.map(|loaded| loaded.config).map_err(|error| error.to_string())
+}
+
+#[test]
+fn nothing_configured_is_four_synthetic_cameras_on_loopback() {
+    let config = right("");
+    let ports: Vec<u16> = config.listen.iter().map(SocketAddr::port).collect();
+    assert_eq!(ports, [8080, 8081, 8086, 7880]);
+    assert!(config.listen.iter().all(|address| address.ip().is_loopback()));
+    assert_eq!(config.media.udp.to_string(), "127.0.0.1:8555");
+    let limits: Vec<_> = config.sources.iter().map(|s| (s.id.as_str(), s.limit)).collect();
+    assert_eq!(limits, [("DUBAI_POLICE", 50), ("METRO", 30), ("PARKING", 20), ("TAXI", 25)]);
+    assert_eq!(config.quota, Quota { unit: QuotaUnit::Viewer, total: 500 });
+    assert_eq!(config.cameras.len(), 4);
+    assert!(config.cameras.iter().all(|camera| camera.url.is_synthetic() && camera.on_demand));
+}
+
+const WHOLE: &str = r#"
+listen = ["127.0.0.1:8080", "[::1]:8081"]
+[http]
+allowed_origins = ["https://control.example"]
+livekit_url = "wss://live.example"
+[media]
+udp = "0.0.0.0:8555"
+advertise = ["192.0.2.7"]
+workers = 2
+[[media.ice_servers]]
+urls = ["turn:turn.example:3478"]
+username = "u"
+credential = "c"
+[auth]
+mode = "keys"
+token_ttl = "10m"
+[auth.keys]
+zeta = "a-secret-of-at-least-32-characters!!"
+alpha = "b-secret-of-at-least-32-characters!!"
+[quota]
+unit = "camera"
+total = 7
+[[sources]]
+id = "METRO"
+name = "Metro"
+name_ar = "المترو"
+limit = 3
+[[cameras]]
+id = "cam-1"
+name = "<script>alert(1)</script>"
+name_ar = "شارع"
+location = "Gate 4"
+source = "METRO"
+url = "rtsp://admin:secret@192.0.2.8:554/stream1"
+sub_url = ""
+transport = "udp"
+on_demand = false
+close_after = "1m 30s"
+[store]
+url = "memory"
+data_dir = "/var/lib/manifold"
+[log]
+format = "json"
+level = "debug"
+"#;
+
+#[test]
+fn every_setting_is_read() {
+    let config = right(WHOLE);
+    assert_eq!(config.listen[1].to_string(), "[::1]:8081");
+    assert_eq!(config.http.allowed_origins[0].as_str(), "https://control.example");
+    assert_eq!(config.http.livekit_url.as_deref(), Some("wss://live.example"));
+    assert_eq!(config.media.advertise[0].to_string(), "192.0.2.7");
+    assert_eq!(config.media.workers, Some(2));
+    assert_eq!(config.media.ice_servers[0].urls, ["turn:turn.example:3478"]);
+    assert_eq!(config.auth.mode, AuthMode::Keys);
+    assert_eq!(config.auth.token_ttl, Duration::from_secs(600));
+    let keys: Vec<&str> = config.auth.keys.iter().map(|key| key.id.as_str()).collect();
+    assert_eq!(keys, ["zeta", "alpha"], "the first written signs");
+    assert_eq!(config.quota, Quota { unit: QuotaUnit::Camera, total: 7 });
+    let camera = &config.cameras[0];
+    assert_eq!(camera.name, "<script>alert(1)</script>");
+    assert_eq!(camera.location, "Gate 4");
+    assert_eq!(camera.transport, RtspTransport::Udp);
+    assert!(!camera.on_demand && camera.sub_url.is_none());
+    assert_eq!(camera.close_after, Duration::from_secs(90));
+    assert_eq!(config.store.data_dir, "/var/lib/manifold");
+    assert_eq!((config.log.format, config.log.level), (LogFormat::Json, LogLevel::Debug));
+}
+
+#[test]
+fn json_is_read_as_toml_is_with_the_line_of_each_value() {
+    let text = "{\n \"listen\": [\"127.0.0.1:1\"],\n \"quota\": {\n  \"total\": 9,\n  \"uint\": \"q\\\"\"\n },\n \"media\": {\"udp\": 5}\n}";
+    let path: Arc<str> = "manifold.json".into();
+    let mut problems = Vec::new();
+    let config = Config::read(Node::from_json(text, &path).unwrap(), &mut problems);
+    assert_eq!(config.quota.total, 9);
+    let problems: Vec<_> = problems.iter().map(Problem::to_string).collect();
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems[0].starts_with("manifold.json:5: quota.uint: "), "{problems:?}");
+    assert!(problems[1].starts_with("manifold.json:7: media.udp: "), "{problems:?}");
+}
+
+#[test]
+fn json_that_is_none_names_the_line() {
+    let path: Arc<str> = "manifold.json".into();
+    let text = format!("{{\n \"a\": \"{CANARY}\"\n \"b\": 1\n}}");
+    let problem = Node::from_json(&text, &path).err().unwrap().to_string();
+    assert!(problem.starts_with("manifold.json:3: this is not valid JSON"), "{problem}");
+    assert!(!problem.contains(CANARY));
+}
+
+#[test]
+fn toml_that_is_none_names_the_line_and_shows_no_text() {
+    let (_, problems) =
+        read_toml(&format!("[auth.keys]\nfirst = \"{CANARY}\nother = \"{CANARY}\"\n"));
+    assert!(problems[0].starts_with("manifold.toml:2: this is not valid TOML"), "{problems:?}");
+    assert!(!problems[0].contains(CANARY) && !problems[0].contains('\n'), "{problems:?}");
+}
+
+#[test]
+fn unknown_keys_are_refused_on_every_level() {
+    let text = "\n[media]\nupd = \"127.0.0.1:1\"\n";
+    assert_eq!(
+        wrong(text),
+        "manifold.toml:3: media.upd: there is no such setting; known here: udp, advertise, workers, \
+         ice_servers"
+    );
+    assert!(wrong("colour = 1").starts_with("manifold.toml:1: colour: "));
+    let camera = "[[cameras]]\nid=\"a\"\nsource=\"METRO\"\nurl=\"test://\"\npassword=\"x\"";
+    assert!(wrong(camera).starts_with("manifold.toml:5: cameras[0].password: "));
+}
+
+#[test]
+fn all_problems_are_reported_at_once() {
+    let text = "listen = [\"localhost\"]\n[quota]\ntotal = -1\nunit = \"seat\"\n[log]\nlevel = 3\n";
+    let (_, problems) = read_toml(text);
+    let places: Vec<&str> = problems.iter().filter_map(|p| p.split(": ").next()).collect();
+    let lines = ["manifold.toml:1", "manifold.toml:4", "manifold.toml:3", "manifold.toml:6"];
+    assert_eq!(places, lines);
+    assert!(problems[0].contains("listen: item 1: this must be an address with a port"));
+    assert!(problems[1].contains("\"viewer\" or \"camera\", not \"seat\""));
+}
+
+#[test]
+fn wrong_settings_say_what_would_be_right() {
+    let metro = |line: &str| {
+        format!("[[cameras]]\nid = \"a\"\nsource = \"METRO\"\nurl = \"test://\"\n{line}\n")
+    };
+    let cases = [
+        (metro("transport = \"quic\""), "cameras[0].transport: this must be \"tcp\" or \"udp\""),
+        (metro("close_after = \"soon\""), "cameras[0].close_after: this must be a time like"),
+        (metro("name = \"a\\u0007\""), "cameras[0].name: this must not contain control"),
+        (metro("sub_url = \"exec:sh\""), "cameras[0].sub_url: a camera address cannot begin"),
+        ("listen = []".to_owned(), "listen: give at least one address"),
+        ("[auth]\nmode = \"keys\"".to_owned(), "auth.mode: \"keys\" needs at least one key"),
+        ("[auth]\ntoken_ttl = \"5s\"".to_owned(), "auth.token_ttl: this must be at least"),
+        ("[store]\nurl = \"redis://a\"".to_owned(), "store.url: only \"memory\""),
+        ("[http]\nallowed_origins = [\"a.example\"]".to_owned(), "item 1: this must be a web"),
+        ("[http]\nallowed_origins = [\"https://a/b\"]".to_owned(), "item 1: this must be a web"),
+        ("[http]\nlivekit_url = \"http://a\"".to_owned(), "http.livekit_url: this must be a URL"),
+        ("[media]\nworkers = 0".to_owned(), "media.workers: give 1 or more"),
+        ("[[media.ice_servers]]\nurls=[\"x\"]".to_owned(), "media.ice_servers[0].urls: each must"),
+        ("media = 4".to_owned(), "media: this must be a table, not a number"),
+        ("cameras = 4".to_owned(), "cameras: this must be a list of tables, not a number"),
+        ("[[sources]]\nid = \"a b\"\nlimit=1".to_owned(), "sources[0].id: the source id has"),
+    ];
+    for (text, sentence) in cases {
+        let (_, problems) = read_toml(&text);
+        assert!(problems.iter().any(|problem| problem.contains(sentence)), "{text}: {problems:?}");
+    }
+}
+
+#[test]
+fn cameras_must_be_told_apart_and_belong_somewhere() {
+    let camera = |id: &str, source: &str| {
+        format!("[[cameras]]\nid = \"{id}\"\nsource = \"{source}\"\nurl = \"test://\"\n")
+    };
+    let twice = wrong(&(camera("a", "METRO") + &camera("a", "METRO")));
+    assert_eq!(twice, "manifold.toml:6: cameras[1].id: there is another camera a");
+    let strange = wrong(&camera("a", "NAVY"));
+    assert!(strange.starts_with("manifold.toml:3: cameras[0].source: there is no source NAVY;"));
+    for id in ["../x", ".x", "", "a/b", "a b", &"x".repeat(129)] {
+        assert!(wrong(&camera(id, "METRO")).starts_with("manifold.toml:2: cameras[0].id: "));
+    }
+    let missing = wrong("[[cameras]]\nid = \"a\"\nsource = \"METRO\"");
+    assert_eq!(missing, "manifold.toml:1: cameras[0].url: this setting is missing");
+}
+
+#[test]
+fn camera_addresses_that_run_or_open_something_are_refused() {
+    for url in ["file:///etc/passwd", "exec:rm -rf /", "http://a/b", "ffmpeg:x", "nonsense"] {
+        let text = format!("[[cameras]]\nid = \"a\"\nsource = \"METRO\"\nurl = \"{url}\"\n");
+        let problem = wrong(&text);
+        assert!(problem.starts_with("manifold.toml:4: cameras[0].url: "), "{problem}");
+    }
+}
+
+#[test]
+fn an_open_server_stays_on_loopback_unless_said_twice() {
+    let text = "\nlisten = [\"127.0.0.1:1\", \"0.0.0.0:8080\"]\n";
+    let problem = wrong(text);
+    assert!(problem.starts_with("manifold.toml:2: listen: 0.0.0.0:8080 can be reached"));
+    assert!(problem.contains("auth.allow_open_on_network = true"));
+    right(&format!("{text}[auth]\nallow_open_on_network = true"));
+    right(&format!("{text}[auth]\nmode = \"keys\"\nkeys.a = \"{CANARY}\""));
+    right("listen = [\"127.9.9.9:1\", \"[::1]:2\"]");
+}
+
+#[test]
+fn short_secrets_are_refused_and_no_secret_is_printed() {
+    let short = wrong("[auth.keys]\ndev = \"Short-Canary\"\n");
+    assert!(short.starts_with("manifold.toml:2: auth.keys.dev: the secret is too short"));
+    assert!(!short.contains("Short-Canary"));
+
+    let config = right(&format!(
+        "[auth.keys]\ndev = \"{CANARY}\"\n[[media.ice_servers]]\nurls = [\"turn:t\"]\n\
+         credential = \"{CANARY}\"\n[[cameras]]\nid = \"a\"\nsource = \"METRO\"\n\
+         url = \"rtsp://u:{CANARY}@h/1\"\nsub_url = \"rtsp://u:{CANARY}@h/2\"\n"
+    ));
+    assert!(!format!("{config:?} {config:#?}").contains(CANARY));
+    assert_eq!(config.auth.keys[0].secret.expose_secret(), CANARY);
+
+    let broken = [
+        format!("[auth]\nkeys = \"{CANARY}\""),
+        format!("[auth.keys]\nk = [\"{CANARY}\"]"),
+        format!("[[cameras]]\nid = \"a\"\nsource = \"METRO\"\nurl = \"rtsp://u:{CANARY}@:x/1\""),
+        format!("[[cameras]]\nid = \"a\"\nsource = \"METRO\"\nurl = [\"rtsp://u:{CANARY}@h/1\"]"),
+        format!("[[cameras]]\nid = \"a\"\nsource = \"METRO\"\nurl = \"ftp://u:{CANARY}@h/1\""),
+    ];
+    for text in broken {
+        let (_, problems) = read_toml(&text);
+        assert!(!problems.is_empty(), "{text}");
+        assert!(!problems.join(" ").contains(CANARY), "{problems:?}");
+    }
+}
+
+#[test]
+fn a_variable_wins_over_the_file_and_a_flag_over_both() {
+    let text = "listen = [\"127.0.0.1:1\"]\n[media]\nudp = \"127.0.0.1:1\"\n[quota]\ntotal = 1\n";
+    let variables = [
+        ("MANIFOLD__MEDIA__UDP", "127.0.0.1:2"),
+        ("MANIFOLD__LISTEN", "127.0.0.1:2, 127.0.0.1:3"),
+        ("MANIFOLD__QUOTA__TOTAL", "2"),
+        ("MANIFOLD__AUTH__ALLOW_OPEN_ON_NETWORK", "true"),
+        ("MANIFOLD__AUTH__KEYS__devKey", CANARY),
+        ("MANIFOLD__CAMERAS__0__ID", "from-env"),
+        ("MANIFOLD__CAMERAS__0__SOURCE", "METRO"),
+        ("MANIFOLD__CAMERAS__0__URL", "test://"),
+        ("LIMIT_METRO", "77"),
+        ("PATH", "/bin"),
+    ];
+    let flags = Flags {
+        udp: Some("127.0.0.1:3".to_owned()),
+        log_level: Some("trace".to_owned()),
+        ..Flags::default()
+    };
+    let config = load_text(text, &variables, flags).unwrap();
+    assert_eq!(config.media.udp.port(), 3);
+    assert_eq!(config.listen.len(), 2);
+    assert_eq!(config.quota.total, 2);
+    assert_eq!(config.auth.keys[0].id, "devKey");
+    assert_eq!(config.cameras[0].id.as_str(), "from-env");
+    assert_eq!(config.sources[1].limit, 77);
+    assert_eq!(config.log.level, LogLevel::Trace);
+
+    let flags = Flags { listen: vec!["127.0.0.1:9".to_owned()], ..Flags::default() };
+    let config = load_text(text, &[("LIMIT_TOTAL", "5")], flags).unwrap();
+    assert_eq!(config.listen, ["127.0.0.1:9".parse().unwrap()]);
+    assert_eq!(config.quota.total, 5);
+}
+
+#[test]
+fn a_wrong_variable_or_flag_is_named() {
+    let flags = Flags { listen: vec!["here".to_owned()], ..Flags::default() };
+    let variables = [
+        ("MANIFOLD__MEDIA__UPD", "x"),
+        ("MANIFOLD__QUOTA__TOTAL", "many"),
+        ("MANIFOLD__CAMERAS", "x"),
+        ("LIMIT_NAVY", "3"),
+        ("LIMIT_TAXI", "-3"),
+    ];
+    let error = load_text("", &variables, flags).unwrap_err();
+    for line in [
+        "flag --listen: listen: this must be an address",
+        "environment variable MANIFOLD__MEDIA__UPD: media.upd: there is no such setting",
+        "environment variable MANIFOLD__QUOTA__TOTAL: quota.total: this must be a whole number",
+        "environment variable MANIFOLD__CAMERAS: cameras: this must be a list of tables",
+        "environment variable LIMIT_NAVY: there is no source \"NAVY\"",
+        "environment variable LIMIT_TAXI: this must be a whole number",
+    ] {
+        assert!(error.contains(line), "{line}\n--\n{error}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let flags = Flags { config: Some("/nonexistent/m.toml".into()), ..Flags::default() };
+    let error = load(&flags, &Environment::default()).unwrap_err().to_string();
+    assert!(error.starts_with("cannot read the config file /nonexistent/m.toml: "), "{error}");
+}
+
+proptest::proptest! {
+    /// The walk over JSON gives what serde_json does, whatever valid JSON it meets.
+    #[test]
+    fn the_json_walk_agrees_with_serde_json(value in json_value()) {
+        let text = serde_json::to_string_pretty(&value).unwrap();
+        let node = Node::from_json(&text, &"f".into()).ok().unwrap();
+        proptest::prop_assert_eq!(back(&node), value);
+    }
+
+    #[test]
+    fn no_text_makes_a_reader_panic(text in "\\PC{0,80}") {
+        let path: Arc<str> = "f".into();
+        for root in [Node::from_toml(&text, &path), Node::from_json(&text, &path)] {
+            let _ = root.map(|root| Config::read(root, &mut Vec::new()));
+        }
+    }
+}
+
+fn json_value() -> impl proptest::strategy::Strategy<Value = serde_json::Value> {
+    use proptest::prelude::*;
+    let leaf = prop_oneof![
+        any::<bool>().prop_map(serde_json::Value::from),
+        any::<i64>().prop_map(serde_json::Value::from),
+        "\\PC{0,8}[\\\\\"]{0,3}\n?".prop_map(serde_json::Value::from),
+    ];
+    leaf.prop_recursive(3, 24, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(serde_json::Value::from),
+            prop::collection::btree_map("\\PC{0,4}", inner, 0..4)
+                .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+fn back(node: &Node) -> serde_json::Value {
+    match &node.value {
+        Value::Text(text) => text.clone().into(),
+        Value::Integer(number) => (*number).into(),
+        Value::Bool(value) => (*value).into(),
+        Value::List(items) => items.iter().map(back).collect::<Vec<_>>().into(),
+        Value::Table(entries) => serde_json::Value::Object(
+            entries.iter().map(|(key, node)| (key.clone(), back(node))).collect(),
+        ),
+        Value::Other(kind) => panic!("{kind}"),
+    }
+}

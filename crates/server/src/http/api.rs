@@ -1,0 +1,382 @@
+//! `/api/v1`: reserve, release, heartbeat, stats and the camera park.
+
+use std::time::{Duration, SystemTime};
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::header::RETRY_AFTER;
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use control::CameraId;
+
+use super::extract::{JsonBody, OptionalJsonBody, Params, authority};
+use super::problem::Problem;
+use super::wire::{
+    Camera, CameraStats, CamerasAnswer, CamerasQuery, HeartbeatAnswer, HeartbeatRequest, Quality,
+    QuotaAnswer, QuotaError, ReleaseAnswer, ReserveAnswer, ReserveRequest, SourceStats,
+    SourceUsage, StatsAnswer, Usage,
+};
+use super::{Http, rfc3339};
+use crate::app::{self, CameraSnapshot, Reservation, ReserveError, Snapshot, SourceSnapshot};
+use crate::auth::SignError;
+
+/// Longest user name, in bytes: it goes into leases and logs.
+const USER_LENGTH_MAX: usize = 128;
+
+/// Most cameras in one answer, and the number where none is asked for: twice the park that the
+/// server is built for, so that small dashboards need no paging.
+const CAMERAS_MAX: usize = 1000;
+
+/// The port of the LiveKit-compatible listener.
+const LIVEKIT_PORT: u16 = 7880;
+
+/// `POST /api/v1/stream/reserve`
+pub(super) async fn reserve(
+    State(http): State<Http>,
+    uri: Uri,
+    headers: HeaderMap,
+    JsonBody(request): JsonBody<ReserveRequest>,
+) -> Result<Response, Problem> {
+    check_user(&request.user_id)?;
+    let camera = camera_id(&request.camera_id)?;
+    let quality = request.quality.into();
+    match http.app().reserve(camera.as_str(), &request.user_id, quality).await {
+        Ok(reservation) => {
+            let host = authority(&headers, &uri);
+            reserve_answer(&http, host.as_ref(), &reservation).map(|a| Json(a).into_response())
+        }
+        Err(ReserveError::QuotaExceeded {
+            scope,
+            source_name,
+            source_name_ar,
+            current,
+            limit,
+            retry_after,
+        }) => {
+            let names = [source_name, source_name_ar];
+            Ok(quota_answer(scope, names, current, limit, retry_after))
+        }
+        Err(error @ ReserveError::UnknownCamera(_)) => Err(Problem::not_found(error.to_string())),
+        Err(error @ ReserveError::CameraOffline(_)) => {
+            Err(Problem::new(StatusCode::CONFLICT, error.to_string()))
+        }
+        Err(ReserveError::ShuttingDown) => Err(Problem::shutting_down()),
+    }
+}
+
+fn check_user(user: &str) -> Result<(), Problem> {
+    if user.is_empty() || user.len() > USER_LENGTH_MAX || user.chars().any(char::is_control) {
+        let detail = format!(
+            "user_id must be 1 to {USER_LENGTH_MAX} bytes of text without control characters"
+        );
+        return Err(Problem::bad_request(detail));
+    }
+    Ok(())
+}
+
+/// A text that is no id is the name of no camera.
+pub(super) fn camera_id(text: &str) -> Result<CameraId, Problem> {
+    CameraId::parse(text)
+        .map_err(|error| Problem::not_found(format!("there is no such camera: {error}")))
+}
+
+pub(super) fn reserve_answer(
+    http: &Http,
+    host: Option<&Authority>,
+    reservation: &Reservation,
+) -> Result<ReserveAnswer, Problem> {
+    let camera = &reservation.camera;
+    let token = http
+        .keyring()
+        .viewer_token(&reservation.id, camera, SystemTime::now())
+        .map_err(|error| unsigned(&error))?;
+    Ok(ReserveAnswer {
+        reservation_id: reservation.id.to_string(),
+        camera_id: camera.to_string(),
+        camera_name: reservation.camera_name.clone(),
+        room_name: camera.room_name(),
+        token,
+        livekit_url: livekit_url(http, host),
+        whep_url: format!("{}/whep/{camera}", base_url(http, host)),
+        expires_at: rfc3339(reservation.expires_at),
+        quality: reservation.quality.into(),
+        source: reservation.source.to_string(),
+        current_usage: reservation.current_usage,
+        limit: reservation.limit,
+    })
+}
+
+fn unsigned(error: &SignError) -> Problem {
+    tracing::error!(%error, "no token for a reservation");
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the token could not be signed")
+}
+
+/// How the client reaches this server, as it has just done so.
+fn base_url(http: &Http, host: Option<&Authority>) -> String {
+    match host {
+        Some(host) if http.rules().is_https(host) => format!("https://{host}"),
+        Some(host) => format!("http://{host}"),
+        None => format!("http://{}", http.0.addresses[0]),
+    }
+}
+
+fn livekit_url(http: &Http, host: Option<&Authority>) -> String {
+    if let Some(url) = &http.0.livekit_url {
+        return url.clone();
+    }
+    let has_port = http.0.addresses.iter().any(|address| address.port() == LIVEKIT_PORT);
+    match host {
+        Some(host) if has_port => format!("ws://{}:{LIVEKIT_PORT}", host.host()),
+        Some(_) | None => base_url(http, host).replacen("http", "ws", 1),
+    }
+}
+
+pub(super) fn quota_answer(
+    scope: String,
+    [name, name_ar]: [String; 2],
+    current: u32,
+    limit: u32,
+    retry_after: Duration,
+) -> Response {
+    // Whole seconds, rounded up, so that nobody comes too early.
+    let retry_after = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+    let retry_after = retry_after.max(1);
+    let error = QuotaError {
+        code: "RATE_LIMIT_EXCEEDED",
+        message_en: format!(
+            "{name} watches {current} of {limit} streams at once; close one, or try again in \
+             {retry_after} s"
+        ),
+        message_ar: format!(
+            "بلغت {name_ar} الحد الأقصى للبث المتزامن ({current} من {limit})؛ أغلق بثًا أو حاول \
+             مجددًا بعد {retry_after} ثانية"
+        ),
+        source: scope,
+        current,
+        limit,
+        retry_after,
+    };
+    let headers = [(RETRY_AFTER, HeaderValue::from(retry_after))];
+    (StatusCode::TOO_MANY_REQUESTS, headers, Json(QuotaAnswer { error })).into_response()
+}
+
+/// `DELETE /api/v1/stream/release/{id}`
+pub(super) async fn release(
+    State(http): State<Http>,
+    Path(id): Path<String>,
+) -> Result<Json<ReleaseAnswer>, Problem> {
+    let released = http.app().release(&id).await.ok_or_else(no_reservation)?;
+    Ok(Json(ReleaseAnswer {
+        reservation_id: released.id.to_string(),
+        source: released.source.to_string(),
+        released: true,
+        new_count: released.new_count,
+    }))
+}
+
+fn no_reservation() -> Problem {
+    Problem::not_found("there is no such reservation, or it has ended; reserve again")
+}
+
+/// `POST /api/v1/stream/heartbeat/{id}`
+pub(super) async fn heartbeat(
+    State(http): State<Http>,
+    Path(id): Path<String>,
+    OptionalJsonBody(request): OptionalJsonBody<HeartbeatRequest>,
+) -> Result<Json<HeartbeatAnswer>, Problem> {
+    let extend = request.extend_ttl.map(|seconds| Duration::from_secs(seconds.into()));
+    let reservation = http.app().heartbeat(&id, extend).await.ok_or_else(no_reservation)?;
+    let now = SystemTime::now();
+    let token = http
+        .keyring()
+        .viewer_token(&reservation.id, &reservation.camera, now)
+        .map_err(|error| unsigned(&error))?;
+    Ok(Json(HeartbeatAnswer {
+        reservation_id: reservation.id.to_string(),
+        remaining_ttl: reservation.expires_at.duration_since(now).unwrap_or_default().as_secs(),
+        updated: true,
+        token,
+        expires_at: rfc3339(reservation.expires_at),
+    }))
+}
+
+/// `GET /api/v1/stream/stats`
+pub(super) async fn stats(State(http): State<Http>) -> Json<StatsAnswer> {
+    let snapshot = http.app().snapshot().await;
+    Json(stats_answer(&snapshot, SystemTime::now()))
+}
+
+pub(super) fn stats_answer(snapshot: &Snapshot, now: SystemTime) -> StatsAnswer {
+    let watched = snapshot.cameras.iter().filter(|camera| camera.viewer_count > 0);
+    StatsAnswer {
+        active_streams: snapshot.reservations.len(),
+        total_viewers: snapshot.cameras.iter().map(|camera| camera.viewer_count).sum(),
+        source_counts: snapshot.sources.iter().map(|s| (s.id.to_string(), s.current)).collect(),
+        source_stats: snapshot
+            .sources
+            .iter()
+            .map(|source| (source.id.to_string(), source_stats(source)))
+            .collect(),
+        camera_stats: watched.map(camera_stats).collect(),
+        stats: snapshot
+            .sources
+            .iter()
+            .map(|source| SourceUsage {
+                source: source.id.to_string(),
+                usage: usage(source.current, source.limit),
+            })
+            .collect(),
+        total: usage(snapshot.total_current, snapshot.total_limit),
+        timestamp: rfc3339(now),
+    }
+}
+
+fn source_stats(source: &SourceSnapshot) -> SourceStats {
+    let usage = usage(source.current, source.limit);
+    SourceStats {
+        source: source.id.to_string(),
+        current: usage.current,
+        limit: usage.limit,
+        usage_percent: usage.percentage,
+        active_cameras: source.active_cameras,
+        available: usage.available,
+    }
+}
+
+fn camera_stats(camera: &CameraSnapshot) -> CameraStats {
+    CameraStats {
+        camera_id: camera.id.to_string(),
+        camera_name: camera.name.clone(),
+        viewer_count: camera.viewer_count,
+        source: camera.source.to_string(),
+        active_since: camera.active_since.map(rfc3339),
+    }
+}
+
+fn usage(current: u32, limit: u32) -> Usage {
+    // A limit of nothing is full.
+    let percentage = if limit == 0 { 100.0 } else { f64::from(current) * 100.0 / f64::from(limit) };
+    // One decimal: dashboards print it as it is.
+    let percentage = (percentage * 10.0).round() / 10.0;
+    Usage { current, limit, percentage, available: limit.saturating_sub(current) }
+}
+
+/// `GET /api/v1/cameras`
+pub(super) async fn cameras(
+    State(http): State<Http>,
+    Params(query): Params<CamerasQuery>,
+) -> Result<Json<CamerasAnswer>, Problem> {
+    let filter = CameraFilter::read(&query)?;
+    Ok(Json(filter.answer(&http.app().snapshot().await)))
+}
+
+/// Which cameras are asked for.
+pub(super) struct CameraFilter<'a> {
+    source: Option<&'a str>,
+    status: Option<&'static str>,
+    /// In lower case.
+    search: String,
+    limit: usize,
+    offset: usize,
+}
+
+impl<'a> CameraFilter<'a> {
+    pub(super) fn read(query: &'a CamerasQuery) -> Result<Self, Problem> {
+        Ok(Self {
+            source: query.source.as_deref(),
+            status: query.status.as_deref().map(status_filter).transpose()?,
+            search: query.search.as_deref().unwrap_or_default().to_lowercase(),
+            limit: query.limit.unwrap_or(CAMERAS_MAX).min(CAMERAS_MAX),
+            offset: query.offset.unwrap_or(0),
+        })
+    }
+
+    pub(super) fn answer(&self, snapshot: &Snapshot) -> CamerasAnswer {
+        let cameras = &snapshot.cameras;
+        let matching: Vec<_> = cameras.iter().filter(|camera| self.admits(camera)).collect();
+        CamerasAnswer {
+            total: matching.len(),
+            cameras: matching
+                .into_iter()
+                .skip(self.offset)
+                .take(self.limit)
+                .map(camera_answer)
+                .collect(),
+            limit: self.limit,
+            offset: self.offset,
+        }
+    }
+
+    fn admits(&self, camera: &CameraSnapshot) -> bool {
+        let texts = [camera.id.as_str(), &camera.name, &camera.name_ar, &camera.location];
+        self.source.is_none_or(|source| camera.source.as_str() == source)
+            && self.status.is_none_or(|status| camera.status == status)
+            && texts.iter().any(|text| text.to_lowercase().contains(&self.search))
+    }
+}
+
+fn status_filter(status: &str) -> Result<&'static str, Problem> {
+    let known = ["ONLINE", "OFFLINE", "ERROR"];
+    let found = known.into_iter().find(|known| known.eq_ignore_ascii_case(status));
+    found.ok_or_else(|| Problem::bad_request("status must be ONLINE, OFFLINE or ERROR"))
+}
+
+/// `GET /api/v1/cameras/{id}`
+pub(super) async fn camera(
+    State(http): State<Http>,
+    Path(id): Path<String>,
+) -> Result<Json<Camera>, Problem> {
+    let id = camera_id(&id)?;
+    let snapshot = http.app().snapshot().await;
+    let camera = snapshot.cameras.iter().find(|camera| camera.id == id);
+    let camera = camera.ok_or_else(|| Problem::not_found(format!("there is no camera {id}")))?;
+    Ok(Json(camera_answer(camera)))
+}
+
+fn camera_answer(camera: &CameraSnapshot) -> Camera {
+    Camera {
+        id: camera.id.to_string(),
+        name: camera.name.clone(),
+        name_ar: camera.name_ar.clone(),
+        location: camera.location.clone(),
+        source: camera.source.to_string(),
+        url: camera.url.clone(),
+        has_sub: camera.has_sub,
+        on_demand: camera.on_demand,
+        synthetic: camera.synthetic,
+        status: camera.status,
+        state: camera.state,
+        reason: camera.reason.clone(),
+        retry_in_s: camera.retry_in.map(|wait| wait.as_secs()),
+        viewer_count: camera.viewer_count,
+        active_since: camera.active_since.map(rfc3339),
+        width: camera.width,
+        height: camera.height,
+        audio: camera.audio,
+        pullers: camera.pullers,
+        pulls_started: camera.pulls_started,
+    }
+}
+
+impl From<Quality> for app::Quality {
+    fn from(quality: Quality) -> Self {
+        match quality {
+            Quality::Low => Self::Low,
+            Quality::Medium => Self::Medium,
+            Quality::High => Self::High,
+            Quality::Auto => Self::Auto,
+        }
+    }
+}
+
+impl From<app::Quality> for Quality {
+    fn from(quality: app::Quality) -> Self {
+        match quality {
+            app::Quality::Low => Self::Low,
+            app::Quality::Medium => Self::Medium,
+            app::Quality::High => Self::High,
+            app::Quality::Auto => Self::Auto,
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Requests taken apart, with a sentence for everything that is not as it must be.
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::http::header::{CONTENT_TYPE, HOST};
+use axum::http::request::Parts;
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::IntoResponse;
+use serde::de::DeserializeOwned;
+
+use super::problem::Problem;
+
+/// A JSON body of type `T`. An empty one is refused.
+pub(super) struct JsonBody<T>(pub(super) T);
+
+/// A JSON body of type `T`, or none at all.
+pub(super) struct OptionalJsonBody<T>(pub(super) T);
+
+/// The query string as `T`.
+pub(super) struct Params<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        require_content_type(request.headers(), "application/json")?;
+        let bytes = body(request, state).await?;
+        parse(&bytes).map(Self)
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let is_json = require_content_type(request.headers(), "application/json");
+        let bytes = body(request, state).await?;
+        if bytes.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        is_json?;
+        parse(&bytes).map(Self)
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let query = Query::<T>::from_request_parts(parts, state).await;
+        query.map(|Query(value)| Self(value)).map_err(|error| {
+            Problem::bad_request(format!("the query cannot be read: {}", error.body_text()))
+        })
+    }
+}
+
+/// Refuses any other media type than `wanted`; parameters such as a charset do not matter.
+pub(super) fn require_content_type(headers: &HeaderMap, wanted: &str) -> Result<(), Problem> {
+    let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let essence = given.split(';').next().unwrap_or("").trim();
+    if essence.eq_ignore_ascii_case(wanted) {
+        return Ok(());
+    }
+    let detail = format!("the body must be sent with Content-Type: {wanted}");
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
+}
+
+/// The whole body, at most `BODY_LENGTH_MAX` of it.
+pub(super) async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+    Bytes::from_request(request, state).await.map_err(body_problem)
+}
+
+fn body_problem(rejection: BytesRejection) -> Problem {
+    let status = rejection.into_response().status();
+    if status == StatusCode::PAYLOAD_TOO_LARGE {
+        let limit = super::BODY_LENGTH_MAX / 1024;
+        Problem::new(status, format!("the body is larger than {limit} KiB"))
+    } else {
+        Problem::bad_request("the body ended before it was complete")
+    }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        Problem::bad_request(format!("the body is not the JSON that is needed: {error}"))
+    })
+}
+
+/// The authority that the request was sent to: `host` or `host:port` (RFC 9110 §7.2). `None` where
+/// the client named none, or something that is no authority.
+pub(super) fn authority(parts_headers: &HeaderMap, uri: &axum::http::Uri) -> Option<Authority> {
+    if let Some(authority) = uri.authority() {
+        return Some(authority.clone());
+    }
+    let authority = Authority::try_from(parts_headers.get(HOST)?.as_bytes()).ok()?;
+    // User information has no place in a Host header, and would be passed on in URLs.
+    (!authority.as_str().contains('@')).then_some(authority)
+}

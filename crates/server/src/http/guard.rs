@@ -1,0 +1,162 @@
+//! Who may talk to this server: keys, origins, host names, time.
+//!
+//! Three attacks are refused here. A page of another site that sends requests with its visitor's
+//! browser (CSRF) is told by its `Origin`. A name of another site that was pointed at our address
+//! (DNS rebinding) is told by the `Host`. A client that sends its request drop by drop is told by
+//! the clock. Tokens of viewers are checked where they are used, in `whep`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, SystemTime};
+
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, ORIGIN};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::Http;
+use super::extract::authority;
+use super::problem::Problem;
+use crate::config::{AuthMode, Config, WebOrigin};
+
+/// From the last header to the end of the answer. A reserve through a slow store, or 256 KiB over a
+/// bad mobile link, takes seconds.
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// Which sites' pages, and which names of ourselves, are let in.
+#[derive(Debug)]
+pub(super) struct SiteRules {
+    allowed: Vec<WebOrigin>,
+    ports: Vec<u16>,
+    mode: AuthMode,
+    /// Nobody but this machine can reach the listeners.
+    loopback_only: bool,
+}
+
+impl SiteRules {
+    /// `addresses` are those that are really bound.
+    pub(super) fn new(config: &Config, addresses: &[SocketAddr]) -> Self {
+        Self {
+            allowed: config.http.allowed_origins.clone(),
+            ports: addresses.iter().map(SocketAddr::port).collect(),
+            mode: config.auth.mode,
+            loopback_only: addresses.iter().all(|address| address.ip().is_loopback()),
+        }
+    }
+
+    /// Whether a page of `origin` may use what is at `host`.
+    pub(super) fn admits_origin(&self, origin: &HeaderValue, host: Option<&Authority>) -> bool {
+        let Ok(origin) = origin.to_str() else { return false };
+        if self.allowed.iter().any(|allowed| allowed.as_str() == origin) {
+            return true;
+        }
+        let (Ok(origin), Some(host)) = (url::Url::parse(origin), host) else { return false };
+        let Some(name) = origin.host_str().filter(|_| origin.scheme() == "http") else {
+            return false;
+        };
+        let same_name = name.eq_ignore_ascii_case(host.host());
+        let both_local = is_local_name(name) && is_local_name(host.host());
+        let port = origin.port_or_known_default().unwrap_or_default();
+        let same_port = port == host.port_u16().unwrap_or(80);
+        let is_own =
+            (same_name && same_port) || ((same_name || both_local) && self.ports.contains(&port));
+        is_own && (self.mode == AuthMode::Keys || is_unforgeable(name))
+    }
+
+    /// Whether the name that the client has for us can be ours. Only a server that nobody else can
+    /// reach may be sure.
+    fn admits_host(&self, host: Option<&Authority>) -> bool {
+        let Some(host) = host else { return true };
+        !self.loopback_only || is_local_name(host.host()) || self.is_allowed_host(host.host())
+    }
+
+    fn is_allowed_host(&self, name: &str) -> bool {
+        self.allowed.iter().any(|origin| host_of(origin.as_str()).is_some_and(|h| h == name))
+    }
+
+    /// `https` where the name is that of a configured origin with `https` (a proxy in front).
+    pub(super) fn is_https(&self, host: &Authority) -> bool {
+        let origin = format!("https://{host}");
+        self.allowed.iter().any(|allowed| allowed.as_str() == origin)
+    }
+}
+
+fn host_of(origin: &str) -> Option<String> {
+    url::Url::parse(origin).ok()?.host_str().map(ToOwned::to_owned)
+}
+
+/// Names that always mean this machine (RFC 6761 §6.3).
+fn is_local_name(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name == "localhost"
+        || name.ends_with(".localhost")
+        || address(&name).is_some_and(|ip| ip.is_loopback())
+}
+
+/// Names that nobody can point elsewhere.
+fn is_unforgeable(name: &str) -> bool {
+    address(name).is_some() || is_local_name(name)
+}
+
+fn address(name: &str) -> Option<IpAddr> {
+    name.trim_start_matches('[').trim_end_matches(']').parse().ok()
+}
+
+/// Refuses names that are not ours, and changes that another site's page asks for.
+pub(super) async fn check_site(
+    State(http): State<Http>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let host = authority(request.headers(), request.uri());
+    if !http.rules().admits_host(host.as_ref()) {
+        return Err(Problem::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "this server listens on loopback and is not known by this host name; if a proxy passes \
+             the name on, add its origin to http.allowed_origins",
+        ));
+    }
+    let is_change = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    // WHEP is open to every site: what opens it is a token, which no browser adds by itself.
+    let is_whep = request.uri().path().starts_with("/whep/");
+    if is_change && !is_whep && is_foreign(&http, request.headers(), request.uri()) {
+        return Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "pages of this origin may not change anything here; add the origin to \
+             http.allowed_origins if it is yours",
+        ));
+    }
+    Ok(next.run(request).await)
+}
+
+fn is_foreign(http: &Http, headers: &HeaderMap, uri: &Uri) -> bool {
+    match headers.get(ORIGIN) {
+        Some(origin) => !http.rules().admits_origin(origin, authority(headers, uri).as_ref()),
+        None => headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site"),
+    }
+}
+
+/// Asks for a key where `auth.mode` is "keys".
+pub(super) async fn require_key(
+    State(http): State<Http>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    if http.auth_mode() == AuthMode::Keys {
+        let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        http.keyring().verify(authorization, SystemTime::now())?.admin()?;
+    }
+    Ok(next.run(request).await)
+}
+
+/// Ends requests that take too long.
+pub(super) async fn deadline(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(REQUEST_TIME_MAX, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let detail = format!("the request took longer than {} s", REQUEST_TIME_MAX.as_secs());
+            Problem::new(StatusCode::REQUEST_TIMEOUT, detail).into_response()
+        }
+    }
+}

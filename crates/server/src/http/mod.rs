@@ -1,0 +1,237 @@
+//! The HTTP surface: one router, the same on every listener.
+//!
+//! | module | what |
+//! |---|---|
+//! | `api` | reserve, release, heartbeat, stats, cameras |
+//! | `whep` | the viewers' door (RFC 9725 turned around) |
+//! | `rooms` | rooms and pullers, as LiveKit shows them |
+//! | `status` | health and metrics |
+//! | `page` | the embedded web page |
+//! | `guard` | keys, origins, deadlines |
+//! | `listen` | sockets and connections |
+//!
+//! Handlers translate between JSON and [`App`]; no rule of who may watch what lives here.
+
+mod api;
+mod extract;
+mod guard;
+mod listen;
+mod page;
+mod problem;
+mod rooms;
+mod status;
+mod whep;
+pub(crate) mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::any::Any;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::header::{
+    AUTHORIZATION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_MATCH, LINK, LOCATION,
+    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, patch, post};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, Any as Anyone, CorsLayer};
+use tower_http::set_header::SetResponseHeaderLayer;
+
+use crate::app::App;
+use crate::auth::Keyring;
+use crate::config::{AuthMode, Config};
+use crate::metrics::Requests;
+use guard::SiteRules;
+use problem::Problem;
+
+pub(crate) use listen::bind;
+
+/// Largest request body. An offer of a browser with every codec has about 8 KiB, a heartbeat 30
+/// bytes; 256 KiB is the promise of the API reference.
+const BODY_LENGTH_MAX: usize = 256 * 1024;
+
+/// How long browsers may remember the answer to a preflight request.
+const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
+
+const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
+
+/// Scripts and styles from here alone; connections anywhere, as viewers may be sent to other nodes;
+/// nobody frames the page.
+const CONTENT_POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'self'; connect-src 'self' ws: wss: http: https:; media-src 'self' blob:; \
+     img-src 'self' data:; style-src 'self'; script-src 'self'; object-src 'none'; \
+     base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+);
+
+/// What every handler needs; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Http(Arc<Inner>);
+
+struct Inner {
+    app: App,
+    keyring: Keyring,
+    auth_mode: AuthMode,
+    rules: SiteRules,
+    links: Vec<HeaderValue>,
+    livekit_url: Option<String>,
+    addresses: Vec<SocketAddr>,
+    requests: Requests,
+    closing: AtomicBool,
+}
+
+impl Http {
+    /// `addresses` are those that are really bound; never empty.
+    pub(crate) fn new(
+        app: App,
+        keyring: Keyring,
+        config: &Config,
+        addresses: Vec<SocketAddr>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            app,
+            keyring,
+            auth_mode: config.auth.mode,
+            rules: SiteRules::new(config, &addresses),
+            links: whep::ice_links(&config.media.ice_servers),
+            livekit_url: config.http.livekit_url.clone(),
+            addresses,
+            requests: Requests::default(),
+            closing: AtomicBool::new(false),
+        }))
+    }
+
+    /// `/health` says from here on that the server ends.
+    pub(crate) fn set_closing(&self) {
+        self.0.closing.store(true, Ordering::Relaxed);
+    }
+
+    fn is_closing(&self) -> bool {
+        self.0.closing.load(Ordering::Relaxed)
+    }
+
+    fn app(&self) -> &App {
+        &self.0.app
+    }
+
+    fn keyring(&self) -> &Keyring {
+        &self.0.keyring
+    }
+
+    fn auth_mode(&self) -> AuthMode {
+        self.0.auth_mode
+    }
+
+    fn rules(&self) -> &SiteRules {
+        &self.0.rules
+    }
+
+    fn requests(&self) -> &Requests {
+        &self.0.requests
+    }
+}
+
+/// All routes, with everything that stands before them.
+pub(crate) fn router(http: Http) -> Router {
+    let guarded = api_routes()
+        .route_layer(from_fn_with_state(http.clone(), guard::require_key))
+        .layer(api_cors(http.clone()));
+    Router::new()
+        .merge(guarded)
+        .merge(whep_routes().layer(whep_cors()))
+        .route("/health", get(status::health))
+        .fallback(page::serve)
+        .layer(from_fn_with_state(http.clone(), guard::check_site))
+        .layer(DefaultBodyLimit::max(BODY_LENGTH_MAX))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn(guard::deadline))
+        .layer(from_fn(problem::complete))
+        .layer(SetResponseHeaderLayer::overriding(CONTENT_SECURITY_POLICY, CONTENT_POLICY))
+        .layer(SetResponseHeaderLayer::overriding(
+            X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        ))
+        .layer(SetResponseHeaderLayer::overriding(
+            REFERRER_POLICY,
+            HeaderValue::from_static("no-referrer"),
+        ))
+        .layer(from_fn_with_state(http.clone(), observe))
+        .with_state(http)
+}
+
+fn api_routes() -> Router<Http> {
+    Router::new()
+        .route("/api/v1/stream/reserve", post(api::reserve))
+        .route("/api/v1/stream/release/{id}", delete(api::release))
+        .route("/api/v1/stream/heartbeat/{id}", post(api::heartbeat))
+        .route("/api/v1/stream/stats", get(api::stats))
+        .route("/api/v1/cameras", get(api::cameras))
+        .route("/api/v1/cameras/{id}", get(api::camera))
+        .route("/rooms", get(rooms::rooms))
+        .route("/rooms/{name}", get(rooms::room))
+        .route("/ingress/{id}", delete(rooms::stop_ingress))
+        .route("/metrics", get(status::metrics))
+}
+
+fn whep_routes() -> Router<Http> {
+    Router::new()
+        .route("/whep/{camera}", post(whep::offer))
+        .route("/whep/{camera}/{resource}", patch(whep::trickle).delete(whep::end))
+}
+
+/// Pages of our own listeners and of the configured origins.
+fn api_cors(http: Http) -> CorsLayer {
+    let admits = move |origin: &HeaderValue, parts: &axum::http::request::Parts| {
+        let host = extract::authority(&parts.headers, &parts.uri);
+        http.rules().admits_origin(origin, host.as_ref())
+    };
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(admits))
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_headers([AUTHORIZATION, CONTENT_TYPE])
+        .max_age(PREFLIGHT_AGE)
+}
+
+/// Every page: the token is the guard.
+fn whep_cors() -> CorsLayer {
+    CorsLayer::new()
+        .allow_origin(Anyone)
+        .allow_methods([Method::POST, Method::PATCH, Method::DELETE])
+        .allow_headers([AUTHORIZATION, CONTENT_TYPE, IF_MATCH])
+        .expose_headers([LOCATION, ETAG, LINK, ACCEPT_PATCH])
+        .max_age(PREFLIGHT_AGE)
+}
+
+fn panicked(_: Box<dyn Any + Send>) -> Response {
+    tracing::error!("a request handler panicked; the panic message is on standard error");
+    let detail = "an internal error happened; the server's log has the details";
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail).into_response()
+}
+
+/// Counts and logs each request. Query strings are left out of the log: people put tokens there.
+async fn observe(State(http): State<Http>, request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let response = next.run(request).await;
+    let status = response.status().as_u16();
+    let route = matched.as_ref().map_or("other", MatchedPath::as_str);
+    http.requests().count(route, status);
+    let elapsed_ms = begun.elapsed().as_millis();
+    tracing::debug!(%method, path, status, elapsed_ms, "request");
+    response
+}
+
+/// RFC 3339 in UTC, to the millisecond.
+fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}

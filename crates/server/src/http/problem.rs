@@ -1,0 +1,136 @@
+//! What goes wrong, as `application/problem+json` (RFC 9457): a status and one clear sentence.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::wire::ProblemBody;
+use crate::auth::{GrantError, TokenError};
+
+const CONTENT: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// An answer that is an error.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    detail: String,
+    headers: HeaderMap,
+}
+
+impl Problem {
+    /// `detail` is one sentence for the person at the other end; it must hold no secret.
+    pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into(), headers: HeaderMap::new() }
+    }
+
+    /// The same with a header.
+    pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// 404.
+    pub(super) fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    /// 400.
+    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// 503, while the server ends.
+    pub(super) fn shutting_down() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down")
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = ProblemBody {
+            kind: "about:blank",
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+        };
+        let mut response = (self.status, self.headers, Json(body)).into_response();
+        response.headers_mut().insert(CONTENT_TYPE, CONTENT);
+        response
+    }
+}
+
+impl From<TokenError> for Problem {
+    fn from(error: TokenError) -> Self {
+        // RFC 6750 §3: without a token there is no error code.
+        let challenge = match error {
+            TokenError::Missing => HeaderValue::from_static("Bearer"),
+            TokenError::NotBearer
+            | TokenError::Malformed
+            | TokenError::Algorithm
+            | TokenError::UnknownKey
+            | TokenError::Signature
+            | TokenError::Expired { .. }
+            | TokenError::NotYet { .. } => {
+                HeaderValue::from_static("Bearer error=\"invalid_token\"")
+            }
+        };
+        Self::new(StatusCode::UNAUTHORIZED, error.to_string())
+            .with_header(WWW_AUTHENTICATE, challenge)
+    }
+}
+
+impl From<GrantError> for Problem {
+    fn from(error: GrantError) -> Self {
+        Self::new(StatusCode::FORBIDDEN, error.to_string())
+    }
+}
+
+/// Gives a body to errors that the router and its layers answer without one of ours.
+pub(super) async fn complete(request: Request, next: Next) -> Response {
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let response = next.run(request).await;
+    let status = response.status();
+    let is_error = status.is_client_error() || status.is_server_error();
+    let has_json = response.headers().get(CONTENT_TYPE).is_some_and(|value| {
+        let value = value.as_bytes();
+        value == CONTENT.as_bytes() || value.starts_with(b"application/json")
+    });
+    if !is_error || has_json {
+        return response;
+    }
+    let detail = default_detail(status, method.as_str(), &path);
+    let mut problem = Problem::new(status, detail).into_response();
+    let (parts, _) = response.into_parts();
+    for (name, value) in parts.headers.iter().filter(|(name, _)| !describes_body(name)) {
+        problem.headers_mut().append(name, value.clone());
+    }
+    *problem.extensions_mut() = parts.extensions;
+    if method == axum::http::Method::HEAD {
+        *problem.body_mut() = Body::empty();
+    }
+    problem
+}
+
+fn describes_body(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.starts_with("content-") && name != "content-security-policy" || name == "transfer-encoding"
+}
+
+fn default_detail(status: StatusCode, method: &str, path: &str) -> String {
+    match status {
+        StatusCode::NOT_FOUND => format!("there is nothing at {path}"),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            format!("{method} is not possible at {path}; the Allow header names what is")
+        }
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            format!("the body is larger than {} KiB", super::BODY_LENGTH_MAX / 1024)
+        }
+        StatusCode::BAD_REQUEST => "the request cannot be read".to_owned(),
+        other => other.canonical_reason().unwrap_or("an error happened").to_owned(),
+    }
+}

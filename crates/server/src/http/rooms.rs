@@ -1,0 +1,87 @@
+//! Rooms and pullers in LiveKit's words: one room a camera that is watched or pulled.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::Json;
+use axum::extract::{Path, State};
+
+use super::Http;
+use super::problem::Problem;
+use super::wire::{IngressAnswer, Participant, Room, RoomsAnswer};
+use crate::app::{CameraSnapshot, Snapshot};
+
+/// `GET /rooms`
+pub(super) async fn rooms(State(http): State<Http>) -> Json<RoomsAnswer> {
+    Json(rooms_answer(&http.app().snapshot().await))
+}
+
+pub(super) fn rooms_answer(snapshot: &Snapshot) -> RoomsAnswer {
+    let rooms = snapshot.cameras.iter().filter(|camera| is_open(camera)).map(room_of).collect();
+    RoomsAnswer { rooms }
+}
+
+/// `GET /rooms/{name}`: a list of the one room, or of none while nobody watches.
+pub(super) async fn room(
+    State(http): State<Http>,
+    Path(name): Path<String>,
+) -> Result<Json<RoomsAnswer>, Problem> {
+    room_answer(&http.app().snapshot().await, &name).map(Json)
+}
+
+pub(super) fn room_answer(snapshot: &Snapshot, name: &str) -> Result<RoomsAnswer, Problem> {
+    let camera = snapshot.cameras.iter().find(|camera| camera.id.room_name() == name);
+    let camera = camera.ok_or_else(|| {
+        Problem::not_found("there is no such room; rooms are named camera_<camera_id>")
+    })?;
+    let participants = participants(snapshot, camera);
+    let room = Room { participants: Some(participants), ..room_of(camera) };
+    Ok(RoomsAnswer { rooms: is_open(camera).then_some(room).into_iter().collect() })
+}
+
+fn is_open(camera: &CameraSnapshot) -> bool {
+    camera.pullers > 0 || camera.viewer_count > 0
+}
+
+fn room_of(camera: &CameraSnapshot) -> Room {
+    Room {
+        name: camera.id.room_name(),
+        num_participants: camera.viewer_count + 1,
+        num_publishers: 1,
+        creation_time: camera.active_since.map(unix),
+        ingress_id: camera.id.pusher_name(),
+        participants: None,
+    }
+}
+
+fn participants(snapshot: &Snapshot, camera: &CameraSnapshot) -> Vec<Participant> {
+    let publisher = Participant {
+        identity: camera.id.publisher_identity(),
+        state: if camera.state == "live" { "ACTIVE" } else { "JOINED" },
+        joined_at: camera.active_since.map(unix),
+        is_publisher: true,
+    };
+    let viewers = snapshot.reservations.iter().filter(|viewer| viewer.camera == camera.id);
+    let viewers = viewers.map(|viewer| Participant {
+        identity: viewer.id.viewer_identity(),
+        state: if viewer.connected { "ACTIVE" } else { "JOINED" },
+        joined_at: Some(unix(viewer.created_at)),
+        is_publisher: false,
+    });
+    std::iter::once(publisher).chain(viewers).collect()
+}
+
+fn unix(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// `DELETE /ingress/{id}`
+pub(super) async fn stop_ingress(
+    State(http): State<Http>,
+    Path(id): Path<String>,
+) -> Result<Json<IngressAnswer>, Problem> {
+    if http.app().stop_source(&id).await {
+        Ok(Json(IngressAnswer { ingress_id: id, stopped: true }))
+    } else {
+        Err(Problem::not_found("there is no such puller; GET /rooms shows each room's ingress_id"))
+    }
+}

@@ -1,0 +1,112 @@
+//! `/health` for load balancers, `/metrics` for Prometheus and for scripts.
+
+use std::time::{Duration, SystemTime};
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use super::Http;
+use super::extract::Params;
+use super::problem::Problem;
+use super::wire::{HealthAnswer, MetricsAnswer, MetricsQuery};
+use crate::app::Snapshot;
+use crate::metrics;
+
+/// `GET /health`: 503 with the reason while the server ends.
+pub(super) async fn health(State(http): State<Http>) -> (StatusCode, Json<HealthAnswer>) {
+    let snapshot = http.app().snapshot().await;
+    let (code, answer) = health_answer(&snapshot, http.is_closing(), SystemTime::now());
+    (code, Json(answer))
+}
+
+pub(super) fn health_answer(
+    snapshot: &Snapshot,
+    is_closing: bool,
+    now: SystemTime,
+) -> (StatusCode, HealthAnswer) {
+    let (code, status, reason) = if is_closing {
+        (StatusCode::SERVICE_UNAVAILABLE, "unhealthy", Some("the server is shutting down"))
+    } else {
+        (StatusCode::OK, "healthy", None)
+    };
+    let answer = HealthAnswer {
+        status,
+        reason,
+        webrtc_available: !is_closing,
+        audio_server_running: !is_closing,
+        active_streams: snapshot.reservations.len(),
+        connected_clients: connected(snapshot),
+        uptime_seconds: uptime(snapshot, now).as_secs(),
+    };
+    (code, answer)
+}
+
+fn connected(snapshot: &Snapshot) -> usize {
+    snapshot.reservations.iter().filter(|reservation| reservation.connected).count()
+}
+
+fn uptime(snapshot: &Snapshot, now: SystemTime) -> Duration {
+    now.duration_since(snapshot.started_at).unwrap_or_default()
+}
+
+/// `GET /metrics`
+pub(super) async fn metrics(
+    State(http): State<Http>,
+    headers: HeaderMap,
+    Params(query): Params<MetricsQuery>,
+) -> Result<Response, Problem> {
+    let format = Format::negotiate(query.format.as_deref(), headers.get(ACCEPT))?;
+    let snapshot = http.app().snapshot().await;
+    let uptime = uptime(&snapshot, SystemTime::now());
+    let Some(content_type) = format.content_type() else {
+        return Ok(Json(plain(&snapshot, uptime)).into_response());
+    };
+    let text = metrics::encode(snapshot, http.requests(), uptime).map_err(|_| {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written")
+    })?;
+    Ok(([(CONTENT_TYPE, HeaderValue::from_static(content_type))], text).into_response())
+}
+
+fn plain(snapshot: &Snapshot, uptime: Duration) -> MetricsAnswer {
+    MetricsAnswer {
+        uptime_seconds: uptime.as_secs(),
+        active_connections: connected(snapshot),
+        active_streams: snapshot.reservations.len(),
+        total_audio_bytes: 0,
+        webrtc_available: true,
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Json,
+    Prometheus,
+    OpenMetrics,
+}
+
+impl Format {
+    /// Plain clients accept anything and get JSON; Prometheus says what it wants.
+    fn negotiate(asked: Option<&str>, accept: Option<&HeaderValue>) -> Result<Self, Problem> {
+        let accept = accept.and_then(|value| value.to_str().ok()).unwrap_or_default();
+        match asked {
+            Some("prometheus") => Ok(Self::Prometheus),
+            Some("openmetrics") => Ok(Self::OpenMetrics),
+            Some("json") => Ok(Self::Json),
+            Some(_) => Err(Problem::bad_request("format must be prometheus, openmetrics or json")),
+            None if accept.contains("application/openmetrics-text") => Ok(Self::OpenMetrics),
+            None if accept.contains("text/plain") => Ok(Self::Prometheus),
+            None => Ok(Self::Json),
+        }
+    }
+
+    fn content_type(self) -> Option<&'static str> {
+        match self {
+            Self::Json => None,
+            Self::Prometheus => Some("text/plain; version=0.0.4; charset=utf-8"),
+            Self::OpenMetrics => Some("application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! `/whep`: a viewer brings an offer and a token, and gets an answer.
+//!
+//! WHEP (draft-ietf-wish-whep) is WHIP (RFC 9725) with the media the other way round. The token of
+//! a reservation opens the door; the session's own address, which nobody can guess, is all that is
+//! needed to trickle or to end it, so that a page can do so with an expired token.
+
+use std::time::SystemTime;
+
+use axum::extract::{Path, Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH, LINK, LOCATION};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use secrecy::ExposeSecret;
+
+use super::api::camera_id;
+use super::extract::{body, require_content_type};
+use super::problem::Problem;
+use super::{ACCEPT_PATCH, Http};
+use crate::app::{WatchError, Watching};
+use crate::config::IceServer;
+use crate::net::OfferError;
+
+const SDP: &str = "application/sdp";
+const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
+const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
+
+/// `POST /whep/{camera}`
+pub(super) async fn offer(
+    State(http): State<Http>,
+    Path(camera): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
+    let grant = http.keyring().verify(authorization, SystemTime::now())?;
+    let camera = camera_id(&camera)?;
+    let reservation = grant.viewer_of(&camera.room_name())?;
+    require_content_type(request.headers(), SDP)
+        .map_err(|problem| problem.with_header(ACCEPT_POST, HeaderValue::from_static(SDP)))?;
+    let offer = text(request, &http, "the offer").await?;
+    let watching = http.app().watch(reservation.as_str(), camera.as_str(), offer).await;
+    created(&http, camera.as_str(), watching.map_err(refused)?)
+}
+
+async fn text(request: Request, http: &Http, what: &str) -> Result<String, Problem> {
+    let bytes = body(request, http).await?;
+    String::from_utf8(bytes.into())
+        .map_err(|_| Problem::bad_request(format!("{what} is not valid SDP: it is not UTF-8")))
+}
+
+fn refused(error: WatchError) -> Problem {
+    let status = match &error {
+        WatchError::UnknownCamera(_) => StatusCode::NOT_FOUND,
+        WatchError::ReservationEnded => StatusCode::GONE,
+        WatchError::Offer(OfferError::Malformed(_) | OfferError::NoVideo) => {
+            StatusCode::BAD_REQUEST
+        }
+        WatchError::Offer(OfferError::NoCommonCodec { .. }) => StatusCode::NOT_ACCEPTABLE,
+        WatchError::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Problem::new(status, error.to_string())
+}
+
+pub(super) fn created(http: &Http, camera: &str, watching: Watching) -> Result<Response, Problem> {
+    let unusable = |_| {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the session's name fits no HTTP header")
+    };
+    let location = format!("/whep/{camera}/{}", watching.resource);
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(SDP));
+    headers.insert(LOCATION, HeaderValue::try_from(location).map_err(unusable)?);
+    headers.insert(ETAG, HeaderValue::try_from(quoted(&watching.etag)).map_err(unusable)?);
+    headers.insert(ACCEPT_PATCH, HeaderValue::from_static(FRAGMENT));
+    for link in &http.0.links {
+        headers.append(LINK, link.clone());
+    }
+    Ok((StatusCode::CREATED, headers, watching.answer_sdp).into_response())
+}
+
+/// A strong entity tag (RFC 9110 §8.8.3).
+fn quoted(tag: &str) -> String {
+    format!("\"{}\"", unquoted(tag))
+}
+
+fn unquoted(tag: &str) -> &str {
+    tag.trim().trim_matches('"')
+}
+
+/// `PATCH /whep/{camera}/{resource}`
+pub(super) async fn trickle(
+    State(http): State<Http>,
+    Path((_, resource)): Path<(String, String)>,
+    request: Request,
+) -> Result<Response, Problem> {
+    require_content_type(request.headers(), FRAGMENT)
+        .map_err(|problem| problem.with_header(ACCEPT_PATCH, HeaderValue::from_static(FRAGMENT)))?;
+    let tag = request.headers().get(IF_MATCH).and_then(|tag| tag.to_str().ok());
+    // `*` matches whatever there is (RFC 9110 §13.1.1).
+    let tag = tag.map(unquoted).filter(|tag| *tag != "*").map(ToOwned::to_owned);
+    let fragment = text(request, &http, "the fragment").await?;
+    match http.app().trickle(&resource, tag.as_deref(), fragment).await {
+        Some(Ok(())) => Ok(StatusCode::NO_CONTENT.into_response()),
+        Some(Err(())) => Err(Problem::new(
+            StatusCode::PRECONDITION_FAILED,
+            "If-Match names another ICE session than the one that runs",
+        )),
+        None => Err(no_session()),
+    }
+}
+
+/// `DELETE /whep/{camera}/{resource}`
+pub(super) async fn end(
+    State(http): State<Http>,
+    Path((_, resource)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    if http.app().end_watch(&resource).await { Ok(StatusCode::OK) } else { Err(no_session()) }
+}
+
+fn no_session() -> Problem {
+    Problem::not_found("there is no such session, or it has ended")
+}
+
+/// One `Link` header a server address (RFC 9725 §4.6). The config refuses addresses that would
+/// break out of the angle brackets.
+pub(super) fn ice_links(servers: &[IceServer]) -> Vec<HeaderValue> {
+    let links = servers.iter().flat_map(|server| {
+        server.urls.iter().map(|url| {
+            let mut link = format!("<{url}>; rel=\"ice-server\"");
+            if let Some(username) = &server.username {
+                link.push_str(&format!("; username=\"{}\"", escaped(username)));
+            }
+            if let Some(credential) = &server.credential {
+                let credential = escaped(credential.expose_secret());
+                link.push_str(&format!(
+                    "; credential=\"{credential}\"; credential-type=\"password\""
+                ));
+            }
+            link
+        })
+    });
+    links.filter_map(|link| HeaderValue::try_from(link).ok()).collect()
+}
+
+/// The inside of a quoted string (RFC 9110 §5.6.4).
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"")
+}

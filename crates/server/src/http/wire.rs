@@ -1,0 +1,288 @@
+//! Every shape that travels as JSON, and nothing else: no rules live here.
+//!
+//! Field names are the contract with dashboards and scripts; `docs/ref/api.md` describes them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Claims of an access token in LiveKit's format.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Claims {
+    /// Id of the key that signed.
+    pub(crate) iss: String,
+    /// The participant's identity, `viewer_<reservation_id>` for viewers.
+    #[serde(default)]
+    pub(crate) sub: String,
+    /// Seconds since the Unix epoch; the token is worthless from then on.
+    pub(crate) exp: u64,
+    /// Seconds since the Unix epoch; the token is worthless until then.
+    #[serde(default)]
+    pub(crate) nbf: u64,
+    /// Makes two tokens of one second distinguishable.
+    #[serde(default)]
+    pub(crate) jti: String,
+    #[serde(default)]
+    pub(crate) video: VideoGrant,
+}
+
+/// What a token allows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct VideoGrant {
+    pub(crate) room_join: bool,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) room: String,
+    /// LiveKit takes a missing value for yes.
+    pub(crate) can_subscribe: Option<bool>,
+    pub(crate) can_publish: Option<bool>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) room_admin: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) room_create: bool,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct ReserveRequest {
+    pub(super) camera_id: String,
+    pub(super) user_id: String,
+    #[serde(default)]
+    pub(super) quality: Quality,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Quality {
+    Low,
+    Medium,
+    High,
+    #[default]
+    Auto,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ReserveAnswer {
+    pub(super) reservation_id: String,
+    pub(super) camera_id: String,
+    pub(super) camera_name: String,
+    pub(super) room_name: String,
+    pub(super) token: String,
+    pub(super) livekit_url: String,
+    pub(super) whep_url: String,
+    pub(super) expires_at: String,
+    pub(super) quality: Quality,
+    pub(super) source: String,
+    pub(super) current_usage: u32,
+    pub(super) limit: u32,
+}
+
+/// The body of 429, in the shape that dashboards of the original system read.
+#[derive(Debug, Serialize)]
+pub(super) struct QuotaAnswer {
+    pub(super) error: QuotaError,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct QuotaError {
+    pub(super) code: &'static str,
+    pub(super) message_en: String,
+    pub(super) message_ar: String,
+    pub(super) source: String,
+    pub(super) current: u32,
+    pub(super) limit: u32,
+    /// Seconds.
+    pub(super) retry_after: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ReleaseAnswer {
+    pub(super) reservation_id: String,
+    pub(super) source: String,
+    pub(super) released: bool,
+    pub(super) new_count: u32,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct HeartbeatRequest {
+    /// Seconds.
+    #[serde(default)]
+    pub(super) extend_ttl: Option<u32>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct HeartbeatAnswer {
+    pub(super) reservation_id: String,
+    /// Seconds.
+    pub(super) remaining_ttl: u64,
+    pub(super) updated: bool,
+    pub(super) token: String,
+    pub(super) expires_at: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct StatsAnswer {
+    pub(super) active_streams: usize,
+    pub(super) total_viewers: u32,
+    pub(super) source_counts: BTreeMap<String, u32>,
+    pub(super) source_stats: BTreeMap<String, SourceStats>,
+    pub(super) camera_stats: Vec<CameraStats>,
+    pub(super) stats: Vec<SourceUsage>,
+    pub(super) total: Usage,
+    pub(super) timestamp: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct SourceStats {
+    pub(super) source: String,
+    pub(super) current: u32,
+    pub(super) limit: u32,
+    pub(super) usage_percent: f64,
+    pub(super) active_cameras: u32,
+    pub(super) available: u32,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct CameraStats {
+    pub(super) camera_id: String,
+    pub(super) camera_name: String,
+    pub(super) viewer_count: u32,
+    pub(super) source: String,
+    pub(super) active_since: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct SourceUsage {
+    pub(super) source: String,
+    #[serde(flatten)]
+    pub(super) usage: Usage,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Usage {
+    pub(super) current: u32,
+    pub(super) limit: u32,
+    pub(super) percentage: f64,
+    pub(super) available: u32,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct CamerasQuery {
+    pub(super) source: Option<String>,
+    pub(super) status: Option<String>,
+    pub(super) search: Option<String>,
+    pub(super) limit: Option<usize>,
+    pub(super) offset: Option<usize>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct CamerasAnswer {
+    pub(super) cameras: Vec<Camera>,
+    /// Cameras that match, of which `cameras` is a part.
+    pub(super) total: usize,
+    pub(super) limit: usize,
+    pub(super) offset: usize,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Camera {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) name_ar: String,
+    pub(super) location: String,
+    pub(super) source: String,
+    /// Credentials removed.
+    pub(super) url: String,
+    pub(super) has_sub: bool,
+    pub(super) on_demand: bool,
+    pub(super) synthetic: bool,
+    pub(super) status: &'static str,
+    pub(super) state: &'static str,
+    pub(super) reason: Option<String>,
+    pub(super) retry_in_s: Option<u64>,
+    pub(super) viewer_count: u32,
+    pub(super) active_since: Option<String>,
+    pub(super) width: Option<u32>,
+    pub(super) height: Option<u32>,
+    pub(super) audio: Option<&'static str>,
+    pub(super) pullers: u32,
+    pub(super) pulls_started: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct RoomsAnswer {
+    pub(super) rooms: Vec<Room>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Room {
+    pub(super) name: String,
+    /// The publisher included, as LiveKit counts.
+    pub(super) num_participants: u32,
+    pub(super) num_publishers: u32,
+    /// Seconds since the Unix epoch.
+    pub(super) creation_time: Option<u64>,
+    /// For `DELETE /ingress/{id}`.
+    pub(super) ingress_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) participants: Option<Vec<Participant>>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Participant {
+    pub(super) identity: String,
+    /// `ACTIVE` once media flows, `JOINED` before.
+    pub(super) state: &'static str,
+    /// Seconds since the Unix epoch.
+    pub(super) joined_at: Option<u64>,
+    pub(super) is_publisher: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct IngressAnswer {
+    pub(super) ingress_id: String,
+    pub(super) stopped: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct HealthAnswer {
+    pub(super) status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<&'static str>,
+    pub(super) webrtc_available: bool,
+    pub(super) audio_server_running: bool,
+    pub(super) active_streams: usize,
+    pub(super) connected_clients: usize,
+    pub(super) uptime_seconds: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct MetricsQuery {
+    pub(super) format: Option<String>,
+}
+
+/// `/metrics` for plain clients.
+#[derive(Debug, Serialize)]
+pub(super) struct MetricsAnswer {
+    pub(super) uptime_seconds: u64,
+    pub(super) active_connections: usize,
+    pub(super) active_streams: usize,
+    pub(super) total_audio_bytes: u64,
+    pub(super) webrtc_available: bool,
+}
+
+/// Problem details (RFC 9457).
+#[derive(Debug, Serialize)]
+pub(super) struct ProblemBody<'a> {
+    #[serde(rename = "type")]
+    pub(super) kind: &'static str,
+    pub(super) title: &'a str,
+    pub(super) status: u16,
+    pub(super) detail: &'a str,
+}
+
+/// What `--ready-file` holds.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Ready {
+    pub(crate) listen: Vec<String>,
+    pub(crate) udp: String,
+}

@@ -1,0 +1,204 @@
+//! Figures for Prometheus, in the OpenMetrics text format.
+//!
+//! Everything but the HTTP counters is computed from one [`Snapshot`] when it is asked for: there is
+//! no second account that could drift from the first. `docs/ref/metrics.md` lists the names.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, LabelSetEncoder, MetricEncoder, NoLabelSet, text,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+use crate::app::Snapshot;
+
+/// Upper bounds of the buckets that join times are counted in; one more bucket takes the rest.
+pub(crate) const JOIN_BUCKETS_MS: [u64; 10] = [25, 50, 80, 120, 200, 400, 800, 1600, 3200, 10_000];
+
+/// HTTP requests by route and status; counted as they happen. The label values are the routes of
+/// the router and the status codes it answers, so the family cannot grow without bound.
+#[derive(Debug, Default)]
+pub(crate) struct Requests(Family<RequestLabels, Counter>);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct RequestLabels {
+    route: String,
+    status: u16,
+}
+
+impl EncodeLabelSet for RequestLabels {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        [("route", self.route.clone()), ("status", self.status.to_string())].encode(encoder)
+    }
+}
+
+impl Requests {
+    /// One more. `route` is a route's pattern, never a path that a client chose.
+    pub(crate) fn count(&self, route: &str, status: u16) {
+        self.0.get_or_create(&RequestLabels { route: route.to_owned(), status }).inc();
+    }
+}
+
+/// All figures as text.
+pub(crate) fn encode(
+    snapshot: Snapshot,
+    requests: &Requests,
+    uptime: Duration,
+) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register("manifold_http_requests", "HTTP requests answered", requests.0.clone());
+    registry.register_collector(Box::new(Figures { snapshot, uptime }));
+    let mut text = String::new();
+    text::encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+#[derive(Debug)]
+struct Figures {
+    snapshot: Snapshot,
+    uptime: Duration,
+}
+
+impl Collector for Figures {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let encoder = &mut encoder;
+        self.sources(encoder)?;
+        self.cameras(encoder)?;
+        self.media(encoder)?;
+        self.joins(encoder)?;
+        gauge(encoder, "manifold_reservations", "Live reservations")?
+            .encode_gauge(&count(self.snapshot.reservations.len()))?;
+        gauge(encoder, "manifold_uptime_seconds", "Seconds since the start")?
+            .encode_gauge(&self.uptime.as_secs_f64())
+    }
+}
+
+impl Figures {
+    fn sources(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let sources = &self.snapshot.sources;
+        let mut metric = gauge(encoder, "cctv_streams_active", "Live reservations of a source")?;
+        for source in sources {
+            let labels = [("source", source.id.as_str())];
+            metric.encode_family(&labels)?.encode_gauge(&source.current)?;
+        }
+        let mut metric = gauge(encoder, "cctv_streams_limit", "Most reservations of a source")?;
+        for source in sources {
+            let labels = [("source", source.id.as_str())];
+            metric.encode_family(&labels)?.encode_gauge(&source.limit)?;
+        }
+        Ok(())
+    }
+
+    fn cameras(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let cameras = &self.snapshot.cameras;
+        let mut metric = gauge(encoder, "manifold_viewers", "Reservations of a camera")?;
+        for camera in cameras {
+            let labels = [("camera_id", camera.id.as_str())];
+            metric.encode_family(&labels)?.encode_gauge(&camera.viewer_count)?;
+        }
+        let mut states: BTreeMap<&str, u32> = BTreeMap::new();
+        for camera in cameras {
+            *states.entry(camera.state).or_default() += 1;
+        }
+        let mut metric = gauge(encoder, "manifold_sources", "Cameras in a state")?;
+        for (state, number) in states {
+            metric.encode_family(&[("state", state)])?.encode_gauge(&number)?;
+        }
+        let pullers: u32 = cameras.iter().map(|camera| camera.pullers).sum();
+        gauge(encoder, "manifold_pullers", "Pullers that run")?.encode_gauge(&pullers)?;
+        let mut metric =
+            counter(encoder, "manifold_pulls_started", "Pullers started for a camera")?;
+        for camera in cameras {
+            let labels = [("camera_id", camera.id.as_str())];
+            metric
+                .encode_family(&labels)?
+                .encode_counter::<NoLabelSet, _, f64>(&camera.pulls_started, None)?;
+        }
+        Ok(())
+    }
+
+    fn media(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let media = &self.snapshot.media;
+        let figures = [
+            ("manifold_frames_in", "Frames that sources brought in", media.frames_in),
+            ("manifold_packets_sent", "Media packets sent to viewers", media.packets_sent),
+            ("manifold_bytes_sent", "Bytes of media packets sent to viewers", media.bytes_sent),
+            (
+                "manifold_packets_received",
+                "Datagrams received on the media port",
+                media.packets_received,
+            ),
+            (
+                "manifold_datagrams_dropped",
+                "Datagrams on the media port that belong to nobody or are not authentic",
+                media.datagrams_dropped,
+            ),
+            (
+                "manifold_send_drops",
+                "Media packets that the socket would not take",
+                media.send_drops,
+            ),
+            (
+                "manifold_keyframe_requests",
+                "Keyframe requests from viewers (PLI and FIR)",
+                media.keyframe_requests,
+            ),
+            (
+                "manifold_packets_lost_reported",
+                "Packets that viewers reported lost",
+                media.packets_lost_reported,
+            ),
+            ("manifold_viewers_connected", "Viewers whose DTLS finished", media.viewers_connected),
+        ];
+        for (name, help, value) in figures {
+            counter(encoder, name, help)?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
+        }
+        Ok(())
+    }
+}
+
+impl Figures {
+    fn joins(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let counts = &self.snapshot.join_buckets;
+        let bounds = JOIN_BUCKETS_MS.iter().map(|ms| Duration::from_millis(*ms).as_secs_f64());
+        let bounds = bounds.chain(std::iter::once(f64::INFINITY));
+        let buckets: Vec<(f64, u64)> = bounds.zip(counts.iter().copied()).collect();
+        let sum = Duration::from_millis(self.snapshot.join_sum_ms).as_secs_f64();
+        encoder
+            .encode_descriptor(
+                "manifold_join_duration_seconds",
+                "From the WHEP POST to the first packet of media",
+                None,
+                MetricType::Histogram,
+            )?
+            .encode_histogram::<NoLabelSet>(sum, counts.iter().sum(), &buckets, None)
+    }
+}
+
+fn gauge<'e>(
+    encoder: &'e mut DescriptorEncoder<'_>,
+    name: &'e str,
+    help: &str,
+) -> Result<MetricEncoder<'e>, fmt::Error> {
+    encoder.encode_descriptor(name, help, None, MetricType::Gauge)
+}
+
+/// The encoder appends `_total` to the name.
+fn counter<'e>(
+    encoder: &'e mut DescriptorEncoder<'_>,
+    name: &'e str,
+    help: &str,
+) -> Result<MetricEncoder<'e>, fmt::Error> {
+    encoder.encode_descriptor(name, help, None, MetricType::Counter)
+}
+
+/// A length as a gauge value.
+fn count(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
+}

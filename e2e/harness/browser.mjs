@@ -1,0 +1,223 @@
+// Chromium, one process a browser, so that one can be killed; and the page of manifold in it.
+
+import { chromium } from 'playwright-core';
+
+import { part } from './parts.mjs';
+import { readStrip } from './strip.mjs';
+import { until } from './wait.mjs';
+
+const FLAGS = [
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+  '--autoplay-policy=no-user-gesture-required',
+];
+
+/** A browser of its own process. */
+export class Browser {
+  static async start() {
+    const browser = new Browser();
+    browser.server = await chromium.launchServer({
+      executablePath: part('chromium'),
+      headless: true,
+      args: FLAGS,
+      ignoreDefaultArgs: ['--mute-audio'],
+    });
+    browser.client = await chromium.connect(browser.server.wsEndpoint());
+    return browser;
+  }
+
+  /**
+   * Opens a page; errors that it reports are kept in `errors`.
+   *
+   * @param {string} url
+   * @param {object} [options] of playwright's `newContext`: `colorScheme`, `viewport` …
+   */
+  async open(url, options = {}) {
+    const context = await this.client.newContext({ viewport: { width: 1280, height: 800 }, ...options });
+    const page = await context.newPage();
+    await page.addInitScript(recordPeers);
+    const errors = [];
+    page.on('pageerror', (error) => errors.push(String(error)));
+    await page.goto(url);
+    return new Viewer(page, context, errors);
+  }
+
+  /** Ends the browser as a person does, by closing it. */
+  async close() {
+    await this.client.close().catch(() => {});
+    await this.server.close();
+  }
+
+  /** Ends all its processes with SIGKILL: no page hears of it. */
+  async kill() {
+    await this.server.kill();
+  }
+}
+
+/** A page of manifold. */
+export class Viewer {
+  constructor(page, context, errors) {
+    this.page = page;
+    this.context = context;
+    this.errors = errors;
+  }
+
+  /** What the page itself tells of its tiles. */
+  tiles() {
+    return this.page.evaluate(() => window.manifold.tiles());
+  }
+
+  async tile(camera) {
+    const tiles = await this.tiles();
+    return tiles.find((tile) => tile.camera === camera);
+  }
+
+  /** Waits until the camera's tile plays: decoded frames rise from one look to the next. */
+  async plays(camera, within = 20_000) {
+    let before;
+    let tile;
+    await until(
+      `${camera} plays`,
+      async () => {
+        tile = await this.tile(camera);
+        const rises = before !== undefined && tile?.framesDecoded > before;
+        before = tile?.framesDecoded;
+        return tile?.state === 'playing' && rises;
+      },
+      { within, every: 200, show: () => tile },
+    );
+    return tile;
+  }
+
+  /** The strip in the camera's picture, read from the pixels; `null` where there is none. */
+  strip(camera) {
+    return this.page.evaluate(readStrip, `[data-camera="${camera}"] video`);
+  }
+
+  /** Waits for a strip that reads well. */
+  stripOf(camera, within = 10_000) {
+    return until(`the strip of ${camera} can be read`, () => this.strip(camera), { within });
+  }
+
+  /** Waits until the frame number in the pixels has risen by `frames`; the two strips. */
+  async advances(camera, frames = 10, within = 10_000) {
+    const first = await this.stripOf(camera, within);
+    let last = first;
+    await until(
+      `${camera} advances by ${frames} frames`,
+      async () => {
+        last = (await this.strip(camera)) ?? last;
+        return last.frame >= first.frame + frames;
+      },
+      { within, show: () => ({ first, last }) },
+    );
+    return { first, last };
+  }
+
+  /** Waits until the loudest tone of the camera's sound lies within `tolerance` Hz of `hertz`. */
+  async hears(camera, hertz, { tolerance = 12, within = 15_000 } = {}) {
+    let tone;
+    await until(
+      `${camera} sounds at ${hertz} Hz`,
+      async () => {
+        tone = await this.page.evaluate(loudestTone, `[data-camera="${camera}"] video`);
+        return tone.level > -60 && Math.abs(tone.hertz - hertz) <= tolerance;
+      },
+      { within, every: 200, show: () => tone },
+    );
+    return tone;
+  }
+
+  /** The `inbound-rtp` statistics of the camera's peer connection, by kind. */
+  inbound(camera) {
+    return this.page.evaluate(inboundOf, `[data-camera="${camera}"] video`);
+  }
+
+  /**
+   * Watches by WHEP alone, without the page's own code. The picture stands as a tile of that name, so
+   * that `strip`, `hears` and `inbound` find it.
+   *
+   * @param {string} name
+   * @param {{ whep_url: string, token: string }} reservation
+   */
+  watch(name, { whep_url: url, token }) {
+    return this.page.evaluate(watchByWhep, { name, url, token });
+  }
+
+  async close() {
+    await this.context.close();
+  }
+}
+
+/** In the page: one WHEP session whose picture goes to a new video element. */
+async function watchByWhep({ name, url, token }) {
+  const tile = document.createElement('div');
+  tile.dataset.camera = name;
+  const video = Object.assign(document.createElement('video'), { muted: true, autoplay: true });
+  tile.append(video);
+  document.body.append(tile);
+  const peer = new RTCPeerConnection();
+  const stream = (video.srcObject = new MediaStream());
+  peer.ontrack = ({ track }) => stream.addTrack(track);
+  peer.addTransceiver('video', { direction: 'recvonly' });
+  peer.addTransceiver('audio', { direction: 'recvonly' });
+  await peer.setLocalDescription();
+  const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/sdp' };
+  const answer = await fetch(url, { method: 'POST', headers, body: peer.localDescription.sdp });
+  const sdp = await answer.text();
+  if (answer.status !== 201) throw new Error(`WHEP POST: ${answer.status} ${sdp}`);
+  await peer.setRemoteDescription({ type: 'answer', sdp });
+}
+
+/** In the page, before its scripts: keeps every peer connection within reach. */
+function recordPeers() {
+  const Native = window.RTCPeerConnection;
+  window.testPeers = [];
+  window.RTCPeerConnection = class extends Native {
+    constructor(...args) {
+      super(...args);
+      window.testPeers.push(this);
+    }
+  };
+}
+
+/** In the page: the peak of the spectrum of a video element's sound, in Hz and dBFS. */
+async function loudestTone(selector) {
+  const stream = document.querySelector(selector)?.srcObject;
+  const track = stream?.getAudioTracks()[0];
+  if (!track) return { hertz: 0, level: -Infinity, why: 'no audio track' };
+  window.testAnalysers ??= new Map();
+  let analyser = window.testAnalysers.get(track.id);
+  if (!analyser) {
+    const context = new AudioContext();
+    await context.resume();
+    analyser = context.createAnalyser();
+    analyser.fftSize = 8192;
+    context.createMediaStreamSource(new MediaStream([track])).connect(analyser);
+    window.testAnalysers.set(track.id, analyser);
+  }
+  const spectrum = new Float32Array(analyser.frequencyBinCount);
+  analyser.getFloatFrequencyData(spectrum);
+  const peak = spectrum.indexOf(Math.max(...spectrum));
+  return { hertz: (peak * analyser.context.sampleRate) / analyser.fftSize, level: spectrum[peak] ?? -Infinity };
+}
+
+/** In the page: inbound-rtp by kind of the connection that feeds a video element. */
+async function inboundOf(selector) {
+  const tracks = document.querySelector(selector)?.srcObject?.getTracks() ?? [];
+  const peer = window.testPeers.find((peer) =>
+    peer.getReceivers().some((receiver) => tracks.includes(receiver.track)),
+  );
+  const found = {};
+  const stats = (await peer?.getStats()) ?? [];
+  stats.forEach((row) => {
+    if (row.type === 'inbound-rtp') found[row.kind] = { ...row, codec: stats.get(row.codecId)?.mimeType };
+    if (row.type === 'transport') found.transport = { ...row };
+  });
+  return found;
+}

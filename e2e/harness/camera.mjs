@@ -1,0 +1,70 @@
+// A real RTSP camera: GStreamer's server with a test picture that carries the machine-readable strip.
+
+import { createServer } from 'node:net';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { Child } from './process.mjs';
+import { part, root } from './parts.mjs';
+
+/** A TCP port that is free at the moment of asking. */
+export async function freePort() {
+  const server = createServer();
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+/** An RTSP camera that can be stopped, killed and started again on its port. */
+export class RtspCamera {
+  /**
+   * @param {import('./world.mjs').World} world
+   * @param {{ auth?: 'none'|'basic'|'digest', password?: string, size?: string, fps?: number, gop?: number }} options
+   */
+  constructor(world, options) {
+    this.world = world;
+    this.options = options;
+    this.user = 'admin';
+    this.password = options.password ?? 'secret';
+  }
+
+  /** Starts it, on the port it had before if it ran before; `options` replace those given at first. */
+  async start(options = {}) {
+    Object.assign(this.options, options);
+    this.port ??= await freePort();
+    const { auth = 'none', size = '640x360', fps = 15, gop = 15 } = this.options;
+    part('rtspServer');
+    const args = [join(root, 'cameras/rtsp_camera.py'), String(this.port)];
+    args.push('--auth', auth, '--user', this.user, '--password', this.password);
+    args.push('--size', size, '--fps', String(fps), '--gop', String(gop));
+    this.child = new Child(`camera ${this.port}`, part('python'), args, {
+      log: this.world.file(`camera-${this.port}.log`),
+    });
+    this.world.own(this.child);
+    await this.child.says(/\n/);
+    return this;
+  }
+
+  /** Its URL, with its user and password where it asks for them. */
+  url(path, password = this.password) {
+    const { auth = 'none' } = this.options;
+    const credentials = auth === 'none' ? '' : `${this.user}:${password}@`;
+    return `rtsp://${credentials}127.0.0.1:${this.port}${path}`;
+  }
+
+  async kill() {
+    await this.child.kill();
+  }
+
+  /** How many TCP connections clients hold to it: what the camera itself sees of its pullers. */
+  async connections() {
+    const port = this.port.toString(16).toUpperCase().padStart(4, '0');
+    const table = await readFile('/proc/net/tcp', 'utf8');
+    const established = '01';
+    return table.split('\n').filter((line) => {
+      const [, local, , state] = line.trim().split(/\s+/);
+      return local?.endsWith(`:${port}`) && state === established;
+    }).length;
+  }
+}

@@ -1,0 +1,178 @@
+// The server under test: the real binary with a config of its own on free ports.
+
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+
+import { Child } from './process.mjs';
+import { part } from './parts.mjs';
+import { until } from './wait.mjs';
+
+/** A running `manifold serve`. */
+export class Manifold {
+  /**
+   * @param {import('./world.mjs').World} world
+   * @param {object} config the tree of manifold.toml; cameras may leave out name and source
+   */
+  static async start(world, config = {}) {
+    const manifold = new Manifold(world);
+    const data = world.file('data');
+    await mkdir(data, { recursive: true });
+    const path = world.file('manifold.toml');
+    await writeFile(path, toml(withDefaults(config, data)));
+    await manifold.launch(['serve', '--config', path]);
+    return manifold;
+  }
+
+  /** Without a config file, as a newcomer starts it; only the ports are free ones. */
+  static async startBare(world) {
+    const manifold = new Manifold(world);
+    await manifold.launch(['serve', '--listen', '127.0.0.1:0', '--udp', '127.0.0.1:0']);
+    return manifold;
+  }
+
+  constructor(world) {
+    this.world = world;
+  }
+
+  async launch(args) {
+    const ready = this.world.file('ready.json');
+    this.child = new Child('manifold', part('manifold'), [...args, '--ready-file', ready], {
+      cwd: this.world.folder,
+      log: this.world.file('manifold.log'),
+    });
+    this.world.own(this.child);
+    const { listen, udp } = await until(
+      'manifold is ready',
+      async () => {
+        if (!this.child.alive) return { ended: true };
+        return JSON.parse(await readFile(ready, 'utf8'));
+      },
+      { show: () => this.child.tail(10) },
+    ).then((found) => {
+      if (found.ended) throw new Error(`manifold ended with ${this.child.code}:\n${this.child.tail()}`);
+      return found;
+    });
+    this.url = `http://${listen[0]}`;
+    const [host, port] = udp.split(':');
+    this.udp = { host, port: Number(port) };
+  }
+
+  get pid() {
+    return this.child.pid;
+  }
+
+  get logs() {
+    return this.child.output;
+  }
+
+  /** A request to the API; `body` is sent as JSON. */
+  async call(method, path, { body, headers = {} } = {}) {
+    const response = await fetch(this.url + path, {
+      method,
+      headers: body === undefined ? headers : { 'content-type': 'application/json', ...headers },
+      body: typeof body === 'string' ? body : body && JSON.stringify(body),
+    });
+    return answer(response);
+  }
+
+  /** GET that must succeed; its JSON. */
+  async get(path) {
+    const { status, json, text } = await this.call('GET', path);
+    if (status !== 200) throw new Error(`GET ${path}: ${status} ${text}`);
+    return json;
+  }
+
+  camera(id) {
+    return this.get(`/api/v1/cameras/${id}`);
+  }
+
+  stats() {
+    return this.get('/api/v1/stream/stats');
+  }
+
+  /** Reserves; whatever the answer is. */
+  reserve(camera, user = 'tester', quality) {
+    return this.call('POST', '/api/v1/stream/reserve', {
+      body: { camera_id: camera, user_id: user, quality },
+    });
+  }
+
+  release(reservation) {
+    return this.call('DELETE', `/api/v1/stream/release/${reservation}`);
+  }
+
+  /** WHEP POST; whatever the answer is. */
+  whep(camera, token, sdp, { type = 'application/sdp' } = {}) {
+    const headers = { 'content-type': type };
+    if (token) headers.authorization = `Bearer ${token}`;
+    return this.call('POST', `/whep/${camera}`, { body: sdp, headers });
+  }
+
+  async metrics() {
+    const { text } = await this.call('GET', '/metrics?format=prometheus');
+    return text;
+  }
+
+  /** Waits until the camera is in `state`; its JSON. */
+  async cameraIs(id, state, within = 15_000) {
+    let camera;
+    await until(
+      `camera ${id} is ${state}`,
+      async () => {
+        camera = await this.camera(id);
+        return camera.state === state;
+      },
+      { within, show: () => camera },
+    );
+    return camera;
+  }
+
+  /** CPU seconds that the process has used, user and system. */
+  async cpuSeconds() {
+    const stat = await readFile(`/proc/${this.pid}/stat`, 'utf8');
+    // After the name in parentheses, utime and stime are fields 14 and 15, in ticks of 10 ms.
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    return (Number(fields[11]) + Number(fields[12])) / 100;
+  }
+}
+
+async function answer(response) {
+  const text = await response.text();
+  let json;
+  try {
+    json = JSON.parse(text);
+  } catch {
+    json = undefined;
+  }
+  return { status: response.status, headers: response.headers, text, json };
+}
+
+function withDefaults(config, data) {
+  const { cameras = [], media = {}, log = {}, ...rest } = config;
+  return {
+    listen: ['127.0.0.1:0'],
+    media: { udp: '127.0.0.1:0', ...media },
+    store: { data_dir: data },
+    log: { format: 'json', level: 'debug', ...log },
+    sources: [{ id: 'TEST', name: 'Test agency', name_ar: 'جهة الاختبار', limit: 500 }],
+    ...rest,
+    cameras: cameras.map((camera) => ({ name: camera.id, source: 'TEST', ...camera })),
+  };
+}
+
+/** Renders a tree as TOML: values, then tables, then arrays of tables. JSON strings are TOML strings. */
+export function toml(tree) {
+  const isTable = (value) => typeof value === 'object' && !Array.isArray(value);
+  const isTables = (value) => Array.isArray(value) && typeof value[0] === 'object';
+  const line = ([key, value]) => `${key} = ${JSON.stringify(value)}`;
+  const block = (heading, table) =>
+    [heading, ...Object.entries(table).filter(([, value]) => value !== undefined).map(line), ''].join('\n');
+  const entries = Object.entries(tree);
+  return [
+    ...entries.filter(([, value]) => !isTable(value) && !isTables(value)).map(line),
+    '',
+    ...entries.filter(([, value]) => isTable(value)).map(([key, value]) => block(`[${key}]`, value)),
+    ...entries
+      .filter(([, value]) => isTables(value))
+      .flatMap(([key, rows]) => rows.map((row) => block(`[[${key}]]`, row))),
+  ].join('\n');
+}

@@ -1,0 +1,46 @@
+// The parts from outside npm. A missing one fails the test with the line that installs it.
+
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+const here = (path) => fileURLToPath(new URL(path, import.meta.url));
+
+/** The folder `e2e/`. */
+export const root = here('..');
+
+/** The repository. */
+export const repository = here('../..');
+
+const parts = {
+  chromium: {
+    path: '/usr/bin/chromium',
+    install: 'cargo xtask setup   # or: sudo apt-get install chromium',
+  },
+  python: {
+    path: '/usr/bin/python3',
+    install: 'cargo xtask setup   # or: sudo apt-get install python3-gi gir1.2-gst-rtsp-server-1.0',
+  },
+  rtspServer: {
+    path: '/usr/share/doc/gir1.2-gst-rtsp-server-1.0',
+    install: 'cargo xtask setup   # or: sudo apt-get install python3-gi gir1.2-gst-rtsp-server-1.0',
+  },
+  aiortc: {
+    path: here('../.venv/bin/python'),
+    install: 'cargo xtask setup   # or: python3 -m venv e2e/.venv && e2e/.venv/bin/pip install -r e2e/requirements.txt',
+  },
+  manifold: {
+    path: process.env.MANIFOLD_BIN ?? here('../../target/release/manifold'),
+    install: 'cargo build --release   # or name a binary in MANIFOLD_BIN',
+  },
+};
+
+/**
+ * The path of a part.
+ *
+ * @param {keyof typeof parts} name
+ */
+export function part(name) {
+  const { path, install } = parts[name];
+  if (!existsSync(path)) throw new Error(`${path} is missing; run: ${install}`);
+  return path;
+}

@@ -1,0 +1,101 @@
+/**
+ * The HTTP API, as far as the page uses it. Every call rejects with a `Refusal`.
+ *
+ * Knows addresses and headers; what an answer contains is `wire.ts`.
+ */
+
+import { refusalFrom, unreachable } from "../rtc/errors";
+import type { Reservation, SessionApi } from "../rtc/session";
+import { ownAddress } from "../rtc/whep";
+import { type Camera, type CameraPage, cameraFrom, cameraPageFrom, record, text, type Totals, totalsFrom } from "./wire";
+
+const REQUEST_MS_MAX = 10_000;
+/** Cameras asked for at once; parks larger than this take several requests. */
+const PAGE = 200;
+/** The original's park has 500 cameras; far beyond that a list is no longer a list. */
+const CAMERAS_MAX = 5_000;
+
+export interface ApiOptions {
+  readonly fetch: typeof fetch;
+  /** The API key in use, as a JWT; empty where the server asks for none. */
+  readonly key: () => string;
+  /** Who watches, for the server's account: one name a browser. */
+  readonly userId: string;
+}
+
+export class Api implements SessionApi {
+  readonly #options: ApiOptions;
+
+  constructor(options: ApiOptions) {
+    this.#options = options;
+  }
+
+  /** The whole camera park. */
+  async cameras(): Promise<Camera[]> {
+    const cameras: Camera[] = [];
+    let page: CameraPage;
+    do {
+      page = cameraPageFrom(await this.#call("GET", `/api/v1/cameras?limit=${PAGE}&offset=${cameras.length}`));
+      cameras.push(...page.cameras);
+    } while (page.cameras.length > 0 && cameras.length < Math.min(page.total, CAMERAS_MAX));
+    return cameras;
+  }
+
+  async camera(cameraId: string): Promise<Camera> {
+    return cameraFrom(await this.#call("GET", `/api/v1/cameras/${encodeURIComponent(cameraId)}`));
+  }
+
+  async totals(): Promise<Totals> {
+    return totalsFrom(await this.#call("GET", "/api/v1/stream/stats"));
+  }
+
+  async reserve(cameraId: string): Promise<Reservation> {
+    const body = { camera_id: cameraId, user_id: this.#options.userId };
+    const json = record(await this.#call("POST", "/api/v1/stream/reserve", body));
+    const whepUrl = text(json["whep_url"]) || `/whep/${encodeURIComponent(cameraId)}`;
+    return {
+      reservationId: text(json["reservation_id"]),
+      whepUrl: ownAddress(whepUrl, "/"),
+      token: text(json["token"]),
+    };
+  }
+
+  async heartbeat(reservationId: string): Promise<string> {
+    const json = record(await this.#call("POST", `/api/v1/stream/heartbeat/${encodeURIComponent(reservationId)}`, {}));
+    return text(json["token"]);
+  }
+
+  async release(reservationId: string): Promise<void> {
+    await this.#call("DELETE", releasePath(reservationId));
+  }
+
+  abandon(reservationId: string): void {
+    const init = { method: "DELETE", headers: this.#headers(), keepalive: true };
+    void this.#options.fetch(releasePath(reservationId), init).catch(() => undefined);
+  }
+
+  async #call(method: string, path: string, body?: unknown): Promise<unknown> {
+    const answer = await this.#options
+      .fetch(path, {
+        method,
+        headers: { ...this.#headers(), ...(body === undefined ? {} : { "Content-Type": "application/json" }) },
+        ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+        cache: "no-store",
+        signal: AbortSignal.timeout(REQUEST_MS_MAX),
+      })
+      .catch(() => {
+        throw unreachable();
+      });
+    if (!answer.ok) throw await refusalFrom(answer);
+    return answer.json().catch(() => null);
+  }
+
+  #headers(): Record<string, string> {
+    const key = this.#options.key();
+    return key === "" ? { Accept: "application/json" } : { Accept: "application/json", Authorization: `Bearer ${key}` };
+  }
+}
+
+function releasePath(reservationId: string): string {
+  return `/api/v1/stream/release/${encodeURIComponent(reservationId)}`;
+}

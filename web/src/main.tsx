@@ -1,0 +1,37 @@
+/** Starts the page: what it remembers, what it asks the server, what it shows. */
+
+import { render } from "preact";
+import { Api } from "./api/client";
+import { startHooks } from "./hooks";
+import { startClock } from "./state/clock";
+import { startPark } from "./state/park";
+import { apiKey, startSettings, userId } from "./state/settings";
+import { Tile } from "./state/tile";
+import { startWall } from "./state/wall";
+import "./styles/page.css";
+import { App } from "./ui/App";
+import { startKeys } from "./ui/keys";
+
+const api = new Api({
+  fetch: (input, init) => fetch(input, init),
+  key: () => apiKey.peek(),
+  userId: userId(),
+});
+
+/** One certificate for all connections, ready before the first click; `null` until then. */
+let certificate: RTCCertificate | null = null;
+void RTCPeerConnection.generateCertificate({ name: "ECDSA", namedCurve: "P-256" } as EcKeyGenParams).then(
+  (made) => (certificate = made),
+  // Without it each connection makes its own.
+  () => undefined,
+);
+
+startSettings();
+startHooks();
+startWall((cameraId) => new Tile(cameraId, { api, certificate: () => certificate }));
+startPark(api);
+startClock();
+startKeys();
+
+const root = document.getElementById("app");
+if (root !== null) render(<App />, root);

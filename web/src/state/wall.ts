@@ -1,0 +1,95 @@
+/** The wall: which cameras are open, in which order, and the same in the address bar. */
+
+import { effect, signal } from "@preact/signals";
+import { announce } from "./announce";
+import type { Tile } from "./tile";
+
+/** What one browser decodes on ordinary hardware, and what a person can still take in. */
+export const WALL_MAX = 16;
+/** Readings of strips a second, over the whole wall. */
+const STRIP_READINGS_MAX = 16;
+const STRIP_INTERVAL_MS_MIN = 250;
+
+export const wall = signal<readonly Tile[]>([]);
+/** What a narrow screen shows; a wide one shows both. */
+export const view = signal<"list" | "wall">("list");
+/** Said when something could not be done; empty otherwise. */
+export const notice = signal("");
+
+let newTile: (cameraId: string) => Tile = () => {
+  throw new Error("the wall was not started");
+};
+
+/** Opens what the address names, and keeps the address true from then on. */
+export function startWall(makeTile: (cameraId: string) => Tile): void {
+  newTile = makeTile;
+  for (const cameraId of openInAddress(location.search)) open(cameraId);
+  effect(() => {
+    const address = addressFor(
+      location.href,
+      wall.value.map((tile) => tile.cameraId),
+    );
+    history.replaceState(history.state, "", address);
+  });
+  addEventListener("pagehide", () => {
+    for (const tile of wall.peek()) tile.abandon();
+  });
+  addEventListener("online", () => {
+    for (const tile of wall.peek()) tile.retryNow();
+  });
+  // A page brought back from the browser's cache has nothing left to show.
+  addEventListener("pageshow", (event) => {
+    if (event.persisted) location.reload();
+  });
+}
+
+export function tileOf(cameraId: string): Tile | undefined {
+  return wall.value.find((tile) => tile.cameraId === cameraId);
+}
+
+/** Opens a camera; one that is open stays as it is. Says whether it is open afterwards. */
+export function open(cameraId: string): boolean {
+  if (wall.peek().some((tile) => tile.cameraId === cameraId)) return true;
+  if (wall.peek().length >= WALL_MAX) {
+    notice.value = `The wall holds ${WALL_MAX} cameras. Close one to open another.`;
+    announce(notice.value);
+    return false;
+  }
+  wall.value = [...wall.peek(), newTile(cameraId)];
+  view.value = "wall";
+  shareStripReadings();
+  return true;
+}
+
+export function close(cameraId: string): void {
+  const tile = wall.peek().find((candidate) => candidate.cameraId === cameraId);
+  if (tile === undefined) return;
+  wall.value = wall.peek().filter((candidate) => candidate !== tile);
+  notice.value = "";
+  if (wall.peek().length === 0) view.value = "list";
+  announce(`${tile.name}: closed`);
+  shareStripReadings();
+  void tile.close();
+}
+
+/** The ids of `?open=a,b`, without repetition, as many as the wall holds. */
+export function openInAddress(search: string): string[] {
+  const ids = (new URLSearchParams(search).get("open") ?? "").split(",").map((id) => id.trim());
+  return [...new Set(ids)].filter((id) => id !== "").slice(0, WALL_MAX);
+}
+
+/** `href` with exactly these cameras open, the commas left readable. */
+export function addressFor(href: string, cameraIds: readonly string[]): string {
+  const url = new URL(href);
+  url.searchParams.delete("open");
+  const rest = url.searchParams.toString();
+  const opened = cameraIds.length === 0 ? "" : `open=${cameraIds.map(encodeURIComponent).join(",")}`;
+  const query = [rest, opened].filter((part) => part !== "").join("&");
+  return url.pathname + (query === "" ? "" : `?${query}`) + url.hash;
+}
+
+function shareStripReadings(): void {
+  const tiles = wall.peek();
+  const intervalMs = Math.max(STRIP_INTERVAL_MS_MIN, (1000 * tiles.length) / STRIP_READINGS_MAX);
+  for (const tile of tiles) tile.setStripInterval(intervalMs);
+}

@@ -1,0 +1,22 @@
+//! `cargo xtask ci`: what CI checks beside the tests.
+
+use anyhow::Result;
+
+use crate::repo::Repo;
+use crate::{setup, step, web};
+
+/// Format, clippy, docs and the committed page. Warnings are errors.
+pub(crate) fn run(repo: &Repo) -> Result<()> {
+    step::run("format", &mut repo.cargo(&["fmt", "--all", "--check"]))?;
+    setup::install(repo)?;
+    web::check(repo)?;
+    step::run(
+        "clippy",
+        &mut repo.cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+    )?;
+    step::run(
+        "docs",
+        repo.cargo(&["doc", "--workspace", "--no-deps", "--document-private-items"])
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    )
+}

@@ -1,0 +1,130 @@
+//! Simple plots as SVG: bars, and the distribution of values. Readable on light and dark pages.
+
+use std::fmt::Write;
+
+const WIDTH: f64 = 640.0;
+/// Height of one panel.
+const HEIGHT: f64 = 220.0;
+/// Where the drawing of a panel begins and ends.
+const LEFT: f64 = 110.0;
+const RIGHT: f64 = 590.0;
+const TOP: f64 = 50.0;
+const BOTTOM: f64 = 180.0;
+
+/// Panels, one below the other.
+pub(crate) fn page(panels: &[String]) -> String {
+    let height = HEIGHT * panels.len() as f64;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
+         font-family=\"sans-serif\" font-size=\"13\">\n<style>\n\
+         text {{ fill: #24292f }} .mark {{ fill: #0b7285 }} .line {{ stroke: #0b7285; fill: none; \
+         stroke-width: 2 }} .target {{ stroke: #c92a2a; stroke-dasharray: 4 3 }} .axis {{ stroke: \
+         #8c959f }}\n@media (prefers-color-scheme: dark) {{ text {{ fill: #e6edf3 }} .mark {{ fill: \
+         #3bc9db }} .line {{ stroke: #3bc9db }} .target {{ stroke: #ff8787 }} }}\n</style>\n"
+    );
+    for (index, panel) in panels.iter().enumerate() {
+        // Writing to a String does not fail.
+        let _ =
+            writeln!(svg, "<g transform=\"translate(0 {})\">\n{panel}</g>", HEIGHT * index as f64);
+    }
+    svg + "</svg>\n"
+}
+
+/// A horizontal bar each, with a line at the target.
+pub(crate) fn bars(title: &str, values: &[(&str, f64)], target: f64) -> String {
+    let scale = Scale::new(values.iter().map(|(_, value)| *value), target);
+    let mut panel = frame(title, &scale, target);
+    let space = (BOTTOM - TOP) / values.len() as f64;
+    for (index, (name, value)) in values.iter().enumerate() {
+        let y = TOP + space * (index as f64 + 0.2);
+        let (bar, middle) = (space * 0.6, y + space * 0.3 + 4.0);
+        let end = scale.x(*value);
+        let _ = writeln!(
+            panel,
+            "<rect class=\"mark\" x=\"{LEFT}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{bar:.1}\"/>\
+             <text x=\"{}\" y=\"{middle:.1}\" text-anchor=\"end\">{name}</text>\
+             <text x=\"{:.1}\" y=\"{middle:.1}\">{value:.2}</text>",
+            end - LEFT,
+            LEFT - 8.0,
+            end + 6.0,
+        );
+    }
+    panel
+}
+
+/// The share of the values (ascending) up to each value, with a line at the target.
+pub(crate) fn distribution(title: &str, sorted: &[f64], target: f64) -> String {
+    let scale = Scale::new(sorted.iter().copied(), target);
+    let mut panel = frame(title, &scale, target);
+    let y = |share: f64| BOTTOM - (BOTTOM - TOP) * share;
+    let mut path = format!("M{LEFT} {BOTTOM}");
+    for (index, value) in sorted.iter().enumerate() {
+        let share = (index + 1) as f64 / sorted.len() as f64;
+        let _ = write!(path, " H{:.1} V{:.1}", scale.x(*value), y(share));
+    }
+    let _ = writeln!(panel, "<path class=\"line\" d=\"{path}\"/>");
+    for share in [0.0, 0.5, 0.95] {
+        let _ = writeln!(
+            panel,
+            "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{:.0} %</text>",
+            LEFT - 8.0,
+            y(share) + 4.0,
+            share * 100.0,
+        );
+    }
+    panel
+}
+
+/// Title, axis and the line of the target.
+fn frame(title: &str, scale: &Scale, target: f64) -> String {
+    let at = scale.x(target);
+    format!(
+        "<text x=\"{LEFT}\" y=\"24\" font-weight=\"bold\">{title}</text>\n\
+         <line class=\"axis\" x1=\"{LEFT}\" y1=\"{BOTTOM}\" x2=\"{RIGHT}\" y2=\"{BOTTOM}\"/>\n\
+         <text x=\"{LEFT}\" y=\"{label}\" text-anchor=\"middle\">0</text>\n\
+         <line class=\"target\" x1=\"{at:.1}\" y1=\"{TOP}\" x2=\"{at:.1}\" y2=\"{BOTTOM}\"/>\n\
+         <text x=\"{at:.1}\" y=\"{label}\" text-anchor=\"middle\">target {target}</text>\n",
+        label = BOTTOM + 18.0,
+    )
+}
+
+/// From values to places on the horizontal axis, which begins at 0.
+struct Scale {
+    largest: f64,
+}
+
+impl Scale {
+    fn new(values: impl Iterator<Item = f64>, target: f64) -> Self {
+        Self { largest: values.fold(target, f64::max) * 1.1 }
+    }
+
+    fn x(&self, value: f64) -> f64 {
+        LEFT + (RIGHT - LEFT) * value / self.largest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_target_and_the_largest_value_are_both_inside() {
+        for (values, target) in [(vec![1.0, 500.0], 80.0), (vec![1.0], 80.0)] {
+            let scale = Scale::new(values.iter().copied(), target);
+
+            for value in values.into_iter().chain([target]) {
+                assert!((LEFT..=RIGHT).contains(&scale.x(value)), "{value} at {}", scale.x(value));
+            }
+        }
+    }
+
+    #[test]
+    fn every_value_is_drawn() {
+        let panel = bars("egress", &[("Manifold", 1.5), ("floor", 1.2)], 1.9);
+
+        assert!(
+            panel.contains(">1.50<") && panel.contains(">1.20<") && panel.contains("target 1.9")
+        );
+        assert_eq!(distribution("joins", &[40.0, 50.0, 60.0], 80.0).matches(" H").count(), 3);
+    }
+}
