@@ -106,11 +106,11 @@ impl Feed {
         self.normaliser.handle_parameter_set(pps);
     }
 
+    /// The next thing from the camera, which arrived at `arrival` (microseconds, Unix epoch).
     #[expect(
         clippy::wildcard_enum_match_arm,
         reason = "the enum is not ours and will grow; what is not handled was not asked for"
     )]
-    /// The next thing from the camera, which arrived at `arrival` (microseconds, Unix epoch).
     pub(super) fn handle_item(
         &mut self,
         item: CodecItem,
