@@ -4,6 +4,7 @@
 mod app;
 mod auth;
 mod bench;
+mod bind_error;
 mod cli;
 mod config;
 mod http;

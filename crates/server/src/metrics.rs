@@ -16,10 +16,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-use crate::app::Snapshot;
-
-/// Upper bounds of the buckets that join times are counted in; one more bucket takes the rest.
-pub(crate) const JOIN_BUCKETS_MS: [u64; 10] = [25, 50, 80, 120, 200, 400, 800, 1600, 3200, 10_000];
+use crate::app::{CameraSnapshot, JOIN_BUCKETS_MS, Snapshot};
 
 /// HTTP requests by route and status; counted as they happen. The label values are the routes of
 /// the router and the status codes it answers, so the family cannot grow without bound.
@@ -112,13 +109,23 @@ impl Figures {
         }
         let pullers: u32 = cameras.iter().map(|camera| camera.pullers).sum();
         gauge(encoder, "manifold_pullers", "Pullers that run")?.encode_gauge(&pullers)?;
-        let mut metric =
-            counter(encoder, "manifold_pulls_started", "Pullers started for a camera")?;
-        for camera in cameras {
-            let labels = [("camera_id", camera.id.as_str())];
-            metric
-                .encode_family(&labels)?
-                .encode_counter::<NoLabelSet, _, f64>(&camera.pulls_started, None)?;
+        let figures: [(&str, &str, fn(&CameraSnapshot) -> u64); 3] = [
+            ("manifold_pulls_started", "Pullers started for a camera", |c| c.pulls_started),
+            ("manifold_pulls_failed", "Pullers of a camera that failed", |c| c.pulls_failed),
+            (
+                "manifold_source_packets_lost",
+                "Packets lost between a camera and this server",
+                |c| c.packets_lost,
+            ),
+        ];
+        for (name, help, figure) in figures {
+            let mut metric = counter(encoder, name, help)?;
+            for camera in cameras {
+                let labels = [("camera_id", camera.id.as_str())];
+                metric
+                    .encode_family(&labels)?
+                    .encode_counter::<NoLabelSet, _, f64>(&figure(camera), None)?;
+            }
         }
         Ok(())
     }

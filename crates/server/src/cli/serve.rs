@@ -6,17 +6,19 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::check::counted;
 use super::{Failure, ServeArgs, complain, say};
-use crate::app::App;
+use crate::app::{App, AppConfig, CameraConfig};
 use crate::auth::Keyring;
-use crate::config::{self, Config, Environment, Loaded};
+use crate::config::{self, Config, Environment, Loaded, QuotaUnit};
 use crate::http::wire::Ready;
 use crate::http::{self, Http};
 use crate::logging;
+use crate::net::{MediaConfig, MediaPlane};
 
 /// From the signal to the end of the process, at most. Viewers are told within the 2 s that the
 /// media plane takes; the promise to operators is 5 s.
@@ -44,7 +46,7 @@ async fn serve(loaded: &Loaded, ready_file: Option<&Path>) -> anyhow::Result<()>
     let listeners = http::bind(&config.listen, &settings).await?;
     let addresses = listeners.addresses().to_vec();
     let keyring = Keyring::new(&config.auth)?;
-    let (app, udp) = start_app(config, &settings).await?;
+    let (app, udp) = start_app(config, &settings)?;
     let http = Http::new(app.clone(), keyring, config, addresses.clone());
     let closing = CancellationToken::new();
     let serving = tokio::spawn(listeners.serve(http::router(http.clone()), closing.clone()));
@@ -135,6 +137,59 @@ impl Signals {
     }
 }
 
-async fn start_app(_config: &Config, _settings: &str) -> anyhow::Result<(App, SocketAddr)> {
-    todo!()
+fn start_app(config: &Config, settings: &str) -> anyhow::Result<(App, SocketAddr)> {
+    let media = MediaConfig {
+        udp: config.media.udp,
+        advertise: config.media.advertise.clone(),
+        workers: config.media.workers.map(|workers| workers as usize),
+    };
+    let (events, media_events) = mpsc::unbounded_channel();
+    let plane = MediaPlane::start(&media, events).with_context(|| {
+        let udp = media.udp;
+        format!(
+            "the media port {udp} (UDP) cannot be opened; end what uses it or change media.udp in {settings}"
+        )
+    })?;
+    let udp = plane.local_address();
+    Ok((App::start(app_config(config), plane, media_events), udp))
+}
+
+fn app_config(config: &Config) -> AppConfig {
+    let sources: Vec<_> = config.sources.iter().map(source).collect();
+    let unit = match config.quota.unit {
+        QuotaUnit::Viewer => control::Unit::Viewer,
+        QuotaUnit::Camera => control::Unit::Camera,
+    };
+    AppConfig {
+        quota: control::Quota::new(unit, config.quota.total, &sources),
+        sources,
+        cameras: config.cameras.iter().map(camera).collect(),
+    }
+}
+
+fn source(source: &config::Source) -> control::Source {
+    control::Source {
+        id: source.id.clone(),
+        name: source.name.clone(),
+        name_ar: source.name_ar.clone(),
+        limit: source.limit,
+    }
+}
+
+fn camera(camera: &config::Camera) -> CameraConfig {
+    CameraConfig {
+        definition: control::Camera {
+            id: camera.id.clone(),
+            name: camera.name.clone(),
+            name_ar: camera.name_ar.clone(),
+            location: camera.location.clone(),
+            source: camera.source.clone(),
+            has_sub: camera.sub_url.is_some(),
+        },
+        main: camera.url.clone(),
+        sub: camera.sub_url.clone(),
+        transport: camera.transport,
+        on_demand: camera.on_demand,
+        close_after: camera.close_after,
+    }
 }

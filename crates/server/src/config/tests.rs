@@ -395,3 +395,16 @@ fn back(node: &Node) -> serde_json::Value {
         Value::Other(kind) => panic!("{kind}"),
     }
 }
+
+#[test]
+fn the_reference_shows_settings_that_are_right_and_all_of_them() {
+    let reference = include_str!("../../../../docs/ref/config.md");
+    let file = reference.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    right(file);
+    let whole: String =
+        file.lines().map(|line| line.trim_start_matches("# ").to_owned() + "\n").collect();
+    let described = |key: &str| whole.lines().any(|line| line.starts_with(&format!("{key} = ")));
+    for key in WHOLE.lines().filter_map(|line| line.split_once(" = ").map(|(key, _)| key)) {
+        assert!(described(key) || ["zeta", "alpha"].contains(&key), "{key}");
+    }
+}

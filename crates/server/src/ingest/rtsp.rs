@@ -118,7 +118,7 @@ async fn attempt(
         .map_err(|error| explain.before_play(&error))?;
 
     let mut feed = Feed::new(output, video, sound);
-    for (sps, pps) in parameter_sets(&frames.streams()[video]) {
+    if let Some((sps, pps)) = parameter_sets(&frames.streams()[video]) {
         feed.handle_parameter_sets(sps, pps);
     }
     tracing::debug!(transport = ?transport, sound = ?feed.sound_codec(), "the camera plays");
@@ -204,7 +204,7 @@ fn choose_video(streams: &[Stream]) -> Result<usize, SourceFailure> {
             "mp4v-es" => "MPEG-4 Visual".to_owned(),
             other => failure::excerpt(&other.to_ascii_uppercase()),
         },
-        None => "no picture".to_owned(),
+        None => "sound without a picture".to_owned(),
     };
     Err(SourceFailure::UnsupportedCodec { codec })
 }
@@ -248,10 +248,8 @@ fn sound_of(stream: &Stream) -> Option<Sound> {
 /// The parameter sets of the session description (RFC 6184 §8.1).
 fn parameter_sets(stream: &Stream) -> Option<(&[u8], &[u8])> {
     let Some(ParametersRef::Video(parameters)) = stream.parameters() else { return None };
-    match parameters.codec_params() {
-        VideoParametersCodec::H264 { sps, pps } => Some((sps, pps)),
-        _ => None,
-    }
+    let VideoParametersCodec::H264 { sps, pps } = parameters.codec_params() else { return None };
+    Some((sps, pps))
 }
 
 /// Our wall clock as it was when the session began, run by the monotonic clock, so that a server
