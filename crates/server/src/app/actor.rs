@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use control::{
-    CameraId, Exceeded, MemoryLedger, Policy, Quality, ReservationId, Scope, Source,
-};
+use control::{CameraId, Exceeded, MemoryLedger, Policy, Quality, ReservationId, Scope, Source};
 use engine::{
     Action, CameraSpec, Engine, Grant, Rendition, Reply, Request, RequestId, ReserveRefusal,
     SourceEvent, ViewerEvent, WatchRefusal,
