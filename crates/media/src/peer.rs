@@ -486,3 +486,59 @@ fn our_profile(profile: DtlsSrtpProfile) -> Option<SrtpProfile> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::client::{ClientFactory, ClientOutput};
+    use super::*;
+
+    /// The invariant at the top: whoever has no keys cannot use a nonce twice.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "virtual time has to start somewhere")]
+    fn str0m_itself_never_gets_the_keys() {
+        let mut now = Instant::now();
+        let server = SocketAddr::from(([10, 0, 0, 1], 8555));
+        let viewer = SocketAddr::from(([10, 0, 0, 2], 4000));
+        let credentials = IceCredentials { ufrag: "abcd".into(), password: "0123456789".repeat(3) };
+        let (mut client, offer) = ClientFactory::new().unwrap().offer(viewer, now).unwrap();
+        let factory = PeerFactory::new(vec![server]).unwrap();
+        let (mut peer, answer) = factory.answer(&offer, &credentials, now).unwrap();
+        client.handle_answer(&answer.sdp).unwrap();
+
+        let mut keys = None;
+        for _ in 0..5_000 {
+            now += Duration::from_millis(1);
+            client.handle_timeout(now);
+            loop {
+                let contents = match client.poll_output() {
+                    ClientOutput::Transmit { contents, .. } => contents,
+                    ClientOutput::Connected | ClientOutput::Media { .. } => continue,
+                    ClientOutput::Closed | ClientOutput::Timeout(_) => break,
+                };
+                match BindingRequest::parse(&contents) {
+                    Some(check) => peer.handle_check(viewer, server, &check, &contents, now),
+                    None => peer.handle_dtls(viewer, server, &contents, now),
+                };
+            }
+            peer.handle_timeout(now);
+            loop {
+                match peer.poll_output() {
+                    PeerOutput::Transmit { contents, .. } => {
+                        assert!(is_stun_or_dtls(&contents));
+                        client.handle_datagram(server, &contents, now);
+                    }
+                    PeerOutput::Connected(tapped) => keys = Some(tapped),
+                    PeerOutput::Closed => panic!("closed"),
+                    PeerOutput::Timeout(_) => break,
+                }
+            }
+        }
+
+        let keys = keys.expect("the handshake is done within 5 s");
+        assert_eq!(keys.material.len(), keys.profile.keying_material_len());
+        assert!(peer.connected, "str0m knows that DTLS is done");
+        assert!(!peer.rtc.is_connected(), "and has nothing to seal media with");
+    }
+}
