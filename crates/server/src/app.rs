@@ -24,7 +24,9 @@ use actor::{Actor, Command};
 
 pub(crate) use control::Quality;
 pub(crate) use joins::JOIN_BUCKETS_MS;
-pub(crate) use snapshot::{CameraSnapshot, ReservationSnapshot, Snapshot, SourceSnapshot};
+#[cfg(test)]
+pub(crate) use snapshot::ReservationSnapshot;
+pub(crate) use snapshot::{CameraSnapshot, Snapshot, SourceSnapshot};
 
 /// Calls that wait for the actor. A call takes it microseconds; 1,024 of them are a burst of all
 /// viewers of a full server at once, and those behind them wait in HTTP.
