@@ -681,3 +681,19 @@ fn the_reference_names_every_figure() {
         assert!(reference.contains(&format!("| `{name}` | {kind} |")), "{name} {kind}");
     }
 }
+
+#[tokio::test]
+async fn the_page_keeps_its_own_policy() {
+    let server = Server::start(|_| {}).await;
+    let html = server.ask(plain("GET", "/")).await.text;
+    assert!(!html.contains("<style") && !html.contains(" style="), "{html}");
+    assert!(html.split("<script").skip(1).all(|script| script.contains("src=")), "{html}");
+    let links = html.split(['"', '\'']).filter(|part| part.contains("assets/"));
+    for link in links {
+        let path = format!("/{}", link.trim_start_matches("./").trim_start_matches('/'));
+        let asset = server.ask(plain("GET", &path)).await;
+        assert_eq!(asset.status, 200, "{path}");
+        assert!(asset.header("cache-control").contains("immutable"), "{path}");
+        assert_ne!(asset.header("content-type"), "application/octet-stream", "{path}");
+    }
+}
