@@ -6,6 +6,7 @@
 
 mod app;
 mod auth;
+mod bench;
 mod bind_error;
 mod cli;
 mod config;
