@@ -5,6 +5,7 @@
 #![allow(dead_code, unused_imports, reason = "until the last parts use what the others offer")]
 
 mod app;
+mod bench;
 mod bind_error;
 mod cli;
 mod config;
