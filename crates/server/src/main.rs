@@ -5,7 +5,6 @@
 #![allow(dead_code, unused_imports, reason = "until the last parts use what the others offer")]
 
 mod app;
-mod auth;
 mod bench;
 mod bind_error;
 mod cli;

@@ -1,5 +1,7 @@
 //! The program as operators, scripts and browsers meet it: its command line, its sockets, its end.
 
+#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
 mod program;
 
 use std::net::{TcpListener, UdpSocket};
