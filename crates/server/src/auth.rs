@@ -4,14 +4,16 @@
 //! says of it is compared, never followed. What a token is good for is decided here too; whether
 //! the reservation still lives is not.
 
+mod wire;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use control::{CameraId, ReservationId};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use secrecy::ExposeSecret;
 
+use self::wire::{Claims, VideoGrant};
 use crate::config;
-use crate::http::wire::{Claims, VideoGrant};
 
 /// Longest token that is looked at. Ours have about 400 characters.
 const TOKEN_LENGTH_MAX: usize = 4096;

@@ -6,42 +6,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Claims of an access token in LiveKit's format.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Claims {
-    /// Id of the key that signed.
-    pub(crate) iss: String,
-    /// The participant's identity, `viewer_<reservation_id>` for viewers.
-    #[serde(default)]
-    pub(crate) sub: String,
-    /// Seconds since the Unix epoch; the token is worthless from then on.
-    pub(crate) exp: u64,
-    /// Seconds since the Unix epoch; the token is worthless until then.
-    #[serde(default)]
-    pub(crate) nbf: u64,
-    /// Makes two tokens of one second distinguishable.
-    #[serde(default)]
-    pub(crate) jti: String,
-    #[serde(default)]
-    pub(crate) video: VideoGrant,
-}
-
-/// What a token allows.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct VideoGrant {
-    pub(crate) room_join: bool,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub(crate) room: String,
-    /// LiveKit takes a missing value for yes.
-    pub(crate) can_subscribe: Option<bool>,
-    pub(crate) can_publish: Option<bool>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) room_admin: bool,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) room_create: bool,
-}
-
 #[derive(Debug, Deserialize)]
 pub(super) struct ReserveRequest {
     pub(super) camera_id: String,
