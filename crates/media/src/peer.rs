@@ -10,6 +10,8 @@
 //! **Invariant:** DTLS from an address is handed to str0m only after an authentic check came from
 //! that very address.
 
+pub mod client;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;

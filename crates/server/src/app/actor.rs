@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use control::{
-    CameraId, Exceeded, MemoryLedger, Policy, Quality, ReservationId, Scope, Source, Timestamp,
+    CameraId, Exceeded, MemoryLedger, Policy, Quality, ReservationId, Scope, Source,
 };
 use engine::{
     Action, CameraSpec, Engine, Grant, Rendition, Reply, Request, RequestId, ReserveRefusal,

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 
 use self::testcard::TestCard;
 
-pub(crate) use self::source_url::{SourceUrl, SourceUrlError};
+pub(crate) use self::source_url::SourceUrl;
 
 /// How RTP comes from an RTSP camera.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
