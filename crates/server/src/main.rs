@@ -2,7 +2,6 @@
 //!
 //! The only place of sockets, files, clocks and JSON: [`cli`] starts, [`http`] serves, [`app`] drives
 //! the engine, [`net`] moves media, [`ingest`] brings it in.
-#![allow(dead_code, unused_imports, reason = "until the last parts use what the others offer")]
 
 mod app;
 mod bench;

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A directory of its own, gone with the value.
-pub struct Directory(PathBuf);
+pub(crate) struct Directory(PathBuf);
 
 impl Directory {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("manifold-{}-{number}", std::process::id()));
@@ -23,7 +23,7 @@ impl Directory {
         Self(path)
     }
 
-    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.0.join(name);
         std::fs::write(&path, text).unwrap();
         path
@@ -38,16 +38,16 @@ impl Drop for Directory {
 
 /// What a program that ended left behind.
 #[derive(Debug)]
-pub struct Output {
+pub(crate) struct Output {
     /// `None`: it was killed.
-    pub code: Option<i32>,
-    pub printed: String,
-    pub log: String,
+    pub(crate) code: Option<i32>,
+    pub(crate) printed: String,
+    pub(crate) log: String,
 }
 
 /// A running server.
-pub struct Program {
-    pub address: String,
+pub(crate) struct Program {
+    pub(crate) address: String,
     child: Child,
     printed: Option<JoinHandle<String>>,
     log: Option<JoinHandle<String>>,
@@ -56,19 +56,19 @@ pub struct Program {
 
 /// The answer to one request.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     head: String,
-    pub text: String,
+    pub(crate) text: String,
 }
 
 impl Program {
     /// Starts with these settings, on ports of its own.
-    pub fn start(settings: &str) -> Self {
+    pub(crate) fn start(settings: &str) -> Self {
         Self::start_with(settings, &[])
     }
 
-    pub fn start_with(settings: &str, variables: &[(&str, &str)]) -> Self {
+    pub(crate) fn start_with(settings: &str, variables: &[(&str, &str)]) -> Self {
         let directory = Directory::new();
         let config = directory.write("manifold.toml", settings);
         let ready = directory.0.join("ready.json");
@@ -101,15 +101,21 @@ impl Program {
         }
     }
 
-    pub fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         self.ask("GET", path, &[], "")
     }
 
-    pub fn post(&self, path: &str, body: &serde_json::Value) -> Answer {
+    pub(crate) fn post(&self, path: &str, body: &serde_json::Value) -> Answer {
         self.ask("POST", path, &[("content-type", "application/json")], &body.to_string())
     }
 
-    pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    pub(crate) fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let headers: String =
@@ -128,20 +134,20 @@ impl Program {
         Answer::read(&String::from_utf8(answer).unwrap())
     }
 
-    pub fn signal(&self, signal: i32) {
+    pub(crate) fn signal(&self, signal: i32) {
         let process = i32::try_from(self.child.id()).unwrap();
         let kill = Command::new("kill").args([format!("-{signal}"), process.to_string()]).status();
         assert!(kill.unwrap().success());
     }
 
     /// Asks it to end and waits until it has.
-    pub fn end(self) -> Output {
+    pub(crate) fn end(self) -> Output {
         self.signal(libc::SIGTERM);
         self.wait(PATIENCE)
     }
 
     /// Waits until it has ended, which it must within `limit`.
-    pub fn wait(mut self, limit: Duration) -> Output {
+    pub(crate) fn wait(mut self, limit: Duration) -> Output {
         let begun = Instant::now();
         let code = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -170,17 +176,17 @@ impl Answer {
         Self { status, head: head.to_owned(), text: body.to_owned() }
     }
 
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
         lines.find(|(key, _)| key.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value)
     }
 
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     /// The sentence of a problem with this status.
-    pub fn problem(&self, status: u16) -> String {
+    pub(crate) fn problem(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{self:?}");
         assert_eq!(self.header("content-type"), "application/problem+json");
         self.json()["detail"].as_str().unwrap().to_owned()
@@ -188,7 +194,7 @@ impl Answer {
 }
 
 /// Waits until `condition` holds.
-pub fn until(what: &str, condition: impl Fn() -> bool) {
+pub(crate) fn until(what: &str, condition: impl Fn() -> bool) {
     let begun = Instant::now();
     while !condition() {
         assert!(begun.elapsed() < PATIENCE, "it never came to be that {what}");
@@ -197,7 +203,7 @@ pub fn until(what: &str, condition: impl Fn() -> bool) {
 }
 
 /// Runs the program to its end, in a directory without a config file.
-pub fn manifold(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+pub(crate) fn manifold(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let directory = Directory::new();
     let output = command(variables).args(arguments).current_dir(&directory.0).output().unwrap();
     Output {
