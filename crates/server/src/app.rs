@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use control::{CameraId, ReservationId, Source};
-use media::ViewerId;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::ingest::{RtspTransport, SourceUrl};
@@ -128,7 +127,6 @@ pub(crate) enum WatchError {
 /// The answer to a viewer's offer.
 #[derive(Debug)]
 pub(crate) struct Watching {
-    pub(crate) viewer: ViewerId,
     /// Unguessable; the last segment of the WHEP resource URL.
     pub(crate) resource: String,
     pub(crate) answer_sdp: String,

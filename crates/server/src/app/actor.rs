@@ -418,7 +418,7 @@ impl Actor {
         };
         self.peers.insert(viewer, peer);
         self.resources.insert(resource.clone(), viewer);
-        Watching { viewer, resource, answer_sdp: accepted.answer_sdp, etag }
+        Watching { resource, answer_sdp: accepted.answer_sdp, etag }
     }
 
     fn forget_peer(&mut self, viewer: ViewerId) {
