@@ -1,34 +1,26 @@
 //! Where media and control meet: sessions, streams and timers, sans-IO.
+//!
+//! [`Engine`] is told what happens and when (`handle_*`), and is drained of what shall be done
+//! ([`Engine::poll_action`]). It owns no socket, no clock and no ledger: the caller executes the
+//! actions and hands their results back. Each camera's stream lives by its own transition table and
+//! its own timers, so that a broken camera never delays another.
 
-/// Why a source gives no picture. Each is a distinct state with a sentence for people.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SourceFailure {
-    /// No TCP connection, or no answer in time.
-    #[error("the camera at {address} cannot be reached: {detail}")]
-    Unreachable { address: String, detail: String },
-    /// 401 after the credentials were sent, or no credentials configured.
-    #[error("the camera refuses the user name or password; check the credentials in its url")]
-    Unauthorized,
-    /// 404 and the like.
-    #[error("the camera has no stream at {path}; check the path in its url")]
-    NotFound { path: String },
-    /// PLAY worked, but no keyframe came.
-    #[error("the camera sends no keyframe; none came in {waited_s} s, check its I-frame interval")]
-    NoKeyframe { waited_s: u64 },
-    /// Frames out of presentation order.
-    #[error(
-        "the camera sends B-frames, which browsers cannot play live; turn them off (baseline or main profile without B-frames)"
-    )]
-    BFrames,
-    /// No codec that a browser plays.
-    #[error(
-        "the camera sends {codec}, which browsers do not play here; set it to H.264, or give a sub_url that is"
-    )]
-    UnsupportedCodec { codec: String },
-    /// It was live, and then the connection ended or packets stopped.
-    #[error("the camera's stream ended: {detail}")]
-    Lost { detail: String },
-    /// It broke the protocol.
-    #[error("the camera does not follow the protocol: {detail}")]
-    Protocol { detail: String },
-}
+pub mod failure;
+
+mod backoff;
+mod engine;
+mod io;
+mod session;
+mod stream;
+mod timers;
+
+pub use engine::{
+    CameraView, Engine, KEYFRAME_INTERVAL_MIN, MAX_CAMERAS, Residue, SessionView, StreamView,
+};
+pub use failure::{Retry, SourceFailure};
+pub use io::{
+    Action, CameraSpec, Grant, OpId, Released, Reply, Request, RequestId, ReserveRefusal,
+    SourceEvent, ViewerEvent, WatchRefusal,
+};
+pub use session::SessionState;
+pub use stream::{Condition, Rendition};

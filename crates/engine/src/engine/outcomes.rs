@@ -1,0 +1,118 @@
+//! What the ledger answered.
+
+use control::{Answer, Lease, LedgerOp, Outcome, Reservation, ReservationId, Timestamp, Usage};
+use tracing::{debug, error, warn};
+
+use super::sessions::EndReason;
+use super::{Engine, Pending};
+use crate::io::{Grant, OpId, Released, Reply, RequestId, ReserveRefusal};
+use crate::timers::Timer;
+
+impl Engine {
+    /// Takes the outcome of an [`crate::Action::Ledger`].
+    pub fn handle_outcome(&mut self, op: OpId, outcome: Outcome, now: Timestamp) {
+        let Outcome { answer, expired, next_expiry } = outcome;
+        for lease in expired {
+            self.end_session(lease.id(), EndReason::Expired, now);
+        }
+        match next_expiry {
+            Some(due) => self.timers.set(Timer::Lease, due),
+            None => self.timers.clear(Timer::Lease),
+        }
+        let Some(pending) = self.pending.remove(&op) else {
+            error!(?op, "the ledger answered an operation that was not under way");
+            return;
+        };
+        match pending {
+            Pending::Reserve { request } => self.reserve_outcome(request, answer, now),
+            Pending::Release { request } => self.release_outcome(request, answer, now),
+            Pending::Heartbeat { request, reservation } => {
+                let grant = self.renewal_outcome(&reservation, answer, now);
+                self.reply(request, Reply::Heartbeat(grant));
+            }
+            Pending::MediaSeen { reservation } => {
+                self.renewal_outcome(&reservation, answer, now);
+            }
+            Pending::Snapshot { request } => {
+                let snapshot =
+                    if let Answer::Snapshot(snapshot) = answer { Some(snapshot) } else { None };
+                self.reply(request, Reply::Snapshot(snapshot));
+            }
+            Pending::Expire => {}
+        }
+    }
+
+    fn reserve_outcome(&mut self, request: RequestId, answer: Answer, now: Timestamp) {
+        let refusal = match answer {
+            Answer::Reserved { lease, usage } => return self.reserved(request, lease, usage, now),
+            Answer::QuotaExceeded(exceeded) => {
+                warn!(scope = %exceeded.scope, current = exceeded.usage.current, limit = exceeded.usage.limit, "not reserved, the quota is used up");
+                ReserveRefusal::Quota(exceeded)
+            }
+            Answer::IdTaken => ReserveRefusal::IdTaken,
+            Answer::Released { .. }
+            | Answer::Renewed { .. }
+            | Answer::NotFound
+            | Answer::Swept
+            | Answer::Counted(_)
+            | Answer::Snapshot(_) => {
+                error!(?answer, "the ledger answered a reservation with something else");
+                ReserveRefusal::IdTaken
+            }
+        };
+        self.reply(request, Reply::Reserve(Err(refusal)));
+    }
+
+    fn reserved(&mut self, request: RequestId, lease: Lease, usage: Usage, now: Timestamp) {
+        let Some(stream) = self.stream_of(&lease) else {
+            // The camera went, or the shutdown came, while the ledger was at it.
+            let refusal = if self.is_shutting_down {
+                ReserveRefusal::ShuttingDown
+            } else {
+                ReserveRefusal::UnknownCamera
+            };
+            let release = LedgerOp::Release(lease.id().clone());
+            self.apply(release, Pending::Release { request: None });
+            return self.reply(request, Reply::Reserve(Err(refusal)));
+        };
+        self.begin_session(&lease, stream, now);
+        self.reply(request, Reply::Reserve(Ok(Grant { lease, usage })));
+    }
+
+    fn stream_of(&self, lease: &Lease) -> Option<media::StreamId> {
+        let entry =
+            self.cameras.get(&lease.reservation.camera).filter(|_| !self.is_shutting_down)?;
+        Some(entry.stream_for(lease.reservation.quality))
+    }
+
+    fn release_outcome(&mut self, request: Option<RequestId>, answer: Answer, now: Timestamp) {
+        let released = if let Answer::Released { lease, usage } = answer {
+            self.end_session(lease.id(), EndReason::Released, now);
+            let Reservation { id, source, .. } = lease.reservation;
+            Some(Released { reservation: id, source, new_count: usage.current })
+        } else {
+            None
+        };
+        if let Some(request) = request {
+            self.reply(request, Reply::Release(released));
+        }
+    }
+
+    /// The renewed lease. A session whose lease the ledger does not know any more is ended.
+    fn renewal_outcome(
+        &mut self,
+        reservation: &ReservationId,
+        answer: Answer,
+        now: Timestamp,
+    ) -> Option<Grant> {
+        let Answer::Renewed { lease, usage } = answer else {
+            debug!(reservation_id = %reservation, "there is no such lease to renew");
+            self.end_session(reservation, EndReason::Expired, now);
+            return None;
+        };
+        if let Some(session) = self.sessions.get_mut(lease.id()) {
+            session.expires_at = lease.expires_at;
+        }
+        Some(Grant { lease, usage })
+    }
+}

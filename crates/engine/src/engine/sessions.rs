@@ -1,0 +1,220 @@
+//! Sessions: a reservation's peer comes, changes and goes.
+
+use control::{Lease, LedgerOp, ReservationId, Timestamp};
+use media::peers::CloseReason;
+use media::{StreamId, ViewerId};
+use tracing::{debug, info};
+
+use super::{Accepting, Engine, Pending};
+use crate::io::{Action, Reply, ViewerEvent, WatchRefusal};
+use crate::session::{Session, SessionEvent, SessionState};
+use crate::stream::StreamEvent;
+
+/// Why a session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum EndReason {
+    /// Its lease was released.
+    Released,
+    /// Its peer was ended on request.
+    Ended,
+    /// Its peer left.
+    PeerLeft,
+    /// Its lease ran out.
+    Expired,
+    /// Its camera was removed.
+    CameraRemoved,
+    /// The server shuts down.
+    Shutdown,
+}
+
+impl EndReason {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Released => "released",
+            Self::Ended => "ended by the client",
+            Self::PeerLeft => "the viewer closed its connection",
+            Self::Expired => "the lease ran out",
+            Self::CameraRemoved => "the camera was removed",
+            Self::Shutdown => "the server shuts down",
+        }
+    }
+}
+
+impl Engine {
+    /// Takes what the media plane tells of a peer. Peers that are not known any more are ignored.
+    pub fn handle_viewer(&mut self, viewer: ViewerId, event: ViewerEvent, now: Timestamp) {
+        match event {
+            ViewerEvent::Accepted => self.accepted(viewer),
+            ViewerEvent::Refused => {
+                self.refuse_watch(viewer, WatchRefusal::Offer);
+            }
+            ViewerEvent::Connected { handshake_ms } => self.connected(viewer, handshake_ms, now),
+            ViewerEvent::Alive { at } => self.alive(viewer, at),
+            ViewerEvent::FirstMedia => self.first_media(viewer),
+            ViewerEvent::Closed(closed_by) => self.closed(viewer, closed_by, now),
+        }
+    }
+
+    pub(super) fn begin_session(&mut self, lease: &Lease, stream: StreamId, now: Timestamp) {
+        let reservation = lease.reservation.clone();
+        let Some(on) = self.streams.get_mut(&stream) else {
+            return;
+        };
+        let (camera_id, reservation_id) = (&reservation.camera, &reservation.id);
+        if on.reservations.is_empty() && !on.state.pulls() {
+            info!(%camera_id, %reservation_id, user = ?reservation.user, "Creating new stream resources (first viewer)");
+        } else {
+            info!(%camera_id, %reservation_id, user = ?reservation.user, "Reusing existing stream resources for additional viewer");
+        }
+        on.reservations.insert(reservation.id.clone());
+        on.active_since.get_or_insert(now);
+        on.last_viewer = None;
+        let session = Session {
+            stream,
+            state: SessionState::Reserved,
+            viewer: None,
+            expires_at: lease.expires_at,
+            reservation,
+        };
+        self.sessions.insert(lease.id().clone(), session);
+        self.drive(stream, StreamEvent::Joined, now);
+    }
+
+    /// Ends a session: its peer is closed and its stream let go. The lease is the caller's matter.
+    pub(super) fn end_session(&mut self, id: &ReservationId, reason: EndReason, now: Timestamp) {
+        let Some(mut session) = self.sessions.remove(id) else {
+            return;
+        };
+        session.state = session.state.on(SessionEvent::LeaseEnded);
+        if let Some(viewer) = session.viewer {
+            self.viewers.remove(&viewer);
+            self.actions.push_back(Action::CloseViewer { viewer });
+        }
+        let camera_id = &session.reservation.camera;
+        info!(%camera_id, reservation_id = %id, reason = reason.as_str(), "reservation ended");
+        let Some(stream) = self.streams.get_mut(&session.stream) else {
+            return;
+        };
+        stream.reservations.remove(id);
+        if !stream.reservations.is_empty() {
+            info!(%camera_id, reservation_id = %id, "Viewer disconnected - stream resources kept for remaining viewers");
+            return;
+        }
+        stream.active_since = None;
+        if stream.warm {
+            info!(%camera_id, reservation_id = %id, "Last viewer disconnected - stream kept warm");
+            return;
+        }
+        info!(%camera_id, reservation_id = %id, "Last viewer disconnected - cleaning up all stream resources");
+        stream.last_viewer = Some(id.clone());
+        self.drive(session.stream, StreamEvent::Emptied, now);
+    }
+
+    fn accepted(&mut self, viewer: ViewerId) {
+        let Some(Accepting { request, reservation }) = self.accepting.remove(&viewer) else {
+            self.actions.push_back(Action::CloseViewer { viewer });
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(&reservation) else {
+            self.actions.push_back(Action::CloseViewer { viewer });
+            self.reply(request, Reply::Watch(Err(WatchRefusal::ReservationEnded)));
+            return;
+        };
+        session.state = session.state.on(SessionEvent::Accepted);
+        let camera_id = &session.reservation.camera;
+        debug!(%camera_id, reservation_id = %reservation, viewer = viewer.0, "offer answered");
+        if let Some(earlier) = session.viewer.replace(viewer) {
+            info!(%camera_id, reservation_id = %reservation, "a new connection takes the place of the earlier one");
+            self.viewers.remove(&earlier);
+            self.actions.push_back(Action::CloseViewer { viewer: earlier });
+        }
+        self.viewers.insert(viewer, reservation);
+        self.reply(request, Reply::Watch(Ok(viewer)));
+    }
+
+    fn refuse_watch(&mut self, viewer: ViewerId, refusal: WatchRefusal) {
+        if let Some(accepting) = self.accepting.remove(&viewer) {
+            self.reply(accepting.request, Reply::Watch(Err(refusal)));
+        }
+    }
+
+    fn connected(&mut self, viewer: ViewerId, handshake_ms: u32, now: Timestamp) {
+        let Some(session) = self.session_of_mut(viewer) else {
+            return;
+        };
+        session.state = session.state.on(SessionEvent::Connected);
+        let (camera_id, reservation_id) = (&session.reservation.camera, &session.reservation.id);
+        info!(%camera_id, %reservation_id, handshake_ms, "viewer connected");
+        let (camera_id, reservation_id) = (camera_id.clone(), reservation_id.clone());
+        let stream = session.stream;
+        if self.streams.get(&stream).is_some_and(|stream| stream.reservations.len() > 1) {
+            info!(%camera_id, %reservation_id, "Additional viewer joined existing stream");
+        }
+        self.media_seen(reservation_id, now);
+    }
+
+    /// Before the peer is connected, its checks say nothing of media: the lease lives by heartbeats.
+    fn alive(&mut self, viewer: ViewerId, at: Timestamp) {
+        let Some(session) = self.session_of_mut(viewer) else {
+            return;
+        };
+        if session.state == SessionState::Connected {
+            let reservation = session.reservation.id.clone();
+            self.media_seen(reservation, at);
+        }
+    }
+
+    fn media_seen(&mut self, id: ReservationId, at: Timestamp) {
+        let pending = Pending::MediaSeen { reservation: id.clone() };
+        self.apply(LedgerOp::MediaSeen { id, at }, pending);
+    }
+
+    fn first_media(&mut self, viewer: ViewerId) {
+        if let Some(session) = self.session_of_mut(viewer) {
+            let (camera_id, reservation_id) =
+                (&session.reservation.camera, &session.reservation.id);
+            debug!(%camera_id, %reservation_id, "first media sent");
+        }
+    }
+
+    fn closed(&mut self, viewer: ViewerId, closed_by: CloseReason, now: Timestamp) {
+        // Closed before it was told that its offer was answered.
+        self.refuse_watch(viewer, WatchRefusal::ReservationEnded);
+        let Some(reservation) = self.viewers.remove(&viewer) else {
+            return;
+        };
+        let event = match closed_by {
+            CloseReason::Peer => SessionEvent::PeerLeft,
+            CloseReason::NeverConnected | CloseReason::Handshake | CloseReason::Asked => {
+                SessionEvent::PeerFailed
+            }
+        };
+        let Some(session) = self.sessions.get_mut(&reservation) else {
+            return;
+        };
+        session.viewer = None;
+        session.state = session.state.on(event);
+        if session.state == SessionState::Ended {
+            self.end_session(&reservation, EndReason::PeerLeft, now);
+            self.apply(LedgerOp::Release(reservation), Pending::Release { request: None });
+            return;
+        }
+        let camera_id = &session.reservation.camera;
+        info!(%camera_id, reservation_id = %reservation, cause = closing_words(closed_by), "the viewer's connection did not come about");
+    }
+
+    fn session_of_mut(&mut self, viewer: ViewerId) -> Option<&mut Session> {
+        let reservation = self.viewers.get(&viewer)?;
+        self.sessions.get_mut(reservation)
+    }
+}
+
+/// The rung that failed, for the log.
+const fn closing_words(reason: CloseReason) -> &'static str {
+    match reason {
+        CloseReason::Peer => "the peer closed it",
+        CloseReason::NeverConnected => "ICE or DTLS did not finish in time",
+        CloseReason::Handshake => "ICE or DTLS failed",
+        CloseReason::Asked => "it was closed on request",
+    }
+}

@@ -1,0 +1,204 @@
+//! What the engine shows of itself: for people, and for the tests that look for residue.
+
+use control::{Camera, CameraId, Reservation, ReservationId, Timestamp};
+use media::{StreamId, ViewerId};
+
+use super::{CameraEntry, Engine};
+use crate::session::{Session, SessionState};
+use crate::stream::{Condition, Rendition, Stream};
+
+/// A camera and its streams.
+#[derive(Debug, Clone, Copy)]
+pub struct CameraView<'a> {
+    /// Who it is.
+    pub camera: &'a Camera,
+    /// It runs only while somebody watches.
+    pub on_demand: bool,
+    /// The full picture.
+    pub main: StreamView<'a>,
+    /// The smaller picture, if it has one.
+    pub sub: Option<StreamView<'a>>,
+}
+
+impl<'a> CameraView<'a> {
+    /// The stream that speaks for the camera: the smaller picture while it alone is in use.
+    pub fn leading(&self) -> StreamView<'a> {
+        match self.sub {
+            Some(sub) if self.main.condition == Condition::Idle => sub,
+            Some(_) | None => self.main,
+        }
+    }
+
+    /// All its streams.
+    pub fn streams(&self) -> impl Iterator<Item = StreamView<'a>> + use<'a> {
+        std::iter::once(self.main).chain(self.sub)
+    }
+}
+
+/// A stream.
+#[derive(Debug, Clone, Copy)]
+pub struct StreamView<'a> {
+    /// Its id in the media plane.
+    pub id: StreamId,
+    /// Whose.
+    pub camera: &'a CameraId,
+    /// Which of the camera's streams.
+    pub rendition: Rendition,
+    /// What people see.
+    pub condition: Condition<'a>,
+    /// When the next attempt comes by itself; `None` while none is waited for.
+    pub retry_at: Option<Timestamp>,
+    /// A puller runs.
+    pub is_pulling: bool,
+    /// Attempts since the start.
+    pub pulls_started: u64,
+    /// Attempts that failed since the start.
+    pub failures: u64,
+    /// Live reservations on it.
+    pub reservations: usize,
+    /// Since when there is a reservation on it without a gap.
+    pub active_since: Option<Timestamp>,
+}
+
+/// A session.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionView<'a> {
+    /// What was granted.
+    pub reservation: &'a Reservation,
+    /// Where it stands.
+    pub state: SessionState,
+    /// Its peer.
+    pub viewer: Option<ViewerId>,
+    /// What it watches.
+    pub stream: StreamId,
+    /// When its lease runs out, as last heard from the ledger.
+    pub expires_at: Timestamp,
+}
+
+/// What is left in an engine. All zero after everything ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Residue {
+    /// Sessions.
+    pub sessions: usize,
+    /// Peers, and peers whose offers are being answered.
+    pub viewers: usize,
+    /// Streams that somebody wants.
+    pub wanted_streams: usize,
+    /// Running pullers.
+    pub pullers: usize,
+    /// Ledger operations under way.
+    pub ledger_ops: usize,
+    /// Timers that are set.
+    pub timers: usize,
+    /// Actions that were not polled.
+    pub actions: usize,
+}
+
+impl Residue {
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Engine {
+    /// A camera, by its id.
+    pub fn camera(&self, id: &CameraId) -> Option<CameraView<'_>> {
+        self.camera_view(self.cameras.get(id)?)
+    }
+
+    /// All cameras in the order of their ids.
+    pub fn cameras(&self) -> impl Iterator<Item = CameraView<'_>> {
+        self.cameras.values().filter_map(|entry| self.camera_view(entry))
+    }
+
+    /// A session, by its reservation.
+    pub fn session(&self, id: &ReservationId) -> Option<SessionView<'_>> {
+        self.sessions.get(id).map(Session::view)
+    }
+
+    /// All sessions in the order of their reservations' ids.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionView<'_>> {
+        self.sessions.values().map(Session::view)
+    }
+
+    /// What is left of sessions, streams and timers.
+    pub fn residue(&self) -> Residue {
+        let count = |test: fn(&Stream) -> bool| self.streams.values().filter(|s| test(s)).count();
+        Residue {
+            sessions: self.sessions.len(),
+            viewers: self.viewers.len() + self.accepting.len(),
+            wanted_streams: count(Stream::is_wanted),
+            pullers: count(|stream| stream.state.pulls()),
+            ledger_ops: self.pending.len(),
+            timers: self.timers.len(),
+            actions: self.actions.len(),
+        }
+    }
+
+    /// Derives anew what is kept twice, and checks what each state entails. `Err` says what is wrong.
+    pub fn check(&self) -> Result<(), String> {
+        for (id, session) in &self.sessions {
+            let stream = self.streams.get(&session.stream);
+            if !stream.is_some_and(|stream| stream.reservations.contains(id)) {
+                return Err(format!("stream {:?} does not know {id}", session.stream));
+            }
+            if let Some(viewer) = session.viewer
+                && self.viewers.get(&viewer) != Some(id)
+            {
+                return Err(format!("{viewer:?} does not lead to {id}"));
+            }
+            if (session.state == SessionState::Reserved) != session.viewer.is_none() {
+                return Err(format!("{id} is {:?} with peer {:?}", session.state, session.viewer));
+            }
+        }
+        let peers = self.sessions.values().filter(|session| session.viewer.is_some()).count();
+        if peers != self.viewers.len() {
+            return Err(format!("{} peers are indexed, {peers} are there", self.viewers.len()));
+        }
+        let joined: usize = self.streams.values().map(|stream| stream.reservations.len()).sum();
+        if joined != self.sessions.len() {
+            return Err(format!("{joined} are on streams, {} are there", self.sessions.len()));
+        }
+        self.streams.values().try_for_each(Stream::check)
+    }
+
+    fn camera_view<'a>(&'a self, entry: &'a CameraEntry) -> Option<CameraView<'a>> {
+        let view = |id: StreamId| self.streams.get(&id).map(Stream::view);
+        Some(CameraView {
+            camera: &entry.spec.camera,
+            on_demand: entry.spec.on_demand,
+            main: view(entry.main)?,
+            sub: entry.sub.and_then(view),
+        })
+    }
+}
+
+impl Session {
+    const fn view(&self) -> SessionView<'_> {
+        SessionView {
+            reservation: &self.reservation,
+            state: self.state,
+            viewer: self.viewer,
+            stream: self.stream,
+            expires_at: self.expires_at,
+        }
+    }
+}
+
+impl Stream {
+    fn view(&self) -> StreamView<'_> {
+        StreamView {
+            id: self.id,
+            camera: &self.camera,
+            rendition: self.rendition,
+            condition: self.condition(),
+            retry_at: self.awaits_retry().then_some(self.retry_at),
+            is_pulling: self.state.pulls(),
+            pulls_started: self.attempts,
+            failures: self.failures,
+            reservations: self.reservations.len(),
+            active_since: self.active_since,
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! What goes into the engine and what comes out of it.
+
+use std::time::Duration;
+
+use control::ledger::Snapshot;
+use control::{
+    Camera, CameraId, Exceeded, Lease, LedgerOp, Quality, ReservationId, SourceId, Timestamp, Usage,
+};
+use media::peers::CloseReason;
+use media::{StreamId, ViewerId};
+
+use crate::failure::SourceFailure;
+use crate::stream::Rendition;
+
+/// Names a request, so that its reply finds the way back. Chosen by the caller, unique among the
+/// requests under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// Names a ledger operation, so that its outcome finds the way back. Chosen by the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OpId(pub(crate) u64);
+
+/// A camera, as the engine runs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CameraSpec {
+    /// Who it is.
+    pub camera: Camera,
+    /// `false` keeps its main stream running without viewers.
+    pub on_demand: bool,
+    /// How long a stream is kept after its last viewer.
+    pub close_after: Duration,
+    /// Changes whenever the camera is to be reached differently: running sources are started anew.
+    pub revision: u64,
+}
+
+/// What a client asks for. Each request gets exactly one [`Reply`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// A lease on a camera.
+    Reserve {
+        /// The new reservation's id, random.
+        reservation: ReservationId,
+        /// Which camera.
+        camera: CameraId,
+        /// Who asks. The caller bounds its length.
+        user: String,
+        /// Which rendition.
+        quality: Quality,
+    },
+    /// The end of a lease.
+    Release {
+        /// Whose.
+        reservation: ReservationId,
+    },
+    /// A longer life for a lease whose media does not flow.
+    Heartbeat {
+        /// Whose.
+        reservation: ReservationId,
+        /// How long at most; the policy's time when absent.
+        extend: Option<Duration>,
+    },
+    /// A peer on a reservation. The caller keeps its offer until [`Action::AcceptViewer`].
+    Watch {
+        /// Whose.
+        reservation: ReservationId,
+        /// The camera that the client believes to watch.
+        camera: CameraId,
+    },
+    /// The end of a peer, and of its lease.
+    EndWatch {
+        /// Which peer.
+        viewer: ViewerId,
+    },
+    /// Stop a camera's pullers; they return with the next viewer.
+    StopSource {
+        /// Which camera.
+        camera: CameraId,
+    },
+    /// All leases and counts at one instant.
+    Snapshot,
+}
+
+/// A lease and how far its source's quota is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// The lease.
+    pub lease: Lease,
+    /// Its source's quota, this lease included.
+    pub usage: Usage,
+}
+
+/// A lease that was ended on request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Released {
+    /// Whose.
+    pub reservation: ReservationId,
+    /// The source that gets its unit back.
+    pub source: SourceId,
+    /// The units that the source still uses.
+    pub new_count: u32,
+}
+
+/// The answer to the [`Request`] of the same name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// The lease.
+    Reserve(Result<Grant, ReserveRefusal>),
+    /// `None`: no such lease lives.
+    Release(Option<Released>),
+    /// `None`: no such lease lives.
+    Heartbeat(Option<Grant>),
+    /// The peer, whose offer was answered.
+    Watch(Result<ViewerId, WatchRefusal>),
+    /// Whether there was such a peer.
+    EndWatch(bool),
+    /// Whether there is such a camera.
+    StopSource(bool),
+    /// All leases and counts, as the ledger has them. `None`: the ledger could not tell.
+    Snapshot(Option<Snapshot>),
+}
+
+/// Why no lease was granted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReserveRefusal {
+    /// No such camera.
+    UnknownCamera,
+    /// The camera's last attempt failed and none succeeded since.
+    CameraOffline(SourceFailure),
+    /// A quota is used up.
+    Quota(Exceeded),
+    /// The id is taken; choose another.
+    IdTaken,
+    /// The server is shutting down.
+    ShuttingDown,
+}
+
+/// Why a peer was not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WatchRefusal {
+    /// No such camera.
+    UnknownCamera,
+    /// The reservation ended, or is for another camera.
+    ReservationEnded,
+    /// The media plane refused the offer. The caller knows why.
+    Offer,
+    /// The server is shutting down.
+    ShuttingDown,
+}
+
+/// What a running source tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceEvent {
+    /// The first keyframe is there, or the format changed.
+    Live,
+    /// The attempt ended.
+    Failed(SourceFailure),
+}
+
+/// What the media plane tells of a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ViewerEvent {
+    /// Its offer was answered.
+    Accepted,
+    /// Its offer was refused.
+    Refused,
+    /// Its DTLS is done.
+    Connected {
+        /// From the offer to here, in milliseconds.
+        handshake_ms: u32,
+    },
+    /// An authenticated packet came from it.
+    Alive {
+        /// When.
+        at: Timestamp,
+    },
+    /// The first packet of media left for it.
+    FirstMedia,
+    /// It is gone.
+    Closed(CloseReason),
+}
+
+/// What the caller shall do, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Apply an operation to the ledger and hand its outcome to `handle_outcome`. Outcomes are
+    /// handed in in the order in which the ledger made them.
+    Ledger {
+        /// For the outcome.
+        op: OpId,
+        /// What to apply.
+        ledger_op: LedgerOp,
+    },
+    /// Answer a request.
+    Reply(RequestId, Reply),
+    /// Start an attempt at a source. At most one runs a stream.
+    StartSource {
+        /// Where its frames go.
+        stream: StreamId,
+        /// Which camera.
+        camera: CameraId,
+        /// Which of its URLs.
+        rendition: Rendition,
+        /// Comes back with the attempt's events; rises by one each attempt of the stream.
+        attempt: u64,
+    },
+    /// End the running attempt. No event of it needs to follow.
+    StopSource {
+        /// Whose.
+        stream: StreamId,
+    },
+    /// The source is gone, viewers stay: drop the cached picture.
+    InterruptStream {
+        /// Which stream.
+        stream: StreamId,
+    },
+    /// Neither source nor viewers are left: free everything of the stream.
+    RemoveStream {
+        /// Which stream.
+        stream: StreamId,
+    },
+    /// Answer the offer of a `Watch` request; then tell `Accepted` or `Refused` of the viewer.
+    AcceptViewer {
+        /// The request that brought the offer.
+        request: RequestId,
+        /// The new peer's id.
+        viewer: ViewerId,
+        /// What it watches.
+        stream: StreamId,
+    },
+    /// End a peer.
+    CloseViewer {
+        /// Which.
+        viewer: ViewerId,
+    },
+    /// Ask the source for a keyframe, if it can.
+    RequestKeyframe {
+        /// Whose.
+        stream: StreamId,
+    },
+}
