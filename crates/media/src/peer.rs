@@ -1,6 +1,6 @@
 //! One viewer's peer connection: SDP, ICE-lite and DTLS by str0m, with the keys tapped.
 //!
-//! str0m sets the connection up and answers consent checks; it never sends media. [`KeyTap`] stands
+//! str0m sets the connection up and answers consent checks; it never sends media. A tap stands
 //! between str0m and its DTLS back end and takes the SRTP keys away, and our own egress
 //! ([`crate::srtp`]) sends under them.
 //!

@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use control::{CameraId, ReservationId, Source};
-use media::ViewerId;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::ingest::{RtspTransport, SourceUrl};
@@ -24,7 +23,9 @@ use actor::{Actor, Command};
 
 pub(crate) use control::Quality;
 pub(crate) use joins::JOIN_BUCKETS_MS;
-pub(crate) use snapshot::{CameraSnapshot, ReservationSnapshot, Snapshot, SourceSnapshot};
+#[cfg(test)]
+pub(crate) use snapshot::ReservationSnapshot;
+pub(crate) use snapshot::{CameraSnapshot, Snapshot, SourceSnapshot};
 
 /// Calls that wait for the actor. A call takes it microseconds; 1,024 of them are a burst of all
 /// viewers of a full server at once, and those behind them wait in HTTP.
@@ -126,7 +127,6 @@ pub(crate) enum WatchError {
 /// The answer to a viewer's offer.
 #[derive(Debug)]
 pub(crate) struct Watching {
-    pub(crate) viewer: ViewerId,
     /// Unguessable; the last segment of the WHEP resource URL.
     pub(crate) resource: String,
     pub(crate) answer_sdp: String,

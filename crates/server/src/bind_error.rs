@@ -16,16 +16,16 @@ pub(crate) struct BindError {
     /// The file that the setting can be changed in.
     pub(crate) settings: String,
     /// The system's reason.
-    pub(crate) source: io::Error,
+    pub(crate) reason: io::Error,
 }
 
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { address, key, settings, source, .. } = self;
+        let Self { address, key, settings, reason, .. } = self;
         let place = self.index.map_or_else(|| (*key).to_owned(), |index| format!("{key}[{index}]"));
         let change = format!("change `{key}` in {settings}");
         // A foreign enum that may grow: compared, not matched.
-        let is = |kind| source.kind() == kind;
+        let is = |kind| reason.kind() == kind;
         if is(io::ErrorKind::AddrInUse) {
             write!(f, "port {address} ({place}) is in use; stop the other program or {change}")
         } else if is(io::ErrorKind::PermissionDenied) {
@@ -33,7 +33,7 @@ impl fmt::Display for BindError {
         } else if is(io::ErrorKind::AddrNotAvailable) {
             write!(f, "{address} ({place}) is no address of this machine; {change}")
         } else {
-            write!(f, "cannot bind {address} ({place}): {source}; {change}")
+            write!(f, "cannot bind {address} ({place}): {reason}; {change}")
         }
     }
 }

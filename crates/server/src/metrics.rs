@@ -69,12 +69,17 @@ impl Collector for Figures {
         self.cameras(encoder)?;
         self.media(encoder)?;
         self.joins(encoder)?;
+        gauge(encoder, "manifold_viewers_connected", "Viewers to whom media flows")?
+            .encode_gauge(&self.snapshot.media.viewers_connected)?;
         gauge(encoder, "manifold_reservations", "Live reservations")?
             .encode_gauge(&count(self.snapshot.reservations.len()))?;
         gauge(encoder, "manifold_uptime_seconds", "Seconds since the start")?
             .encode_gauge(&self.uptime.as_secs_f64())
     }
 }
+
+/// Picks one figure of a camera.
+type CameraFigure = fn(&CameraSnapshot) -> u64;
 
 impl Figures {
     fn sources(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -109,22 +114,20 @@ impl Figures {
         }
         let pullers: u32 = cameras.iter().map(|camera| camera.pullers).sum();
         gauge(encoder, "manifold_pullers", "Pullers that run")?.encode_gauge(&pullers)?;
-        let figures: [(&str, &str, fn(&CameraSnapshot) -> u64); 3] = [
+        let figures: [(&str, &str, CameraFigure); 3] = [
             ("manifold_pulls_started", "Pullers started for a camera", |c| c.pulls_started),
             ("manifold_pulls_failed", "Pullers of a camera that failed", |c| c.pulls_failed),
-            (
-                "manifold_source_packets_lost",
-                "Packets lost between a camera and this server",
-                |c| c.packets_lost,
-            ),
+            ("manifold_source_packets_lost", "Packets lost on the way from a camera", |c| {
+                c.packets_lost
+            }),
         ];
-        for (name, help, figure) in figures {
+        for (name, help, value) in figures {
             let mut metric = counter(encoder, name, help)?;
             for camera in cameras {
                 let labels = [("camera_id", camera.id.as_str())];
                 metric
                     .encode_family(&labels)?
-                    .encode_counter::<NoLabelSet, _, f64>(&figure(camera), None)?;
+                    .encode_counter::<NoLabelSet, _, f64>(&value(camera), None)?;
             }
         }
         Ok(())
@@ -161,7 +164,11 @@ impl Figures {
                 "Packets that viewers reported lost",
                 media.packets_lost_reported,
             ),
-            ("manifold_viewers_connected", "Viewers whose DTLS finished", media.viewers_connected),
+            (
+                "manifold_frames_skipped",
+                "Frames not sent to a viewer that could not keep up",
+                media.frames_skipped,
+            ),
         ];
         for (name, help, value) in figures {
             counter(encoder, name, help)?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;

@@ -17,7 +17,6 @@ use super::joins::Joins;
 use super::pullers::{Ended, Pullers};
 use super::snapshot::Snapshot;
 use super::{AppConfig, CameraConfig, Released, Reservation, ReserveError, WatchError, Watching};
-use crate::ingest::SourceFormat;
 use crate::net::{Accepted, MediaEvent, MediaPlane, OfferError};
 
 /// Said to who meets a full quota: after this time a viewer that vanished is gone for certain.
@@ -88,7 +87,7 @@ pub(super) struct Offer {
 /// live once an attempt and a change of format.
 pub(super) enum Message {
     Answered { request: RequestId, viewer: ViewerId, result: Result<Accepted, OfferError> },
-    Live { stream: StreamId, attempt: u64, format: SourceFormat },
+    Live { stream: StreamId, attempt: u64 },
 }
 
 /// Who waits for which reply of the engine.
@@ -281,8 +280,7 @@ impl Actor {
                 }
                 self.engine.handle_viewer(viewer, event, now);
             }
-            Message::Live { stream, attempt, format } => {
-                debug!(stream = stream.0, attempt, ?format, "source format");
+            Message::Live { stream, attempt } => {
                 self.engine.handle_source(stream, attempt, SourceEvent::Live, now);
             }
         }
@@ -337,7 +335,7 @@ impl Actor {
             Rendition::Main => &config.main,
             Rendition::Sub => config.sub.as_ref().unwrap_or(&config.main),
         };
-        self.pullers.start(stream, attempt, url.clone(), config.transport);
+        self.pullers.start(stream, camera.clone(), attempt, url.clone(), config.transport);
     }
 
     fn accept(&mut self, request: RequestId, viewer: ViewerId, stream: StreamId) {
@@ -420,7 +418,7 @@ impl Actor {
         };
         self.peers.insert(viewer, peer);
         self.resources.insert(resource.clone(), viewer);
-        Watching { viewer, resource, answer_sdp: accepted.answer_sdp, etag }
+        Watching { resource, answer_sdp: accepted.answer_sdp, etag }
     }
 
     fn forget_peer(&mut self, viewer: ViewerId) {

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use control::CameraId;
 use engine::SourceFailure;
 use media::{Frame, StreamId};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tracing::debug;
 
 use super::actor::Message;
 use crate::ingest::{self, Output, RtspTransport, SourceFormat, SourceUrl};
@@ -53,6 +55,7 @@ impl Pullers {
     pub(super) fn start(
         &mut self,
         stream: StreamId,
+        camera: CameraId,
         attempt: u64,
         url: SourceUrl,
         transport: RtspTransport,
@@ -60,6 +63,7 @@ impl Pullers {
         self.stop(stream);
         let output = Arc::new(StreamOutput {
             stream,
+            camera,
             attempt,
             media: self.media.clone(),
             messages: self.messages.clone(),
@@ -129,6 +133,7 @@ impl Pullers {
 /// Where one attempt puts what it has.
 struct StreamOutput {
     stream: StreamId,
+    camera: CameraId,
     attempt: u64,
     media: MediaPlane,
     messages: mpsc::UnboundedSender<Message>,
@@ -155,8 +160,9 @@ impl Output for StreamOutput {
         let before = self.format.lock().unwrap_or_else(PoisonError::into_inner).replace(format);
         if before != Some(format) {
             let (stream, attempt) = (self.stream, self.attempt);
+            debug!(camera_id = %self.camera, attempt, ?format, "camera sends");
             // Nobody listens any more only while the application ends.
-            let _ = self.messages.send(Message::Live { stream, attempt, format });
+            let _ = self.messages.send(Message::Live { stream, attempt });
         }
     }
 

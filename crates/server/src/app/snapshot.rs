@@ -35,8 +35,6 @@ pub(crate) struct Snapshot {
 #[derive(Debug, Clone)]
 pub(crate) struct SourceSnapshot {
     pub(crate) id: SourceId,
-    pub(crate) name: String,
-    pub(crate) name_ar: String,
     pub(crate) current: u32,
     pub(crate) limit: u32,
     /// Its cameras that are being watched.
@@ -82,10 +80,8 @@ pub(crate) struct CameraSnapshot {
 pub(crate) struct ReservationSnapshot {
     pub(crate) id: ReservationId,
     pub(crate) camera: CameraId,
-    pub(crate) source: SourceId,
     pub(crate) user: String,
     pub(crate) created_at: SystemTime,
-    pub(crate) expires_at: SystemTime,
     /// Media flows to it.
     pub(crate) connected: bool,
 }
@@ -134,8 +130,6 @@ impl Actor {
         let of = |id: &SourceId| ledger.sources.iter().find(|usage| usage.source == *id);
         let snapshots = self.sources.iter().map(|source| SourceSnapshot {
             id: source.id.clone(),
-            name: source.name.clone(),
-            name_ar: source.name_ar.clone(),
             current: of(&source.id).map_or(0, |usage| usage.usage.current),
             limit: of(&source.id).map_or(source.limit, |usage| usage.usage.limit),
             active_cameras: of(&source.id).map_or(0, |usage| usage.active_cameras),
@@ -187,10 +181,8 @@ impl Actor {
         ReservationSnapshot {
             id: lease.id().clone(),
             camera: lease.reservation.camera.clone(),
-            source: lease.reservation.source.clone(),
             user: lease.reservation.user.clone(),
             created_at: clock.system_time(lease.created_at),
-            expires_at: clock.system_time(lease.expires_at),
             connected: session.is_some_and(|session| session.state == SessionState::Connected),
         }
     }

@@ -12,17 +12,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::check::counted;
 use super::{Failure, ServeArgs, complain, say};
-use crate::app::{App, AppConfig, CameraConfig};
-use crate::auth::Keyring;
-use crate::config::{self, Config, Environment, Loaded, QuotaUnit};
+use crate::app::App;
+use crate::bind_error::BindError;
+use crate::config::{self, Config, Environment, Loaded};
 use crate::http::wire::Ready;
-use crate::http::{self, Http};
+use crate::http::{self, Http, Keyring};
+use crate::ingest;
 use crate::logging;
 use crate::net::{MediaConfig, MediaPlane};
 
 /// From the signal to the end of the process, at most. Viewers are told within the 2 s that the
 /// media plane takes; the promise to operators is 5 s.
 const SHUTDOWN_TIME_MAX: Duration = Duration::from_millis(4500);
+
+/// How long cameras may take to be told that nobody wants their stream.
+const TEARDOWN_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// Runs until a signal comes.
 pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
@@ -109,6 +113,7 @@ async fn end(app: &App, serving: JoinHandle<()>) {
         app.shutdown().await;
         // It ends by itself once `closing` is cancelled; a panic in it has been reported.
         let _ = serving.await;
+        ingest::settle(TEARDOWN_TIME_MAX).await;
     };
     if tokio::time::timeout(SHUTDOWN_TIME_MAX, all).await.is_err() {
         tracing::warn!("some connections did not end in time and were cut off");
@@ -137,59 +142,21 @@ impl Signals {
     }
 }
 
-fn start_app(config: &Config, settings: &str) -> anyhow::Result<(App, SocketAddr)> {
-    let media = MediaConfig {
+/// Opens the media port and starts the application on it.
+fn start_app(config: &Config, settings: &str) -> Result<(App, SocketAddr), BindError> {
+    let (events_in, events) = mpsc::unbounded_channel();
+    let media_config = MediaConfig {
         udp: config.media.udp,
         advertise: config.media.advertise.clone(),
-        workers: config.media.workers.map(|workers| workers as usize),
+        workers: config.media.workers.and_then(|workers| usize::try_from(workers).ok()),
     };
-    let (events, media_events) = mpsc::unbounded_channel();
-    let plane = MediaPlane::start(&media, events).with_context(|| {
-        let udp = media.udp;
-        format!(
-            "the media port {udp} (UDP) cannot be opened; end what uses it or change media.udp in {settings}"
-        )
+    let media = MediaPlane::start(&media_config, events_in).map_err(|reason| BindError {
+        address: config.media.udp,
+        key: "media.udp",
+        index: None,
+        settings: settings.to_owned(),
+        reason,
     })?;
-    let udp = plane.local_address();
-    Ok((App::start(app_config(config), plane, media_events), udp))
-}
-
-fn app_config(config: &Config) -> AppConfig {
-    let sources: Vec<_> = config.sources.iter().map(source).collect();
-    let unit = match config.quota.unit {
-        QuotaUnit::Viewer => control::Unit::Viewer,
-        QuotaUnit::Camera => control::Unit::Camera,
-    };
-    AppConfig {
-        quota: control::Quota::new(unit, config.quota.total, &sources),
-        sources,
-        cameras: config.cameras.iter().map(camera).collect(),
-    }
-}
-
-fn source(source: &config::Source) -> control::Source {
-    control::Source {
-        id: source.id.clone(),
-        name: source.name.clone(),
-        name_ar: source.name_ar.clone(),
-        limit: source.limit,
-    }
-}
-
-fn camera(camera: &config::Camera) -> CameraConfig {
-    CameraConfig {
-        definition: control::Camera {
-            id: camera.id.clone(),
-            name: camera.name.clone(),
-            name_ar: camera.name_ar.clone(),
-            location: camera.location.clone(),
-            source: camera.source.clone(),
-            has_sub: camera.sub_url.is_some(),
-        },
-        main: camera.url.clone(),
-        sub: camera.sub_url.clone(),
-        transport: camera.transport,
-        on_demand: camera.on_demand,
-        close_after: camera.close_after,
-    }
+    let udp = media.local_address();
+    Ok((App::start(config.application(), media, events), udp))
 }

@@ -44,12 +44,12 @@ pub(crate) struct Listeners {
 pub(crate) async fn bind(addresses: &[SocketAddr], settings: &str) -> Result<Listeners, BindError> {
     let mut listeners = Vec::new();
     for (index, address) in addresses.iter().enumerate() {
-        let failed = |source| BindError {
+        let failed = |reason| BindError {
             address: *address,
             key: "listen",
             index: Some(index),
             settings: settings.to_owned(),
-            source,
+            reason,
         };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;

@@ -8,8 +8,8 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::auth::{GrantError, TokenError};
 use super::wire::ProblemBody;
-use crate::auth::{GrantError, TokenError};
 
 const CONTENT: HeaderValue = HeaderValue::from_static("application/problem+json");
 

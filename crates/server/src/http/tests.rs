@@ -408,10 +408,8 @@ fn snapshot() -> Snapshot {
     let reservation = |id: &str, connected| ReservationSnapshot {
         id: control::ReservationId::parse(id).unwrap(),
         camera: control::CameraId::parse("cam-1").unwrap(),
-        source: source.clone(),
         user: "u".to_owned(),
         created_at: at(1_800_000_002),
-        expires_at: at(1_800_000_032),
         connected,
     };
     Snapshot {
@@ -419,8 +417,6 @@ fn snapshot() -> Snapshot {
         total_limit: 500,
         sources: vec![SourceSnapshot {
             id: source.clone(),
-            name: "Metro".to_owned(),
-            name_ar: "المترو".to_owned(),
             current: 2,
             limit: 30,
             active_cameras: 1,
@@ -655,7 +651,6 @@ async fn a_session_is_answered_with_its_address_and_tag() {
     })
     .await;
     let watching = crate::app::Watching {
-        viewer: media::ViewerId(1),
         resource: "f00d".to_owned(),
         answer_sdp: "v=0\r\n".to_owned(),
         etag: "ufrag".to_owned(),
@@ -679,5 +674,21 @@ fn the_reference_names_every_figure() {
         let (name, kind) = line.split_once(' ').unwrap();
         let name = if kind == "counter" { format!("{name}_total") } else { name.to_owned() };
         assert!(reference.contains(&format!("| `{name}` | {kind} |")), "{name} {kind}");
+    }
+}
+
+#[tokio::test]
+async fn the_page_keeps_its_own_policy() {
+    let server = Server::start(|_| {}).await;
+    let html = server.ask(plain("GET", "/")).await.text;
+    assert!(!html.contains("<style") && !html.contains(" style="), "{html}");
+    assert!(html.split("<script").skip(1).all(|script| script.contains("src=")), "{html}");
+    let links = html.split(['"', '\'']).filter(|part| part.contains("assets/"));
+    for link in links {
+        let path = format!("/{}", link.trim_start_matches("./").trim_start_matches('/'));
+        let asset = server.ask(plain("GET", &path)).await;
+        assert_eq!(asset.status, 200, "{path}");
+        assert!(asset.header("cache-control").contains("immutable"), "{path}");
+        assert_ne!(asset.header("content-type"), "application/octet-stream", "{path}");
     }
 }

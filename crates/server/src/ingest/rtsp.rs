@@ -79,8 +79,9 @@ pub(super) async fn pull(
 
 /// Waits until the TEARDOWN requests of ended pulls are through, at most `limit`.
 pub(super) async fn teardowns_sent(limit: Duration) {
+    let ended = TEARDOWNS.stale_sessions();
     // What could not be torn down ends by the camera's own session timeout.
-    let _ = timeout(limit, TEARDOWNS.await_teardown()).await;
+    let _ = timeout(limit, TEARDOWNS.await_stale_sessions(&ended)).await;
 }
 
 async fn attempt(

@@ -10,8 +10,8 @@ use control::{CameraId, ReservationId};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use secrecy::ExposeSecret;
 
+use super::wire::{Claims, VideoGrant};
 use crate::config;
-use crate::http::wire::{Claims, VideoGrant};
 
 /// Longest token that is looked at. Ours have about 400 characters.
 const TOKEN_LENGTH_MAX: usize = 4096;

@@ -1,0 +1,297 @@
+//! Judges what a viewer was given: whole frames as the camera sent them, in order, in time.
+//!
+//! Knows nothing of packets: both kinds of viewers hand in frames.
+
+use std::collections::VecDeque;
+
+use media::{MediaKind, StreamId};
+
+use crate::clock::SimTime;
+use crate::picture::{Log, Published, read_mark};
+
+/// Ticks a second of pictures.
+const VIDEO_CLOCK: i64 = 90_000;
+/// How far a viewer's timestamps may run away from the time that passed.
+const DRIFT_MAX: i64 = VIDEO_CLOCK;
+/// What pacing, rounding and the steps of the event loop may add to the network's delay.
+const SLACK_US: u64 = 30_000;
+/// 30 packets in 2 ms are paced out.
+const PACED_PACKET_US: u64 = 2_000 / 30 + 1;
+
+/// What a viewer got, complete.
+pub(crate) struct Received<'a> {
+    pub(crate) units: &'a [&'a [u8]],
+    /// Extended over wrap-around.
+    pub(crate) timestamp: u64,
+}
+
+/// A picture that has to arrive.
+struct Expected {
+    number: usize,
+    due: SimTime,
+}
+
+/// The newest frame of a track.
+#[derive(Debug, Clone, Copy)]
+struct Newest {
+    number: usize,
+    timestamp: u64,
+}
+
+/// One viewer's judge.
+pub(crate) struct Judge {
+    stream: StreamId,
+    /// Nothing is lost on its path: every picture from the first one on has to come.
+    strict: bool,
+    delay_us_max: u64,
+    attached_at: Option<SimTime>,
+    /// The server sends it pictures: it has had a keyframe since the last interruption.
+    playing: bool,
+    expected: VecDeque<Expected>,
+    expected_packets: u64,
+    picture: Option<Newest>,
+    sound: Option<Newest>,
+    /// Timestamp and capture time of the first picture that was not cached.
+    first_live: Option<(u64, i64)>,
+    /// When it last asked for the picture again.
+    asked_at: Option<SimTime>,
+    pub(crate) pictures: u64,
+    pub(crate) sounds: u64,
+}
+
+impl Judge {
+    pub(crate) fn new(stream: StreamId, strict: bool, delay_us_max: u64) -> Self {
+        Self {
+            stream,
+            strict,
+            delay_us_max,
+            attached_at: None,
+            playing: false,
+            expected: VecDeque::new(),
+            expected_packets: 0,
+            picture: None,
+            sound: None,
+            first_live: None,
+            asked_at: None,
+            pictures: 0,
+            sounds: 0,
+        }
+    }
+
+    pub(crate) const fn is_strict(&self) -> bool {
+        self.strict
+    }
+
+    /// From here on its path may lose something.
+    pub(crate) fn relax(&mut self) {
+        self.strict = false;
+        self.expected.clear();
+    }
+
+    /// The server has its keys and gives it what is cached.
+    pub(crate) fn handle_attached(&mut self, log: &Log, now: SimTime) {
+        self.attached_at = Some(now);
+        self.playing = !log.cached().is_empty();
+        for number in log.cached() {
+            self.expect(number, log.of(MediaKind::Video)[number].packets, now);
+        }
+    }
+
+    /// The server was handed the stream's newest picture.
+    pub(crate) fn handle_published(&mut self, log: &Log, now: SimTime) {
+        let pictures = log.of(MediaKind::Video);
+        let (Some(newest), Some(_)) = (pictures.last(), self.attached_at) else { return };
+        if is_first_of_epoch(pictures, pictures.len() - 1) {
+            self.handle_interruption();
+        }
+        self.playing |= newest.keyframe;
+        if self.playing {
+            self.expect(pictures.len() - 1, newest.packets, now);
+        }
+    }
+
+    /// The server let it go.
+    pub(crate) fn handle_detached(&mut self) {
+        self.attached_at = None;
+        self.handle_interruption();
+    }
+
+    /// Whether the server sends to it.
+    pub(crate) const fn is_attached(&self) -> bool {
+        self.attached_at.is_some()
+    }
+
+    /// What waits for it at the server is dropped.
+    pub(crate) fn handle_interruption(&mut self) {
+        self.playing = false;
+        self.expected.clear();
+        self.expected_packets = 0;
+    }
+
+    /// It tells the server that it lost its picture.
+    pub(crate) fn handle_asked(&mut self, now: SimTime) {
+        self.asked_at = Some(now);
+        self.relax();
+    }
+
+    fn expect(&mut self, number: usize, packets: u64, now: SimTime) {
+        if !self.strict {
+            return;
+        }
+        self.expected_packets += packets;
+        let due = now + self.delay_us_max + SLACK_US + self.expected_packets * PACED_PACKET_US;
+        self.expected.push_back(Expected { number, due });
+    }
+
+    /// Nothing may be overdue.
+    pub(crate) fn check(&self, now: SimTime) -> Result<(), String> {
+        let Some(first) = self.expected.front().filter(|first| first.due < now) else {
+            return Ok(());
+        };
+        let (number, stream) = (first.number, self.stream.0);
+        Err(format!("picture {number} of stream {stream} did not come over a path without loss"))
+    }
+
+    /// A complete picture arrived.
+    pub(crate) fn handle_picture(&mut self, got: &Received<'_>, log: &Log) -> Result<(), String> {
+        let number = self.identify(MediaKind::Video, got, log)?;
+        let pictures = log.of(MediaKind::Video);
+        self.check_order(number, pictures)?;
+        self.check_pace(number, got.timestamp, pictures)?;
+        while self.expected.front().is_some_and(|first| first.number <= number) {
+            self.expected.pop_front();
+        }
+        if self.expected.is_empty() {
+            self.expected_packets = 0;
+        }
+        self.picture = Some(Newest { number, timestamp: got.timestamp });
+        self.pictures += 1;
+        Ok(())
+    }
+
+    /// A packet of sound arrived.
+    pub(crate) fn handle_sound(&mut self, got: &Received<'_>, log: &Log) -> Result<(), String> {
+        let number = self.identify(MediaKind::Audio, got, log)?;
+        if let Some(before) = self.sound {
+            if number <= before.number {
+                return Err(format!("sound {number} came behind sound {}", before.number));
+            }
+            if self.strict && number != before.number + 1 {
+                return Err(format!("no sound between {} and {number}", before.number));
+            }
+        }
+        self.sound = Some(Newest { number, timestamp: got.timestamp });
+        self.sounds += 1;
+        Ok(())
+    }
+
+    /// A sender report: at `ntp_us` the track's clock shows `timestamp`. Judged where the newest frame
+    /// is certain to be the one that the report was made after.
+    pub(crate) fn handle_report(
+        &self,
+        kind: MediaKind,
+        ntp_us: u64,
+        timestamp: u32,
+        log: &Log,
+    ) -> Result<(), String> {
+        let newest = match kind {
+            MediaKind::Video => self.picture,
+            MediaKind::Audio => self.sound,
+        };
+        let frames = log.of(kind);
+        let Some(newest) = newest.filter(|newest| self.strict && newest.number + 1 == frames.len())
+        else {
+            return Ok(());
+        };
+        if is_first_of_epoch(frames, newest.number) || !self.expected.is_empty() {
+            return Ok(());
+        }
+        let clock_rate = frames[newest.number].clock_rate;
+        let since = ntp_us as i64 - frames[newest.number].captured.unix_micros() as i64;
+        let shown = (newest.timestamp as i64 + since * i64::from(clock_rate) / 1_000_000) as u32;
+        let off = i64::from(shown.wrapping_sub(timestamp).cast_signed());
+        if off.abs() > i64::from(clock_rate) / 200 {
+            let number = newest.number;
+            return Err(format!("a report puts {kind:?} {number} {off} ticks beside its capture"));
+        }
+        Ok(())
+    }
+
+    /// Which frame it is: as the camera sent it, and of the stream that the viewer watches.
+    fn identify(&self, kind: MediaKind, got: &Received<'_>, log: &Log) -> Result<usize, String> {
+        let mark = got.units.last().and_then(|unit| read_mark(kind, unit));
+        let Some((stream, number)) = mark else {
+            return Err(format!("a frame of {kind:?} has no mark"));
+        };
+        if stream != self.stream {
+            return Err(format!("a frame of stream {} came on {}", stream.0, self.stream.0));
+        }
+        let Some(sent) = log.of(kind).get(number) else {
+            return Err(format!("{kind:?} {number} was never sent"));
+        };
+        if !got.units.iter().copied().eq(sent.units.iter().map(|unit| &unit[..])) {
+            return Err(format!("{kind:?} {number} is not what the camera sent"));
+        }
+        Ok(number)
+    }
+
+    fn check_order(&self, number: usize, pictures: &[Published]) -> Result<(), String> {
+        let picture = &pictures[number];
+        let Some(before) = self.picture else {
+            if self.strict && !picture.keyframe {
+                return Err(format!("the first picture ({number}) is no keyframe"));
+            }
+            return Ok(());
+        };
+        let same_epoch = picture.epoch == pictures[before.number].epoch;
+        if number == before.number + 1 && same_epoch {
+            return Ok(());
+        }
+        if number <= before.number && self.asked_at.is_none() {
+            return Err(format!("picture {number} came behind picture {}", before.number));
+        }
+        if self.strict && (same_epoch || !picture.keyframe) {
+            return Err(format!("picture {number} came next to picture {}", before.number));
+        }
+        Ok(())
+    }
+
+    /// Timestamps follow the camera's clock, and over all interruptions the time that passes.
+    fn check_pace(
+        &mut self,
+        number: usize,
+        timestamp: u64,
+        pictures: &[Published],
+    ) -> Result<(), String> {
+        let picture = &pictures[number];
+        if let Some(before) = self.picture {
+            if timestamp <= before.timestamp {
+                let now = timestamp;
+                return Err(format!("timestamp {now} of picture {number} does not rise"));
+            }
+            let both_live = self.attached_at.is_some_and(|at| at < pictures[before.number].at);
+            let in_step = number == before.number + 1
+                && pictures[before.number].epoch == picture.epoch
+                && self.asked_at.is_none();
+            let ticks = picture.ticks.wrapping_sub(pictures[before.number].ticks);
+            if both_live && in_step && timestamp - before.timestamp != ticks {
+                return Err(format!("picture {number} is not {ticks} ticks behind the one before"));
+            }
+        }
+        if self.attached_at.is_none_or(|at| at >= picture.at) {
+            return Ok(());
+        }
+        let captured_us = picture.captured.unix_micros() as i64;
+        let (first, first_us) = *self.first_live.get_or_insert((timestamp, captured_us));
+        let passed = (captured_us - first_us) * VIDEO_CLOCK / 1_000_000;
+        let drift = (timestamp - first) as i64 - passed;
+        if drift.abs() > DRIFT_MAX {
+            return Err(format!("picture {number} is {drift} ticks off the time that passed"));
+        }
+        Ok(())
+    }
+}
+
+fn is_first_of_epoch(frames: &[Published], number: usize) -> bool {
+    number == 0 || frames[number - 1].epoch != frames[number].epoch
+}
