@@ -10,6 +10,7 @@ Port 0 takes a free one. One line is printed once clients may connect:
 
     ready rtsp://127.0.0.1:8554 auth=digest
 
+and after that a line for each request that matters to a test, `play /h264` and `teardown /h264`.
 SIGTERM and SIGINT end it. Paths:
 
     /h264         H.264 baseline, nothing else
@@ -210,6 +211,16 @@ def launches(args):
     return sized
 
 
+def report(_server, client):
+    """Prints what a client asks for."""
+
+    def say(verb):
+        return lambda _client, context: print(verb, context.uri.abspath, flush=True)
+
+    client.connect("play-request", say("play"))
+    client.connect("teardown-request", say("teardown"))
+
+
 def authentication(args):
     """Who may play: one user with one password."""
     auth = GstRtspServer.RTSPAuth()
@@ -249,6 +260,7 @@ def main():
     mounts = server.get_mount_points()
     for path, (launch, width, height) in launches(args).items():
         mounts.add_factory(path, Factory(launch, width, height, args))
+    server.connect("client-connected", report)
     if server.attach(None) == 0:
         sys.exit(f"port {args.port} is busy")
 

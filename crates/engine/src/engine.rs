@@ -83,7 +83,7 @@ struct Accepting {
 /// What a ledger operation was sent for.
 #[derive(Debug)]
 enum Pending {
-    Reserve { request: RequestId },
+    Reserve { request: RequestId, camera: CameraId, reservation: ReservationId },
     Release { request: Option<RequestId> },
     Heartbeat { request: RequestId, reservation: ReservationId },
     MediaSeen { reservation: ReservationId },

@@ -1,7 +1,7 @@
 //! One viewer's peer connection: SDP, ICE-lite and DTLS by str0m, with the keys tapped.
 //!
 //! str0m sets the connection up and answers consent checks; it never sends media. The SRTP keys
-//! leave through [`KeyTap`], which stands between str0m and its DTLS back end, and our own egress
+//! leave through a tap that stands between str0m and its DTLS back end, and our own egress
 //! ([`crate::srtp`]) sends under them.
 //!
 //! **Invariant:** nothing that str0m wants to send leaves this module unless it is STUN or DTLS.
@@ -9,6 +9,8 @@
 //!
 //! **Invariant:** DTLS from an address is handed to str0m only after an authentic check came from
 //! that very address.
+
+pub mod client;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

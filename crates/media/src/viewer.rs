@@ -426,3 +426,144 @@ impl OutTrack {
         new as u64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::Frame;
+    use crate::negotiated::H264Payload;
+    use crate::packetise::packetise;
+    use crate::srtp::SrtpProfile;
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    const SSRC: u32 = 0x1234_5678;
+
+    #[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
+    fn epoch() -> Instant {
+        Instant::now()
+    }
+
+    fn viewer(seed: u64) -> Viewer {
+        let profile = SrtpProfile::AeadAes128Gcm;
+        let keys = SessionKeys { profile, material: vec![7; profile.keying_material_len()] };
+        let h264 = vec![H264Payload { payload_type: 108, profile_level_id: [0x42, 0xe0, 31] }];
+        let video = Track { kind: MediaKind::Video, ssrc: SSRC, h264, others: Vec::new() };
+        let negotiated =
+            Negotiated { video: Some(video), audio: None, cname: "manifold".to_owned() };
+        let local = "10.0.0.1:8555".parse().unwrap();
+        let route = Route { source: local, destination: "10.0.0.2:4000".parse().unwrap() };
+        Viewer::new(ViewerId(1), route, &keys, negotiated, seed).unwrap()
+    }
+
+    fn picture(ticks: u64, bytes: usize, keyframe: bool) -> Arc<PacketisedFrame> {
+        let kind = if keyframe { 0x65 } else { 0x41 };
+        let frame = Frame {
+            codec: Codec::H264,
+            ticks,
+            captured: NtpTime::from_unix_micros(1_700_000_000_000_000 + ticks % (1 << 32)),
+            keyframe,
+            discontinuity: false,
+            units: vec![Bytes::from([vec![kind], vec![1; bytes]].concat())],
+        };
+        Arc::new(packetise(&frame))
+    }
+
+    /// Marker, sequence number and timestamp of each RTP packet in the batch.
+    fn headers(batch: &Batch) -> Vec<(bool, u16, u32)> {
+        let mut headers = Vec::new();
+        for run in batch.runs() {
+            for packet in batch.bytes()[run.start..run.start + run.len].chunks(run.segment) {
+                if packet[1] & 0x7f == 108 {
+                    let word =
+                        |at: usize| u32::from_be_bytes(packet[at..at + 4].try_into().unwrap());
+                    assert_eq!((packet[0], word(8)), (RTP_VERSION_BYTE, SSRC));
+                    headers.push((packet[1] & MARKER != 0, word(0) as u16, word(4)));
+                }
+            }
+        }
+        headers
+    }
+
+    #[test]
+    fn nothing_is_sent_before_a_keyframe() {
+        let (mut viewer, mut batch) = (viewer(1), Batch::default());
+        viewer.handle_frame(&picture(0, 100, false), epoch(), &mut batch).unwrap();
+        assert!(batch.is_empty());
+        viewer.handle_frame(&picture(6_000, 100, true), epoch(), &mut batch).unwrap();
+        assert_eq!(headers(&batch).len(), 1);
+    }
+
+    #[test]
+    fn a_viewer_that_is_too_slow_goes_on_at_a_keyframe() {
+        let (mut viewer, mut batch) = (viewer(1), Batch::default());
+        let now = epoch();
+        let large = MAX_PENDING_PACKETS / 10 * crate::frame::MAX_PAYLOAD;
+        for index in 0..12 {
+            viewer
+                .handle_frame(&picture(index * 6_000, large, index == 0), now, &mut batch)
+                .unwrap();
+        }
+        assert!(viewer.frames_skipped() > 0);
+        assert!(viewer.pending_packets <= MAX_PENDING_PACKETS);
+        viewer.handle_frame(&picture(80_000, 100, false), now, &mut batch).unwrap();
+        assert!(headers(&batch).is_empty(), "no picture that refers to a skipped one");
+        while viewer.is_catching_up() {
+            viewer.poll_pending(&mut batch).unwrap();
+        }
+        batch.clear();
+        viewer.handle_frame(&picture(90_000, 100, true), now, &mut batch).unwrap();
+        assert_eq!(headers(&batch).len(), 1);
+    }
+
+    #[test]
+    fn a_report_ties_the_timestamp_to_the_capture_time() {
+        let (mut viewer, mut batch) = (viewer(5), Batch::default());
+        let now = epoch();
+        let frame = picture(90_000, 100, true);
+        viewer.handle_frame(&frame, now, &mut batch).unwrap();
+        let (_, _, timestamp) = headers(&batch)[0];
+        let report = viewer.video.report(now + Duration::from_millis(500)).unwrap();
+        assert_eq!(report.rtp_timestamp, timestamp.wrapping_add(45_000));
+        let later = report.ntp.unix_micros() - frame.captured.unix_micros();
+        assert!((499_998..=500_000).contains(&later), "{later}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        /// Over the wraps of the sequence number and the timestamp, wherever they start.
+        #[test]
+        fn sequence_numbers_count_and_timestamps_follow_the_source(
+            seed: u64,
+            first_ticks: u64,
+            sizes in proptest::collection::vec(20_000usize..60_000, 40..60),
+        ) {
+            let (mut viewer, mut batch) = (viewer(seed), Batch::default());
+            let now = epoch();
+            // Both are within reach of their wrap, whatever the seed.
+            viewer.video.next_index |= 0xf000;
+            viewer.video.start_timestamp |= 0xffff_0000;
+            let mut expected = viewer.video.next_index as u16;
+            let mut start = None;
+            let mut packets = 0u64;
+            for round in 0..6u64 {
+                for (index, size) in sizes.iter().enumerate() {
+                    let step = round * sizes.len() as u64 + index as u64;
+                    let ticks = first_ticks.wrapping_add(step * 3_000);
+                    batch.clear();
+                    viewer.handle_frame(&picture(ticks, *size, step == 0), now, &mut batch).unwrap();
+                    let sent = headers(&batch);
+                    let start = *start.get_or_insert(sent[0].2);
+                    packets += sent.len() as u64;
+                    for (position, (marker, sequence, timestamp)) in sent.iter().enumerate() {
+                        prop_assert_eq!(*marker, position + 1 == sent.len());
+                        prop_assert_eq!(*sequence, expected);
+                        prop_assert_eq!(*timestamp, start.wrapping_add((step * 3_000) as u32));
+                        expected = expected.wrapping_add(1);
+                    }
+                }
+            }
+            prop_assert!(packets > 1 << 12, "the sequence number wrapped");
+        }
+    }
+}

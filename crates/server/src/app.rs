@@ -1,37 +1,86 @@
 //! The running application: drives the engine, executes what it asks for, and is what HTTP calls.
+//!
+//! [`App`] is a handle; behind it one task (`actor`) owns the engine and the ledger, so that every
+//! call sees them between two whole steps. Frames do not pass through that task: a puller hands
+//! them to the media plane itself (`pullers`). Nothing of HTTP or JSON is known here.
 
-use std::time::{Duration, SystemTime};
+mod actor;
+mod clock;
+mod joins;
+mod pullers;
+mod snapshot;
 
-use media::ViewerId;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::net::OfferError;
+use control::{CameraId, ReservationId, Source};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
-/// Handle to the running application; cheap to clone.
-#[derive(Clone)]
-pub(crate) struct App {}
+use crate::ingest::{RtspTransport, SourceUrl};
+use crate::net::{MediaEvent, MediaPlane, OfferError};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Quality {
-    Low,
-    Medium,
-    High,
-    #[default]
-    Auto,
+use actor::{Actor, Command};
+
+pub(crate) use control::Quality;
+pub(crate) use joins::JOIN_BUCKETS_MS;
+#[cfg(test)]
+pub(crate) use snapshot::ReservationSnapshot;
+pub(crate) use snapshot::{CameraSnapshot, Snapshot, SourceSnapshot};
+
+/// Calls that wait for the actor. A call takes it microseconds; 1,024 of them are a burst of all
+/// viewers of a full server at once, and those behind them wait in HTTP.
+const MAX_WAITING_COMMANDS: usize = 1_024;
+
+/// Offers that are being answered at once. Each holds its SDP of up to 256 KiB; a handshake thread
+/// answers some 400 a second, so that the last of these waits 3 s.
+const MAX_OFFERS: usize = 1_024;
+
+/// Longest user name that is kept with a reservation, in characters. It is shown, never compared.
+const MAX_USER_CHARACTERS: usize = 256;
+
+/// What the application runs.
+#[derive(Debug)]
+pub(crate) struct AppConfig {
+    /// The agencies, with their limits.
+    pub(crate) sources: Vec<Source>,
+    /// The park; each camera's source is among `sources`.
+    pub(crate) cameras: Vec<CameraConfig>,
+    /// The limits of the same sources and of all together.
+    pub(crate) quota: control::Quota,
+}
+
+/// A camera and how it is reached.
+#[derive(Debug, Clone)]
+pub(crate) struct CameraConfig {
+    /// Who it is. `has_sub` is set from `sub`.
+    pub(crate) definition: control::Camera,
+    /// The full picture.
+    pub(crate) main: SourceUrl,
+    /// The smaller picture, if it has one.
+    pub(crate) sub: Option<SourceUrl>,
+    /// How RTP comes from it.
+    pub(crate) transport: RtspTransport,
+    /// `false` keeps its full picture running without viewers.
+    pub(crate) on_demand: bool,
+    /// How long it is kept after its last viewer.
+    pub(crate) close_after: Duration,
 }
 
 /// Answer to reserve and heartbeat, without the token (HTTP signs it).
 #[derive(Debug, Clone)]
 pub(crate) struct Reservation {
-    pub(crate) id: control::ReservationId,
-    pub(crate) camera: control::CameraId,
+    pub(crate) id: ReservationId,
+    pub(crate) camera: CameraId,
     pub(crate) camera_name: String,
     pub(crate) source: control::SourceId,
     pub(crate) quality: Quality,
     pub(crate) expires_at: SystemTime,
+    /// Units that the source uses, this reservation included.
     pub(crate) current_usage: u32,
     pub(crate) limit: u32,
 }
 
+/// Why no reservation was made.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum ReserveError {
     #[error("there is no camera {0}")]
@@ -53,13 +102,16 @@ pub(crate) enum ReserveError {
     ShuttingDown,
 }
 
+/// A reservation that was ended on request.
 #[derive(Debug, Clone)]
 pub(crate) struct Released {
-    pub(crate) id: control::ReservationId,
+    pub(crate) id: ReservationId,
     pub(crate) source: control::SourceId,
+    /// Units that the source still uses.
     pub(crate) new_count: u32,
 }
 
+/// Why a viewer was not let in.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum WatchError {
     #[error("there is no camera {0}")]
@@ -72,128 +124,144 @@ pub(crate) enum WatchError {
     ShuttingDown,
 }
 
+/// The answer to a viewer's offer.
+#[derive(Debug)]
 pub(crate) struct Watching {
     /// Unguessable; the last segment of the WHEP resource URL.
-    pub(crate) viewer: ViewerId,
     pub(crate) resource: String,
     pub(crate) answer_sdp: String,
+    /// The ICE user fragment, without quotes.
     pub(crate) etag: String,
 }
 
+/// Handle to the running application; cheap to clone. It ends when the last handle is dropped.
+#[derive(Clone)]
+pub(crate) struct App {
+    commands: mpsc::Sender<Command>,
+    offers: Arc<Semaphore>,
+}
+
 impl App {
+    /// Starts the application on the current tokio runtime. `media_events` are those of `media`.
+    pub(crate) fn start(
+        config: AppConfig,
+        media: MediaPlane,
+        media_events: mpsc::UnboundedReceiver<MediaEvent>,
+    ) -> Self {
+        let (commands, inbox) = mpsc::channel(MAX_WAITING_COMMANDS);
+        let actor = Actor::new(config, media);
+        tokio::spawn(actor.run(inbox, media_events));
+        Self { commands, offers: Arc::new(Semaphore::new(MAX_OFFERS)) }
+    }
+
+    /// A handle to an application that has ended.
+    #[cfg(test)]
+    pub(crate) fn ended() -> Self {
+        let (commands, _) = mpsc::channel(1);
+        Self { commands, offers: Arc::new(Semaphore::new(1)) }
+    }
+
     pub(crate) async fn reserve(
         &self,
-        _camera: &str,
-        _user: &str,
-        _quality: Quality,
+        camera: &str,
+        user: &str,
+        quality: Quality,
     ) -> Result<Reservation, ReserveError> {
-        todo!()
+        let unknown = || ReserveError::UnknownCamera(shortened(camera));
+        let camera = CameraId::parse(camera).map_err(|_| unknown())?;
+        let user = user.chars().take(MAX_USER_CHARACTERS).collect();
+        let reply = self.ask(|reply| Command::Reserve { camera, user, quality, reply }).await;
+        reply.unwrap_or(Err(ReserveError::ShuttingDown))
     }
+
     /// `None`: unknown or already released (404).
-    pub(crate) async fn release(&self, _id: &str) -> Option<Released> {
-        todo!()
+    pub(crate) async fn release(&self, id: &str) -> Option<Released> {
+        let reservation = ReservationId::parse(id).ok()?;
+        self.ask(|reply| Command::Release { reservation, reply }).await?
     }
+
+    /// `extend` is clipped to what the policy allows. `None`: unknown or ended (404).
     pub(crate) async fn heartbeat(
         &self,
-        _id: &str,
-        _extend: Option<Duration>,
+        id: &str,
+        extend: Option<Duration>,
     ) -> Option<Reservation> {
-        todo!()
+        let reservation = ReservationId::parse(id).ok()?;
+        self.ask(|reply| Command::Heartbeat { reservation, extend, reply }).await?
     }
-    /// WHEP POST, after the token was verified. A second POST on one reservation replaces the first session.
+
+    /// WHEP POST, after the token was verified. A second POST on one reservation replaces the first
+    /// session as soon as its offer is answered.
     pub(crate) async fn watch(
         &self,
-        _reservation: &str,
-        _camera: &str,
-        _offer_sdp: String,
+        reservation: &str,
+        camera: &str,
+        offer_sdp: String,
     ) -> Result<Watching, WatchError> {
-        todo!()
+        let started = Instant::now();
+        let unknown = || WatchError::UnknownCamera(shortened(camera));
+        let camera = CameraId::parse(camera).map_err(|_| unknown())?;
+        let reservation =
+            ReservationId::parse(reservation).map_err(|_| WatchError::ReservationEnded)?;
+        let offers = Arc::clone(&self.offers);
+        let permit = offers.acquire_owned().await.map_err(|_| WatchError::ShuttingDown)?;
+        let make = |reply| Command::Watch {
+            reservation,
+            camera,
+            offer: actor::Offer { sdp: offer_sdp, started, _permit: permit },
+            reply,
+        };
+        self.ask(make).await.unwrap_or(Err(WatchError::ShuttingDown))
     }
+
     /// WHEP PATCH; `None`: no such session (404). Err: etag does not match (412).
     pub(crate) async fn trickle(
         &self,
-        _resource: &str,
-        _etag: Option<&str>,
-        _fragment: String,
+        resource: &str,
+        etag: Option<&str>,
+        fragment: String,
     ) -> Option<Result<(), ()>> {
-        todo!()
+        let (resource, etag) = (resource.to_owned(), etag.map(ToOwned::to_owned));
+        self.ask(|reply| Command::Trickle { resource, etag, fragment, reply }).await?
     }
+
     /// WHEP DELETE: the lease ends at once. False: no such session.
-    pub(crate) async fn end_watch(&self, _resource: &str) -> bool {
-        todo!()
+    pub(crate) async fn end_watch(&self, resource: &str) -> bool {
+        let resource = resource.to_owned();
+        self.ask(|reply| Command::EndWatch { resource, reply }).await.unwrap_or(false)
     }
-    /// `DELETE /ingress/{id}`: stops a camera's puller; viewers stay, the puller returns with the next viewer. False: unknown.
-    pub(crate) async fn stop_source(&self, _ingress: &str) -> bool {
-        todo!()
+
+    /// `DELETE /ingress/{id}`: stops a camera's puller; viewers stay, the puller returns with the
+    /// next viewer. `ingress` is the camera's id or its pusher's name. False: unknown.
+    pub(crate) async fn stop_source(&self, ingress: &str) -> bool {
+        let Ok(ingress) = CameraId::parse(ingress) else {
+            return false;
+        };
+        self.ask(|reply| Command::StopSource { ingress, reply }).await.unwrap_or(false)
     }
+
     /// Everything that stats, rooms, cameras, health and metrics show, at one instant.
     pub(crate) async fn snapshot(&self) -> Snapshot {
-        todo!()
+        let snapshot = self.ask(|reply| Command::Snapshot { reply }).await;
+        snapshot.unwrap_or_else(Snapshot::of_nothing)
     }
+
+    /// Tells all viewers, ends all leases and stops all sources; returns when that is done, after
+    /// 3 s at the latest.
     pub(crate) async fn shutdown(&self) {
-        todo!()
+        // No answer: the actor has ended already.
+        let _ = self.ask(|reply| Command::Shutdown { reply }).await;
+    }
+
+    /// `None`: the application has ended.
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.ok()?;
+        answer.await.ok()
     }
 }
 
-/// The whole state at one instant, computed from the leases and the sessions.
-#[derive(Debug, Clone)]
-pub(crate) struct Snapshot {
-    pub(crate) total_current: u32,
-    pub(crate) total_limit: u32,
-    pub(crate) sources: Vec<SourceSnapshot>,
-    pub(crate) cameras: Vec<CameraSnapshot>,
-    pub(crate) reservations: Vec<ReservationSnapshot>,
-    pub(crate) started_at: SystemTime,
-    pub(crate) media: crate::net::MediaFigures,
-    /// Milliseconds from WHEP POST to first media, of every join since the start, in histogram buckets of `JOIN_BUCKETS_MS`.
-    pub(crate) join_buckets: Vec<u64>,
-    pub(crate) join_sum_ms: u64,
-}
-#[derive(Debug, Clone)]
-pub(crate) struct SourceSnapshot {
-    pub(crate) id: control::SourceId,
-    pub(crate) name: String,
-    pub(crate) name_ar: String,
-    pub(crate) current: u32,
-    pub(crate) limit: u32,
-    pub(crate) active_cameras: u32,
-}
-#[derive(Debug, Clone)]
-pub(crate) struct CameraSnapshot {
-    pub(crate) id: control::CameraId,
-    pub(crate) name: String,
-    pub(crate) name_ar: String,
-    pub(crate) location: String,
-    pub(crate) source: control::SourceId,
-    /// Credentials removed.
-    pub(crate) url: String,
-    pub(crate) has_sub: bool,
-    pub(crate) on_demand: bool,
-    pub(crate) synthetic: bool,
-    /// "ONLINE" | "OFFLINE" | "ERROR"
-    pub(crate) status: &'static str,
-    /// "idle" | "connecting" | "live" | "closing" | "unreachable" | "unauthorized" | "not_found" | "no_keyframe" | "b_frames" | "unsupported_codec" | "lost" | "protocol"
-    pub(crate) state: &'static str,
-    /// One sentence; None when live or idle.
-    pub(crate) reason: Option<String>,
-    pub(crate) retry_in: Option<Duration>,
-    pub(crate) viewer_count: u32,
-    pub(crate) active_since: Option<SystemTime>,
-    pub(crate) width: Option<u32>,
-    pub(crate) height: Option<u32>,
-    pub(crate) audio: Option<&'static str>,
-    /// Pullers running for it now (0 or 1 a rendition) and started since the start.
-    pub(crate) pullers: u32,
-    pub(crate) pulls_started: u64,
-}
-#[derive(Debug, Clone)]
-pub(crate) struct ReservationSnapshot {
-    pub(crate) id: control::ReservationId,
-    pub(crate) camera: control::CameraId,
-    pub(crate) source: control::SourceId,
-    pub(crate) user: String,
-    pub(crate) created_at: SystemTime,
-    pub(crate) expires_at: SystemTime,
-    /// Media flows to it.
-    pub(crate) connected: bool,
+/// What a client called a camera, short enough to be repeated to it.
+fn shortened(camera: &str) -> String {
+    camera.chars().take(CameraId::MAX_CHARACTERS).collect()
 }

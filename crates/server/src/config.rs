@@ -16,9 +16,10 @@ use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use control::{CameraId, SourceId};
+use control::{CameraId, SourceId, Unit};
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::app::{AppConfig, CameraConfig};
 use crate::ingest::{RtspTransport, SourceUrl};
 use reader::{Section, Setting, text};
 use tree::{Node, Origin};
@@ -57,7 +58,6 @@ pub(crate) struct Config {
     pub(crate) sources: Vec<Source>,
     /// Ids unique; each source exists.
     pub(crate) cameras: Vec<Camera>,
-    pub(crate) store: Store,
     pub(crate) log: Log,
 }
 
@@ -121,18 +121,9 @@ pub(crate) struct ApiKey {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Quota {
-    pub(crate) unit: QuotaUnit,
+    pub(crate) unit: Unit,
     /// Reservations at once over all sources.
     pub(crate) total: u32,
-}
-
-/// What counts against a quota.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum QuotaUnit {
-    /// Each reservation.
-    Viewer,
-    /// Each watched camera once.
-    Camera,
 }
 
 /// An agency with a quota.
@@ -157,12 +148,6 @@ pub(crate) struct Camera {
     /// False keeps the camera warm without viewers.
     pub(crate) on_demand: bool,
     pub(crate) close_after: Duration,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct Store {
-    /// Where the data directory is; used once something is kept on disk.
-    pub(crate) data_dir: String,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -198,6 +183,20 @@ impl WebOrigin {
 }
 
 impl Config {
+    /// What of it the application runs.
+    pub(crate) fn application(&self) -> AppConfig {
+        let source = |source: &Source| control::Source {
+            id: source.id.clone(),
+            name: source.name.clone(),
+            name_ar: source.name_ar.clone(),
+            limit: source.limit,
+        };
+        let sources: Vec<control::Source> = self.sources.iter().map(source).collect();
+        let quota = control::Quota::new(self.quota.unit, self.quota.total, &sources);
+        let cameras = self.cameras.iter().map(Camera::application).collect();
+        AppConfig { sources, cameras, quota }
+    }
+
     /// Takes the whole tree of settings apart. Whatever is wrong is appended to `problems`.
     fn read(root: Node, problems: &mut Vec<Problem>) -> Self {
         let mut section = Section::new(String::new(), root, problems);
@@ -207,13 +206,34 @@ impl Config {
         let quota = read_quota(section.section("quota"));
         let http = read_http(section.section("http"));
         let media = read_media(section.section("media"));
-        let store = read_store(section.section("store"));
+        check_store(section.section("store"));
         let log = read_log(section.section("log"));
         let sources = read_sources(&mut section);
         let cameras = read_cameras(&mut section, &sources);
         check_listen(&mut section, listen_origin, &listen, auth.mode, open_on_network);
         section.finish();
-        Self { listen, http, media, auth, quota, sources, cameras, store, log }
+        Self { listen, http, media, auth, quota, sources, cameras, log }
+    }
+}
+
+impl Camera {
+    fn application(&self) -> CameraConfig {
+        let definition = control::Camera {
+            id: self.id.clone(),
+            name: self.name.clone(),
+            name_ar: self.name_ar.clone(),
+            location: self.location.clone(),
+            source: self.source.clone(),
+            has_sub: self.sub_url.is_some(),
+        };
+        CameraConfig {
+            definition,
+            main: self.url.clone(),
+            sub: self.sub_url.clone(),
+            transport: self.transport,
+            on_demand: self.on_demand,
+            close_after: self.close_after,
+        }
     }
 }
 
@@ -278,7 +298,7 @@ fn read_keys(mut section: Section<'_>) -> Vec<ApiKey> {
 }
 
 fn read_quota(mut section: Section<'_>) -> Quota {
-    let unit = section.value("unit", QuotaUnit::Viewer);
+    let unit = section.value("unit", Unit::Viewer);
     let total = section.value("total", shipped::TOTAL_LIMIT);
     section.finish();
     Quota { unit, total }
@@ -336,16 +356,17 @@ fn read_ice_server(parent: &mut Section<'_>, path: String, node: Node) -> IceSer
     IceServer { urls, username, credential }
 }
 
-fn read_store(mut section: Section<'_>) -> Store {
+/// The only store is memory, which needs no directory; the keys are read so that files written for
+/// the whole reference are right.
+fn check_store(mut section: Section<'_>) {
     let origin = section.origin_of("url");
     let url: String = section.value("url", "memory".to_owned());
     if url != "memory" {
         let sentence = "only \"memory\" is available in this version";
         section.problem(origin, "url", sentence);
     }
-    let data_dir = section.value("data_dir", "./data".to_owned());
+    let _: Option<String> = section.optional("data_dir");
     section.finish();
-    Store { data_dir }
 }
 
 fn read_log(mut section: Section<'_>) -> Log {
@@ -502,7 +523,7 @@ impl Setting for AuthMode {
     }
 }
 
-impl Setting for QuotaUnit {
+impl Setting for Unit {
     fn read(node: &Node) -> Result<Self, String> {
         choice(node, &[("viewer", Self::Viewer), ("camera", Self::Camera)])
     }

@@ -6,13 +6,14 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat, LogLevel};
 
-/// Libraries that speak a lot at levels at which we do not.
-const QUIET_LIBRARIES: &str = "str0m=warn,retina=warn,hyper=info,hyper_util=info";
+/// Our own crates. Libraries say only what is wrong: their debug output, a line for each packet,
+/// would drown ours; `RUST_LOG` brings it back.
+const OWN_CRATES: [&str; 4] = ["manifold", "engine", "media", "control"];
 
 /// Starts the log. `RUST_LOG` wins over the configured level, for a look at single modules.
 pub(crate) fn start(log: Log) {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new(format!("{},{QUIET_LIBRARIES}", name(log.level))));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(directives(log.level)));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -24,6 +25,11 @@ pub(crate) fn start(log: Log) {
     };
 }
 
+fn directives(level: LogLevel) -> String {
+    let own = OWN_CRATES.map(|of| format!(",{of}={}", name(level)));
+    format!("warn{}", own.concat())
+}
+
 fn name(level: LogLevel) -> &'static str {
     match level {
         LogLevel::Error => "error",
@@ -31,5 +37,16 @@ fn name(level: LogLevel) -> &'static str {
         LogLevel::Info => "info",
         LogLevel::Debug => "debug",
         LogLevel::Trace => "trace",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_level_is_ours_and_libraries_only_warn() {
+        let wanted = "warn,manifold=debug,engine=debug,media=debug,control=debug";
+        assert_eq!(directives(LogLevel::Debug), wanted);
     }
 }

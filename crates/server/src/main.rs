@@ -1,8 +1,11 @@
 //! The manifold binary.
-#![allow(dead_code, missing_docs, reason = "skeleton")]
+//!
+//! The only place of sockets, files, clocks and JSON: [`cli`] starts, [`http`] serves, [`app`] drives
+//! the engine, [`net`] moves media, [`ingest`] brings it in.
 
 mod app;
-mod auth;
+mod bench;
+mod bind_error;
 mod cli;
 mod config;
 mod http;

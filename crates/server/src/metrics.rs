@@ -16,10 +16,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-use crate::app::Snapshot;
-
-/// Upper bounds of the buckets that join times are counted in; one more bucket takes the rest.
-pub(crate) const JOIN_BUCKETS_MS: [u64; 10] = [25, 50, 80, 120, 200, 400, 800, 1600, 3200, 10_000];
+use crate::app::{CameraSnapshot, JOIN_BUCKETS_MS, Snapshot};
 
 /// HTTP requests by route and status; counted as they happen. The label values are the routes of
 /// the router and the status codes it answers, so the family cannot grow without bound.
@@ -72,12 +69,17 @@ impl Collector for Figures {
         self.cameras(encoder)?;
         self.media(encoder)?;
         self.joins(encoder)?;
+        gauge(encoder, "manifold_viewers_connected", "Viewers to whom media flows")?
+            .encode_gauge(&self.snapshot.media.viewers_connected)?;
         gauge(encoder, "manifold_reservations", "Live reservations")?
             .encode_gauge(&count(self.snapshot.reservations.len()))?;
         gauge(encoder, "manifold_uptime_seconds", "Seconds since the start")?
             .encode_gauge(&self.uptime.as_secs_f64())
     }
 }
+
+/// Picks one figure of a camera.
+type CameraFigure = fn(&CameraSnapshot) -> u64;
 
 impl Figures {
     fn sources(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -112,13 +114,21 @@ impl Figures {
         }
         let pullers: u32 = cameras.iter().map(|camera| camera.pullers).sum();
         gauge(encoder, "manifold_pullers", "Pullers that run")?.encode_gauge(&pullers)?;
-        let mut metric =
-            counter(encoder, "manifold_pulls_started", "Pullers started for a camera")?;
-        for camera in cameras {
-            let labels = [("camera_id", camera.id.as_str())];
-            metric
-                .encode_family(&labels)?
-                .encode_counter::<NoLabelSet, _, f64>(&camera.pulls_started, None)?;
+        let figures: [(&str, &str, CameraFigure); 3] = [
+            ("manifold_pulls_started", "Pullers started for a camera", |c| c.pulls_started),
+            ("manifold_pulls_failed", "Pullers of a camera that failed", |c| c.pulls_failed),
+            ("manifold_source_packets_lost", "Packets lost on the way from a camera", |c| {
+                c.packets_lost
+            }),
+        ];
+        for (name, help, value) in figures {
+            let mut metric = counter(encoder, name, help)?;
+            for camera in cameras {
+                let labels = [("camera_id", camera.id.as_str())];
+                metric
+                    .encode_family(&labels)?
+                    .encode_counter::<NoLabelSet, _, f64>(&value(camera), None)?;
+            }
         }
         Ok(())
     }
@@ -154,7 +164,11 @@ impl Figures {
                 "Packets that viewers reported lost",
                 media.packets_lost_reported,
             ),
-            ("manifold_viewers_connected", "Viewers whose DTLS finished", media.viewers_connected),
+            (
+                "manifold_frames_skipped",
+                "Frames not sent to a viewer that could not keep up",
+                media.frames_skipped,
+            ),
         ];
         for (name, help, value) in figures {
             counter(encoder, name, help)?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;

@@ -69,6 +69,25 @@ describe("Figures", () => {
     expect(set).toMatchObject({ fps: null, bitrate: null, lossPercent: null, bufferMs: null, framesDecoded: 1 });
   });
 
+  it("does not take the wait for the first packet for a slow picture", () => {
+    const figures = new Figures();
+    figures.handleReport(report({ bytes: 0, packets: 0, lost: 0, frames: 0 }), 0);
+    figures.handleReport(report({ bytes: 0, packets: 0, lost: 0, frames: 0 }), 9_000);
+    figures.handleReport(report({ bytes: 1_000, packets: 9, lost: 0, frames: 1 }), 10_000);
+    const set = figures.handleReport(report({ bytes: 2_000, packets: 99, lost: 0, frames: 16 }), 11_000);
+    expect(set).toMatchObject({ fps: 15, bitrate: 8_000 });
+  });
+
+  it("follows a change of rate within two steps", () => {
+    const figures = new Figures();
+    let set = null;
+    for (let second = 1; second <= 6; second += 1) {
+      const frames = second <= 4 ? second : 4 + 15 * (second - 4);
+      set = figures.handleReport(report({ bytes: 0, packets: second, lost: 0, frames }), second * 1_000);
+    }
+    expect(set?.fps).toBe(15);
+  });
+
   it("forgets what is older than its window", () => {
     const figures = new Figures();
     figures.handleReport(report({ bytes: 0, packets: 0, lost: 0, frames: 0 }), 0);

@@ -5,8 +5,10 @@
  * `null` always means "not known", never zero.
  */
 
-/** How many reports the window holds: at one a second, loss and bitrate are means over 5 s. */
+/** How many reports are kept: at one a second, loss and buffer time are means over 5 s. */
 const WINDOW = 6;
+/** Frame rate and bitrate are means over the last two steps: they shall follow what is seen. */
+const RATE_WINDOW = 3;
 
 export interface FigureSet {
   readonly width: number | null;
@@ -82,6 +84,8 @@ export class Figures {
     const sample = sampleOf(video, audio, atMs);
     const last = this.#samples.at(-1);
     if (last !== undefined && sample.packets < last.packets) this.reset();
+    // Only the last report before the first packet counts: waiting is no slow picture.
+    if (last?.packets === 0) this.#samples.pop();
     this.#samples.push(sample);
     if (this.#samples.length > WINDOW) this.#samples.shift();
     return this.#figures(sample, stats, video, audio);
@@ -89,6 +93,7 @@ export class Figures {
 
   #figures(sample: Sample, stats: readonly Stat[], video: Stat | undefined, audio: Stat | undefined): FigureSet {
     const first = this.#samples[0] ?? sample;
+    const recent = this.#samples.at(-RATE_WINDOW) ?? first;
     const previous = this.#samples.at(-2) ?? sample;
     const expected = sample.packets - first.packets + sample.lost - first.lost;
     const rttS = optional(selectedPair(stats)?.["currentRoundTripTime"]);
@@ -97,8 +102,8 @@ export class Figures {
     return {
       width: optional(video?.["frameWidth"]),
       height: optional(video?.["frameHeight"]),
-      fps: rate(sample.frames - first.frames, sample.atMs - first.atMs),
-      bitrate: rate(8 * (sample.bytes - first.bytes), sample.atMs - first.atMs),
+      fps: rate(sample.frames - recent.frames, sample.atMs - recent.atMs),
+      bitrate: rate(8 * (sample.bytes - recent.bytes), sample.atMs - recent.atMs),
       packetsLost: optional(video?.["packetsLost"]),
       lossPercent: expected > 0 ? Math.min(100, Math.max(0, (100 * (sample.lost - first.lost)) / expected)) : null,
       rttMs: rttS === null ? null : rttS * 1000,

@@ -103,5 +103,5 @@ function silentStanding(facts: Facts): Standing {
   }
   return facts.packetsReceived === 0
     ? { rung: "first_packet", sentence: "Connected; waiting for the camera's first packet." }
-    : { rung: "first_packet", sentence: "Connected, but no packets are arriving." };
+    : { rung: "first_packet", sentence: "Connected, but no packets come from the camera." };
 }

@@ -16,9 +16,10 @@ import { type Health, health } from "./health";
 import { camerasById } from "./park";
 import { figuresByDefault } from "./settings";
 
-/** Counters are read this often while playing, and while waiting for a picture. */
+/** Counters are read this often while playing; and while waiting or only just playing. */
 const SAMPLE_MS = 1_000;
-const SAMPLE_WAITING_MS = 500;
+const SAMPLE_EARLY_MS = 500;
+const STEADY_MS = 3_000;
 /** No frame for so long is a stopped picture; a camera at 1 frame a second is not. */
 const STALLED_MS = 3_000;
 const CAMERA_POLL_MS = 2_000;
@@ -59,6 +60,7 @@ export class Tile {
   #strip: StripReader | null = null;
   #stripIntervalMs = 250;
   #stream: MediaStream | null = null;
+  #firstFrameAtMs = Number.POSITIVE_INFINITY;
   #lastFrameAtMs = Number.NEGATIVE_INFINITY;
   #lastPacketAtMs = Number.NEGATIVE_INFINITY;
   #sampleTimer: ReturnType<typeof setTimeout> | undefined;
@@ -79,7 +81,7 @@ export class Tile {
     });
     this.#session.start();
     this.#stopAnnouncing = this.#announceChanges();
-    this.#sampleTimer = setTimeout(() => void this.#sample(), SAMPLE_WAITING_MS);
+    this.#sampleTimer = setTimeout(() => void this.#sample(), SAMPLE_EARLY_MS);
     this.#pollTimer = setTimeout(() => void this.#poll(), CAMERA_POLL_MS / 2);
   }
 
@@ -177,6 +179,7 @@ export class Tile {
   }
 
   #handleFirstFrame(atMs: number): void {
+    this.#firstFrameAtMs = atMs;
     this.firstFrameMs.value = atMs - this.#session.postedAtMs;
     this.firstFrameFromClickMs.value ??= atMs - this.#openedAtMs;
     this.#strip?.setPatient(this.camera?.synthetic ?? false);
@@ -198,9 +201,14 @@ export class Tile {
     const atMs = performance.now();
     if (report !== null) this.#handleReport(report, atMs);
     this.#arriving.value = atMs - this.#lastPacketAtMs < STALLED_MS;
-    this.#advancing.value = atMs - this.#lastFrameAtMs < STALLED_MS;
+    const stopped = this.#advancing.value && atMs - this.#lastFrameAtMs >= STALLED_MS;
+    if (stopped) {
+      this.#advancing.value = false;
+      void this.#askCamera();
+    }
     if (this.#everPlayed.value && !this.#arriving.value) this.#session.check();
-    const intervalMs = this.#advancing.value ? SAMPLE_MS : SAMPLE_WAITING_MS;
+    const steady = this.#advancing.value && atMs - this.#firstFrameAtMs >= STEADY_MS;
+    const intervalMs = steady ? SAMPLE_MS : SAMPLE_EARLY_MS;
     this.#sampleTimer = setTimeout(() => void this.#sample(), intervalMs);
   }
 

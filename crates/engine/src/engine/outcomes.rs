@@ -1,7 +1,7 @@
 //! What the ledger answered.
 
 use control::{Answer, Lease, LedgerOp, Outcome, Reservation, ReservationId, Timestamp, Usage};
-use tracing::{debug, error, warn};
+use tracing::{debug, error};
 
 use super::sessions::EndReason;
 use super::{Engine, Pending};
@@ -24,7 +24,10 @@ impl Engine {
             return;
         };
         match pending {
-            Pending::Reserve { request } => self.reserve_outcome(request, answer, now),
+            Pending::Reserve { request, camera, reservation } => {
+                let result = self.reserve_outcome(answer, now);
+                self.reply_reserve(request, &camera, &reservation, result);
+            }
             Pending::Release { request } => self.release_outcome(request, answer, now),
             Pending::Heartbeat { request, reservation } => {
                 let grant = self.renewal_outcome(&reservation, answer, now);
@@ -42,14 +45,11 @@ impl Engine {
         }
     }
 
-    fn reserve_outcome(&mut self, request: RequestId, answer: Answer, now: Timestamp) {
-        let refusal = match answer {
-            Answer::Reserved { lease, usage } => return self.reserved(request, lease, usage, now),
-            Answer::QuotaExceeded(exceeded) => {
-                warn!(scope = %exceeded.scope, current = exceeded.usage.current, limit = exceeded.usage.limit, "not reserved, the quota is used up");
-                ReserveRefusal::Quota(exceeded)
-            }
-            Answer::IdTaken => ReserveRefusal::IdTaken,
+    fn reserve_outcome(&mut self, answer: Answer, now: Timestamp) -> Result<Grant, ReserveRefusal> {
+        match answer {
+            Answer::Reserved { lease, usage } => self.reserved(lease, usage, now),
+            Answer::QuotaExceeded(exceeded) => Err(ReserveRefusal::Quota(exceeded)),
+            Answer::IdTaken => Err(ReserveRefusal::IdTaken),
             Answer::Released { .. }
             | Answer::Renewed { .. }
             | Answer::NotFound
@@ -57,26 +57,29 @@ impl Engine {
             | Answer::Counted(_)
             | Answer::Snapshot(_) => {
                 error!(?answer, "the ledger answered a reservation with something else");
-                ReserveRefusal::IdTaken
+                Err(ReserveRefusal::IdTaken)
             }
-        };
-        self.reply(request, Reply::Reserve(Err(refusal)));
+        }
     }
 
-    fn reserved(&mut self, request: RequestId, lease: Lease, usage: Usage, now: Timestamp) {
+    fn reserved(
+        &mut self,
+        lease: Lease,
+        usage: Usage,
+        now: Timestamp,
+    ) -> Result<Grant, ReserveRefusal> {
         let Some(stream) = self.stream_of(&lease) else {
             // The camera went, or the shutdown came, while the ledger was at it.
-            let refusal = if self.is_shutting_down {
+            let release = LedgerOp::Release(lease.id().clone());
+            self.apply(release, Pending::Release { request: None });
+            return Err(if self.is_shutting_down {
                 ReserveRefusal::ShuttingDown
             } else {
                 ReserveRefusal::UnknownCamera
-            };
-            let release = LedgerOp::Release(lease.id().clone());
-            self.apply(release, Pending::Release { request: None });
-            return self.reply(request, Reply::Reserve(Err(refusal)));
+            });
         };
         self.begin_session(&lease, stream, now);
-        self.reply(request, Reply::Reserve(Ok(Grant { lease, usage })));
+        Ok(Grant { lease, usage })
     }
 
     fn stream_of(&self, lease: &Lease) -> Option<media::StreamId> {

@@ -2,12 +2,12 @@
 
 use control::{CameraId, LedgerOp, Quality, Reservation, ReservationId, Timestamp};
 use media::{StreamId, ViewerId};
-use tracing::{debug, info};
+use tracing::info;
 
 use super::sessions::EndReason;
 use super::{Accepting, CameraEntry, Engine, Pending};
 use crate::failure::SourceFailure;
-use crate::io::{Action, Reply, Request, RequestId, ReserveRefusal, WatchRefusal};
+use crate::io::{Action, Grant, Reply, Request, RequestId, ReserveRefusal, WatchRefusal};
 use crate::stream::{Condition, StreamEvent};
 
 impl Engine {
@@ -45,14 +45,31 @@ impl Engine {
         match self.may_reserve(camera, quality, now) {
             Ok(source) => {
                 let camera = camera.clone();
+                let pending = Pending::Reserve {
+                    request,
+                    camera: camera.clone(),
+                    reservation: reservation.clone(),
+                };
                 let reservation = Reservation { id: reservation, camera, source, user, quality };
-                self.apply(LedgerOp::Reserve(reservation), Pending::Reserve { request });
+                self.apply(LedgerOp::Reserve(reservation), pending);
             }
             Err(refusal) => {
-                debug!(camera_id = %camera, reservation_id = %reservation, ?refusal, "not reserved");
-                self.reply(request, Reply::Reserve(Err(refusal)));
+                self.reply_reserve(request, camera, &reservation, Err(refusal));
             }
         }
+    }
+
+    pub(super) fn reply_reserve(
+        &mut self,
+        request: RequestId,
+        camera: &CameraId,
+        reservation: &ReservationId,
+        result: Result<Grant, ReserveRefusal>,
+    ) {
+        if let Err(refusal) = &result {
+            info!(camera_id = %camera, reservation_id = %reservation, ?refusal, "not reserved");
+        }
+        self.reply(request, Reply::Reserve(result));
     }
 
     /// The source whose quota a reservation would use, unless it is refused before the ledger.

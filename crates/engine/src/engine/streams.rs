@@ -85,11 +85,14 @@ impl Engine {
         let before = stream.state;
         let after = before.on(event);
         stream.state = after;
+        let begins = !before.pulls() && after.pulls();
+        if begins {
+            stream.attempts += 1;
+        }
         if before != after {
             log_state(stream);
         }
-        if !before.pulls() && after.pulls() {
-            stream.attempts += 1;
+        if begins {
             self.actions.push_back(Action::StartSource {
                 stream: id,
                 camera: stream.camera.clone(),

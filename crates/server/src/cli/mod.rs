@@ -1,6 +1,7 @@
 //! The command line. Every failure ends as one clear line on standard error and an exit code: 2 for
 //! wrong settings, 1 for the rest.
 
+mod bench;
 mod check;
 mod serve;
 
@@ -31,6 +32,11 @@ enum Command {
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
+    },
+    /// Measure what viewers cost on this machine
+    Bench {
+        #[command(subcommand)]
+        command: bench::BenchCommand,
     },
 }
 
@@ -93,6 +99,7 @@ pub(crate) fn run() -> ExitCode {
         None => ended(serve::run(&cli.serve)),
         Some(Command::Serve(args)) => ended(serve::run(&args)),
         Some(Command::Config { command: ConfigCommand::Check { config } }) => check::run(config),
+        Some(Command::Bench { command }) => ended(bench::run(&command)),
     }
 }
 

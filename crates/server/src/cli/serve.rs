@@ -6,21 +6,27 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::check::counted;
 use super::{Failure, ServeArgs, complain, say};
 use crate::app::App;
-use crate::auth::Keyring;
+use crate::bind_error::BindError;
 use crate::config::{self, Config, Environment, Loaded};
 use crate::http::wire::Ready;
-use crate::http::{self, Http};
+use crate::http::{self, Http, Keyring};
+use crate::ingest;
 use crate::logging;
+use crate::net::{MediaConfig, MediaPlane};
 
 /// From the signal to the end of the process, at most. Viewers are told within the 2 s that the
 /// media plane takes; the promise to operators is 5 s.
 const SHUTDOWN_TIME_MAX: Duration = Duration::from_millis(4500);
+
+/// How long cameras may take to be told that nobody wants their stream.
+const TEARDOWN_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// Runs until a signal comes.
 pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
@@ -44,7 +50,7 @@ async fn serve(loaded: &Loaded, ready_file: Option<&Path>) -> anyhow::Result<()>
     let listeners = http::bind(&config.listen, &settings).await?;
     let addresses = listeners.addresses().to_vec();
     let keyring = Keyring::new(&config.auth)?;
-    let (app, udp) = start_app(config, &settings).await?;
+    let (app, udp) = start_app(config, &settings)?;
     let http = Http::new(app.clone(), keyring, config, addresses.clone());
     let closing = CancellationToken::new();
     let serving = tokio::spawn(listeners.serve(http::router(http.clone()), closing.clone()));
@@ -107,6 +113,7 @@ async fn end(app: &App, serving: JoinHandle<()>) {
         app.shutdown().await;
         // It ends by itself once `closing` is cancelled; a panic in it has been reported.
         let _ = serving.await;
+        ingest::settle(TEARDOWN_TIME_MAX).await;
     };
     if tokio::time::timeout(SHUTDOWN_TIME_MAX, all).await.is_err() {
         tracing::warn!("some connections did not end in time and were cut off");
@@ -135,6 +142,21 @@ impl Signals {
     }
 }
 
-async fn start_app(_config: &Config, _settings: &str) -> anyhow::Result<(App, SocketAddr)> {
-    todo!()
+/// Opens the media port and starts the application on it.
+fn start_app(config: &Config, settings: &str) -> Result<(App, SocketAddr), BindError> {
+    let (events_in, events) = mpsc::unbounded_channel();
+    let media_config = MediaConfig {
+        udp: config.media.udp,
+        advertise: config.media.advertise.clone(),
+        workers: config.media.workers.and_then(|workers| usize::try_from(workers).ok()),
+    };
+    let media = MediaPlane::start(&media_config, events_in).map_err(|reason| BindError {
+        address: config.media.udp,
+        key: "media.udp",
+        index: None,
+        settings: settings.to_owned(),
+        reason,
+    })?;
+    let udp = media.local_address();
+    Ok((App::start(config.application(), media, events), udp))
 }

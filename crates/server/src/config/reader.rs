@@ -28,13 +28,13 @@ impl<'p> Section<'p> {
     /// Begins to read `node`, which stands at `path`.
     pub(super) fn new(path: String, node: Node, problems: &'p mut Vec<Problem>) -> Self {
         let origin = node.origin;
-        let entries = match node.value {
-            Value::Table(entries) => entries,
-            other => {
-                let sentence = format!("this must be a table, not {}", other.kind());
-                problems.push(Problem { origin: origin.clone(), key: path.clone(), sentence });
-                Vec::new()
-            }
+        let kind = node.value.kind();
+        let entries = if let Value::Table(entries) = node.value {
+            entries
+        } else {
+            let sentence = format!("this must be a table, not {kind}");
+            problems.push(Problem { origin: origin.clone(), key: path.clone(), sentence });
+            Vec::new()
         };
         Self { path, origin, entries, known: Vec::new(), problems }
     }
@@ -123,15 +123,16 @@ impl<'p> Section<'p> {
 
 /// The text of a node that must be one.
 pub(super) fn text<'n>(node: &'n Node, wanted: &str) -> Result<&'n str, String> {
-    match &node.value {
-        Value::Text(text) => Ok(text),
-        other => Err(format!("this must be {wanted}, not {}", other.kind())),
-    }
+    let Value::Text(text) = &node.value else {
+        return Err(format!("this must be {wanted}, not {}", node.value.kind()));
+    };
+    Ok(text)
 }
 
-/// Whether the value came as bare text and may have to be read as something else.
-fn is_untyped(node: &Node) -> bool {
-    matches!(node.origin, Origin::Environment(_) | Origin::Flag(_))
+/// The bare text of a variable or flag, which may have to be read as something else.
+fn untyped(node: &Node) -> Option<&str> {
+    let is_bare = matches!(node.origin, Origin::Environment(_) | Origin::Flag(_));
+    if is_bare { text(node, "").ok() } else { None }
 }
 
 impl Setting for String {
@@ -148,14 +149,10 @@ impl Setting for SecretString {
 
 impl Setting for u32 {
     fn read(node: &Node) -> Result<Self, String> {
-        let number = match &node.value {
-            Value::Integer(number) => Self::try_from(*number).ok(),
-            Value::Text(text) if is_untyped(node) => text.trim().parse().ok(),
-            Value::Text(_)
-            | Value::Bool(_)
-            | Value::List(_)
-            | Value::Table(_)
-            | Value::Other(_) => None,
+        let number = if let Value::Integer(number) = node.value {
+            Self::try_from(number).ok()
+        } else {
+            untyped(node).and_then(|text| text.trim().parse().ok())
         };
         number.ok_or_else(|| format!("this must be a whole number from 0 to {}", Self::MAX))
     }
@@ -163,14 +160,10 @@ impl Setting for u32 {
 
 impl Setting for bool {
     fn read(node: &Node) -> Result<Self, String> {
-        let value = match &node.value {
-            Value::Bool(value) => Some(*value),
-            Value::Text(text) if is_untyped(node) => text.trim().parse().ok(),
-            Value::Text(_)
-            | Value::Integer(_)
-            | Value::List(_)
-            | Value::Table(_)
-            | Value::Other(_) => None,
+        let value = if let Value::Bool(value) = node.value {
+            Some(value)
+        } else {
+            untyped(node).and_then(|text| text.trim().parse().ok())
         };
         value.ok_or_else(|| "this must be true or false".to_owned())
     }
@@ -203,10 +196,12 @@ impl Setting for IpAddr {
 impl<T: Setting> Setting for Vec<T> {
     /// A list; from the environment and flags, a text of parts with commas between.
     fn read(node: &Node) -> Result<Self, String> {
-        match &node.value {
-            Value::List(items) => items.iter().enumerate().map(item).collect(),
-            Value::Text(text) if is_untyped(node) => split(text, &node.origin),
-            other => Err(format!("this must be a list, not {}", other.kind())),
+        if let Value::List(items) = &node.value {
+            return items.iter().enumerate().map(item).collect();
+        }
+        match untyped(node) {
+            Some(text) => split(text, &node.origin),
+            None => Err(format!("this must be a list, not {}", node.value.kind())),
         }
     }
 }

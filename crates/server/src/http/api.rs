@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use control::CameraId;
 
+use super::auth::SignError;
 use super::extract::{JsonBody, OptionalJsonBody, Params, authority};
 use super::problem::Problem;
 use super::wire::{
@@ -19,7 +20,6 @@ use super::wire::{
 };
 use super::{Http, rfc3339};
 use crate::app::{self, CameraSnapshot, Reservation, ReserveError, Snapshot, SourceSnapshot};
-use crate::auth::SignError;
 
 /// Longest user name, in bytes: it goes into leases and logs.
 const USER_LENGTH_MAX: usize = 128;

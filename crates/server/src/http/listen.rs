@@ -2,7 +2,6 @@
 //!
 //! Bounded in three ways: connections at once, time to send the headers, size of the headers.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +14,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+use crate::bind_error::BindError;
 
 /// Connections at once over all listeners: 1000 viewers with the six connections that a browser
 /// opens to one origin, and as much room again for scripts. Further ones wait in the kernel.
@@ -39,39 +40,17 @@ pub(crate) struct Listeners {
     addresses: Vec<SocketAddr>,
 }
 
-/// An address that could not be bound.
-#[derive(Debug, thiserror::Error)]
-#[error("{}", sentence(*.address, *.index, .settings, .source))]
-pub(crate) struct BindError {
-    /// As configured.
-    pub(crate) address: SocketAddr,
-    /// Its position in `listen`.
-    pub(crate) index: usize,
-    /// Where `listen` is written.
-    pub(crate) settings: String,
-    /// The system's reason.
-    pub(crate) source: io::Error,
-}
-
-fn sentence(address: SocketAddr, index: usize, settings: &str, error: &io::Error) -> String {
-    let way_out = format!("change `listen` in {settings}");
-    if error.kind() == io::ErrorKind::AddrInUse {
-        format!("port {address} (listen[{index}]) is in use; stop the other program or {way_out}")
-    } else if error.kind() == io::ErrorKind::PermissionDenied {
-        format!("port {address} (listen[{index}]) needs a privilege; take one over 1023: {way_out}")
-    } else if error.kind() == io::ErrorKind::AddrNotAvailable {
-        format!("{address} (listen[{index}]) is no address of this machine; {way_out}")
-    } else {
-        format!("cannot listen on {address} (listen[{index}]): {error}; {way_out}")
-    }
-}
-
 /// Binds all addresses, or none. `settings` is named in the error.
 pub(crate) async fn bind(addresses: &[SocketAddr], settings: &str) -> Result<Listeners, BindError> {
     let mut listeners = Vec::new();
     for (index, address) in addresses.iter().enumerate() {
-        let failed =
-            |source| BindError { address: *address, index, settings: settings.to_owned(), source };
+        let failed = |reason| BindError {
+            address: *address,
+            key: "listen",
+            index: Some(index),
+            settings: settings.to_owned(),
+            reason,
+        };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
         listeners.push((listener, bound));

@@ -7,12 +7,14 @@
 //! | `rooms` | rooms and pullers, as LiveKit shows them |
 //! | `status` | health and metrics |
 //! | `page` | the embedded web page |
+//! | `auth` | tokens |
 //! | `guard` | keys, origins, deadlines |
 //! | `listen` | sockets and connections |
 //!
 //! Handlers translate between JSON and [`App`]; no rule of who may watch what lives here.
 
 mod api;
+mod auth;
 mod extract;
 mod guard;
 mod listen;
@@ -47,12 +49,12 @@ use tower_http::cors::{AllowOrigin, Any as Anyone, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::app::App;
-use crate::auth::Keyring;
 use crate::config::{AuthMode, Config};
 use crate::metrics::Requests;
 use guard::SiteRules;
 use problem::Problem;
 
+pub(crate) use auth::Keyring;
 pub(crate) use listen::bind;
 
 /// Largest request body. An offer of a browser with every codec has about 8 KiB, a heartbeat 30

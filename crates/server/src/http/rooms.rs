@@ -56,6 +56,7 @@ fn room_of(camera: &CameraSnapshot) -> Room {
 fn participants(snapshot: &Snapshot, camera: &CameraSnapshot) -> Vec<Participant> {
     let publisher = Participant {
         identity: camera.id.publisher_identity(),
+        name: camera.name.clone(),
         state: if camera.state == "live" { "ACTIVE" } else { "JOINED" },
         joined_at: camera.active_since.map(unix),
         is_publisher: true,
@@ -63,6 +64,7 @@ fn participants(snapshot: &Snapshot, camera: &CameraSnapshot) -> Vec<Participant
     let viewers = snapshot.reservations.iter().filter(|viewer| viewer.camera == camera.id);
     let viewers = viewers.map(|viewer| Participant {
         identity: viewer.id.viewer_identity(),
+        name: viewer.user.clone(),
         state: if viewer.connected { "ACTIVE" } else { "JOINED" },
         joined_at: Some(unix(viewer.created_at)),
         is_publisher: false,

@@ -23,7 +23,7 @@ impl Server {
         change(&mut config);
         let keyring = Keyring::new(&config.auth).unwrap();
         let addresses = vec!["127.0.0.1:8080".parse().unwrap(), "127.0.0.1:7880".parse().unwrap()];
-        let http = Http::new(App {}, keyring, &config, addresses);
+        let http = Http::new(App::ended(), keyring, &config, addresses);
         Self { router: router(http.clone()), http }
     }
 
@@ -402,14 +402,14 @@ fn snapshot() -> Snapshot {
         audio: Some("opus"),
         pullers: viewer_count.min(1),
         pulls_started: 3,
+        pulls_failed: 2,
+        packets_lost: 5,
     };
     let reservation = |id: &str, connected| ReservationSnapshot {
         id: control::ReservationId::parse(id).unwrap(),
         camera: control::CameraId::parse("cam-1").unwrap(),
-        source: source.clone(),
         user: "u".to_owned(),
         created_at: at(1_800_000_002),
-        expires_at: at(1_800_000_032),
         connected,
     };
     Snapshot {
@@ -417,8 +417,6 @@ fn snapshot() -> Snapshot {
         total_limit: 500,
         sources: vec![SourceSnapshot {
             id: source.clone(),
-            name: "Metro".to_owned(),
-            name_ar: "المترو".to_owned(),
             current: 2,
             limit: 30,
             active_cameras: 1,
@@ -653,7 +651,6 @@ async fn a_session_is_answered_with_its_address_and_tag() {
     })
     .await;
     let watching = crate::app::Watching {
-        viewer: media::ViewerId(1),
         resource: "f00d".to_owned(),
         answer_sdp: "v=0\r\n".to_owned(),
         etag: "ufrag".to_owned(),
@@ -666,4 +663,32 @@ async fn a_session_is_answered_with_its_address_and_tag() {
     assert_eq!(answer.header("etag"), "\"ufrag\"");
     assert_eq!(answer.header("accept-patch"), "application/trickle-ice-sdpfrag");
     assert_eq!(answer.header("link"), "<stun:s.example>; rel=\"ice-server\"");
+}
+
+#[test]
+fn the_reference_names_every_figure() {
+    let reference = include_str!("../../../../docs/ref/metrics.md");
+    let text = crate::metrics::encode(snapshot(), &Requests::default(), Duration::ZERO).unwrap();
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    for line in types {
+        let (name, kind) = line.split_once(' ').unwrap();
+        let name = if kind == "counter" { format!("{name}_total") } else { name.to_owned() };
+        assert!(reference.contains(&format!("| `{name}` | {kind} |")), "{name} {kind}");
+    }
+}
+
+#[tokio::test]
+async fn the_page_keeps_its_own_policy() {
+    let server = Server::start(|_| {}).await;
+    let html = server.ask(plain("GET", "/")).await.text;
+    assert!(!html.contains("<style") && !html.contains(" style="), "{html}");
+    assert!(html.split("<script").skip(1).all(|script| script.contains("src=")), "{html}");
+    let links = html.split(['"', '\'']).filter(|part| part.contains("assets/"));
+    for link in links {
+        let path = format!("/{}", link.trim_start_matches("./").trim_start_matches('/'));
+        let asset = server.ask(plain("GET", &path)).await;
+        assert_eq!(asset.status, 200, "{path}");
+        assert!(asset.header("cache-control").contains("immutable"), "{path}");
+        assert_ne!(asset.header("content-type"), "application/octet-stream", "{path}");
+    }
 }

@@ -230,6 +230,8 @@ pub(super) struct Room {
 #[derive(Debug, Serialize)]
 pub(super) struct Participant {
     pub(super) identity: String,
+    /// The user of the reservation, or the camera's name.
+    pub(super) name: String,
     /// `ACTIVE` once media flows, `JOINED` before.
     pub(super) state: &'static str,
     /// Seconds since the Unix epoch.

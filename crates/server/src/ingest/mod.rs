@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 
 use self::testcard::TestCard;
 
-pub(crate) use self::source_url::{SourceUrl, SourceUrlError};
+pub(crate) use self::source_url::SourceUrl;
 
 /// How RTP comes from an RTSP camera.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,11 +60,8 @@ pub(crate) async fn pull(
     match source {
         // RTSP has no way to ask for a keyframe.
         SourceUrl::Rtsp { url, username, password } => {
-            let address = rtsp::Address {
-                url,
-                username: username.as_deref(),
-                password: password.as_ref(),
-            };
+            let address =
+                rtsp::Address { url, username: username.as_deref(), password: password.as_ref() };
             rtsp::pull(&address, transport, output, rtsp::Limits::default()).await
         }
         SourceUrl::Test { pattern, width, height, fps, gop } => {

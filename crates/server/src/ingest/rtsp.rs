@@ -79,8 +79,9 @@ pub(super) async fn pull(
 
 /// Waits until the TEARDOWN requests of ended pulls are through, at most `limit`.
 pub(super) async fn teardowns_sent(limit: Duration) {
+    let ended = TEARDOWNS.stale_sessions();
     // What could not be torn down ends by the camera's own session timeout.
-    let _ = timeout(limit, TEARDOWNS.await_teardown()).await;
+    let _ = timeout(limit, TEARDOWNS.await_stale_sessions(&ended)).await;
 }
 
 async fn attempt(
@@ -118,7 +119,7 @@ async fn attempt(
         .map_err(|error| explain.before_play(&error))?;
 
     let mut feed = Feed::new(output, video, sound);
-    for (sps, pps) in parameter_sets(&frames.streams()[video]) {
+    if let Some((sps, pps)) = parameter_sets(&frames.streams()[video]) {
         feed.handle_parameter_sets(sps, pps);
     }
     tracing::debug!(transport = ?transport, sound = ?feed.sound_codec(), "the camera plays");
@@ -204,7 +205,7 @@ fn choose_video(streams: &[Stream]) -> Result<usize, SourceFailure> {
             "mp4v-es" => "MPEG-4 Visual".to_owned(),
             other => failure::excerpt(&other.to_ascii_uppercase()),
         },
-        None => "no picture".to_owned(),
+        None => "sound without a picture".to_owned(),
     };
     Err(SourceFailure::UnsupportedCodec { codec })
 }
@@ -212,9 +213,8 @@ fn choose_video(streams: &[Stream]) -> Result<usize, SourceFailure> {
 /// The first track of sound that viewers can be given.
 fn choose_sound(streams: &[Stream]) -> Option<SoundTrack> {
     let tracks = || streams.iter().enumerate().filter(|(_, stream)| stream.media() == "audio");
-    let chosen = tracks().find_map(|(index, stream)| {
-        Some(SoundTrack { stream: index, sound: sound_of(stream)? })
-    });
+    let chosen = tracks()
+        .find_map(|(index, stream)| Some(SoundTrack { stream: index, sound: sound_of(stream)? }));
     if chosen.is_none()
         && let Some((_, stream)) = tracks().next()
     {
@@ -249,10 +249,8 @@ fn sound_of(stream: &Stream) -> Option<Sound> {
 /// The parameter sets of the session description (RFC 6184 §8.1).
 fn parameter_sets(stream: &Stream) -> Option<(&[u8], &[u8])> {
     let Some(ParametersRef::Video(parameters)) = stream.parameters() else { return None };
-    match parameters.codec_params() {
-        VideoParametersCodec::H264 { sps, pps } => Some((sps, pps)),
-        _ => None,
-    }
+    let VideoParametersCodec::H264 { sps, pps } = parameters.codec_params() else { return None };
+    Some((sps, pps))
 }
 
 /// Our wall clock as it was when the session began, run by the monotonic clock, so that a server

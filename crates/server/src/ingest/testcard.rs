@@ -9,7 +9,7 @@ mod card;
 mod encoder;
 mod font;
 mod pace;
-mod strip;
+pub(super) mod strip;
 mod tone;
 
 use std::sync::Arc;

@@ -120,7 +120,7 @@ impl Handshakes {
             shard.datagrams.try_send(datagram).is_ok()
         };
         if matches!(packet.first(), Some(20..=63)) {
-            return self.shards.iter().map(send).fold(true, |all, sent| all && sent);
+            return self.shards.iter().filter(|shard| !send(shard)).count() == 0;
         }
         let name = media::stun::BindingRequest::parse(packet)
             .and_then(|request| request.local_ufrag()?.bytes().next());

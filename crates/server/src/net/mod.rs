@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use media::packetise::packetise;
 use media::peer::PeerFactory;
+use media::srtp::GcmBackend;
 use media::{Frame, StreamId, ViewerId};
 use tokio::sync::mpsc;
 
@@ -25,9 +26,9 @@ mod worker;
 
 pub(crate) use media::peer::OfferError;
 pub(crate) use media::peers::CloseReason;
+pub(crate) use sys::{UdpPort, thread_cpu_time};
 
 use handshakes::{HandshakeThread, Handshakes};
-use sys::UdpPort;
 use worker::{Worker, WorkerHandle, WorkerInput};
 
 /// How long viewers may take to be told that the server ends.
@@ -254,13 +255,14 @@ impl MediaPlane {
 }
 
 /// Chooses the faster AES-GCM of the two that are built in (some 3 ms).
-fn calibrate_gcm() {
+pub(crate) fn calibrate_gcm() -> GcmBackend {
     let backend = media::srtp::calibrate_gcm(|backend| {
         let start = Instant::now();
         media::srtp::calibration_round(backend);
         start.elapsed()
     });
     tracing::debug!(?backend, "AES-GCM calibrated");
+    backend
 }
 
 /// Binds one socket a worker to the same port.

@@ -6,6 +6,7 @@
 use std::io;
 use std::mem::{MaybeUninit, size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::ops::AddAssign;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -43,6 +44,13 @@ pub(crate) struct Sent {
     pub(crate) refused: u64,
 }
 
+impl AddAssign for Sent {
+    fn add_assign(&mut self, other: Self) {
+        self.datagrams += other.datagrams;
+        self.refused += other.refused;
+    }
+}
+
 impl UdpPort {
     /// Binds the port; several workers may, each gets its share of the senders.
     pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
@@ -68,34 +76,29 @@ impl UdpPort {
         self.local
     }
 
-    /// Leaves segmentation to us: for tests and for kernels that claim more than they do.
-    #[cfg(test)]
+    /// Sends datagram by datagram from here on: what a kernel without segmentation costs.
     pub(crate) fn disable_segmentation(&self) {
         self.segmentation.store(false, Ordering::Relaxed);
     }
 
     /// Sends one datagram.
     pub(crate) fn send_one(&self, run: &Run, bytes: &[u8]) -> Sent {
-        let mut sent = Sent::default();
-        self.send_runs(bytes, std::slice::from_ref(run), &mut sent);
-        sent
+        self.send_runs(bytes, std::slice::from_ref(run))
     }
 
     /// Sends a whole batch. What the kernel does not take at once is dropped and counted: media
     /// that waits is late for everybody.
     pub(crate) fn send(&self, batch: &Batch) -> Sent {
-        let mut sent = Sent::default();
-        for runs in batch.runs().chunks(RUNS_A_CALL) {
-            self.send_runs(batch.bytes(), runs, &mut sent);
-        }
-        sent
+        self.send_runs(batch.bytes(), batch.runs())
     }
 
-    fn send_runs(&self, bytes: &[u8], runs: &[Run], sent: &mut Sent) {
+    /// Sends runs of `bytes` as [`Self::send`] does.
+    pub(crate) fn send_runs(&self, bytes: &[u8], runs: &[Run]) -> Sent {
+        let mut sent = Sent::default();
         let mut left = runs;
         while let Some(first) = left.first() {
             if first.count > 1 && !self.segmentation.load(Ordering::Relaxed) {
-                self.send_singly(bytes, first, sent);
+                sent += self.send_singly(bytes, first);
                 left = &left[1..];
                 continue;
             }
@@ -115,10 +118,11 @@ impl UdpPort {
                 }
             }
         }
+        sent
     }
 
     /// The fallback: one run as datagrams of their own.
-    fn send_singly(&self, bytes: &[u8], run: &Run, sent: &mut Sent) {
+    fn send_singly(&self, bytes: &[u8], run: &Run) -> Sent {
         let end = run.start + run.len;
         let singles: Vec<Run> = (run.start..end)
             .step_by(run.segment)
@@ -127,7 +131,7 @@ impl UdpPort {
                 Run { start, len, segment: len, count: 1, ..*run }
             })
             .collect();
-        self.send_runs(bytes, &singles, sent);
+        self.send_runs(bytes, &singles)
     }
 
     /// One `sendmmsg`. Returns how many runs were taken, at least one.
@@ -478,6 +482,15 @@ pub(crate) fn wait(port: &UdpPort, waker: &Waker, timeout: Option<Duration>) {
         unsafe { libc::read(waker.event.as_raw_fd(), counter.as_mut_ptr().cast(), 8) };
         waker.raised.store(false, Ordering::Release);
     }
+}
+
+/// Processor time that the calling thread has used so far, in the kernel's part as well.
+pub(crate) fn thread_cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a timespec that lives until the call returns; it cannot fail, since every thread has
+    // this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// Lets other threads go first: handshakes must not take time from running pictures.

@@ -226,10 +226,10 @@ impl Worker {
         while let Some(event) = turn.fanout.poll_event() {
             match event {
                 FanoutEvent::FirstMedia { viewer } => {
-                    self.events.send(MediaEvent::FirstMedia { viewer })
+                    self.events.send(MediaEvent::FirstMedia { viewer });
                 }
                 FanoutEvent::Alive { viewer, at } => {
-                    self.events.send(MediaEvent::Alive { viewer, at })
+                    self.events.send(MediaEvent::Alive { viewer, at });
                 }
                 FanoutEvent::Goodbye { viewer } => self.handshakes.goodbye(viewer),
                 FanoutEvent::KeyframeWanted { stream } => {

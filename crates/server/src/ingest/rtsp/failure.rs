@@ -82,9 +82,10 @@ impl<'a> Explain<'a> {
             // Not Found, Gone, and Session Not Found, which some cameras answer for a wrong path.
             404 | 410 | 454 => Some(SourceFailure::NotFound { path: masked_path(self.url) }),
             461 => Some(SourceFailure::Protocol {
-                detail: "it refuses this way of sending (461 Unsupported Transport); try the other \
+                detail:
+                    "it refuses this way of sending (461 Unsupported Transport); try the other \
                          transport, tcp or udp"
-                    .to_owned(),
+                        .to_owned(),
             }),
             _ => None,
         }

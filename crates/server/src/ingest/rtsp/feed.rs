@@ -107,6 +107,10 @@ impl Feed {
     }
 
     /// The next thing from the camera, which arrived at `arrival` (microseconds, Unix epoch).
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the enum is not ours and will grow; what is not handled was not asked for"
+    )]
     pub(super) fn handle_item(
         &mut self,
         item: CodecItem,
@@ -126,7 +130,6 @@ impl Feed {
                 self.handle_rtcp(&packet);
                 Ok(())
             }
-            // Metadata is not asked for.
             _ => Ok(()),
         }
     }
@@ -190,14 +193,7 @@ impl Feed {
     }
 
     /// `ticks` and `data` of a packet as viewers get it.
-    fn send_sound(
-        &mut self,
-        codec: Codec,
-        ticks: i64,
-        restarted: bool,
-        data: Bytes,
-        arrival: i64,
-    ) {
+    fn send_sound(&mut self, codec: Codec, ticks: i64, restarted: bool, data: Bytes, arrival: i64) {
         let captured = self.clock.captured(MediaKind::Audio, ticks, arrival);
         if !self.is_live() {
             return;
@@ -258,10 +254,177 @@ impl Steps {
 
     /// The timestamp as [`Frame::ticks`] wants it, and whether it is unrelated to the one before.
     fn next(&mut self, ticks: i64) -> (u64, bool) {
-        let broken = self.last.is_none_or(|last| {
-            !(0..=self.step_max).contains(&ticks.saturating_sub(last))
-        });
+        let broken =
+            self.last.is_none_or(|last| !(0..=self.step_max).contains(&ticks.saturating_sub(last)));
         self.last = Some(ticks);
         (u64::try_from(ticks.saturating_add(TICKS_ORIGIN)).unwrap_or(0), broken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::sync::Mutex;
+
+    use media::h264::split_annex_b;
+    use openh264::encoder::Encoder;
+    use openh264::formats::YUVBuffer;
+
+    use super::*;
+
+    /// 2025-01-01, in microseconds since the Unix epoch.
+    const NOW: i64 = 1_735_689_600_000_000;
+    const PICTURE_TICKS: i64 = 6_000;
+
+    #[test]
+    fn nothing_leaves_before_the_first_keyframe() {
+        let (mut feed, output) = feed(Some(Sound::G711(Codec::Pcma)));
+        let pictures = pictures(64, 3);
+
+        feed.handle_sound(0, 0, &[0xd5; 160], NOW);
+        feed.handle_picture(0, 0, pictures[1].clone(), NOW).unwrap();
+        assert!(!feed.is_live() && output.events().is_empty());
+
+        feed.handle_picture(PICTURE_TICKS, 0, pictures[0].clone(), NOW).unwrap();
+        feed.handle_sound(160, 0, &[0xd5; 160], NOW);
+        feed.handle_picture(2 * PICTURE_TICKS, 0, pictures[1].clone(), NOW).unwrap();
+        assert_eq!(
+            output.events(),
+            ["live 64x64 Pcma", "H264 key new", "Pcma key new", "H264"].map(str::to_owned)
+        );
+    }
+
+    #[test]
+    fn another_size_is_announced_before_its_keyframe() {
+        let (mut feed, output) = feed(None);
+        let sizes = [pictures(64, 2), pictures(96, 2), pictures(96, 1)].concat();
+        for (index, picture) in (0..).zip(sizes) {
+            feed.handle_picture(index * PICTURE_TICKS, 0, picture, NOW).unwrap();
+        }
+
+        let expected = ["live 64x64", "H264 key new", "H264", "live 96x96", "H264 key", "H264"];
+        assert_eq!(output.events()[..6], expected.map(str::to_owned));
+        assert_eq!(output.events()[6..], ["H264 key".to_owned()]);
+    }
+
+    #[test]
+    fn timestamps_that_jump_are_a_discontinuity() {
+        let (mut feed, output) = feed(None);
+        let pictures = pictures(64, 2);
+        for (index, ticks) in [0, 6_000, 12_000, 90_000_000, 90_006_000, 5].into_iter().enumerate()
+        {
+            feed.handle_picture(ticks, 0, pictures[index.min(1)].clone(), NOW).unwrap();
+        }
+
+        let expected = ["H264 key new", "H264", "H264", "H264 new", "H264", "H264 new"];
+        assert_eq!(output.events()[1..], expected.map(str::to_owned));
+        let ticks = output.ticks();
+        assert_eq!(ticks[4] - ticks[3], 6_000);
+        assert_eq!(ticks[0] as u32, 0);
+    }
+
+    #[test]
+    fn losses_are_counted_and_broken_pictures_passed_over() {
+        let (mut feed, output) = feed(None);
+        feed.handle_picture(0, 3, pictures(64, 1)[0].clone(), NOW).unwrap();
+        feed.handle_picture(6_000, 2, Bytes::from_static(&[0, 0, 9, 9, 1]), NOW).unwrap();
+        feed.handle_sound(0, 4, &[0], NOW);
+
+        let expected = ["lost 3", "live 64x64", "H264 key new", "lost 2", "lost 4"];
+        assert_eq!(output.events(), expected.map(str::to_owned));
+    }
+
+    #[test]
+    fn sender_reports_reach_the_clock() {
+        let output = Arc::new(Recorder::default());
+        let sound = SoundTrack { stream: 0, sound: Sound::G711(Codec::Pcmu) };
+        let mut feed = Feed::new(output.clone(), 1, Some(sound));
+        let picture = pictures(64, 1);
+        feed.handle_picture(0, 0, picture[0].clone(), NOW).unwrap();
+
+        // By its ticks the second packet is 21 ms after the first, by the camera's clock 20 ms.
+        for (seconds, fraction, ticks) in [(100, 0, 0), (100, 85_899_346, 168)] {
+            feed.handle_rtcp(&report(seconds, fraction, ticks));
+            feed.handle_sound(ticks, 0, &[0xff; 160], NOW + ticks * 125);
+        }
+        let captured = output.captured();
+        let step = captured[2] - captured[1];
+        assert!((19_990..20_010).contains(&step), "the sound is {step} us later");
+    }
+
+    /// A sender report of stream 0 (RFC 3550 §6.4.1).
+    fn report(seconds: u32, fraction: u32, ticks: i64) -> ReceivedCompoundPacket {
+        let mut packet = vec![0x80, 200, 0, 6, 0, 0, 0, 1];
+        packet.extend(seconds.to_be_bytes());
+        packet.extend(fraction.to_be_bytes());
+        packet.extend((ticks as u32).to_be_bytes());
+        packet.extend([0; 8]);
+        let rate = NonZeroU32::new(8_000).unwrap();
+        ReceivedCompoundPacket::dummy(retina::Timestamp::new(ticks, rate, 0), &packet)
+    }
+
+    fn feed(sound: Option<Sound>) -> (Feed, Arc<Recorder>) {
+        let output = Arc::new(Recorder::default());
+        let sound = sound.map(|sound| SoundTrack { stream: 1, sound });
+        (Feed::new(output.clone(), 0, sound), output)
+    }
+
+    /// A keyframe of `side` x `side` pixels and pictures that follow it, as a camera sends them.
+    fn pictures(side: usize, count: usize) -> Vec<Bytes> {
+        let mut encoder = Encoder::new().unwrap();
+        let mut encode = |index: usize| {
+            let shade = u8::try_from(40 * index + 20).unwrap();
+            let planes = vec![shade; side * side * 3 / 2];
+            let stream = encoder.encode(&YUVBuffer::from_vec(planes, side, side)).unwrap().to_vec();
+            let units = split_annex_b(&stream.into());
+            let lengths = units.iter().flat_map(|unit| {
+                [&u32::try_from(unit.len()).unwrap().to_be_bytes(), &unit[..]].concat()
+            });
+            lengths.collect()
+        };
+        (0..count).map(&mut encode).collect()
+    }
+
+    #[derive(Default)]
+    struct Recorder {
+        events: Mutex<Vec<String>>,
+        frames: Mutex<Vec<Frame>>,
+    }
+
+    impl Recorder {
+        fn events(&self) -> Vec<String> {
+            self.events.lock().unwrap().clone()
+        }
+
+        fn ticks(&self) -> Vec<u64> {
+            self.frames.lock().unwrap().iter().map(|frame| frame.ticks).collect()
+        }
+
+        fn captured(&self) -> Vec<u64> {
+            let frames = self.frames.lock().unwrap();
+            frames.iter().map(|frame| frame.captured.unix_micros()).collect()
+        }
+
+        fn push(&self, event: String) {
+            self.events.lock().unwrap().push(event);
+        }
+    }
+
+    impl Output for Recorder {
+        fn frame(&self, frame: Frame) {
+            let keyframe = if frame.keyframe { " key" } else { "" };
+            let discontinuity = if frame.discontinuity { " new" } else { "" };
+            self.push(format!("{:?}{keyframe}{discontinuity}", frame.codec));
+            self.frames.lock().unwrap().push(frame);
+        }
+
+        fn live(&self, format: SourceFormat) {
+            let audio = format.audio.map(|codec| format!(" {codec:?}")).unwrap_or_default();
+            self.push(format!("live {}x{}{audio}", format.video.width, format.video.height));
+        }
+
+        fn lost(&self, packets: u64) {
+            self.push(format!("lost {packets}"));
+        }
     }
 }

@@ -39,6 +39,7 @@ impl Plane {
     }
 
     /// The samples; a row begins every `width` samples.
+    #[cfg(test)]
     pub(super) fn samples(&self) -> &[u8] {
         &self.data
     }

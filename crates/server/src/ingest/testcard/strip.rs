@@ -53,15 +53,15 @@ fn checksum(frame: u32, unix_ms: u64) -> u8 {
 /// What a strip says.
 #[cfg(test)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Reading {
-    pub(super) frame: u32,
-    pub(super) unix_ms: u64,
+pub(in crate::ingest) struct Reading {
+    pub(in crate::ingest) frame: u32,
+    pub(in crate::ingest) unix_ms: u64,
 }
 
 /// Reads the strip from a luma plane whose rows begin every `stride` samples; `None` if there is
 /// none or it is damaged.
 #[cfg(test)]
-pub(super) fn read(luma: &[u8], stride: usize, width: usize) -> Option<Reading> {
+pub(in crate::ingest) fn read(luma: &[u8], stride: usize, width: usize) -> Option<Reading> {
     let row = |row: usize| {
         (0..COLUMNS).try_fold(0_u64, |bits, column| {
             Some(bits << 1 | u64::from(mean(luma, stride, cell(width), column, row)? > 128))

@@ -10,8 +10,8 @@ use control::{CameraId, ReservationId};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use secrecy::ExposeSecret;
 
+use super::wire::{Claims, VideoGrant};
 use crate::config;
-use crate::http::wire::{Claims, VideoGrant};
 
 /// Longest token that is looked at. Ours have about 400 characters.
 const TOKEN_LENGTH_MAX: usize = 4096;
@@ -208,14 +208,14 @@ fn check_algorithm(token: &str) -> Result<(), TokenError> {
     match jsonwebtoken::decode_header(token) {
         Ok(header) if header.alg == Algorithm::HS256 => Ok(()),
         Ok(_) => Err(TokenError::Algorithm),
-        Err(error) => match error.kind() {
-            // `none` and unheard-of names are no value of the library's enum.
-            jsonwebtoken::errors::ErrorKind::Json(json) if json.is_data() => {
-                Err(TokenError::Algorithm)
-            }
-            _ => Err(TokenError::Malformed),
-        },
+        Err(error) if is_unknown_name(&error) => Err(TokenError::Algorithm),
+        Err(_) => Err(TokenError::Malformed),
     }
+}
+
+/// `none` and unheard-of algorithms are no value of the library's enum.
+fn is_unknown_name(error: &jsonwebtoken::errors::Error) -> bool {
+    matches!(error.kind(), jsonwebtoken::errors::ErrorKind::Json(json) if json.is_data())
 }
 
 /// The signature alone: times are compared with our own clock and skew.

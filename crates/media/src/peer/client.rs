@@ -1,0 +1,172 @@
+//! A viewer: the other end of a [`Peer`](super::Peer), for load tools, benchmarks and tests.
+//!
+//! A complete WebRTC endpoint on str0m, so that what we send is received by code that is not ours.
+//! It offers, checks, decrypts and puts pictures together; it decodes nothing. Sans-IO like its
+//! counterpart: datagrams and time in, [`ClientOutput`] out.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use str0m::change::{SdpAnswer, SdpPendingOffer};
+use str0m::config::{CryptoProvider, DtlsCert};
+use str0m::media::{Direction, KeyframeRequestKind, MediaKind as StrMediaKind, Mid};
+use str0m::net::{Protocol, Receive};
+use str0m::{Candidate, Event, Input, Output, Rtc};
+
+use crate::frame::MediaKind;
+
+/// What all clients of a process share: the certificate and the crypto.
+pub struct ClientFactory {
+    crypto: Arc<CryptoProvider>,
+    certificate: DtlsCert,
+}
+
+/// Why a client cannot go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClientError {
+    /// The client's own address cannot be a candidate (0.0.0.0, for one).
+    #[error("{0} cannot be a viewer's address")]
+    Address(SocketAddr),
+    /// The server's answer is none.
+    #[error("the answer cannot be used: {0}")]
+    Answer(String),
+}
+
+/// What a client wants done or tells.
+#[derive(Debug)]
+pub enum ClientOutput {
+    /// Send this datagram from the client's address.
+    Transmit {
+        /// The server's address.
+        destination: SocketAddr,
+        /// STUN, DTLS or SRTCP.
+        contents: Vec<u8>,
+    },
+    /// DTLS is done.
+    Connected,
+    /// A whole picture or packet of sound arrived.
+    Media {
+        /// Which of both.
+        kind: MediaKind,
+        /// RTP time in ticks of the codec's clock, extended so that it never wraps.
+        ticks: u64,
+        /// H.264 with start codes (Annex B), or the sound packet's payload.
+        data: Vec<u8>,
+    },
+    /// The server said goodbye, or the connection failed: of no more use.
+    Closed,
+    /// Nothing more until input comes or this moment.
+    Timeout(Instant),
+}
+
+/// One viewer.
+pub struct Client {
+    rtc: Rtc,
+    address: SocketAddr,
+    video: Mid,
+    pending: Option<SdpPendingOffer>,
+}
+
+impl ClientFactory {
+    /// Makes the one certificate that all clients use. `None` when the crypto library fails.
+    pub fn new() -> Option<Self> {
+        let crypto = str0m_aws_lc_rs::default_provider();
+        let certificate = crypto.dtls_provider.generate_certificate()?;
+        Some(Self { crypto: Arc::new(crypto), certificate })
+    }
+
+    /// A client that is reached at `address`, and its offer to receive picture and sound.
+    pub fn offer(
+        &self,
+        address: SocketAddr,
+        now: Instant,
+    ) -> Result<(Client, String), ClientError> {
+        let mut rtc = Rtc::builder()
+            .set_crypto_provider(Arc::clone(&self.crypto))
+            .set_dtls_cert(self.certificate.clone())
+            .build(now);
+        let candidate =
+            Candidate::host(address, "udp").map_err(|_| ClientError::Address(address))?;
+        rtc.add_local_candidate(candidate);
+        let mut change = rtc.sdp_api();
+        let receive = Direction::RecvOnly;
+        let video = change.add_media(StrMediaKind::Video, receive, None, None, None);
+        change.add_media(StrMediaKind::Audio, receive, None, None, None);
+        let (offer, pending) = change.apply().expect("two sections were added");
+        let client = Client { rtc, address, video, pending: Some(pending) };
+        Ok((client, offer.to_sdp_string()))
+    }
+}
+
+impl Client {
+    /// The server's answer; taken once.
+    pub fn handle_answer(&mut self, sdp: &str) -> Result<(), ClientError> {
+        let refused = |error: &dyn std::fmt::Display| ClientError::Answer(error.to_string());
+        let answer = SdpAnswer::from_sdp_string(sdp).map_err(|error| refused(&error))?;
+        let pending = self.pending.take().ok_or_else(|| refused(&"there was one already"))?;
+        let accepted = self.rtc.sdp_api().accept_answer(pending, answer);
+        accepted.map_err(|error| refused(&error))
+    }
+
+    /// A datagram that arrived at the client's address. What is not understood is ignored.
+    pub fn handle_datagram(&mut self, source: SocketAddr, packet: &[u8], now: Instant) {
+        let Ok(receive) = Receive::new(Protocol::Udp, source, self.address, packet) else { return };
+        if let Err(error) = self.rtc.handle_input(Input::Receive(now, receive)) {
+            tracing::debug!(%error, %source, "datagram refused");
+        }
+    }
+
+    /// Time passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.rtc.handle_input(Input::Timeout(now)).is_err() {
+            self.rtc.disconnect();
+        }
+    }
+
+    /// Tells the server that the picture is lost (PLI). Nothing before media came.
+    pub fn request_keyframe(&mut self) {
+        if let Some(mut writer) = self.rtc.writer(self.video) {
+            // Only a simulcast layer that is not there could be refused.
+            let _ = writer.request_keyframe(None, KeyframeRequestKind::Pli);
+        }
+    }
+
+    /// Starts the goodbye (DTLS close_notify); poll until [`ClientOutput::Closed`] or a timeout.
+    pub fn close(&mut self) {
+        if self.rtc.close().is_err() {
+            self.rtc.disconnect();
+        }
+    }
+
+    /// The next thing to do; call until it is `Timeout` or `Closed`.
+    pub fn poll_output(&mut self) -> ClientOutput {
+        loop {
+            if !self.rtc.is_alive() {
+                return ClientOutput::Closed;
+            }
+            match self.rtc.poll_output() {
+                Ok(Output::Timeout(at)) => return ClientOutput::Timeout(at),
+                Ok(Output::Transmit(transmit)) => {
+                    let (destination, contents) =
+                        (transmit.destination, transmit.contents.to_vec());
+                    return ClientOutput::Transmit { destination, contents };
+                }
+                Ok(Output::Event(Event::Connected)) => return ClientOutput::Connected,
+                Ok(Output::Event(Event::MediaData(media))) => {
+                    let kind =
+                        if media.mid == self.video { MediaKind::Video } else { MediaKind::Audio };
+                    let (ticks, data) = (media.time.numer(), media.data.to_vec());
+                    return ClientOutput::Media { kind, ticks, data };
+                }
+                Ok(Output::Event(Event::Closed)) => return ClientOutput::Closed,
+                Ok(Output::Event(_)) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "viewer's connection failed");
+                    self.rtc.disconnect();
+                    return ClientOutput::Closed;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,554 @@
+//! The task that owns the engine and the ledger: calls, events and time in, actions out.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use control::{CameraId, Exceeded, MemoryLedger, Policy, Quality, ReservationId, Scope, Source};
+use engine::{
+    Action, CameraSpec, Engine, Grant, Rendition, Reply, Request, RequestId, ReserveRefusal,
+    SourceEvent, ViewerEvent, WatchRefusal,
+};
+use media::{StreamId, ViewerId};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tracing::{debug, error, info, warn};
+
+use super::clock::Clock;
+use super::joins::Joins;
+use super::pullers::{Ended, Pullers};
+use super::snapshot::Snapshot;
+use super::{AppConfig, CameraConfig, Released, Reservation, ReserveError, WatchError, Watching};
+use crate::net::{Accepted, MediaEvent, MediaPlane, OfferError};
+
+/// Said to who meets a full quota: after this time a viewer that vanished is gone for certain.
+const RETRY_AFTER: Duration = Duration::from_secs(15);
+
+/// How long the media plane and the sources may take to end. The promise to operators is 5 s for
+/// the whole program.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
+
+/// Media events that are taken in one go, so that calls and time get their turn in a storm.
+const EVENT_BATCH: usize = 256;
+
+/// A call of [`super::App`].
+pub(super) enum Command {
+    Reserve {
+        camera: CameraId,
+        user: String,
+        quality: Quality,
+        reply: oneshot::Sender<Result<Reservation, ReserveError>>,
+    },
+    Release {
+        reservation: ReservationId,
+        reply: oneshot::Sender<Option<Released>>,
+    },
+    Heartbeat {
+        reservation: ReservationId,
+        extend: Option<Duration>,
+        reply: oneshot::Sender<Option<Reservation>>,
+    },
+    Watch {
+        reservation: ReservationId,
+        camera: CameraId,
+        offer: Offer,
+        reply: oneshot::Sender<Result<Watching, WatchError>>,
+    },
+    Trickle {
+        resource: String,
+        etag: Option<String>,
+        fragment: String,
+        reply: oneshot::Sender<Option<Result<(), ()>>>,
+    },
+    EndWatch {
+        resource: String,
+        reply: oneshot::Sender<bool>,
+    },
+    StopSource {
+        ingress: CameraId,
+        reply: oneshot::Sender<bool>,
+    },
+    Snapshot {
+        reply: oneshot::Sender<Snapshot>,
+    },
+    Shutdown {
+        reply: oneshot::Sender<()>,
+    },
+}
+
+/// A viewer's offer under way.
+pub(super) struct Offer {
+    pub(super) sdp: String,
+    /// When the WHEP POST came.
+    pub(super) started: Instant,
+    /// Bounds the offers under way; given back with the reply.
+    pub(super) _permit: OwnedSemaphorePermit,
+}
+
+/// What the actor's own tasks tell it. Bounded by the tasks: one answer an offer, and a source is
+/// live once an attempt and a change of format.
+pub(super) enum Message {
+    Answered { request: RequestId, viewer: ViewerId, result: Result<Accepted, OfferError> },
+    Live { stream: StreamId, attempt: u64 },
+}
+
+/// Who waits for which reply of the engine.
+enum Waiting {
+    Reserve { camera: CameraId, reply: oneshot::Sender<Result<Reservation, ReserveError>> },
+    Release(oneshot::Sender<Option<Released>>),
+    Heartbeat(oneshot::Sender<Option<Reservation>>),
+    Watch(WaitingWatch),
+    EndWatch(oneshot::Sender<bool>),
+    StopSource(oneshot::Sender<bool>),
+    Snapshot(oneshot::Sender<Snapshot>),
+}
+
+struct WaitingWatch {
+    camera: CameraId,
+    offer: Offer,
+    answer: Option<Result<Accepted, OfferError>>,
+    reply: oneshot::Sender<Result<Watching, WatchError>>,
+}
+
+/// A viewer whose offer was answered, from the answer to its end.
+struct Peer {
+    resource: String,
+    etag: String,
+    started: Instant,
+    has_media: bool,
+}
+
+/// See the module's documentation. The maps are bounded by the leases and by the calls under way.
+pub(super) struct Actor {
+    pub(super) engine: Engine,
+    pub(super) clock: Clock,
+    pub(super) media: MediaPlane,
+    pub(super) pullers: Pullers,
+    pub(super) joins: Joins,
+    pub(super) sources: Vec<Source>,
+    pub(super) cameras: HashMap<CameraId, CameraConfig>,
+    ledger: MemoryLedger,
+    waiting: HashMap<RequestId, Waiting>,
+    next_request: u64,
+    peers: HashMap<ViewerId, Peer>,
+    resources: HashMap<String, ViewerId>,
+    messages: mpsc::UnboundedSender<Message>,
+    messages_in: mpsc::UnboundedReceiver<Message>,
+}
+
+impl Actor {
+    pub(super) fn new(config: AppConfig, media: MediaPlane) -> Self {
+        let clock = Clock::start();
+        let (messages, messages_in) = mpsc::unbounded_channel();
+        let mut engine = Engine::new(uuid::Uuid::new_v4().as_u64_pair().0);
+        engine.handle_cameras(config.cameras.iter().map(spec).collect(), clock.now());
+        let by_id = |camera: CameraConfig| (camera.definition.id.clone(), camera);
+        Self {
+            engine,
+            clock,
+            pullers: Pullers::new(media.clone(), messages.clone()),
+            media,
+            joins: Joins::default(),
+            sources: config.sources,
+            cameras: config.cameras.into_iter().map(by_id).collect(),
+            ledger: MemoryLedger::new(config.quota, Policy::default()),
+            waiting: HashMap::new(),
+            next_request: 0,
+            peers: HashMap::new(),
+            resources: HashMap::new(),
+            messages,
+            messages_in,
+        }
+    }
+
+    /// Runs until all handles are dropped.
+    pub(super) async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut media_events: mpsc::UnboundedReceiver<MediaEvent>,
+    ) {
+        let mut events = Vec::with_capacity(EVENT_BATCH);
+        self.run_actions();
+        loop {
+            let wake = self.engine.next_timeout().map(|due| self.clock.instant(due).into());
+            // What viewers sent is heard before leases are judged, and what sources told before
+            // that they ended.
+            tokio::select! {
+                biased;
+                count = media_events.recv_many(&mut events, EVENT_BATCH), if !media_events.is_closed() || !media_events.is_empty() => {
+                    if count == 0 {
+                        debug!("the media plane has ended");
+                    }
+                    events.drain(..).for_each(|event| self.handle_media(&event));
+                }
+                Some(message) = self.messages_in.recv() => self.handle_message(message),
+                Some(ended) = self.pullers.next_ended() => self.handle_ended(ended),
+                command = commands.recv() => match command {
+                    Some(command) => self.handle_command(command),
+                    None => break,
+                },
+                () = sleep_until(wake) => {}
+            }
+            if media_events.is_empty() {
+                self.engine.handle_timeout(self.clock.now());
+            }
+            self.run_actions();
+        }
+        let (reply, _) = oneshot::channel();
+        self.shut_down(reply);
+    }
+
+    fn handle_command(&mut self, command: Command) {
+        match command {
+            Command::Reserve { camera, user, quality, reply } => {
+                let Some(reservation) = random_reservation() else {
+                    return;
+                };
+                let waiting = Waiting::Reserve { camera: camera.clone(), reply };
+                self.ask(Request::Reserve { reservation, camera, user, quality }, waiting);
+            }
+            Command::Release { reservation, reply } => {
+                self.ask(Request::Release { reservation }, Waiting::Release(reply));
+            }
+            Command::Heartbeat { reservation, extend, reply } => {
+                self.ask(Request::Heartbeat { reservation, extend }, Waiting::Heartbeat(reply));
+            }
+            Command::Watch { reservation, camera, offer, reply } => {
+                let watch = WaitingWatch { camera: camera.clone(), offer, answer: None, reply };
+                self.ask(Request::Watch { reservation, camera }, Waiting::Watch(watch));
+            }
+            Command::Trickle { resource, etag, fragment, reply } => {
+                let _ = reply.send(self.trickle(&resource, etag.as_deref(), fragment));
+            }
+            Command::EndWatch { resource, reply } => match self.resources.get(&resource) {
+                Some(viewer) => {
+                    let request = Request::EndWatch { viewer: *viewer };
+                    self.ask(request, Waiting::EndWatch(reply));
+                }
+                None => {
+                    let _ = reply.send(false);
+                }
+            },
+            Command::StopSource { ingress, reply } => {
+                let camera = self.camera_of_ingress(ingress);
+                self.ask(Request::StopSource { camera }, Waiting::StopSource(reply));
+            }
+            Command::Snapshot { reply } => self.ask(Request::Snapshot, Waiting::Snapshot(reply)),
+            Command::Shutdown { reply } => self.shut_down(reply),
+        }
+    }
+
+    fn ask(&mut self, request: Request, waiting: Waiting) {
+        let id = RequestId(self.next_request);
+        self.next_request += 1;
+        self.waiting.insert(id, waiting);
+        self.engine.handle_request(id, request, self.clock.now());
+    }
+
+    fn handle_media(&mut self, event: &MediaEvent) {
+        let now = self.clock.now();
+        let (viewer, event) = match *event {
+            MediaEvent::Connected { viewer, handshake_ms } => {
+                (viewer, ViewerEvent::Connected { handshake_ms })
+            }
+            MediaEvent::Alive { viewer, at } => {
+                (viewer, ViewerEvent::Alive { at: self.clock.timestamp(at) })
+            }
+            MediaEvent::Closed { viewer, reason } => {
+                self.forget_peer(viewer);
+                (viewer, ViewerEvent::Closed(reason))
+            }
+            MediaEvent::FirstMedia { viewer } => {
+                self.observe_join(viewer);
+                (viewer, ViewerEvent::FirstMedia)
+            }
+            MediaEvent::KeyframeWanted { stream } => {
+                return self.engine.handle_keyframe_wanted(stream, now);
+            }
+        };
+        self.engine.handle_viewer(viewer, event, now);
+        // A batch may hold what causes many actions; they are not let pile up.
+        self.run_actions();
+    }
+
+    fn handle_message(&mut self, message: Message) {
+        let now = self.clock.now();
+        match message {
+            Message::Answered { request, viewer, result } => {
+                let event =
+                    if result.is_ok() { ViewerEvent::Accepted } else { ViewerEvent::Refused };
+                if let Some(Waiting::Watch(watch)) = self.waiting.get_mut(&request) {
+                    watch.answer = Some(result);
+                }
+                self.engine.handle_viewer(viewer, event, now);
+            }
+            Message::Live { stream, attempt } => {
+                self.engine.handle_source(stream, attempt, SourceEvent::Live, now);
+            }
+        }
+    }
+
+    fn handle_ended(&mut self, ended: Option<Ended>) {
+        if let Some(Ended { stream, attempt, failure }) = ended {
+            let event = SourceEvent::Failed(failure);
+            self.engine.handle_source(stream, attempt, event, self.clock.now());
+        }
+    }
+
+    fn run_actions(&mut self) {
+        while let Some(action) = self.engine.poll_action() {
+            match action {
+                Action::Ledger { op, ledger_op } => {
+                    let now = self.clock.now();
+                    let outcome = self.ledger.apply(ledger_op, now);
+                    self.engine.handle_outcome(op, outcome, now);
+                }
+                Action::Reply(request, reply) => self.reply(request, reply),
+                Action::StartSource { stream, camera, rendition, attempt } => {
+                    self.start_source(stream, &camera, rendition, attempt);
+                }
+                Action::StopSource { stream } => self.pullers.stop(stream),
+                Action::InterruptStream { stream } => self.media.interrupt(stream),
+                Action::RemoveStream { stream } => self.media.remove_stream(stream),
+                Action::AcceptViewer { request, viewer, stream } => {
+                    self.accept(request, viewer, stream);
+                }
+                Action::CloseViewer { viewer } => {
+                    self.forget_peer(viewer);
+                    self.media.close(viewer);
+                }
+                Action::RequestKeyframe { stream } => self.pullers.ask_for_keyframe(stream),
+            }
+        }
+    }
+
+    fn start_source(
+        &mut self,
+        stream: StreamId,
+        camera: &CameraId,
+        rendition: Rendition,
+        attempt: u64,
+    ) {
+        let Some(config) = self.cameras.get(camera) else {
+            error!(camera_id = %camera, "a source was to be started for a camera that is not known");
+            return;
+        };
+        let url = match rendition {
+            Rendition::Main => &config.main,
+            Rendition::Sub => config.sub.as_ref().unwrap_or(&config.main),
+        };
+        self.pullers.start(stream, camera.clone(), attempt, url.clone(), config.transport);
+    }
+
+    fn accept(&mut self, request: RequestId, viewer: ViewerId, stream: StreamId) {
+        let Some(Waiting::Watch(watch)) = self.waiting.get_mut(&request) else {
+            error!(?request, "an offer was to be answered that is not there");
+            return self.engine.handle_viewer(viewer, ViewerEvent::Refused, self.clock.now());
+        };
+        let offer = std::mem::take(&mut watch.offer.sdp);
+        let (media, messages) = (self.media.clone(), self.messages.clone());
+        tokio::spawn(async move {
+            let result = media.accept(viewer, stream, offer).await;
+            // Nobody listens any more only while the application ends.
+            let _ = messages.send(Message::Answered { request, viewer, result });
+        });
+    }
+
+    /// Hands a reply to who waits for it. Who hung up meanwhile does not hear it; what was begun for
+    /// him ends with its lease.
+    fn reply(&mut self, request: RequestId, reply: Reply) {
+        let Some(waiting) = self.waiting.remove(&request) else {
+            return error!(?request, "nobody waits for this reply");
+        };
+        match (waiting, reply) {
+            (Waiting::Reserve { camera, reply }, Reply::Reserve(result)) => {
+                let result = match result {
+                    Ok(grant) => Ok(self.reservation(grant)),
+                    Err(refusal) => Err(self.reserve_error(&camera, refusal)),
+                };
+                let _ = reply.send(result);
+            }
+            (Waiting::Release(reply), Reply::Release(released)) => {
+                let _ = reply.send(released.map(|released| Released {
+                    id: released.reservation,
+                    source: released.source,
+                    new_count: released.new_count,
+                }));
+            }
+            (Waiting::Heartbeat(reply), Reply::Heartbeat(grant)) => {
+                let _ = reply.send(grant.map(|grant| self.reservation(grant)));
+            }
+            (Waiting::Watch(watch), Reply::Watch(result)) => self.reply_watch(watch, result),
+            (Waiting::EndWatch(reply), Reply::EndWatch(done))
+            | (Waiting::StopSource(reply), Reply::StopSource(done)) => {
+                let _ = reply.send(done);
+            }
+            (Waiting::Snapshot(reply), Reply::Snapshot(Some(ledger))) => {
+                let _ = reply.send(self.snapshot(&ledger, self.clock.now()));
+            }
+            (_, reply) => error!(?request, ?reply, "this reply answers another question"),
+        }
+    }
+
+    fn reply_watch(&mut self, watch: WaitingWatch, result: Result<ViewerId, WatchRefusal>) {
+        let WaitingWatch { camera, offer, answer, reply } = watch;
+        let result = match (result, answer) {
+            (Ok(viewer), Some(Ok(accepted))) => Ok(self.begin_peer(viewer, accepted, &offer)),
+            (Err(WatchRefusal::UnknownCamera), _) => {
+                Err(WatchError::UnknownCamera(camera.to_string()))
+            }
+            (Err(WatchRefusal::Offer), Some(Err(refused))) => Err(WatchError::Offer(refused)),
+            (Err(WatchRefusal::ShuttingDown), _) => Err(WatchError::ShuttingDown),
+            (Err(WatchRefusal::ReservationEnded | WatchRefusal::Offer) | Ok(_), _) => {
+                Err(WatchError::ReservationEnded)
+            }
+        };
+        if let Err(refused) = &result {
+            info!(camera_id = %camera, reason = %refused, "viewer not let in");
+        }
+        let _ = reply.send(result);
+    }
+
+    fn begin_peer(&mut self, viewer: ViewerId, accepted: Accepted, offer: &Offer) -> Watching {
+        let resource = uuid::Uuid::new_v4().to_string();
+        let etag = accepted.ice_ufrag;
+        let peer = Peer {
+            resource: resource.clone(),
+            etag: etag.clone(),
+            started: offer.started,
+            has_media: false,
+        };
+        self.peers.insert(viewer, peer);
+        self.resources.insert(resource.clone(), viewer);
+        Watching { resource, answer_sdp: accepted.answer_sdp, etag }
+    }
+
+    fn forget_peer(&mut self, viewer: ViewerId) {
+        if let Some(peer) = self.peers.remove(&viewer) {
+            self.resources.remove(&peer.resource);
+        }
+    }
+
+    fn observe_join(&mut self, viewer: ViewerId) {
+        if let Some(peer) = self.peers.get_mut(&viewer)
+            && !std::mem::replace(&mut peer.has_media, true)
+        {
+            self.joins.observe(peer.started.elapsed());
+        }
+    }
+
+    fn trickle(
+        &self,
+        resource: &str,
+        etag: Option<&str>,
+        fragment: String,
+    ) -> Option<Result<(), ()>> {
+        let viewer = self.resources.get(resource)?;
+        let peer = self.peers.get(viewer)?;
+        if etag.is_some_and(|etag| etag != peer.etag) {
+            return Some(Err(()));
+        }
+        self.media.trickle(*viewer, fragment);
+        Some(Ok(()))
+    }
+
+    /// The camera that an operator means: by its own id, or by its pusher's name.
+    fn camera_of_ingress(&self, ingress: CameraId) -> CameraId {
+        if self.cameras.contains_key(&ingress) {
+            return ingress;
+        }
+        let named = self.cameras.keys().find(|camera| camera.pusher_name() == ingress.as_str());
+        named.cloned().unwrap_or(ingress)
+    }
+
+    fn reservation(&self, grant: Grant) -> Reservation {
+        let Grant { lease, usage } = grant;
+        let camera = self.cameras.get(&lease.reservation.camera);
+        Reservation {
+            camera_name: camera.map(|camera| camera.definition.name.clone()).unwrap_or_default(),
+            id: lease.reservation.id,
+            camera: lease.reservation.camera,
+            source: lease.reservation.source,
+            quality: lease.reservation.quality,
+            expires_at: self.clock.system_time(lease.expires_at),
+            current_usage: usage.current,
+            limit: usage.limit,
+        }
+    }
+
+    fn reserve_error(&self, camera: &CameraId, refusal: ReserveRefusal) -> ReserveError {
+        match refusal {
+            ReserveRefusal::UnknownCamera => ReserveError::UnknownCamera(camera.to_string()),
+            ReserveRefusal::CameraOffline(failure) => {
+                ReserveError::CameraOffline(failure.to_string())
+            }
+            ReserveRefusal::Quota(exceeded) => self.quota_error(exceeded),
+            // 122 random bits met twice: there is no better word for it.
+            ReserveRefusal::IdTaken | ReserveRefusal::ShuttingDown => ReserveError::ShuttingDown,
+        }
+    }
+
+    fn quota_error(&self, exceeded: Exceeded) -> ReserveError {
+        let Exceeded { scope, usage } = exceeded;
+        let (source_name, source_name_ar) = match &scope {
+            Scope::Source(id) => {
+                let source = self.sources.iter().find(|source| source.id == *id);
+                source.map(|s| (s.name.clone(), s.name_ar.clone())).unwrap_or_default()
+            }
+            Scope::Total => ("all sources".to_owned(), "جميع الجهات".to_owned()),
+        };
+        ReserveError::QuotaExceeded {
+            scope: scope.to_string(),
+            source_name,
+            source_name_ar,
+            current: usage.current,
+            limit: usage.limit,
+            retry_after: RETRY_AFTER,
+        }
+    }
+
+    /// Ends everything; `reply` hears of it when viewers are told and sources are gone.
+    fn shut_down(&mut self, reply: oneshot::Sender<()>) {
+        self.engine.handle_shutdown(self.clock.now());
+        self.run_actions();
+        let residue = self.engine.residue();
+        if !residue.is_empty() {
+            warn!(?residue, "something was left at the end");
+        }
+        let idle = Pullers::new(self.media.clone(), self.messages.clone());
+        let mut tasks = std::mem::replace(&mut self.pullers, idle).into_tasks();
+        let media = self.media.clone();
+        tokio::spawn(async move {
+            let all = async {
+                media.shutdown().await;
+                while tasks.join_next().await.is_some() {}
+            };
+            if tokio::time::timeout(SHUTDOWN_LIMIT, all).await.is_err() {
+                warn!("some viewers or cameras did not end in time and were cut off");
+            }
+            let _ = reply.send(());
+        });
+    }
+}
+
+fn spec(config: &CameraConfig) -> CameraSpec {
+    let has_sub = config.sub.is_some();
+    CameraSpec {
+        camera: control::Camera { has_sub, ..config.definition.clone() },
+        on_demand: config.on_demand,
+        close_after: config.close_after,
+        revision: 0,
+    }
+}
+
+/// Never resolves without a time.
+async fn sleep_until(wake: Option<tokio::time::Instant>) {
+    match wake {
+        Some(wake) => tokio::time::sleep_until(wake).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A new reservation's id.
+fn random_reservation() -> Option<ReservationId> {
+    let text = uuid::Uuid::new_v4().hyphenated().to_string();
+    ReservationId::parse(&text).ok()
+}

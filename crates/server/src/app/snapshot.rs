@@ -1,0 +1,200 @@
+//! The whole state at one instant.
+
+use std::time::{Duration, SystemTime};
+
+use control::{CameraId, ReservationId, SourceId, Timestamp};
+use engine::{CameraView, Condition, SessionState};
+
+use super::CameraConfig;
+use super::actor::Actor;
+use super::clock::Clock;
+use super::joins::Joins;
+use crate::ingest::SourceFormat;
+use crate::net::MediaFigures;
+
+/// The whole state at one instant, computed from the leases and the sessions.
+#[derive(Debug, Clone)]
+pub(crate) struct Snapshot {
+    /// Units in use, of all sources together.
+    pub(crate) total_current: u32,
+    pub(crate) total_limit: u32,
+    /// Sources in the order of the config.
+    pub(crate) sources: Vec<SourceSnapshot>,
+    /// Cameras in the order of their ids.
+    pub(crate) cameras: Vec<CameraSnapshot>,
+    /// Live reservations, the next to expire first.
+    pub(crate) reservations: Vec<ReservationSnapshot>,
+    pub(crate) started_at: SystemTime,
+    pub(crate) media: MediaFigures,
+    /// Joins since the start, from the WHEP POST to the first media: how many in each bucket of
+    /// `JOIN_BUCKETS_MS`, not cumulative; the last counts those beyond.
+    pub(crate) join_buckets: Vec<u64>,
+    pub(crate) join_sum_ms: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct SourceSnapshot {
+    pub(crate) id: SourceId,
+    pub(crate) current: u32,
+    pub(crate) limit: u32,
+    /// Its cameras that are being watched.
+    pub(crate) active_cameras: u32,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct CameraSnapshot {
+    pub(crate) id: CameraId,
+    pub(crate) name: String,
+    pub(crate) name_ar: String,
+    pub(crate) location: String,
+    pub(crate) source: SourceId,
+    /// Credentials removed.
+    pub(crate) url: String,
+    pub(crate) has_sub: bool,
+    pub(crate) on_demand: bool,
+    pub(crate) synthetic: bool,
+    /// "ONLINE" | "OFFLINE" | "ERROR"
+    pub(crate) status: &'static str,
+    /// "idle" | "connecting" | "live" | "closing" | "unreachable" | "unauthorized" | "not_found" | "no_keyframe" | "b_frames" | "unsupported_codec" | "lost" | "protocol"
+    pub(crate) state: &'static str,
+    /// One sentence; None when live or idle.
+    pub(crate) reason: Option<String>,
+    /// Until the next attempt by itself; None while none is waited for.
+    pub(crate) retry_in: Option<Duration>,
+    /// Live reservations.
+    pub(crate) viewer_count: u32,
+    pub(crate) active_since: Option<SystemTime>,
+    pub(crate) width: Option<u32>,
+    pub(crate) height: Option<u32>,
+    pub(crate) audio: Option<&'static str>,
+    /// Pullers running for it now (0 or 1 a rendition) and started since the start.
+    pub(crate) pullers: u32,
+    pub(crate) pulls_started: u64,
+    /// Attempts that failed since the start.
+    pub(crate) pulls_failed: u64,
+    /// Packets lost on the way from the camera since the start.
+    pub(crate) packets_lost: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct ReservationSnapshot {
+    pub(crate) id: ReservationId,
+    pub(crate) camera: CameraId,
+    pub(crate) user: String,
+    pub(crate) created_at: SystemTime,
+    /// Media flows to it.
+    pub(crate) connected: bool,
+}
+
+impl Snapshot {
+    /// What there is to show of an application that has ended.
+    pub(super) fn of_nothing() -> Self {
+        Self {
+            total_current: 0,
+            total_limit: 0,
+            sources: Vec::new(),
+            cameras: Vec::new(),
+            reservations: Vec::new(),
+            started_at: SystemTime::now(),
+            media: MediaFigures::default(),
+            join_buckets: Joins::default().buckets.to_vec(),
+            join_sum_ms: 0,
+        }
+    }
+}
+
+impl Actor {
+    pub(super) fn snapshot(&self, ledger: &control::ledger::Snapshot, now: Timestamp) -> Snapshot {
+        let cameras = self.engine.cameras().filter_map(|view| {
+            let config = self.cameras.get(&view.camera.id)?;
+            Some(self.camera_snapshot(&view, config, now))
+        });
+        Snapshot {
+            total_current: ledger.total.current,
+            total_limit: ledger.total.limit,
+            sources: self.source_snapshots(ledger),
+            cameras: cameras.collect(),
+            reservations: ledger
+                .leases
+                .iter()
+                .map(|lease| self.reservation_snapshot(lease))
+                .collect(),
+            started_at: self.clock.started_at(),
+            media: self.media.figures(),
+            join_buckets: self.joins.buckets.to_vec(),
+            join_sum_ms: self.joins.sum_ms,
+        }
+    }
+
+    fn source_snapshots(&self, ledger: &control::ledger::Snapshot) -> Vec<SourceSnapshot> {
+        let of = |id: &SourceId| ledger.sources.iter().find(|usage| usage.source == *id);
+        let snapshots = self.sources.iter().map(|source| SourceSnapshot {
+            id: source.id.clone(),
+            current: of(&source.id).map_or(0, |usage| usage.usage.current),
+            limit: of(&source.id).map_or(source.limit, |usage| usage.usage.limit),
+            active_cameras: of(&source.id).map_or(0, |usage| usage.active_cameras),
+        });
+        snapshots.collect()
+    }
+
+    fn camera_snapshot(
+        &self,
+        view: &CameraView<'_>,
+        config: &CameraConfig,
+        now: Timestamp,
+    ) -> CameraSnapshot {
+        let camera = view.camera;
+        let leading = view.leading();
+        let format = self.pullers.format(leading.id);
+        let active_since = view.streams().filter_map(|stream| stream.active_since).min();
+        let reservations: usize = view.streams().map(|stream| stream.reservations).sum();
+        let running = view.streams().filter(|stream| stream.is_pulling).count();
+        CameraSnapshot {
+            id: camera.id.clone(),
+            name: camera.name.clone(),
+            name_ar: camera.name_ar.clone(),
+            location: camera.location.clone(),
+            source: camera.source.clone(),
+            url: config.main.display(),
+            has_sub: camera.has_sub,
+            on_demand: view.on_demand,
+            synthetic: config.main.is_synthetic(),
+            status: leading.condition.status(),
+            state: leading.condition.word(),
+            reason: reason(&leading.condition),
+            retry_in: leading.retry_at.map(|at| at.saturating_since(now)),
+            viewer_count: u32::try_from(reservations).unwrap_or(u32::MAX),
+            active_since: active_since.map(|since| self.clock.system_time(since)),
+            width: format.map(|format| format.video.width),
+            height: format.map(|format| format.video.height),
+            audio: format.and_then(audio_name),
+            pullers: u32::try_from(running).unwrap_or(u32::MAX),
+            pulls_started: view.streams().map(|stream| stream.pulls_started).sum(),
+            pulls_failed: view.streams().map(|stream| stream.failures).sum(),
+            packets_lost: view.streams().map(|stream| self.pullers.lost(stream.id)).sum(),
+        }
+    }
+
+    fn reservation_snapshot(&self, lease: &control::Lease) -> ReservationSnapshot {
+        let clock: &Clock = &self.clock;
+        let session = self.engine.session(lease.id());
+        ReservationSnapshot {
+            id: lease.id().clone(),
+            camera: lease.reservation.camera.clone(),
+            user: lease.reservation.user.clone(),
+            created_at: clock.system_time(lease.created_at),
+            connected: session.is_some_and(|session| session.state == SessionState::Connected),
+        }
+    }
+}
+
+fn reason(condition: &Condition<'_>) -> Option<String> {
+    match condition {
+        Condition::Failed(failure) => Some(failure.to_string()),
+        Condition::Idle | Condition::Connecting | Condition::Live | Condition::Closing => None,
+    }
+}
+
+fn audio_name(format: SourceFormat) -> Option<&'static str> {
+    format.audio.map(media::Codec::name)
+}

@@ -1,0 +1,92 @@
+//! A server of its own for a benchmark: this very program, with settings made for the purpose, on
+//! free ports of loopback.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+/// From the start until it serves. Making a certificate and calibrating take milliseconds.
+const START_TIME_MAX: Duration = Duration::from_secs(30);
+/// How often is looked whether it serves.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// A running server. It ends, and its files go, when this is dropped.
+pub(super) struct ServerProcess {
+    child: Child,
+    folder: PathBuf,
+    address: SocketAddr,
+}
+
+impl ServerProcess {
+    /// Starts this program with the given settings (TOML) and waits until it serves. `listen` and
+    /// `media.udp` should say port 0.
+    pub(super) async fn start(settings: &str) -> anyhow::Result<Self> {
+        let folder = std::env::temp_dir().join(format!("manifold-bench-{}", std::process::id()));
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let (config, ready) = (folder.join("manifold.toml"), folder.join("ready.json"));
+        fs::write(&config, settings)?;
+        let program = std::env::current_exe().context("cannot find this program's own file")?;
+        let child = Command::new(program)
+            .arg("serve")
+            .arg("--config")
+            .arg(&config)
+            .arg("--ready-file")
+            .arg(&ready)
+            .current_dir(&folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .context("cannot start the server")?;
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server = Self { child, folder, address: nowhere };
+        server.address = server.listening(&ready).await?;
+        Ok(server)
+    }
+
+    async fn listening(&mut self, ready: &PathBuf) -> anyhow::Result<SocketAddr> {
+        let deadline = Instant::now() + START_TIME_MAX;
+        loop {
+            // The file is there whole or not at all.
+            if let Ok(text) = fs::read_to_string(ready) {
+                let told: Value = serde_json::from_str(&text)?;
+                let first = told["listen"][0].as_str().context("the server told no address")?;
+                return Ok(first.parse()?);
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the server ended at its start: {status}");
+            }
+            ensure!(Instant::now() < deadline, "the server did not start in {START_TIME_MAX:?}");
+            sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    /// Where it serves HTTP.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Resident memory in bytes, as the kernel counts it.
+    pub(super) fn resident_bytes(&self) -> anyhow::Result<u64> {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = fs::read_to_string(&path).context("the server has ended")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        let kib: u64 = kib.with_context(|| format!("no VmRSS in {path}"))?.parse()?;
+        Ok(kib * 1024)
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        // It may have ended by itself, and what is left in the folder harms nobody.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
