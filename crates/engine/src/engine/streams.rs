@@ -109,7 +109,8 @@ impl Engine {
             self.actions.push_back(Action::StopSource { stream: id });
         }
         let is_wanted = stream.is_wanted();
-        let is_let_go = matches!(event, StreamEvent::Emptied | StreamEvent::Stop);
+        let stops_waiting = event == StreamEvent::Stop && before == StreamState::Waiting;
+        let is_let_go = event == StreamEvent::Emptied || stops_waiting;
         if ends && is_wanted {
             self.actions.push_back(Action::InterruptStream { stream: id });
         }
