@@ -218,80 +218,58 @@ proptest! {
     }
 }
 
-/// Offers of the largest size that a request may have, each heavy in another way.
-fn heavy_offers() -> Vec<(&'static str, String)> {
-    const LIMIT: usize = 256 * 1024;
+/// The length that a request may have.
+const LIMIT: usize = 256 * 1024;
+
+/// The session and the video section of Chromium's offer.
+fn head() -> (String, String) {
     let (session, rest) = CHROMIUM.split_at(CHROMIUM.find("m=").unwrap());
     let video = &rest[..rest[2..].find("m=").map_or(rest.len(), |at| at + 2)];
-    let head = format!("{session}{video}").replace("a=group:BUNDLE 0 1", "a=group:BUNDLE 0");
-    let filled = |line: &dyn Fn(usize) -> String| {
-        let mut offer = head.clone();
-        let mut index = 0;
-        loop {
-            let line = line(index);
-            if offer.len() + line.len() > LIMIT - 16 * 1024 {
-                let sections = offer.matches("m=").count();
-                let mids: String = (0..sections).map(|mid| format!(" {mid}")).collect();
-                return offer.replace("a=group:BUNDLE 0", &format!("a=group:BUNDLE{mids}"));
-            }
-            offer.push_str(&line);
-            index += 1;
+    (session.replace("a=group:BUNDLE 0 1", "a=group:BUNDLE 0"), video.to_owned())
+}
+
+/// An offer filled up with lines.
+fn filled(line: impl Fn(usize) -> String) -> String {
+    let (session, video) = head();
+    let mut offer = session + &video;
+    for line in (0..).map(line) {
+        if offer.len() + line.len() > LIMIT - 16 * 1024 {
+            break;
         }
+        offer.push_str(&line);
+    }
+    let sections = offer.matches("m=").count();
+    let mids: String = (0..sections).map(|mid| format!(" {mid}")).collect();
+    offer.replace("a=group:BUNDLE 0", &format!("a=group:BUNDLE{mids}"))
+}
+
+/// Offers of the largest size that a request may have, each heavy in another way.
+fn heavy_offers() -> Vec<(&'static str, String)> {
+    let (session, video) = head();
+    let h264 = "H264/90000\na=fmtp:96 packetization-mode=1;profile-level-id=42e01f\n";
+    let section = |index| {
+        let mid = index + 1;
+        format!("m=video 9 UDP/TLS/RTP/SAVPF 96\na=mid:{mid}\na=recvonly\na=rtpmap:96 {h264}")
     };
+    let candidate = |index| {
+        let [_, b, c, d] = u32::try_from(index).unwrap().to_be_bytes();
+        format!("a=candidate:1 1 udp {} 10.{b}.{c}.{d} 4000 typ host\n", index + 1)
+    };
+    let group = session.replace("BUNDLE 0", &format!("BUNDLE{}", " 0".repeat(LIMIT / 2 - 5_000)));
+    let padding = LIMIT - session.len() - video.len() - 5;
     vec![
-        ("sections", filled(&|index| video.replace("a=mid:0", &format!("a=mid:{}", index + 1)))),
-        (
-            "small sections",
-            filled(&|index| {
-                format!(
-                    "m=video 9 UDP/TLS/RTP/SAVPF 96\na=mid:{}\na=recvonly\na=rtcp-mux\na=rtpmap:96 H264/90000\na=fmtp:96 packetization-mode=1;profile-level-id=42e01f\n",
-                    index + 1
-                )
-            }),
-        ),
-        (
-            "candidates",
-            filled(&|index| {
-                format!(
-                    "a=candidate:1 1 udp {} 10.{}.{}.{} {} typ host\n",
-                    index + 1,
-                    index >> 16 & 255,
-                    index >> 8 & 255,
-                    index & 255,
-                    1024 + index % 60_000
-                )
-            }),
-        ),
-        (
-            "codecs",
-            filled(&|index| {
-                format!(
-                    "a=rtpmap:{} H264/90000\na=fmtp:{} packetization-mode=1;profile-level-id=42e01f\n",
-                    index % 128,
-                    index % 128
-                )
-            }),
-        ),
-        (
-            "ssrcs",
-            filled(&|index| format!("a=ssrc:{index} cname:x\na=ssrc:{index} msid:a b{index}\n")),
-        ),
-        ("groups", filled(&|index| format!("a=ssrc-group:FID {index} {}\n", index + 1))),
-        (
-            "simulcast",
-            filled(&|index| format!("a=rid:r{index} recv\n")) + "a=simulcast:recv r0;r1;r2\n",
-        ),
-        ("extensions", filled(&|index| format!("a=extmap:{} urn:x:{index}\n", index % 14 + 1))),
-        ("feedback", filled(&|index| format!("a=rtcp-fb:{} nack\n", index % 128))),
-        ("unknown", filled(&|index| format!("a=x{index}:y\n"))),
-        ("one line", format!("{head}a=x:{}\n", "y".repeat(LIMIT - head.len() - 5))),
-        (
-            "bundle",
-            head.replace(
-                "a=group:BUNDLE 0",
-                &format!("a=group:BUNDLE{}", " 0".repeat(LIMIT / 2 - 5_000)),
-            ),
-        ),
+        ("sections", filled(|at| video.replace("a=mid:0", &format!("a=mid:{}", at + 1)))),
+        ("small sections", filled(section)),
+        ("candidates", filled(candidate)),
+        ("codecs", filled(|at| format!("a=rtpmap:{} {h264}", at % 128))),
+        ("ssrcs", filled(|at| format!("a=ssrc:{at} cname:x\na=ssrc:{at} msid:a b{at}\n"))),
+        ("groups", filled(|at| format!("a=ssrc-group:FID {at} {}\n", at + 1))),
+        ("simulcast", filled(|at| format!("a=rid:r{at} recv\n")) + "a=simulcast:recv r0;r1\n"),
+        ("extensions", filled(|at| format!("a=extmap:{} urn:x:{at}\n", at % 14 + 1))),
+        ("feedback", filled(|at| format!("a=rtcp-fb:{} nack\n", at % 128))),
+        ("unknown", filled(|at| format!("a=x{at}:y\n"))),
+        ("one line", format!("{session}{video}a=x:{}\n", "y".repeat(padding))),
+        ("bundle", format!("{group}{video}")),
     ]
 }
 
