@@ -374,6 +374,32 @@ mod tests {
     }
 
     #[test]
+    fn however_much_waits_datagrams_get_their_turn() {
+        let (handle, inputs) = handle();
+        for _ in 0..500_000 {
+            handle.tell(WorkerInput::Interrupt(StreamId(1)));
+        }
+        let (events, _told) = tokio::sync::mpsc::unbounded_channel();
+        let worker = Worker {
+            index: 0,
+            handle,
+            inputs,
+            others: Vec::new(),
+            handshakes: Handshakes::new(1).0,
+            events: EventSink { events, rejected: Arc::default() },
+        };
+        let mut turn = Turn {
+            fanout: Fanout::new(),
+            batch: Batch::default(),
+            inbox: Inbox::new(),
+            figures: WorkerFigures::default(),
+        };
+        assert!(worker.take_inputs(&mut turn));
+        let left = worker.inputs.len();
+        assert!(left > 0 && left < 500_000, "{left} left");
+    }
+
+    #[test]
     fn feedback_of_strangers_takes_no_room_from_frames() {
         let (handle, inputs) = handle();
         for _ in 0..2 * MAX_WAITING_FRAMES {
