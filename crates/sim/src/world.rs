@@ -21,9 +21,9 @@ use crate::plan::{Ending, Fault, OperatorAct, Plan};
 use crate::random::Random;
 use crate::server::{Offer, Server, ServerOutput, media_port};
 
-use cameras::{VirtualCamera, Pull};
+use cameras::{Pull, VirtualCamera};
 use checks::{IdlePull, Promise};
-use viewers::{Person, PersonStep, PeerId};
+use viewers::{PeerId, Person, PersonStep};
 
 /// Events that a failed run shows.
 const TRACE_LINES: usize = 50;
@@ -334,7 +334,8 @@ impl World {
                 (if self.random.percent(50) { address } else { stranger }, packet)
             }
             Some((address, _)) => {
-                let first = *self.random.pick(&[0, 1, 20, 21, 22, 23, 25, 63, 64, 100, 128, 144, 255]);
+                let first =
+                    *self.random.pick(&[0, 1, 20, 21, 22, 23, 25, 63, 64, 100, 128, 144, 255]);
                 let len = self.random.between(0, 1_600) as usize;
                 let mut packet = self.random.bytes(len);
                 if let Some(byte) = packet.first_mut() {

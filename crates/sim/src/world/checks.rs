@@ -44,9 +44,8 @@ impl World {
 
     /// A lease ran out: its viewer must have been silent.
     pub(super) fn handle_expired(&mut self, reservation: &ReservationId) {
-        let person = self.people.iter().position(|person| {
-            person.reservation.as_ref() == Some(reservation)
-        });
+        let person =
+            self.people.iter().position(|person| person.reservation.as_ref() == Some(reservation));
         let Some(person) = person else { return };
         let is_watching = self.people[person].peers.last().is_some_and(|peer| {
             let judge = peer.judge.as_ref();
@@ -77,9 +76,10 @@ impl World {
 
     fn check_promises(&mut self) -> Result<(), String> {
         let (engine, now) = (&self.server.engine, self.now);
-        let broken = self.promises.iter().find(|promise| {
-            promise.due < now && engine.session(&promise.reservation).is_some()
-        });
+        let broken = self
+            .promises
+            .iter()
+            .find(|promise| promise.due < now && engine.session(&promise.reservation).is_some());
         if let Some(promise) = broken {
             return Err(format!("{} was ended and lives on", promise.reservation));
         }
