@@ -31,7 +31,8 @@ struct Reserved {
 const RESERVED: &[Reserved] = &[
     Reserved {
         word: "str0m",
-        places: &["media/src/peer"],
+        // The simulation's browser is another's WebRTC on purpose.
+        places: &["media/src/peer", "sim/src/browser"],
         why: "str0m is wrapped by media's peer alone, so that it can be replaced there",
     },
     Reserved {

@@ -37,6 +37,12 @@ use crate::stun::BindingRequest;
 /// oldest is forgotten beyond that.
 const MAX_ADDRESSES: usize = 16;
 
+/// What we take of H.264, always with packetization-mode 1: our payload type and that of its
+/// retransmissions (the offer's own numbers replace both), and the profile. Constrained baseline,
+/// baseline, main and high are what browsers offer; the level is no reason to refuse.
+const H264_PROFILES: [(u8, u8, u32); 4] =
+    [(108, 109, 0x42_e01f), (127, 121, 0x42_001f), (123, 119, 0x4d_001f), (114, 115, 0x64_001f)];
+
 /// Why an offer cannot be answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OfferError {
@@ -119,7 +125,7 @@ impl PeerFactory {
         now: Instant,
     ) -> Result<(Peer, Answer), OfferError> {
         let parsed = SdpOffer::from_sdp_string(offer)
-            .map_err(|error| OfferError::Malformed(error.to_string()))?;
+            .map_err(|error| OfferError::Malformed(one_line(&error)))?;
         if !wants_video(offer) {
             return Err(OfferError::NoVideo);
         }
@@ -136,7 +142,7 @@ impl PeerFactory {
         let answer = rtc
             .sdp_api()
             .accept_offer(parsed)
-            .map_err(|error| OfferError::Malformed(error.to_string()))?
+            .map_err(|error| OfferError::Malformed(one_line(&error)))?
             .to_sdp_string();
         let answer = as_one_stream(&answer);
         let negotiated = Negotiated::from_answer(&answer);
@@ -157,7 +163,7 @@ impl PeerFactory {
     }
 
     fn config(&self, credentials: &IceCredentials) -> RtcConfig {
-        RtcConfig::new()
+        let mut config = RtcConfig::new()
             .set_crypto_provider(Arc::clone(&self.crypto))
             .set_dtls_cert(self.certificate.clone())
             // 1.2: the server chooses the profile, so that Chromium gets GCM instead of SHA-1.
@@ -170,10 +176,14 @@ impl PeerFactory {
             .set_rtp_mode(true)
             .set_extension_map(ExtensionMap::empty())
             .clear_codecs()
-            .enable_h264(true)
             .enable_opus(true, false)
             .enable_pcmu(true, false)
-            .enable_pcma(true, false)
+            .enable_pcma(true, false);
+        for (payload_type, repair, profile_level_id) in H264_PROFILES {
+            let (payload_type, repair) = (payload_type.into(), Some(repair.into()));
+            config.codec_config().add_h264(payload_type, repair, true, profile_level_id);
+        }
+        config
     }
 }
 
@@ -377,6 +387,13 @@ fn share_value(line: &str, name: &str, first: &mut Option<String>) -> String {
     let (value, rest) = after.split_at(after.find(' ').unwrap_or(after.len()));
     let shared = first.get_or_insert_with(|| value.to_owned());
     format!("{before}{name}{shared}{rest}")
+}
+
+/// What the SDP parser says, as one line without the addresses of memory that it shows.
+fn one_line(error: &dyn std::fmt::Display) -> String {
+    let text = error.to_string();
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.filter(|line| !line.contains("0x")).collect::<Vec<_>>().join(", ")
 }
 
 /// RFC 7983 §7: 0 to 3 is STUN, 20 to 63 is DTLS; SRTP and SRTCP are 128 to 191.

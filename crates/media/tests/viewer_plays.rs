@@ -105,9 +105,26 @@ fn offers_that_cannot_be_answered_are_refused_with_a_reason() {
     let credentials = credentials();
     for garbage in ["", "v=0", "not sdp at all", "v=0\r\nm=video"] {
         let refused = world.table.handle_offer(VIEWER, STREAM, garbage, &credentials, world.now);
-        assert!(matches!(refused, Err(OfferError::Malformed(_))), "{garbage:?}: {refused:?}");
+        let Err(OfferError::Malformed(why)) = refused else { panic!("{garbage:?}: {refused:?}") };
+        assert!(!why.is_empty() && !why.contains('\n') && !why.contains("0x"), "{why:?}");
     }
     assert!(world.table.is_empty());
+}
+
+#[test]
+fn h264_is_settled_in_packetization_mode_1_alone() {
+    let mut world = World::new(|config| config);
+    assert!(world.client.offer.contains("packetization-mode=0"), "{}", world.client.offer);
+
+    let answer = world.offer();
+    assert!(answer.contains("packetization-mode=1"), "{answer}");
+    assert!(!answer.contains("packetization-mode=0"), "{answer}");
+
+    let mut world = World::new(|config| config);
+    let offer = world.client.offer.replace("packetization-mode=1", "packetization-mode=0");
+    world.client.offer = offer;
+    let refused = world.try_offer();
+    assert!(matches!(refused, Err(OfferError::NoCommonCodec { .. })), "{refused:?}");
 }
 
 #[test]
