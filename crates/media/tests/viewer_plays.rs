@@ -95,20 +95,20 @@ fn a_hello_from_an_address_without_a_check_is_ignored() {
 
 #[test]
 fn forged_packets_from_the_viewers_own_address_change_nothing() {
-    let mut world = World::new(|config| config);
+    let mut world = World::new();
     world.publish(0);
     world.join();
     // During the handshake as well as after it.
     for round in 0..=255 {
         for packet in forged(round) {
-            world.table.handle_datagram(world.client.address, world.server, &packet, world.now);
+            world.table.handle_datagram(world.viewer.address, world.server, &packet, world.now);
             world.drain_table();
         }
         world.step();
     }
-    world.run_until("picture", |world| !world.client.frames.is_empty());
+    world.run_until("picture", |world| !world.viewer.frames.is_empty());
     world.publish(1);
-    world.run_until("next picture", |world| world.client.frames.len() >= 2);
+    world.run_until("next picture", |world| world.viewer.frames.len() >= 2);
     assert_eq!(world.closed, None);
 }
 
@@ -142,17 +142,17 @@ fn forged(round: u8) -> Vec<Vec<u8>> {
 
 #[test]
 fn a_viewer_whose_certificate_is_not_the_offered_one_gets_nothing() {
-    let mut world = World::new(|config| config);
+    let mut world = World::new();
     world.publish(0);
-    let at = world.client.offer.find("a=fingerprint:sha-256 ").unwrap() + 22;
-    let other = if &world.client.offer[at..at + 2] == "00" { "11" } else { "00" };
-    let original = world.client.offer[at..at + 95].to_owned();
+    let at = world.viewer.offer.find("a=fingerprint:sha-256 ").unwrap() + 22;
+    let other = if &world.viewer.offer[at..at + 2] == "00" { "11" } else { "00" };
+    let original = world.viewer.offer[at..at + 95].to_owned();
     let forged = format!("{other}{}", &original[2..]);
-    world.client.offer = world.client.offer.replace(&original, &forged);
+    world.viewer.offer = world.viewer.offer.replace(&original, &forged);
     world.join();
     world.run_until("closed", |world| world.closed.is_some());
     assert_eq!(world.closed, Some(CloseReason::Handshake));
-    assert!(world.client.frames.is_empty() && world.events.is_empty());
+    assert!(world.viewer.frames.is_empty() && world.events.is_empty());
     assert_eq!(world.fanout.figures().packets_sent, 0);
 }
 
@@ -176,17 +176,16 @@ fn offers_that_cannot_be_answered_are_refused_with_a_reason() {
 
 #[test]
 fn h264_is_settled_in_packetization_mode_1_alone() {
-    let mut world = World::new(|config| config);
-    assert!(world.client.offer.contains("packetization-mode=0"), "{}", world.client.offer);
+    let mut world = World::new();
+    assert!(world.viewer.offer.contains("packetization-mode=0"), "{}", world.viewer.offer);
 
     let answer = world.offer();
     assert!(answer.contains("packetization-mode=1"), "{answer}");
     assert!(!answer.contains("packetization-mode=0"), "{answer}");
 
-    let mut world = World::new(|config| config);
-    let offer = world.client.offer.replace("packetization-mode=1", "packetization-mode=0");
-    world.client.offer = offer;
-    let refused = world.try_offer();
+    let mut world = World::new();
+    let offer = world.viewer.offer.replace("packetization-mode=1", "packetization-mode=0");
+    let refused = world.try_offer(&offer);
     assert!(matches!(refused, Err(OfferError::NoCommonCodec { .. })), "{refused:?}");
 }
 
