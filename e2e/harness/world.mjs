@@ -86,7 +86,7 @@ export class World {
     }
     for (const child of this.children) {
       t.diagnostic(`--- ${child.name} (${child.alive ? 'runs' : `ended: ${child.code}`}), all of it in ${child.log}`);
-      child.tail(40).split('\n').forEach((line) => t.diagnostic(line));
+      child.tail(15).split('\n').forEach((line) => t.diagnostic(line));
     }
   }
 

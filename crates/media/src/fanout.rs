@@ -242,12 +242,12 @@ impl Fanout {
         for place in hub.viewers() {
             self.places[*place].viewer.handle_interruption();
         }
+        self.forget_idle_hub(stream);
     }
 
     /// The stream is over. Viewers that are still there stay attached and wait for its return.
     pub fn handle_stream_removed(&mut self, stream: StreamId) {
         self.handle_interruption(stream);
-        self.forget_idle_hub(stream);
     }
 
     /// A stream with neither viewers nor cached pictures is not worth remembering.

@@ -59,7 +59,8 @@ fn ssrc(viewer: ViewerId, kind: MediaKind) -> u32 {
 }
 
 fn negotiated(viewer: ViewerId) -> Negotiated {
-    let track = |kind| Track { kind, ssrc: ssrc(viewer, kind), h264: Vec::new(), others: Vec::new() };
+    let track =
+        |kind| Track { kind, ssrc: ssrc(viewer, kind), h264: Vec::new(), others: Vec::new() };
     let payload =
         H264Payload { payload_type: VIDEO_PAYLOAD_TYPE, profile_level_id: [0x42, 0xe0, 31] };
     Negotiated {
@@ -147,7 +148,11 @@ impl LightTable {
             self.outputs.push_back(PeersOutput::Alive { viewer, at });
         }
         let contents = message(ANSWER, viewer);
-        self.outputs.push_back(PeersOutput::Transmit { source: local, destination: source, contents });
+        self.outputs.push_back(PeersOutput::Transmit {
+            source: local,
+            destination: source,
+            contents,
+        });
         Some(viewer)
     }
 
@@ -318,12 +323,7 @@ impl LightViewer {
         Ok(())
     }
 
-    fn hand_in(
-        &mut self,
-        judge: &mut Judge,
-        log: &Log,
-        now: SimTime,
-    ) -> Result<(), String> {
+    fn hand_in(&mut self, judge: &mut Judge, log: &Log, now: SimTime) -> Result<(), String> {
         for frame in self.picture.take_frames() {
             let units: Vec<&[u8]> = frame.units.iter().map(|unit| &unit[..]).collect();
             judge.handle_picture(&Received { units: &units, timestamp: frame.timestamp }, log)?;
@@ -336,7 +336,12 @@ impl LightViewer {
         Ok(())
     }
 
-    fn handle_reports(&mut self, packet: &[u8], judge: &mut Judge, log: &Log) -> Result<(), String> {
+    fn handle_reports(
+        &mut self,
+        packet: &[u8],
+        judge: &mut Judge,
+        log: &Log,
+    ) -> Result<(), String> {
         let Some((index, compound)) = self.cipher.open_rtcp(packet) else {
             return Err("a report of the server's is not authentic".to_owned());
         };

@@ -140,13 +140,7 @@ pub(crate) fn sound(codec: Codec, stream: StreamId, number: usize, random: &mut 
     marked(&[], stream, number, size as usize, random)
 }
 
-fn marked(
-    head: &[u8],
-    stream: StreamId,
-    number: usize,
-    size: usize,
-    random: &mut Random,
-) -> Bytes {
+fn marked(head: &[u8], stream: StreamId, number: usize, size: usize, random: &mut Random) -> Bytes {
     let digit = |value: u64, at: u64| b'@' + (value >> (4 * at) & 15) as u8;
     let mut bytes = head.to_vec();
     bytes.extend((0..8).rev().map(|at| digit(u64::from(stream.0), at)));

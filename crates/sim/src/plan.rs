@@ -138,7 +138,10 @@ pub(crate) enum Leave {
 pub(crate) enum OperatorAct {
     StopSource(usize),
     /// A camera goes, and comes back after a while.
-    Remove { camera: usize, us: u64 },
+    Remove {
+        camera: usize,
+        us: u64,
+    },
     /// A camera's address changes.
     Revise(usize),
     /// A camera is kept warm, or not.
@@ -162,8 +165,9 @@ impl Plan {
     pub(crate) fn draw(mut random: Random) -> Self {
         let active_until = SimTime::from_ms(random.between(6_000, ACTIVE_MS_MAX));
         let is_heavy = random.percent(3);
-        let cameras: Vec<_> =
-            (0..random.between(1, 3)).map(|_| camera(&mut random.fork(), active_until, is_heavy)).collect();
+        let cameras: Vec<_> = (0..random.between(1, 3))
+            .map(|_| camera(&mut random.fork(), active_until, is_heavy))
+            .collect();
         let viewers = viewers(&mut random.fork(), cameras.len(), active_until, is_heavy);
         let with_latency = random.percent(60);
         let up_to = |random: &mut Random, ms: u64| {
@@ -203,7 +207,7 @@ impl Plan {
 fn camera(random: &mut Random, active_until: SimTime, is_heavy: bool) -> CameraPlan {
     let fps = if is_heavy { random.between(20, 60) } else { *random.pick(&[4, 5, 8, 10, 15]) };
     let sizes = if is_heavy {
-        Sizes { keyframe: (20_000, 900_000), other: (100, 400_000), slices_max: 1 }
+        Sizes { keyframe: (20_000, 500_000), other: (100, 250_000), slices_max: 1 }
     } else {
         Sizes {
             keyframe: (300, *random.pick(&[4_000, 20_000, 90_000])),
@@ -231,7 +235,10 @@ fn fault(random: &mut Random) -> Fault {
     let us = random.between(100_000, 12_000_000);
     match random.between(0, 6) {
         0 | 1 => Fault::Down { us },
-        2 => Fault::Refuse { us, why: *random.pick(&[Refusal::Password, Refusal::Path, Refusal::Codec]) },
+        2 => Fault::Refuse {
+            us,
+            why: *random.pick(&[Refusal::Password, Refusal::Path, Refusal::Codec]),
+        },
         3 => Fault::Stall { us },
         4 | 5 => Fault::ClockJump,
         _ => Fault::Format,

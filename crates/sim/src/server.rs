@@ -35,21 +35,49 @@ const GOODBYE: &str = "the server ended this session";
 /// What the server does to the world.
 #[derive(Debug)]
 pub(crate) enum ServerOutput {
-    Datagram { destination: SocketAddr, contents: Vec<u8> },
-    Reply { request: RequestId, reply: Reply, answer: Option<String> },
-    StartSource { stream: StreamId, camera: control::CameraId, rendition: Rendition, attempt: u64 },
-    StopSource { stream: StreamId },
-    RequestKeyframe { stream: StreamId },
+    Datagram {
+        destination: SocketAddr,
+        contents: Vec<u8>,
+    },
+    Reply {
+        request: RequestId,
+        reply: Reply,
+        answer: Option<String>,
+    },
+    StartSource {
+        stream: StreamId,
+        camera: control::CameraId,
+        rendition: Rendition,
+        attempt: u64,
+    },
+    StopSource {
+        stream: StreamId,
+    },
+    RequestKeyframe {
+        stream: StreamId,
+    },
     /// A peer got its number.
-    Accepting { request: RequestId, viewer: ViewerId, stream: StreamId },
+    Accepting {
+        request: RequestId,
+        viewer: ViewerId,
+        stream: StreamId,
+    },
     /// Media flows to a peer from here on.
-    Attached { viewer: ViewerId },
+    Attached {
+        viewer: ViewerId,
+    },
     /// Nothing is sent to a peer any more.
-    Detached { viewer: ViewerId },
+    Detached {
+        viewer: ViewerId,
+    },
     /// What waits on a stream is dropped.
-    Interrupted { stream: StreamId },
+    Interrupted {
+        stream: StreamId,
+    },
     /// A lease ran out.
-    Expired { reservation: ReservationId },
+    Expired {
+        reservation: ReservationId,
+    },
     /// For the record.
     Note(String),
 }

@@ -39,8 +39,15 @@ pub(super) enum PersonStep {
 /// A request that is under way.
 #[derive(Debug, Clone)]
 pub(super) enum Asked {
-    Reserve { person: usize, visit: u64 },
-    Watch { person: usize, visit: u64, peer: usize },
+    Reserve {
+        person: usize,
+        visit: u64,
+    },
+    Watch {
+        person: usize,
+        visit: u64,
+        peer: usize,
+    },
     /// Nobody waits for the reply.
     Other,
 }
@@ -85,7 +92,9 @@ impl Person {
     }
 
     fn is_strict(&self) -> bool {
-        self.plan.path.is_lossless() && self.plan.move_after_us.is_none()
+        // Media that overtakes the end of the handshake is lost to a full viewer.
+        let overtakes = self.plan.is_full && self.plan.path.disorder;
+        self.plan.path.is_lossless() && self.plan.move_after_us.is_none() && !overtakes
     }
 }
 
@@ -458,9 +467,7 @@ impl World {
         let handled = match &mut peer.client {
             Client::Unanswered => Ok(()),
             Client::Light(light) => light.handle_datagram(packet, judge, log, now),
-            Client::Full(browser) => {
-                browser.handle_datagram(media_port(), packet, judge, log, now)
-            }
+            Client::Full(browser) => browser.handle_datagram(media_port(), packet, judge, log, now),
         };
         self.settle_peer(id, handled);
     }
@@ -573,7 +580,8 @@ impl World {
 
     fn judges_on(&mut self, stream: StreamId) -> impl Iterator<Item = &mut Judge> {
         let peers = self.people.iter_mut().flat_map(|person| &mut person.peers);
-        peers.filter(move |peer| peer.stream == stream && !peer.is_gone)
+        peers
+            .filter(move |peer| peer.stream == stream && !peer.is_gone)
             .filter_map(|peer| peer.judge.as_mut())
     }
 }
