@@ -3,7 +3,7 @@
 import { chromium } from 'playwright-core';
 
 import { part } from './parts.mjs';
-import { readStrip } from './strip.mjs';
+import { decodeStrip, readStrip } from './strip.mjs';
 import { until } from './wait.mjs';
 
 const FLAGS = [
@@ -41,6 +41,7 @@ export class Browser {
     const context = await this.client.newContext({ viewport: { width: 1280, height: 800 }, ...options });
     const page = await context.newPage();
     await page.addInitScript(recordPeers);
+    await page.addInitScript(`window.decodeStrip = ${decodeStrip}`);
     const errors = [];
     page.on('pageerror', (error) => errors.push(String(error)));
     await page.goto(url);

@@ -1,7 +1,7 @@
 //! The tasks that pull cameras: one attempt a task, each alone with its camera.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use control::CameraId;
@@ -71,7 +71,7 @@ impl Pullers {
             messages: self.messages.clone(),
             lost: Arc::clone(self.lost.entry(stream).or_default()),
             format: Mutex::new(None),
-            is_stopped: AtomicBool::new(false),
+            is_stopped: Mutex::new(false),
         });
         let keyframe_wanted = Arc::new(Notify::new());
         let (sink, wanted) = (Arc::clone(&output), Arc::clone(&keyframe_wanted));
@@ -83,7 +83,7 @@ impl Pullers {
     /// Ends the attempt that runs on a stream, if any. No frame of it is published any more.
     pub(super) fn stop(&mut self, stream: StreamId) {
         if let Some(puller) = self.running.remove(&stream) {
-            puller.output.is_stopped.store(true, Ordering::Relaxed);
+            puller.output.stop();
             puller.task.abort();
         }
     }
@@ -127,7 +127,7 @@ impl Pullers {
         };
         let stream = self.running.values().find(|puller| puller.task.id() == task)?.output.stream;
         let puller = self.running.remove(&stream)?;
-        puller.output.is_stopped.store(true, Ordering::Relaxed);
+        puller.output.stop();
         Some(Ended { stream, attempt: puller.attempt, failure })
     }
 }
@@ -141,19 +141,27 @@ struct StreamOutput {
     messages: mpsc::UnboundedSender<Message>,
     lost: Arc<AtomicU64>,
     format: Mutex<Option<SourceFormat>>,
-    /// An aborted task may still be inside a call; what it brings is not wanted any more.
-    is_stopped: AtomicBool,
+    /// An aborted task may still be inside a call; what it brings is not wanted any more. Held while
+    /// a frame is published, so that none comes after what follows a stop: it would bring a stream
+    /// back that was removed, cached pictures and all.
+    is_stopped: Mutex<bool>,
 }
 
 impl StreamOutput {
     fn format(&self) -> Option<SourceFormat> {
         *self.format.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// No frame is published after this returned.
+    fn stop(&self) {
+        *self.is_stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    }
 }
 
 impl Output for StreamOutput {
     fn frame(&self, frame: Frame) {
-        if !self.is_stopped.load(Ordering::Relaxed) {
+        let is_stopped = self.is_stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*is_stopped {
             self.media.publish(self.stream, frame);
         }
     }

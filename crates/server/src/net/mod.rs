@@ -244,12 +244,25 @@ impl MediaPlane {
     /// Ends all sessions (BYE, close_notify) and the threads; returns when all are told, or after
     /// [`GOODBYE_LIMIT`].
     pub(crate) async fn shutdown(&self) {
-        let handshakes = self.handshakes.clone();
+        let plane = self.clone();
         // Ending is best effort: a panic in there must not keep the program from ending.
-        let _ = tokio::task::spawn_blocking(move || handshakes.close_all(GOODBYE_LIMIT)).await;
+        let _ = tokio::task::spawn_blocking(move || plane.end()).await;
+    }
+
+    fn end(&self) {
+        self.handshakes.close_all(GOODBYE_LIMIT);
         self.handshakes.stop();
+        let (done, all_done) = crossbeam_channel::bounded(self.workers.len());
         for worker in &self.workers {
-            worker.tell(WorkerInput::Stop);
+            worker.tell(WorkerInput::Stop(done.clone()));
+        }
+        drop(done);
+        // Their last goodbyes are under way until then.
+        let deadline = Instant::now() + GOODBYE_LIMIT;
+        for _ in &self.workers {
+            if all_done.recv_deadline(deadline).is_err() {
+                return;
+            }
         }
     }
 }
