@@ -31,9 +31,9 @@ struct Reserved {
 const RESERVED: &[Reserved] = &[
     Reserved {
         word: "str0m",
-        places: &["media/src/peer", "sim/src/browser"],
-        why: "str0m is wrapped by media's peer, so that it can be replaced there, and checks it as \
-              the simulation's browser",
+        places: &["media/src/peer", "sim/src/browser", "server/src/logging"],
+        why: "str0m is wrapped by media's peer, so that it can be replaced there; it also checks it \
+              as the simulation's browser, and the log names it to keep it quiet",
     },
     Reserved {
         word: "libc",
@@ -47,8 +47,8 @@ const RESERVED: &[Reserved] = &[
     },
     Reserved {
         word: "retina",
-        places: &["server/src/ingest/"],
-        why: "RTSP is known to the source that speaks it",
+        places: &["server/src/ingest/", "server/src/logging"],
+        why: "RTSP is known to the source that speaks it; the log names the library to keep it quiet",
     },
     Reserved { word: "axum", places: &["server/src/http/"], why: "HTTP stays in the http module" },
     Reserved {
