@@ -38,11 +38,15 @@ use crate::stun::BindingRequest;
 /// oldest is forgotten beyond that.
 const MAX_ADDRESSES: usize = 16;
 
-/// What we take of H.264, always with packetization-mode 1: our payload type and that of its
-/// retransmissions (the offer's own numbers replace both), and the profile. Constrained baseline,
-/// baseline, main and high are what browsers offer; the level is no reason to refuse.
-const H264_PROFILES: [(u8, u8, u32); 4] =
-    [(108, 109, 0x42_e01f), (127, 121, 0x42_001f), (123, 119, 0x4d_001f), (114, 115, 0x64_001f)];
+/// What we take of H.264, always with packetization-mode 1: our payload type (the offer's own number
+/// replaces it) and the profile. Constrained baseline, baseline, main and high are what browsers
+/// offer; the level is no reason to refuse.
+const H264_PROFILES: [(u8, u32); 4] =
+    [(108, 0x42_e01f), (127, 0x42_001f), (123, 0x4d_001f), (114, 0x64_001f)];
+
+/// Feedback that str0m would answer with and that the egress does not act on. A viewer that was
+/// promised retransmissions waits for them; one that was not says sooner that its picture is lost.
+const UNSERVED_FEEDBACK: [&str; 3] = ["nack", "goog-remb", "transport-cc"];
 
 /// Addresses that a viewer may come from in the whole session, since str0m forgets none of them
 /// (some 200 bytes each). A phone that gets a new one every 30 s comes to this in eight hours.
@@ -167,7 +171,7 @@ impl PeerFactory {
         }
         let answer =
             rtc.sdp_api().accept_offer(parsed).map_err(|error| malformed(&error))?.to_sdp_string();
-        let answer = as_one_stream(&answer);
+        let answer = as_one_stream(&without_unserved_feedback(&answer));
         let negotiated = Negotiated::from_answer(&answer);
         if negotiated.video.as_ref().is_none_or(|video| video.h264.is_empty()) {
             let offered = offered_video_codecs(offer).join(", ");
@@ -205,9 +209,8 @@ impl PeerFactory {
             .enable_opus(true, false)
             .enable_pcmu(true, false)
             .enable_pcma(true, false);
-        for (payload_type, repair, profile_level_id) in H264_PROFILES {
-            let (payload_type, repair) = (payload_type.into(), Some(repair.into()));
-            config.codec_config().add_h264(payload_type, repair, true, profile_level_id);
+        for (payload_type, profile_level_id) in H264_PROFILES {
+            config.codec_config().add_h264(payload_type.into(), None, true, profile_level_id);
         }
         config
     }
@@ -455,6 +458,16 @@ fn malformed(error: &impl std::fmt::Display) -> OfferError {
     let printable = words.join(" ").chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect();
     let printable: String = printable;
     OfferError::Malformed(printable.chars().take(MAX_REASON_CHARACTERS).collect())
+}
+
+/// The answer without [`UNSERVED_FEEDBACK`]; `nack pli` and `ccm fir` stay.
+fn without_unserved_feedback(answer: &str) -> String {
+    let is_unserved = |line: &str| {
+        line.strip_prefix("a=rtcp-fb:")
+            .and_then(|rest| rest.split_once(' '))
+            .is_some_and(|(_, feedback)| UNSERVED_FEEDBACK.contains(&feedback))
+    };
+    answer.lines().filter(|line| !is_unserved(line)).flat_map(|line| [line, "\r\n"]).collect()
 }
 
 /// The answer with one `CNAME` and one media stream for picture and sound: viewers synchronise
