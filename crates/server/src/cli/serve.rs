@@ -56,15 +56,21 @@ async fn serve(loaded: &Loaded, ready_file: Option<&Path>) -> anyhow::Result<()>
     let serving = tokio::spawn(listeners.serve(http::router(http.clone()), closing.clone()));
     announce(config, &addresses, udp, ready_file)?;
 
-    let name = signals.next().await;
-    tracing::info!(signal = name, "shutting down");
+    let signal = tokio::select! {
+        name = signals.next() => Some(name),
+        () = app.failed() => None,
+    };
+    match signal {
+        Some(name) => tracing::info!(signal = name, "shutting down"),
+        None => tracing::error!("a part of the server failed, shutting down"),
+    }
     http.set_closing();
     closing.cancel();
     tokio::select! {
         () = end(&app, serving) => {}
         _ = signals.next() => complain("ended at once by a second signal"),
     }
-    Ok(())
+    signal.map(drop).context("a part of the server failed; the log says which. Start it again")
 }
 
 /// The file that a busy port can be changed in.

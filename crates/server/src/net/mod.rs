@@ -58,6 +58,8 @@ pub(crate) enum MediaEvent {
     KeyframeWanted { stream: StreamId },
     /// The first packet of media left for this viewer.
     FirstMedia { viewer: ViewerId },
+    /// A thread of the media plane panicked. Its viewers are lost, and it does not come back.
+    Failed,
 }
 
 /// The answer to a viewer's offer.
@@ -111,6 +113,17 @@ impl EventSink {
     }
 }
 
+/// Tells that its thread panicked.
+struct Alarm(EventSink);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.send(MediaEvent::Failed);
+        }
+    }
+}
+
 /// Handle to the running media plane; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct MediaPlane {
@@ -154,16 +167,22 @@ impl MediaPlane {
                 handshakes: handshakes.clone(),
                 events: events.clone(),
             };
-            thread::Builder::new().name(format!("media-{index}")).spawn(move || worker.run())?;
+            let alarm = Alarm(events.clone());
+            thread::Builder::new().name(format!("media-{index}")).spawn(move || {
+                let _alarm = alarm;
+                worker.run();
+            })?;
         }
         for (index, inputs) in shard_inputs.into_iter().enumerate() {
             let factory = PeerFactory::new(candidates.clone())
                 .ok_or_else(|| io::Error::other("no DTLS certificate could be made"))?;
             let thread =
                 HandshakeThread::new(index, inputs, factory, workers.clone(), events.clone());
-            thread::Builder::new()
-                .name(format!("handshake-{index}"))
-                .spawn(move || thread.run())?;
+            let alarm = Alarm(events.clone());
+            thread::Builder::new().name(format!("handshake-{index}")).spawn(move || {
+                let _alarm = alarm;
+                thread.run();
+            })?;
         }
         Ok(Self { workers, handshakes, local, rejected, frames_in: Arc::default() })
     }
@@ -321,4 +340,25 @@ fn random_u64() -> u64 {
     let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
     // The fixed bits of a version 4 UUID are the high nibble of byte 6 and two bits of byte 8.
     high.rotate_left(32) ^ low
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_is_told_of_and_one_that_ends_is_not() {
+        let (events, mut told) = mpsc::unbounded_channel();
+        let sink = EventSink { events, rejected: Arc::default() };
+        let run = |panics: bool| {
+            let alarm = Alarm(sink.clone());
+            let thread = thread::spawn(move || {
+                let _alarm = alarm;
+                assert!(!panics, "this panic belongs to the test");
+            });
+            thread.join().is_err()
+        };
+        assert!(!run(false) && told.try_recv().is_err());
+        assert!(run(true) && matches!(told.try_recv(), Ok(MediaEvent::Failed)));
+    }
 }
