@@ -1,5 +1,5 @@
 //! The arrows of ARCHITECTURE.md, asserted: which crate may know which, no cycles among modules,
-//! and the libraries that are named in one place only.
+//! the libraries that are named in one place only, and that each of them has its reason written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -31,9 +31,9 @@ struct Reserved {
 const RESERVED: &[Reserved] = &[
     Reserved {
         word: "str0m",
-        // The simulation's browser is another's WebRTC on purpose.
         places: &["media/src/peer", "sim/src/browser"],
-        why: "str0m is wrapped by media's peer alone, so that it can be replaced there",
+        why: "str0m is wrapped by media's peer, so that it can be replaced there, and checks it as \
+              the simulation's browser",
     },
     Reserved {
         word: "libc",
@@ -80,6 +80,22 @@ fn crates_depend_on_each_other_as_drawn() {
 
     let drawn: BTreeSet<String> = CRATES.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(found, drawn);
+}
+
+#[test]
+fn each_dependency_has_its_line_and_no_other() {
+    let page = std::fs::read_to_string(root().join("docs/design/dependencies.md"));
+    let page = page.expect("docs/design/dependencies.md can be read");
+    let told: BTreeSet<String> = page.lines().flat_map(names_in_row).collect();
+
+    let used: BTreeSet<String> = packages()
+        .iter()
+        .flat_map(|package| package["dependencies"].as_array().into_iter().flatten())
+        .map(|dependency| text(&dependency["name"]))
+        .filter(|name| CRATES.iter().all(|(ours, _)| ours != name))
+        .collect();
+
+    assert_eq!(told, used, "docs/design/dependencies.md beside what Cargo.toml files name");
 }
 
 #[test]
@@ -144,6 +160,12 @@ fn modules_that_only_lean_one_way_have_no_cycle() {
     ]);
 
     assert_eq!(modules.cycle(), None);
+}
+
+/// The crates that a row of a Markdown table names in its first column; none in its head.
+fn names_in_row(line: &str) -> Vec<String> {
+    let first = line.strip_prefix("| ").and_then(|row| row.split(" |").next()).unwrap_or_default();
+    first.split(", ").filter(|name| !["", "crate"].contains(name)).map(str::to_owned).collect()
 }
 
 /// The top-level modules of a crate, each with the ones that it names.
