@@ -59,9 +59,9 @@ pub enum FanoutEvent {
 pub struct FanoutFigures {
     /// Frames of all streams that came in.
     pub frames_in: u64,
-    /// RTP packets handed out.
+    /// RTP and RTCP packets handed out.
     pub packets_sent: u64,
-    /// Bytes handed out, with RTP headers and SRTP tags.
+    /// Bytes of them, with headers and SRTP tags.
     pub bytes_sent: u64,
     /// Datagrams that were not authentic.
     pub rejected: u64,
@@ -242,12 +242,12 @@ impl Fanout {
         for place in hub.viewers() {
             self.places[*place].viewer.handle_interruption();
         }
+        self.forget_idle_hub(stream);
     }
 
     /// The stream is over. Viewers that are still there stay attached and wait for its return.
     pub fn handle_stream_removed(&mut self, stream: StreamId) {
         self.handle_interruption(stream);
-        self.forget_idle_hub(stream);
     }
 
     /// A stream with neither viewers nor cached pictures is not worth remembering.

@@ -1,11 +1,11 @@
 //! One viewer's peer connection: SDP, ICE-lite and DTLS by str0m, with the keys tapped.
 //!
-//! str0m sets the connection up and answers consent checks; it never sends media. The SRTP keys
-//! leave through a tap that stands between str0m and its DTLS back end, and our own egress
+//! str0m sets the connection up and answers consent checks; it never sends media. A tap stands
+//! between str0m and its DTLS back end and takes the SRTP keys away, and our own egress
 //! ([`crate::srtp`]) sends under them.
 //!
-//! **Invariant:** nothing that str0m wants to send leaves this module unless it is STUN or DTLS.
-//! Its SRTCP runs under the same keys as our egress; two senders would use a GCM nonce twice.
+//! **Invariant:** one sender a key; two would use a GCM nonce twice. str0m never gets the keys, so
+//! that it can seal nothing; and nothing of it leaves this module unless it is STUN or DTLS.
 //!
 //! **Invariant:** DTLS from an address is handed to str0m only after an authentic check came from
 //! that very address.
@@ -37,6 +37,16 @@ use crate::stun::BindingRequest;
 /// Addresses that proved to be the viewer's, at most. A browser has a handful of interfaces; the
 /// oldest is forgotten beyond that.
 const MAX_ADDRESSES: usize = 16;
+
+/// What we take of H.264, always with packetization-mode 1: our payload type (the offer's own number
+/// replaces it) and the profile. Constrained baseline, baseline, main and high are what browsers
+/// offer; the level is no reason to refuse.
+const H264_PROFILES: [(u8, u32); 4] =
+    [(108, 0x42_e01f), (127, 0x42_001f), (123, 0x4d_001f), (114, 0x64_001f)];
+
+/// Feedback that str0m would answer with and that the egress does not act on. A viewer that was
+/// promised retransmissions waits for them; one that was not says sooner that its picture is lost.
+const UNSERVED_FEEDBACK: [&str; 3] = ["nack", "goog-remb", "transport-cc"];
 
 /// Addresses that a viewer may come from in the whole session, since str0m forgets none of them
 /// (some 200 bytes each). A phone that gets a new one every 30 s comes to this in eight hours.
@@ -161,7 +171,7 @@ impl PeerFactory {
         }
         let answer =
             rtc.sdp_api().accept_offer(parsed).map_err(|error| malformed(&error))?.to_sdp_string();
-        let answer = as_one_stream(&answer);
+        let answer = as_one_stream(&without_unserved_feedback(&answer));
         let negotiated = Negotiated::from_answer(&answer);
         if negotiated.video.as_ref().is_none_or(|video| video.h264.is_empty()) {
             let offered = offered_video_codecs(offer).join(", ");
@@ -183,7 +193,7 @@ impl PeerFactory {
     }
 
     fn config(&self, credentials: &IceCredentials) -> RtcConfig {
-        RtcConfig::new()
+        let mut config = RtcConfig::new()
             .set_crypto_provider(Arc::clone(&self.crypto))
             .set_dtls_cert(self.certificate.clone())
             // 1.2: the server chooses the profile, so that Chromium gets GCM instead of SHA-1.
@@ -196,10 +206,13 @@ impl PeerFactory {
             .set_rtp_mode(true)
             .set_extension_map(ExtensionMap::empty())
             .clear_codecs()
-            .enable_h264(true)
             .enable_opus(true, false)
             .enable_pcmu(true, false)
-            .enable_pcma(true, false)
+            .enable_pcma(true, false);
+        for (payload_type, profile_level_id) in H264_PROFILES {
+            config.codec_config().add_h264(payload_type.into(), None, true, profile_level_id);
+        }
+        config
     }
 }
 
@@ -447,6 +460,16 @@ fn malformed(error: &impl std::fmt::Display) -> OfferError {
     OfferError::Malformed(printable.chars().take(MAX_REASON_CHARACTERS).collect())
 }
 
+/// The answer without [`UNSERVED_FEEDBACK`]; `nack pli` and `ccm fir` stay.
+fn without_unserved_feedback(answer: &str) -> String {
+    let is_unserved = |line: &str| {
+        line.strip_prefix("a=rtcp-fb:")
+            .and_then(|rest| rest.split_once(' '))
+            .is_some_and(|(_, feedback)| UNSERVED_FEEDBACK.contains(&feedback))
+    };
+    answer.lines().filter(|line| !is_unserved(line)).flat_map(|line| [line, "\r\n"]).collect()
+}
+
 /// The answer with one `CNAME` and one media stream for picture and sound: viewers synchronise
 /// only what shares both (RFC 3550 §6.5.1, RFC 8830 §2). str0m gives each track its own.
 fn as_one_stream(answer: &str) -> String {
@@ -507,7 +530,8 @@ impl DtlsProvider for KeyTapProvider {
     }
 }
 
-/// A DTLS instance that copies the keying material into a slot as it passes.
+/// A DTLS instance that puts the keying material into a slot instead of handing it to str0m. That
+/// saves str0m's own SRTP contexts too, 9 KB a viewer.
 #[derive(Debug)]
 struct KeyTap {
     dtls: Box<dyn DtlsInstance>,
@@ -531,13 +555,13 @@ impl DtlsInstance for KeyTap {
 
     fn poll_output<'a>(&mut self, buffer: &'a mut [u8]) -> DtlsOutput<'a> {
         let output = self.dtls.poll_output(buffer);
-        if let DtlsOutput::KeyingMaterial(material, profile) = &output
-            && let Some(profile) = our_profile(*profile)
-        {
+        let DtlsOutput::KeyingMaterial(material, profile) = &output else { return output };
+        if let Some(profile) = our_profile(*profile) {
             let keys = SessionKeys { profile, material: material.to_vec() };
             *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(keys);
         }
-        output
+        // Comes right before the keys as well, and means nothing a second time.
+        DtlsOutput::Connected
     }
 
     fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {
@@ -575,5 +599,61 @@ fn our_profile(profile: DtlsSrtpProfile) -> Option<SrtpProfile> {
         DtlsSrtpProfile::AEAD_AES_128_GCM => Some(SrtpProfile::AeadAes128Gcm),
         DtlsSrtpProfile::AES128_CM_SHA1_80 => Some(SrtpProfile::Aes128CmSha1_80),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::client::{ClientFactory, ClientOutput};
+    use super::*;
+
+    /// The invariant at the top: whoever has no keys cannot use a nonce twice.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "virtual time has to start somewhere")]
+    fn str0m_itself_never_gets_the_keys() {
+        let mut now = Instant::now();
+        let server = SocketAddr::from(([10, 0, 0, 1], 8555));
+        let viewer = SocketAddr::from(([10, 0, 0, 2], 4000));
+        let credentials = IceCredentials { ufrag: "abcd".into(), password: "0123456789".repeat(3) };
+        let (mut client, offer) = ClientFactory::new().unwrap().offer(viewer, now).unwrap();
+        let factory = PeerFactory::new(vec![server]).unwrap();
+        let (mut peer, answer) = factory.answer(&offer, &credentials, now).unwrap();
+        client.handle_answer(&answer.sdp).unwrap();
+
+        let mut keys = None;
+        for _ in 0..5_000 {
+            now += Duration::from_millis(1);
+            client.handle_timeout(now);
+            loop {
+                let contents = match client.poll_output() {
+                    ClientOutput::Transmit { contents, .. } => contents,
+                    ClientOutput::Connected | ClientOutput::Media { .. } => continue,
+                    ClientOutput::Closed | ClientOutput::Timeout(_) => break,
+                };
+                match BindingRequest::parse(&contents) {
+                    Some(check) => peer.handle_check(viewer, server, &check, &contents, now),
+                    None => peer.handle_dtls(viewer, server, &contents, now),
+                };
+            }
+            peer.handle_timeout(now);
+            loop {
+                match peer.poll_output() {
+                    PeerOutput::Transmit { contents, .. } => {
+                        assert!(is_stun_or_dtls(&contents));
+                        client.handle_datagram(server, &contents, now);
+                    }
+                    PeerOutput::Connected(tapped) => keys = Some(tapped),
+                    PeerOutput::Closed => panic!("closed"),
+                    PeerOutput::Timeout(_) => break,
+                }
+            }
+        }
+
+        let keys = keys.expect("the handshake is done within 5 s");
+        assert_eq!(keys.material.len(), keys.profile.keying_material_len());
+        assert!(peer.connected, "str0m knows that DTLS is done");
+        assert!(!peer.rtc.is_connected(), "and has nothing to seal media with");
     }
 }

@@ -120,7 +120,8 @@ enum Phase {
 /// caller accepts offers for.
 pub struct PeerTable {
     factory: PeerFactory,
-    peers: HashMap<ViewerId, Entry>,
+    /// Boxed: an entry takes 11 KB, and a table has up to twice the places that it needs.
+    peers: HashMap<ViewerId, Box<Entry>>,
     by_ufrag: HashMap<String, ViewerId>,
     by_address: HashMap<SocketAddr, ViewerId>,
     deadlines: BTreeSet<(Instant, ViewerId)>,
@@ -182,7 +183,7 @@ impl PeerTable {
         };
         self.deadlines.insert((now, viewer));
         self.by_ufrag.insert(credentials.ufrag.clone(), viewer);
-        self.peers.insert(viewer, entry);
+        self.peers.insert(viewer, Box::new(entry));
         self.drive(viewer, now);
         Ok(answer)
     }

@@ -220,6 +220,8 @@ impl Viewer {
     ) -> Result<(), SrtpError> {
         if frame.discontinuity {
             self.handle_interruption();
+            // Here, since this frame may not be sent, and those behind it do not tell of the new clock.
+            self.video.timeline(frame.codec).anchor(frame.ticks, now);
         }
         if !self.playing && !frame.keyframe {
             return Ok(());

@@ -25,7 +25,7 @@ pub(crate) fn start(log: Log) {
     // Fails where a log has been started in this process already: then that one is used.
     let _ = match log.format {
         LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_span_list(false).try_init(),
     };
 }
 

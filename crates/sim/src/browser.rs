@@ -166,8 +166,8 @@ impl Browser {
             return judge.handle_sound(&Received { units: &[&data.data[..]], timestamp }, log);
         }
         let units = split(&data.data);
-        // str0m hands out torn pictures too, and says that something is missing before them.
-        if !data.contiguous && !judge.is_strict() {
+        // str0m hands out torn pictures too, and what comes behind a loss.
+        if !judge.is_strict() && (!data.contiguous || judge.is_torn(&units, log)) {
             self.lost = true;
             return Ok(());
         }

@@ -217,6 +217,16 @@ impl Judge {
         Ok(())
     }
 
+    /// Whether these units are the end of a picture whose beginning is missing.
+    pub(crate) fn is_torn(&self, units: &[&[u8]], log: &Log) -> bool {
+        let mark = units.last().and_then(|unit| read_mark(MediaKind::Video, unit));
+        let sent = mark.and_then(|(_, number)| log.of(MediaKind::Video).get(number));
+        sent.is_some_and(|sent| {
+            let missing = sent.units.len().saturating_sub(units.len());
+            missing > 0 && units.iter().copied().eq(sent.units[missing..].iter().map(|u| &u[..]))
+        })
+    }
+
     /// Which frame it is: as the camera sent it, and of the stream that the viewer watches.
     fn identify(&self, kind: MediaKind, got: &Received<'_>, log: &Log) -> Result<usize, String> {
         let mark = got.units.last().and_then(|unit| read_mark(kind, unit));
@@ -230,7 +240,10 @@ impl Judge {
             return Err(format!("{kind:?} {number} was never sent"));
         };
         if !got.units.iter().copied().eq(sent.units.iter().map(|unit| &unit[..])) {
-            return Err(format!("{kind:?} {number} is not what the camera sent"));
+            let lengths = |units: &mut dyn Iterator<Item = usize>| units.collect::<Vec<_>>();
+            let sent = lengths(&mut sent.units.iter().map(|unit| unit.len()));
+            let got = lengths(&mut got.units.iter().map(|unit| unit.len()));
+            return Err(format!("{kind:?} {number} came as {got:?}, the camera sent {sent:?}"));
         }
         Ok(number)
     }
@@ -278,7 +291,9 @@ impl Judge {
                 return Err(format!("picture {number} is not {ticks} ticks behind the one before"));
             }
         }
-        if self.attached_at.is_none_or(|at| at >= picture.at) {
+        // What is sent again counts as cached: it was there when the request arrived.
+        let cached_before = self.asked_at.map(|at| at + self.delay_us_max + SLACK_US);
+        if self.attached_at.max(cached_before).is_none_or(|at| at >= picture.at) {
             return Ok(());
         }
         let captured_us = picture.captured.unix_micros() as i64;

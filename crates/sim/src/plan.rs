@@ -207,7 +207,7 @@ impl Plan {
 fn camera(random: &mut Random, active_until: SimTime, is_heavy: bool) -> CameraPlan {
     let fps = if is_heavy { random.between(20, 60) } else { *random.pick(&[4, 5, 8, 10, 15]) };
     let sizes = if is_heavy {
-        Sizes { keyframe: (20_000, 900_000), other: (100, 400_000), slices_max: 1 }
+        Sizes { keyframe: (20_000, 500_000), other: (100, 250_000), slices_max: 1 }
     } else {
         Sizes {
             keyframe: (300, *random.pick(&[4_000, 20_000, 90_000])),

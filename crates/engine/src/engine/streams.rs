@@ -109,10 +109,12 @@ impl Engine {
             self.actions.push_back(Action::StopSource { stream: id });
         }
         let is_wanted = stream.is_wanted();
+        let stops_waiting = event == StreamEvent::Stop && before == StreamState::Waiting;
+        let is_let_go = event == StreamEvent::Emptied || stops_waiting;
         if ends && is_wanted {
             self.actions.push_back(Action::InterruptStream { stream: id });
         }
-        if !is_wanted && !after.pulls() && (ends || event == StreamEvent::Emptied) {
+        if !is_wanted && !after.pulls() && (ends || is_let_go) {
             self.actions.push_back(Action::RemoveStream { stream: id });
             log_cleaned_up(stream);
         }

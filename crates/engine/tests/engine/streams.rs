@@ -315,6 +315,17 @@ fn a_warm_camera_that_goes_is_freed_in_the_media_plane() {
 }
 
 #[test]
+fn a_warm_camera_that_goes_between_two_attempts_is_freed_too() {
+    let mut world = World::new(1, 0);
+    world.set_cameras(vec![engine::CameraSpec { on_demand: false, ..spec(0) }]);
+    world.live(0);
+    world.fail(0, lost());
+    world.set_cameras(Vec::new());
+    assert_eq!((world.removed.len(), world.interrupted.len()), (1, 1));
+    world.assert_nothing_is_left();
+}
+
+#[test]
 fn states_have_the_words_and_statuses_of_the_api() {
     let failures = [
         (unreachable(), "unreachable", "OFFLINE"),

@@ -9,7 +9,7 @@ use engine::SourceFailure;
 use media::{Frame, StreamId};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
-use tracing::debug;
+use tracing::{Instrument, debug, info_span};
 
 use super::actor::Message;
 use crate::ingest::{self, Output, RtspTransport, SourceFormat, SourceUrl};
@@ -61,6 +61,8 @@ impl Pullers {
         transport: RtspTransport,
     ) {
         self.stop(stream);
+        // Whatever is logged of an attempt, by us or by a library, names the camera.
+        let span = info_span!("source", camera_id = %camera);
         let output = Arc::new(StreamOutput {
             stream,
             camera,
@@ -74,7 +76,7 @@ impl Pullers {
         let keyframe_wanted = Arc::new(Notify::new());
         let (sink, wanted) = (Arc::clone(&output), Arc::clone(&keyframe_wanted));
         let attempt_at_it = async move { ingest::pull(&url, transport, sink, wanted).await };
-        let task = self.tasks.spawn(attempt_at_it);
+        let task = self.tasks.spawn(attempt_at_it.instrument(span));
         self.running.insert(stream, Puller { attempt, task, output, keyframe_wanted });
     }
 

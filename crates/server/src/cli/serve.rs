@@ -21,8 +21,8 @@ use crate::ingest;
 use crate::logging;
 use crate::net::{MediaConfig, MediaPlane};
 
-/// From the signal to the end of the process, at most. Viewers are told within the 2 s that the
-/// media plane takes; the promise to operators is 5 s.
+/// From the signal to the end of the process, at most. Telling viewers and ending sources takes the
+/// application 3 s, HTTP 2 s beside it; the promise to operators is 5 s.
 const SHUTDOWN_TIME_MAX: Duration = Duration::from_millis(4500);
 
 /// How long cameras may take to be told that nobody wants their stream.

@@ -314,21 +314,22 @@ fn candidates(local: SocketAddr, advertise: &[IpAddr]) -> Vec<SocketAddr> {
     let addresses: Vec<IpAddr> = if !advertise.is_empty() {
         advertise.to_vec()
     } else if local.ip().is_unspecified() {
-        interface_addresses(local.is_ipv6())
+        interface_addresses(local)
     } else {
         vec![local.ip()]
     };
     addresses.into_iter().map(|ip| SocketAddr::new(ip, local.port())).collect()
 }
 
-/// What other machines can reach; loopback only where there is nothing else.
-fn interface_addresses(with_v6: bool) -> Vec<IpAddr> {
+/// What other machines can reach of a port that is bound to all addresses of `local`'s family; an IPv6
+/// socket takes IPv4 as well. Loopback only where there is nothing else.
+fn interface_addresses(local: SocketAddr) -> Vec<IpAddr> {
     let all: Vec<IpAddr> = if_addrs::get_if_addrs()
         .unwrap_or_default()
         .into_iter()
         .filter(|interface| !interface.is_link_local())
         .map(|interface| interface.ip())
-        .filter(|ip| ip.is_ipv4() || with_v6)
+        .filter(|ip| ip.is_ipv4() || local.is_ipv6())
         .collect();
     let reachable: Vec<IpAddr> = all.iter().copied().filter(|ip| !ip.is_loopback()).collect();
     if reachable.is_empty() { all } else { reachable }

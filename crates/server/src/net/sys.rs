@@ -1,7 +1,8 @@
 //! The system calls that the media port needs and that no safe library offers together: UDP
 //! segmentation offload in one `sendmmsg`, `recvmmsg` with packet info, an event to wake a thread.
 //!
-//! All `unsafe` of this program is in this file. It knows sockets and buffers, nothing of media.
+//! It knows sockets and buffers, nothing of media. The only other `unsafe` of this program wraps the
+//! Opus encoder, in `ingest/opus.rs`.
 
 use std::io;
 use std::mem::{MaybeUninit, size_of, zeroed};
@@ -68,7 +69,7 @@ impl UdpPort {
         raise_buffer(&socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, SEND_BUFFER);
         raise_buffer(&socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, RECEIVE_BUFFER);
         if address.ip().is_unspecified() {
-            enable_packet_info(&socket, address.is_ipv6())?;
+            enable_packet_info(&socket, address)?;
         }
         socket.bind(&address.into())?;
         let socket = UdpSocket::from(socket);
@@ -428,8 +429,8 @@ fn raise_buffer(socket: &Socket, forced: i32, plain: i32, bytes: usize) {
     }
 }
 
-fn enable_packet_info(socket: &Socket, is_v6: bool) -> io::Result<()> {
-    if is_v6 {
+fn enable_packet_info(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    if address.is_ipv6() {
         set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
     } else {
         set_option(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)

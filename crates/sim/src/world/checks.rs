@@ -1,7 +1,7 @@
 //! What must hold after every event, and at the end.
 
 use control::ReservationId;
-use engine::SessionState;
+use engine::{Condition, SessionState};
 use media::ViewerId;
 
 use super::World;
@@ -9,9 +9,9 @@ use crate::clock::SimTime;
 
 /// A viewer that vanished is gone so long after its last packet.
 const VANISHED_US: u64 = 15_000_000;
-/// A puller that nobody wants runs so long at most beyond its linger: an attempt of a camera that was
-/// asked for in vain has to come to its end.
-const PROBE_US: u64 = 1_500_000;
+/// An attempt at a camera that was asked for in vain comes to its end in this time: connecting, a
+/// group without a keyframe, a silence.
+const PROBE_US: u64 = 11_000_000;
 /// Rounding to whole milliseconds, and a goodbye that takes its time.
 const SLACK_US: u64 = 210_000;
 
@@ -58,6 +58,7 @@ impl World {
 
     /// Checks what must hold after every event.
     pub(super) fn check(&mut self) -> Result<(), String> {
+        (self.checked_at, self.has_noted) = (self.now, false);
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
@@ -125,7 +126,9 @@ impl World {
                 if idle.state != state {
                     *idle = IdlePull { since: now, state };
                 }
-                if now.since(idle.since) > close_after.max(PROBE_US) + SLACK_US {
+                let is_probe = matches!(stream.condition, Condition::Failed(_));
+                let limit = if is_probe { PROBE_US } else { close_after };
+                if now.since(idle.since) > limit + self.plan.latency.round_us() + SLACK_US {
                     return Err(format!("{:?} is {state} and nobody wants it", stream.id));
                 }
             }

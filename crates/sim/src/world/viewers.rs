@@ -92,7 +92,9 @@ impl Person {
     }
 
     fn is_strict(&self) -> bool {
-        self.plan.path.is_lossless() && self.plan.move_after_us.is_none()
+        // Media that overtakes the end of the handshake is lost to a full viewer.
+        let overtakes = self.plan.is_full && self.plan.path.disorder;
+        self.plan.path.is_lossless() && self.plan.move_after_us.is_none() && !overtakes
     }
 }
 
