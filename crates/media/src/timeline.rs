@@ -6,7 +6,8 @@
 
 use std::time::{Duration, Instant};
 
-/// The RTP timestamps of one track of one viewer. Kept in 64 bits, wrapping on the wire only.
+/// The RTP timestamps of one track of one viewer. Kept in 64 bits, wrapping on the wire only, unless
+/// a source runs backwards without saying so: then they wrap here, and nothing worse happens.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeline {
     clock_rate: u32,
@@ -49,7 +50,8 @@ impl Timeline {
     pub fn anchor(&mut self, ticks: u64, now: Instant) {
         let target = match self.newest {
             Some((timestamp, at)) => {
-                timestamp + self.ticks_of(now.saturating_duration_since(at)).max(1)
+                let passed = self.ticks_of(now.saturating_duration_since(at));
+                timestamp.wrapping_add(passed.max(1))
             }
             None => self.start,
         };
@@ -68,20 +70,20 @@ impl Timeline {
         let span = step * (count as u64).saturating_sub(1);
         let last = match self.newest {
             Some((timestamp, at)) => {
-                let current = timestamp + self.ticks_of(now.saturating_duration_since(at));
-                current.max(timestamp + step + span)
+                let passed = self.ticks_of(now.saturating_duration_since(at));
+                timestamp.wrapping_add(passed.max(step + span))
             }
             None => self.start + span,
         };
         self.offset = last.wrapping_sub(last_ticks);
         self.newest = Some((last, now));
-        (0..count as u64).map(move |index| last - span + index * step)
+        (0..count as u64).map(move |index| last.wrapping_sub(span).wrapping_add(index * step))
     }
 
     /// What the clock of this viewer's track shows at `now`, going on from the newest frame.
     pub fn at(&self, now: Instant) -> Option<u64> {
         let (timestamp, at) = self.newest?;
-        Some(timestamp + self.ticks_of(now.saturating_duration_since(at)))
+        Some(timestamp.wrapping_add(self.ticks_of(now.saturating_duration_since(at))))
     }
 
     fn ticks_of(&self, duration: Duration) -> u64 {
@@ -118,6 +120,20 @@ mod tests {
         let restarted = start + Duration::from_secs(3);
         timeline.anchor(5, restarted);
         assert_eq!(timeline.map(5, restarted) - before, 270_000);
+    }
+
+    #[test]
+    fn a_source_that_runs_back_without_saying_so_is_followed() {
+        let start = epoch();
+        let mut timeline = Timeline::new(7, 90_000);
+        timeline.map(1 << 50, start);
+        let far_back = timeline.map(0, start);
+        assert!(far_back > u64::MAX / 2, "below the start");
+        let later = start + Duration::from_secs(u64::from(u32::MAX));
+        assert!(timeline.at(later).is_some());
+        assert_eq!(timeline.compress(600, 5, later).count(), 600);
+        timeline.anchor(9, later);
+        timeline.map(9, later);
     }
 
     proptest! {

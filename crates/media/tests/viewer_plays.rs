@@ -94,6 +94,69 @@ fn a_hello_from_an_address_without_a_check_is_ignored() {
 }
 
 #[test]
+fn forged_packets_from_the_viewers_own_address_change_nothing() {
+    let mut world = World::new();
+    world.publish(0);
+    world.join();
+    // During the handshake as well as after it.
+    for round in 0..=255 {
+        for packet in forged(round) {
+            world.table.handle_datagram(world.viewer.address, world.server, &packet, world.now);
+            world.drain_table();
+        }
+        world.step();
+    }
+    world.run_until("picture", |world| !world.viewer.frames.is_empty());
+    world.publish(1);
+    world.run_until("next picture", |world| world.viewer.frames.len() >= 2);
+    assert_eq!(world.closed, None);
+}
+
+/// What somebody can send who knows a viewer's address and nothing else.
+fn forged(round: u8) -> Vec<Vec<u8>> {
+    let record = |kind: u8, epoch: u8, body: &[u8]| {
+        let mut record = vec![kind, 254, 253, 0, epoch, 0, 0, 0, 0, 9, round];
+        record.extend((body.len() as u16).to_be_bytes());
+        record.extend(body);
+        record
+    };
+    let mut check = vec![0, 1, 0, 44, 0x21, 0x12, 0xa4, 0x42];
+    check.extend([round; 12]);
+    check.extend(b"\x00\x06\x00\x10Aabcdefgh:viewer");
+    check.extend([0, 8, 0, 20]);
+    check.extend([round; 20]);
+    vec![
+        record(21, 0, &[1, 0]),
+        record(21, 1, &[1, 0]),
+        record(21, 1, &[2, 40, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19]),
+        record(23, 1, &[round; 60]),
+        record(20, 0, &[]),
+        record(22, 1, &[round; 90]),
+        record(25, 0, &[round; 3]),
+        vec![22; usize::from(round) + 1],
+        vec![63],
+        vec![0],
+        check,
+    ]
+}
+
+#[test]
+fn a_viewer_whose_certificate_is_not_the_offered_one_gets_nothing() {
+    let mut world = World::new();
+    world.publish(0);
+    let at = world.viewer.offer.find("a=fingerprint:sha-256 ").unwrap() + 22;
+    let other = if &world.viewer.offer[at..at + 2] == "00" { "11" } else { "00" };
+    let original = world.viewer.offer[at..at + 95].to_owned();
+    let forged = format!("{other}{}", &original[2..]);
+    world.viewer.offer = world.viewer.offer.replace(&original, &forged);
+    world.join();
+    world.run_until("closed", |world| world.closed.is_some());
+    assert_eq!(world.closed, Some(CloseReason::Handshake));
+    assert!(world.viewer.frames.is_empty() && world.events.is_empty());
+    assert_eq!(world.fanout.figures().packets_sent, 0);
+}
+
+#[test]
 fn offers_that_cannot_be_answered_are_refused_with_a_reason() {
     let mut world = World::new();
     let vp8_only = world.viewer.offer.replace(" H264/90000", " VP8/90000");
@@ -105,9 +168,31 @@ fn offers_that_cannot_be_answered_are_refused_with_a_reason() {
     let credentials = credentials();
     for garbage in ["", "v=0", "not sdp at all", "v=0\r\nm=video"] {
         let refused = world.table.handle_offer(VIEWER, STREAM, garbage, &credentials, world.now);
-        assert!(matches!(refused, Err(OfferError::Malformed(_))), "{garbage:?}: {refused:?}");
+        let Err(OfferError::Malformed(why)) = refused else { panic!("{garbage:?}: {refused:?}") };
+        assert!(!why.is_empty() && !why.contains('\n') && !why.contains("0x"), "{why:?}");
     }
     assert!(world.table.is_empty());
+}
+
+#[test]
+fn h264_is_settled_in_packetization_mode_1_alone() {
+    let mut world = World::new();
+    assert!(world.viewer.offer.contains("packetization-mode=0"), "{}", world.viewer.offer);
+
+    let answer = world.offer();
+    assert!(answer.contains("packetization-mode=1"), "{answer}");
+    assert!(!answer.contains("packetization-mode=0"), "{answer}");
+    let feedback: BTreeSet<&str> = answer
+        .lines()
+        .filter_map(|line| line.strip_prefix("a=rtcp-fb:")?.split_once(' '))
+        .map(|(_, kind)| kind)
+        .collect();
+    assert_eq!(feedback, BTreeSet::from(["ccm fir", "nack pli"]), "only what is acted on");
+
+    let mut world = World::new();
+    let offer = world.viewer.offer.replace("packetization-mode=1", "packetization-mode=0");
+    let refused = world.try_offer(&offer);
+    assert!(matches!(refused, Err(OfferError::NoCommonCodec { .. })), "{refused:?}");
 }
 
 #[test]

@@ -27,8 +27,9 @@ impl ServerProcess {
     /// Starts this program with the given settings (TOML) and waits until it serves. `listen` and
     /// `media.udp` should say port 0.
     pub(super) async fn start(settings: &str) -> anyhow::Result<Self> {
-        let folder = std::env::temp_dir().join(format!("manifold-bench-{}", std::process::id()));
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let name = format!("manifold-bench-{}", uuid::Uuid::new_v4());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let (config, ready) = (folder.join("manifold.toml"), folder.join("ready.json"));
         fs::write(&config, settings)?;
         let program = std::env::current_exe().context("cannot find this program's own file")?;
