@@ -170,7 +170,7 @@ impl Fanout {
             return;
         };
         let hub = self.hubs.entry(attach.stream).or_default();
-        viewer.handle_group(hub.group(), now);
+        viewer.handle_group(hub.group(), hub.age(now), now);
         let catching_up = viewer.is_catching_up();
         let place = self.places.insert(Place {
             viewer,
@@ -229,7 +229,7 @@ impl Fanout {
     pub fn handle_frame(&mut self, stream: StreamId, frame: Arc<PacketisedFrame>, now: Instant) {
         self.figures.frames_in += 1;
         let hub = self.hubs.entry(stream).or_default();
-        hub.handle_frame(&frame);
+        hub.handle_frame(&frame, now);
         if !hub.viewers().is_empty() {
             self.jobs.push_back(Job { stream, frame, served: 0, now });
         }
@@ -297,7 +297,7 @@ impl Fanout {
             }
             return;
         }
-        at.viewer.handle_group(hub.group(), now);
+        at.viewer.handle_group(hub.group(), hub.age(now), now);
         self.catch_up(place, now);
     }
 

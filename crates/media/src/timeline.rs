@@ -40,7 +40,10 @@ impl Timeline {
         if self.newest.is_none() {
             self.anchor(ticks, now);
         }
-        let timestamp = ticks.wrapping_add(self.offset);
+        let mapped = ticks.wrapping_add(self.offset);
+        // Behind a compressed group the source's jitter may bring a frame that lies before its end.
+        let least = self.newest.map_or(0, |(newest, _)| newest + 1);
+        let timestamp = mapped.max(least);
         self.newest = Some((timestamp, now));
         timestamp
     }
@@ -57,11 +60,14 @@ impl Timeline {
     }
 
     /// Timestamps for `count` cached frames, one millisecond apart and rising; the last of them,
-    /// with source ticks `last_ticks`, is "now", and what follows it keeps the source's distance.
+    /// with source ticks `last_ticks`, is "now", although it came `age` ago. What follows comes at the
+    /// source's distance from when it should have been shown: a viewer that joins between two frames
+    /// plays no later than one that was there.
     pub fn compress(
         &mut self,
         count: usize,
         last_ticks: u64,
+        age: Duration,
         now: Instant,
     ) -> impl Iterator<Item = u64> + use<> {
         let step = u64::from(self.clock_rate / 1000);
@@ -73,7 +79,7 @@ impl Timeline {
             }
             None => self.start + span,
         };
-        self.offset = last.wrapping_sub(last_ticks);
+        self.offset = last.wrapping_sub(last_ticks).wrapping_sub(self.ticks_of(age));
         self.newest = Some((last, now));
         (0..count as u64).map(move |index| last - span + index * step)
     }
@@ -104,10 +110,23 @@ mod tests {
     fn compressed_frames_end_where_live_frames_go_on() {
         let start = epoch();
         let mut timeline = Timeline::new(u32::MAX - 10, 90_000);
-        let cached: Vec<u64> = timeline.compress(3, 50_000, start).collect();
+        let cached: Vec<u64> = timeline.compress(3, 50_000, Duration::ZERO, start).collect();
         assert_eq!(cached[2] - cached[0], 180);
         let live = timeline.map(56_000, start + Duration::from_millis(66));
         assert_eq!(live - cached[2], 6_000);
+    }
+
+    #[test]
+    fn a_group_that_waited_delays_nothing_that_follows() {
+        let joined = epoch();
+        let mut timeline = Timeline::new(7, 90_000);
+        let age = Duration::from_millis(800);
+        let last = timeline.compress(1, 50_000, age, joined).last().unwrap();
+        let next = joined + Duration::from_millis(200);
+        assert_eq!(timeline.map(140_000, next) - last, 18_000, "a second apart, 200 ms from now");
+        let last = timeline.compress(1, 140_000, Duration::from_millis(70), next).last().unwrap();
+        let early = timeline.map(146_000, next + Duration::from_millis(1));
+        assert_eq!(early - last, 1, "jitter takes no timestamp back");
     }
 
     #[test]
@@ -139,7 +158,8 @@ mod tests {
                         timeline.anchor(ticks, now);
                     }
                     _ => {
-                        for timestamp in timeline.compress((step % 50) as usize + 1, ticks, now) {
+                        let (count, age) = (step as usize % 50 + 1, Duration::from_micros(step));
+                        for timestamp in timeline.compress(count, ticks, age, now) {
                             prop_assert!(timestamp > newest);
                             newest = timestamp;
                         }

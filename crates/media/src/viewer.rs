@@ -155,13 +155,17 @@ impl Viewer {
     }
 
     /// Puts a cached group of pictures before the viewer, so that it has a picture at once. The
-    /// timestamps are compressed: the last frame is "now". The viewer plays from then on.
-    pub fn handle_group(&mut self, frames: &[Arc<PacketisedFrame>], now: Instant) {
+    /// timestamps are compressed: the last frame, which came `age` ago, is "now". The viewer plays
+    /// from then on.
+    pub fn handle_group(&mut self, frames: &[Arc<PacketisedFrame>], age: Duration, now: Instant) {
         let Some(last) = frames.last() else { return };
         self.restarted_at = Some(now);
         self.drop_pending();
-        self.video.captured = last.captured;
-        let timestamps = self.video.timeline(Codec::H264).compress(frames.len(), last.ticks, now);
+        // What a camera captures at this moment would have the timestamp of the last frame.
+        let shown_us = last.captured.unix_micros() + age.as_micros() as u64;
+        self.video.captured = NtpTime::from_unix_micros(shown_us);
+        let timeline = self.video.timeline(Codec::H264);
+        let timestamps = timeline.compress(frames.len(), last.ticks, age, now);
         for (frame, timestamp) in frames.iter().zip(timestamps) {
             self.pending_packets += frame.packet_count();
             self.pending.push_back(Pending {
