@@ -146,6 +146,12 @@ impl Fanout {
         FanoutFigures { viewers: self.places.len() as u64, ..self.figures }
     }
 
+    /// Packets that wait to be paced out, the most that wait for one viewer.
+    pub fn longest_queue(&self) -> usize {
+        let waiting = self.places.iter().map(|(_, place)| place.viewer.pending_packets());
+        waiting.max().unwrap_or(0)
+    }
+
     /// Whether nothing of any viewer or stream is held.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()

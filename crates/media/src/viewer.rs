@@ -28,7 +28,7 @@ pub const BURST_INTERVAL: Duration = Duration::from_millis(2);
 const LIVE_PACKETS: usize = 2 * BURST_PACKETS;
 /// Packets that may wait for a viewer: a cached group of 16 MiB in payloads of 1160 bytes, and a
 /// quarter more of live frames meanwhile. Beyond it whole frames are skipped up to a keyframe.
-const MAX_PENDING_PACKETS: usize = 18_000;
+pub const MAX_PENDING_PACKETS: usize = 18_000;
 /// RFC 3550 §5.1: version 2, no padding, no extension, no CSRC.
 const RTP_VERSION_BYTE: u8 = 0x80;
 const MARKER: u8 = 0x80;
@@ -137,6 +137,11 @@ impl Viewer {
     /// Whether packets wait to be paced out by [`Self::poll_pending`].
     pub fn is_catching_up(&self) -> bool {
         !self.pending.is_empty()
+    }
+
+    /// Packets that wait to be paced out, at most [`MAX_PENDING_PACKETS`].
+    pub fn pending_packets(&self) -> usize {
+        self.pending_packets
     }
 
     /// Frames that were not sent since the viewer was too slow.
