@@ -40,7 +40,11 @@ pub(crate) struct Browser {
 
 impl Browser {
     /// A viewer and its offer.
-    pub(crate) fn new(address: SocketAddr, clock: Clock, now: SimTime) -> Result<(Self, String), String> {
+    pub(crate) fn new(
+        address: SocketAddr,
+        clock: Clock,
+        now: SimTime,
+    ) -> Result<(Self, String), String> {
         let crypto = Arc::new(str0m_aws_lc_rs::default_provider());
         let mut rtc = RtcConfig::new().set_crypto_provider(crypto).build(clock.instant(now));
         let candidate = Candidate::host(address, "udp").map_err(|error| error.to_string())?;
@@ -77,7 +81,12 @@ impl Browser {
     }
 
     /// DTLS close_notify.
-    pub(crate) fn say_goodbye(&mut self, judge: &mut Judge, log: &Log, now: SimTime) -> Result<(), String> {
+    pub(crate) fn say_goodbye(
+        &mut self,
+        judge: &mut Judge,
+        log: &Log,
+        now: SimTime,
+    ) -> Result<(), String> {
         self.rtc.close().map_err(|error| error.to_string())?;
         let polled = self.poll(judge, log, now);
         self.is_closed = true;
@@ -87,7 +96,8 @@ impl Browser {
     pub(crate) fn ask_for_picture(&mut self, judge: &mut Judge, now: SimTime) {
         self.asked_at = now;
         let writer = self.rtc.writer(self.video);
-        let asked = writer.map(|mut writer| writer.request_keyframe(None, KeyframeRequestKind::Pli));
+        let asked =
+            writer.map(|mut writer| writer.request_keyframe(None, KeyframeRequestKind::Pli));
         if asked.is_some_and(|asked| asked.is_ok()) {
             judge.handle_asked(now);
         }

@@ -72,7 +72,8 @@ impl ViewerCipher {
             return None;
         }
         let index = word & !ENCRYPTED;
-        let opened = self.rtcp_in.open(rtcp_iv(header, index), &associated(header, word), sealed)?;
+        let opened =
+            self.rtcp_in.open(rtcp_iv(header, index), &associated(header, word), sealed)?;
         Some((index, [header, &opened].concat()))
     }
 
@@ -115,7 +116,8 @@ impl Session {
 
     fn open(&self, iv: [u8; 12], associated: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
         let mut data = sealed.to_vec();
-        let len = self.key.open_in_place(self.nonce(iv), Aad::from(associated), &mut data).ok()?.len();
+        let len =
+            self.key.open_in_place(self.nonce(iv), Aad::from(associated), &mut data).ok()?.len();
         data.truncate(len);
         Some(data)
     }

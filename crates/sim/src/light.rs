@@ -59,7 +59,8 @@ fn ssrc(viewer: ViewerId, kind: MediaKind) -> u32 {
 }
 
 fn negotiated(viewer: ViewerId) -> Negotiated {
-    let track = |kind| Track { kind, ssrc: ssrc(viewer, kind), h264: Vec::new(), others: Vec::new() };
+    let track =
+        |kind| Track { kind, ssrc: ssrc(viewer, kind), h264: Vec::new(), others: Vec::new() };
     let payload =
         H264Payload { payload_type: VIDEO_PAYLOAD_TYPE, profile_level_id: [0x42, 0xe0, 31] };
     Negotiated {
@@ -106,8 +107,8 @@ impl LightTable {
         self.secret
     }
 
-    pub(crate) fn knows(&self, viewer: ViewerId) -> bool {
-        self.entries.contains_key(&viewer)
+    pub(crate) fn viewers(&self) -> impl Iterator<Item = ViewerId> {
+        self.entries.keys().copied()
     }
 
     pub(crate) fn handle_offer(&mut self, viewer: ViewerId, stream: StreamId, now: SimTime) {
@@ -147,7 +148,11 @@ impl LightTable {
             self.outputs.push_back(PeersOutput::Alive { viewer, at });
         }
         let contents = message(ANSWER, viewer);
-        self.outputs.push_back(PeersOutput::Transmit { source: local, destination: source, contents });
+        self.outputs.push_back(PeersOutput::Transmit {
+            source: local,
+            destination: source,
+            contents,
+        });
         Some(viewer)
     }
 
@@ -207,7 +212,7 @@ impl LightViewer {
         strict: bool,
         now: SimTime,
     ) -> Option<Self> {
-        let patience_us = if path.disorder { path.jitter_us + 1_000 } else { 0 };
+        let patience_us = Self::patience_us(path);
         let audio = AUDIO_PAYLOAD_TYPES.iter().map(|(_, payload_type)| *payload_type).collect();
         let track = |kind, payload_types| {
             RtpTrack::new(kind, ssrc(viewer, kind), payload_types, patience_us, strict)
@@ -227,6 +232,11 @@ impl LightViewer {
             sent: Vec::new(),
             is_closed: false,
         })
+    }
+
+    /// How long it waits for a packet that others have overtaken.
+    pub(crate) const fn patience_us(path: &Path) -> u64 {
+        if path.disorder { path.jitter_us + 1_000 } else { 0 }
     }
 
     pub(crate) fn take_sent(&mut self) -> Vec<Vec<u8>> {
@@ -318,12 +328,7 @@ impl LightViewer {
         Ok(())
     }
 
-    fn hand_in(
-        &mut self,
-        judge: &mut Judge,
-        log: &Log,
-        now: SimTime,
-    ) -> Result<(), String> {
+    fn hand_in(&mut self, judge: &mut Judge, log: &Log, now: SimTime) -> Result<(), String> {
         for frame in self.picture.take_frames() {
             let units: Vec<&[u8]> = frame.units.iter().map(|unit| &unit[..]).collect();
             judge.handle_picture(&Received { units: &units, timestamp: frame.timestamp }, log)?;
@@ -336,7 +341,12 @@ impl LightViewer {
         Ok(())
     }
 
-    fn handle_reports(&mut self, packet: &[u8], judge: &mut Judge, log: &Log) -> Result<(), String> {
+    fn handle_reports(
+        &mut self,
+        packet: &[u8],
+        judge: &mut Judge,
+        log: &Log,
+    ) -> Result<(), String> {
         let Some((index, compound)) = self.cipher.open_rtcp(packet) else {
             return Err("a report of the server's is not authentic".to_owned());
         };

@@ -140,20 +140,16 @@ pub(crate) fn sound(codec: Codec, stream: StreamId, number: usize, random: &mut 
     marked(&[], stream, number, size as usize, random)
 }
 
-fn marked(
-    head: &[u8],
-    stream: StreamId,
-    number: usize,
-    size: usize,
-    random: &mut Random,
-) -> Bytes {
+fn marked(head: &[u8], stream: StreamId, number: usize, size: usize, random: &mut Random) -> Bytes {
     let digit = |value: u64, at: u64| b'@' + (value >> (4 * at) & 15) as u8;
     let mut bytes = head.to_vec();
     bytes.extend((0..8).rev().map(|at| digit(u64::from(stream.0), at)));
     bytes.extend((0..16).rev().map(|at| digit(number as u64, at)));
     // One byte all through would hide a fragment that is put in the wrong place; noise costs time.
     let pattern: Vec<u8> = random.bytes(251).into_iter().map(|byte| byte | 1).collect();
-    bytes.extend(pattern.iter().cycle().take(size));
+    let mut body = pattern.repeat(size.div_ceil(pattern.len()));
+    body.truncate(size);
+    bytes.append(&mut body);
     bytes.into()
 }
 

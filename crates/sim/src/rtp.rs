@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use media::h264::Depacketiser;
 use media::MediaKind;
+use media::h264::Depacketiser;
 
 use crate::cipher::ViewerCipher;
 use crate::clock::SimTime;
@@ -148,7 +148,8 @@ impl RtpTrack {
         while let Some((index, packet)) = self.waiting.first_key_value() {
             let (index, arrived) = (*index, packet.arrived);
             let in_order = self.next == Some(index);
-            let oldest = self.waiting.values().map(|packet| packet.arrived).min().unwrap_or(arrived);
+            let oldest =
+                self.waiting.values().map(|packet| packet.arrived).min().unwrap_or(arrived);
             if !in_order && now < oldest + self.patience_us {
                 return Ok(());
             }
@@ -238,9 +239,8 @@ pub(crate) struct FromServer {
 
 /// Reads an opened compound packet of the server's; `None` if it is malformed.
 pub(crate) fn read_compound(mut rest: &[u8]) -> Option<FromServer> {
-    let word = |bytes: &[u8], at: usize| {
-        Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk::<4>()?))
-    };
+    let word =
+        |bytes: &[u8], at: usize| Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk::<4>()?));
     let mut told = FromServer::default();
     while !rest.is_empty() {
         let len = (usize::from(u16::from_be_bytes([*rest.get(2)?, *rest.get(3)?])) + 1) * 4;

@@ -242,11 +242,11 @@ impl World {
         let camera = &mut self.cameras[pull.camera];
         let Some(codec) = camera.plan.sound else { return };
         let captured = pull.base + pull.sounds * SOUND_US;
-        let ticks = pull.origin + pull.sounds * SOUND_US * u64::from(codec.clock_rate()) / 1_000_000;
+        let ticks =
+            pull.origin + pull.sounds * SOUND_US * u64::from(codec.clock_rate()) / 1_000_000;
         pull.sounds += 1;
-        let next = pull.base
-            + pull.sounds * SOUND_US
-            + camera.random.between(0, DELIVERY_JITTER_US);
+        let next =
+            pull.base + pull.sounds * SOUND_US + camera.random.between(0, DELIVERY_JITTER_US);
         if pull.is_live && now >= camera.silent_until {
             let discontinuity = std::mem::take(&mut pull.begins[1]);
             let number = self.logs.entry(stream).or_default().of(MediaKind::Audio).len();
@@ -314,7 +314,8 @@ impl World {
             }
             Fault::ClockJump => self.jump_clocks(camera),
             Fault::Format => {
-                let live = self.pulls.iter().filter(|(_, pull)| pull.camera == camera && pull.is_live);
+                let live =
+                    self.pulls.iter().filter(|(_, pull)| pull.camera == camera && pull.is_live);
                 let live: Vec<_> = live.map(|(stream, pull)| (*stream, pull.attempt)).collect();
                 for (stream, attempt) in live {
                     self.server.handle_source(stream, attempt, SourceEvent::Live, now);
