@@ -146,6 +146,12 @@ impl Fanout {
         FanoutFigures { viewers: self.places.len() as u64, ..self.figures }
     }
 
+    /// Packets that wait to be paced out, the most that wait for one viewer.
+    pub fn longest_queue(&self) -> usize {
+        let waiting = self.places.iter().map(|(_, place)| place.viewer.pending_packets());
+        waiting.max().unwrap_or(0)
+    }
+
     /// Whether nothing of any viewer or stream is held.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
@@ -170,7 +176,7 @@ impl Fanout {
             return;
         };
         let hub = self.hubs.entry(attach.stream).or_default();
-        viewer.handle_group(hub.group(), now);
+        viewer.handle_group(hub.group(), hub.age(now), now);
         let catching_up = viewer.is_catching_up();
         let place = self.places.insert(Place {
             viewer,
@@ -229,7 +235,7 @@ impl Fanout {
     pub fn handle_frame(&mut self, stream: StreamId, frame: Arc<PacketisedFrame>, now: Instant) {
         self.figures.frames_in += 1;
         let hub = self.hubs.entry(stream).or_default();
-        hub.handle_frame(&frame);
+        hub.handle_frame(&frame, now);
         if !hub.viewers().is_empty() {
             self.jobs.push_back(Job { stream, frame, served: 0, now });
         }
@@ -297,7 +303,7 @@ impl Fanout {
             }
             return;
         }
-        at.viewer.handle_group(hub.group(), now);
+        at.viewer.handle_group(hub.group(), hub.age(now), now);
         self.catch_up(place, now);
     }
 

@@ -15,14 +15,17 @@ const KEYFRAME_REQUEST_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
     gop: GopCache,
+    /// When the newest picture came.
+    newest_at: Option<Instant>,
     viewers: Vec<usize>,
     keyframe_requested_at: Option<Instant>,
 }
 
 impl Hub {
     /// Keeps the frame for those who come later.
-    pub(crate) fn handle_frame(&mut self, frame: &Arc<PacketisedFrame>) {
+    pub(crate) fn handle_frame(&mut self, frame: &Arc<PacketisedFrame>, now: Instant) {
         if frame.codec.kind() == MediaKind::Video {
+            self.newest_at = Some(now);
             if frame.discontinuity {
                 self.gop.clear();
             }
@@ -33,6 +36,11 @@ impl Hub {
     /// The frames since the last keyframe; empty while there is no whole group.
     pub(crate) fn group(&self) -> &[Arc<PacketisedFrame>] {
         self.gop.frames()
+    }
+
+    /// How long ago the newest picture came.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        self.newest_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at))
     }
 
     /// The source is gone.

@@ -28,7 +28,7 @@ pub const BURST_INTERVAL: Duration = Duration::from_millis(2);
 const LIVE_PACKETS: usize = 2 * BURST_PACKETS;
 /// Packets that may wait for a viewer: a cached group of 16 MiB in payloads of 1160 bytes, and a
 /// quarter more of live frames meanwhile. Beyond it whole frames are skipped up to a keyframe.
-const MAX_PENDING_PACKETS: usize = 18_000;
+pub const MAX_PENDING_PACKETS: usize = 18_000;
 /// RFC 3550 §5.1: version 2, no padding, no extension, no CSRC.
 const RTP_VERSION_BYTE: u8 = 0x80;
 const MARKER: u8 = 0x80;
@@ -139,6 +139,11 @@ impl Viewer {
         !self.pending.is_empty()
     }
 
+    /// Packets that wait to be paced out, at most [`MAX_PENDING_PACKETS`].
+    pub fn pending_packets(&self) -> usize {
+        self.pending_packets
+    }
+
     /// Frames that were not sent since the viewer was too slow.
     pub fn frames_skipped(&self) -> u64 {
         self.frames_skipped
@@ -155,13 +160,17 @@ impl Viewer {
     }
 
     /// Puts a cached group of pictures before the viewer, so that it has a picture at once. The
-    /// timestamps are compressed: the last frame is "now". The viewer plays from then on.
-    pub fn handle_group(&mut self, frames: &[Arc<PacketisedFrame>], now: Instant) {
+    /// timestamps are compressed: the last frame, which came `age` ago, is "now". The viewer plays
+    /// from then on.
+    pub fn handle_group(&mut self, frames: &[Arc<PacketisedFrame>], age: Duration, now: Instant) {
         let Some(last) = frames.last() else { return };
         self.restarted_at = Some(now);
         self.drop_pending();
-        self.video.captured = last.captured;
-        let timestamps = self.video.timeline(Codec::H264).compress(frames.len(), last.ticks, now);
+        // What a camera captures at this moment would have the timestamp of the last frame.
+        let shown_us = last.captured.unix_micros() + age.as_micros() as u64;
+        self.video.captured = NtpTime::from_unix_micros(shown_us);
+        let timeline = self.video.timeline(Codec::H264);
+        let timestamps = timeline.compress(frames.len(), last.ticks, age, now);
         for (frame, timestamp) in frames.iter().zip(timestamps) {
             self.pending_packets += frame.packet_count();
             self.pending.push_back(Pending {

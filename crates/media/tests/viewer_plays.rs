@@ -35,7 +35,9 @@ fn a_late_joiner_gets_the_cached_group_and_then_live_frames() {
     world.run_until("live frame", |world| world.viewer.frames.len() >= 6);
     let times: Vec<u64> = world.viewer.frames.iter().map(|frame| frame.1).collect();
     let steps: Vec<u64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert_eq!(steps, [90, 90, 90, 90, 6_000], "cached frames 1 ms apart, live ones at their pace");
+    assert_eq!(steps[..4], [90; 4], "cached frames are 1 ms apart");
+    let waited = 6_000 - steps[4];
+    assert!(waited < 900, "live ones come at their pace, the few ms apart that the group waited");
     assert_eq!(world.fanout.figures().seal_errors, 0);
     assert!(world.events.contains(&FanoutEvent::FirstMedia { viewer: VIEWER }));
 }

@@ -107,8 +107,8 @@ impl LightTable {
         self.secret
     }
 
-    pub(crate) fn knows(&self, viewer: ViewerId) -> bool {
-        self.entries.contains_key(&viewer)
+    pub(crate) fn viewers(&self) -> impl Iterator<Item = ViewerId> {
+        self.entries.keys().copied()
     }
 
     pub(crate) fn handle_offer(&mut self, viewer: ViewerId, stream: StreamId, now: SimTime) {
@@ -212,7 +212,7 @@ impl LightViewer {
         strict: bool,
         now: SimTime,
     ) -> Option<Self> {
-        let patience_us = if path.disorder { path.jitter_us + 1_000 } else { 0 };
+        let patience_us = Self::patience_us(path);
         let audio = AUDIO_PAYLOAD_TYPES.iter().map(|(_, payload_type)| *payload_type).collect();
         let track = |kind, payload_types| {
             RtpTrack::new(kind, ssrc(viewer, kind), payload_types, patience_us, strict)
@@ -232,6 +232,11 @@ impl LightViewer {
             sent: Vec::new(),
             is_closed: false,
         })
+    }
+
+    /// How long it waits for a packet that others have overtaken.
+    pub(crate) const fn patience_us(path: &Path) -> u64 {
+        if path.disorder { path.jitter_us + 1_000 } else { 0 }
     }
 
     pub(crate) fn take_sent(&mut self) -> Vec<Vec<u8>> {

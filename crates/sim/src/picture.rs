@@ -147,7 +147,9 @@ fn marked(head: &[u8], stream: StreamId, number: usize, size: usize, random: &mu
     bytes.extend((0..16).rev().map(|at| digit(number as u64, at)));
     // One byte all through would hide a fragment that is put in the wrong place; noise costs time.
     let pattern: Vec<u8> = random.bytes(251).into_iter().map(|byte| byte | 1).collect();
-    bytes.extend(pattern.iter().cycle().take(size));
+    let mut body = pattern.repeat(size.div_ceil(pattern.len()));
+    body.truncate(size);
+    bytes.append(&mut body);
     bytes.into()
 }
 

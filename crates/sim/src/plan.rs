@@ -13,6 +13,9 @@ use crate::random::Random;
 /// Viewers come and cameras fail in this time at most; then everything ends.
 const ACTIVE_MS_MAX: u64 = 25_000;
 
+/// A frame of 300 packets; 60 of them a second are more than the 15,000 packets that a viewer is paced.
+const FLOOD_BYTES: u64 = 350_000;
+
 /// A run.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -84,6 +87,13 @@ pub(crate) enum Refusal {
     Password,
     Path,
     Codec,
+}
+
+impl CameraPlan {
+    /// Whether it sends more than one viewer is paced: viewers lose whole groups.
+    pub(crate) const fn floods(&self) -> bool {
+        self.sizes.other.0 >= FLOOD_BYTES
+    }
 }
 
 /// A person at a browser.
@@ -164,7 +174,8 @@ pub(crate) enum Ending {
 impl Plan {
     pub(crate) fn draw(mut random: Random) -> Self {
         let active_until = SimTime::from_ms(random.between(6_000, ACTIVE_MS_MAX));
-        let is_heavy = random.percent(3);
+        let is_flood = random.percent(1);
+        let is_heavy = random.percent(2);
         let cameras: Vec<_> = (0..random.between(1, 3))
             .map(|_| camera(&mut random.fork(), active_until, is_heavy))
             .collect();
@@ -183,7 +194,7 @@ impl Plan {
             Unit::Viewer => &[1, 3, 6, 50, 50, 50],
             Unit::Camera => &[1, 2, 50],
         };
-        Self {
+        let mut plan = Self {
             active_until,
             unit,
             limit_total: *random.pick(&[4, 100, 100]),
@@ -200,6 +211,41 @@ impl Plan {
                 Ending::Shutdown,
             ]),
             noise_every_us: random.percent(30).then(|| random.between(5_000, 200_000)),
+        };
+        if is_flood {
+            plan.make_flood();
+        }
+        plan
+    }
+
+    /// One camera sends one viewer more than it is paced, for a moment: every second takes some
+    /// 25,000 packets.
+    fn make_flood(&mut self) {
+        self.cameras.truncate(1);
+        self.viewers.truncate(1);
+        self.operator.clear();
+        self.noise_every_us = None;
+        self.ending = Ending::Leave;
+        for camera in &mut self.cameras {
+            camera.has_sub = false;
+            camera.on_demand = true;
+            camera.close_after = Duration::ZERO;
+            camera.frame_us = 1_000_000 / 60;
+            camera.group = 30;
+            let bytes = (FLOOD_BYTES, 2 * FLOOD_BYTES);
+            camera.sizes = Sizes { keyframe: bytes, other: bytes, slices_max: 1 };
+            camera.faults.clear();
+        }
+        for viewer in &mut self.viewers {
+            viewer.is_full = false;
+            viewer.camera = 0;
+            viewer.path = Path { jitter_us: viewer.path.jitter_us, ..Path::default() };
+            viewer.manner = Manner::Watch;
+            viewer.stay_us = 3_500_000;
+            viewer.leave = Leave::EndWatch;
+            viewer.returns = 0;
+            viewer.rewatch_after_us = None;
+            viewer.move_after_us = None;
         }
     }
 }
@@ -207,7 +253,7 @@ impl Plan {
 fn camera(random: &mut Random, active_until: SimTime, is_heavy: bool) -> CameraPlan {
     let fps = if is_heavy { random.between(20, 60) } else { *random.pick(&[4, 5, 8, 10, 15]) };
     let sizes = if is_heavy {
-        Sizes { keyframe: (20_000, 500_000), other: (100, 250_000), slices_max: 1 }
+        Sizes { keyframe: (20_000, 500_000), other: (100, 150_000), slices_max: 1 }
     } else {
         Sizes {
             keyframe: (300, *random.pick(&[4_000, 20_000, 90_000])),
@@ -263,6 +309,11 @@ fn viewers(
         .map(|number| {
             let mut random = random.fork();
             let mut plan = viewer(&mut random, cameras, active_until, number >= light);
+            if is_heavy {
+                // So many packets out of order would take the time of a hundred other runs.
+                plan.path.disorder = false;
+                plan.path.loss_ppm = plan.path.loss_ppm.min(1_000);
+            }
             if is_storm {
                 plan.camera = 0;
                 plan.join_at = storm_at;

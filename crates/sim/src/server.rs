@@ -17,6 +17,7 @@ use media::batch::{Batch, Route};
 use media::fanout::{Fanout, FanoutEvent};
 use media::peer::{IceCredentials, Received};
 use media::peers::{CloseReason, PeerTable, PeersOutput};
+use media::viewer::MAX_PENDING_PACKETS;
 use media::{PacketisedFrame, StreamId, ViewerId};
 
 use crate::book::Book;
@@ -176,9 +177,10 @@ impl Server {
         self.later.is_empty()
     }
 
-    pub(crate) fn has_peer(&self, viewer: ViewerId) -> bool {
-        let in_table = self.table.as_ref().is_some_and(|table| table.viewers().contains(&viewer));
-        in_table || self.light.knows(viewer)
+    /// Everybody whose connection is not over.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = ViewerId> {
+        let full = self.table.as_ref().map(PeerTable::viewers).unwrap_or_default();
+        full.into_iter().chain(self.light.viewers())
     }
 
     pub(crate) fn handle_request(
@@ -276,6 +278,10 @@ impl Server {
         let figures = self.fanout.figures();
         if figures.seal_errors > 0 {
             return Err(format!("{} packets could not be sealed", figures.seal_errors));
+        }
+        let waiting = self.fanout.longest_queue();
+        if waiting > MAX_PENDING_PACKETS {
+            return Err(format!("{waiting} packets wait for one viewer"));
         }
         if self.is_settled() {
             let sessions = self.engine.sessions().map(|session| &session.reservation.id);

@@ -1,5 +1,7 @@
 //! What must hold after every event, and at the end.
 
+use std::collections::BTreeSet;
+
 use control::ReservationId;
 use engine::{Condition, SessionState};
 use media::ViewerId;
@@ -66,11 +68,12 @@ impl World {
         self.check_promises()?;
         self.check_silence()?;
         self.check_pulls()?;
+        self.check_peers()?;
         let now = self.now;
         let peers = self.people.iter().flat_map(|person| &person.peers);
-        let there = peers.filter(|peer| !peer.is_gone);
-        for judge in there.filter_map(|peer| peer.judge.as_ref()) {
-            judge.check(now)?;
+        for peer in peers.filter(|peer| !peer.is_gone) {
+            let checked = peer.judge.as_ref().map_or(Ok(()), |judge| judge.check(now));
+            checked.map_err(|error| format!("{:?}: {error}", peer.viewer))?;
         }
         Ok(())
     }
@@ -99,6 +102,23 @@ impl World {
             if self.now.since(*heard) > limit {
                 let id = &session.reservation.id;
                 return Err(format!("{id} lives, and its viewer is silent for over 15 s"));
+            }
+        }
+        Ok(())
+    }
+
+    /// No connection outlives its session by more than a goodbye.
+    fn check_peers(&mut self) -> Result<(), String> {
+        let used: BTreeSet<_> =
+            self.server.engine.sessions().filter_map(|session| session.viewer).collect();
+        let strays: BTreeSet<_> =
+            self.server.peers().filter(|viewer| !used.contains(viewer)).collect();
+        self.strays.retain(|viewer, _| strays.contains(viewer));
+        let limit = self.plan.latency.round_us() + SLACK_US;
+        for viewer in strays {
+            let since = *self.strays.entry(viewer).or_insert(self.now);
+            if self.now.since(since) > limit {
+                return Err(format!("{viewer:?} is connected and has no session"));
             }
         }
         Ok(())

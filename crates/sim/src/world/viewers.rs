@@ -9,7 +9,7 @@ use media::{StreamId, ViewerId};
 use super::{Event, World, reservation_id};
 use crate::browser::Browser;
 use crate::clock::SimTime;
-use crate::judge::Judge;
+use crate::judge::{Demand, Judge};
 use crate::light::LightViewer;
 use crate::network::Link;
 use crate::picture::Log;
@@ -19,6 +19,9 @@ use crate::server::{Offer, media_port};
 
 /// Between two heartbeats of a page.
 const HEARTBEAT_US: u64 = 10_000_000;
+/// How long a full viewer may take from the last packet of a picture to the picture: it hands pictures
+/// out when its own timers let it.
+const BROWSER_US: u64 = 100_000;
 /// How long someone who lingers waits before it watches: heartbeats carry it over the first 30 s.
 const LINGER_US: u64 = 33_000_000;
 
@@ -302,12 +305,23 @@ impl World {
         let Some(Asked::Watch { person, peer, .. }) = self.requests.get(&id).cloned() else {
             return self.fail(format!("{id:?} brought no offer"));
         };
-        let strict = self.people[person].is_strict();
-        let delay_us_max = self.people[person].plan.path.delay_us_max();
+        let plan = &self.people[person].plan;
+        let demand = if !plan.path.is_lossless() {
+            Demand::Nothing
+        } else if !self.people[person].is_strict() {
+            Demand::Keyframes
+        } else if self.cameras[plan.camera].plan.floods() {
+            Demand::Groups
+        } else {
+            Demand::All
+        };
+        // A light viewer waits before its first packet and behind a gap, whoever may overtake.
+        let own_us = if plan.is_full { BROWSER_US } else { LightViewer::patience_us(&plan.path) };
+        let delay_us_max = plan.path.delay_us_max() + own_us;
         let at = &mut self.people[person].peers[peer];
         at.viewer = Some(viewer);
         at.stream = stream;
-        at.judge = Some(Judge::new(stream, strict, delay_us_max));
+        at.judge = Some(Judge::new(stream, demand, delay_us_max));
         self.by_viewer.insert(viewer, (person, peer));
         self.logs.entry(stream).or_default();
     }
@@ -463,7 +477,7 @@ impl World {
         let Some(id) = self.by_address.get(&address).copied() else { return };
         let peer = &mut self.people[id.0].peers[id.1];
         let Some(judge) = peer.judge.as_mut().filter(|_| !peer.is_gone) else { return };
-        let log = self.logs.entry(peer.stream).or_insert_with(Log::default);
+        let log = self.logs.entry(peer.stream).or_default();
         let handled = match &mut peer.client {
             Client::Unanswered => Ok(()),
             Client::Light(light) => light.handle_datagram(packet, judge, log, now),
