@@ -31,8 +31,9 @@ struct Reserved {
 const RESERVED: &[Reserved] = &[
     Reserved {
         word: "str0m",
-        places: &["media/src/peer"],
-        why: "str0m is wrapped by media's peer alone, so that it can be replaced there",
+        places: &["media/src/peer", "sim/src/browser"],
+        why: "str0m is wrapped by media's peer alone, so that it can be replaced there; in the \
+              simulation it is the viewer",
     },
     Reserved {
         word: "libc",
