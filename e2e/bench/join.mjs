@@ -2,7 +2,8 @@
 //
 // The camera is a real RTSP server, 640x360 at 15 frames a second with a keyframe every 2 s. The joins
 // are spread evenly over that interval, so that waiting for a keyframe would show. Measured in the page,
-// from the WHEP POST to the first decoded frame. One join before them warms the browser's decoder up.
+// from the WHEP POST: to the first decoded frame, which is the last keyframe, and to the first one that
+// is live, read from the strip in its pixels. One join before them warms the browser's decoder up.
 // Prints one line of JSON.
 
 import { World } from '../harness/world.mjs';
@@ -43,6 +44,7 @@ async function measure() {
     answered_ms: sorted('answered'),
     connected_ms: sorted('connected'),
     first_frame_ms: sorted('firstFrame'),
+    live_ms: sorted('live'),
   };
 }
 
@@ -52,20 +54,18 @@ async function joinOnce(manifold, page) {
   return page.evaluate(watchOnce, { url: `/whep/cam-1`, token: json.token });
 }
 
-/** In the page: one WHEP session, closed after its first frame; milliseconds since the POST. */
+/** In the page: one WHEP session, closed after its first live frame; milliseconds since the POST. */
 async function watchOnce({ url, token }) {
+  // Live: what was captured at most this long ago. The way from camera to pixels takes some 50 ms.
+  const LIVE_MS = 150;
   const peer = new RTCPeerConnection();
   peer.addTransceiver('video', { direction: 'recvonly' });
   peer.addTransceiver('audio', { direction: 'recvonly' });
-  const firstFrame = new Promise((resolve) => {
-    peer.ontrack = async ({ track }) => {
-      if (track.kind !== 'video') return;
-      const reader = new MediaStreamTrackProcessor({ track }).readable.getReader();
-      const { value } = await reader.read();
-      resolve(performance.now());
-      value.close();
-      await reader.cancel();
+  const watched = new Promise((resolve, reject) => {
+    peer.ontrack = ({ track }) => {
+      if (track.kind === 'video') readUntilLive(track).then(resolve, reject);
     };
+    setTimeout(() => reject(new Error('no live frame in 10 s')), 10_000);
   });
   const connected = new Promise((resolve) => {
     peer.onconnectionstatechange = () => peer.connectionState === 'connected' && resolve(performance.now());
@@ -79,11 +79,37 @@ async function watchOnce({ url, token }) {
   const sdp = await answer.text();
   const answered = performance.now();
   await peer.setRemoteDescription({ type: 'answer', sdp });
-  const times = await Promise.race([
-    Promise.all([connected, firstFrame]),
-    new Promise((_, reject) => setTimeout(() => reject(new Error('no frame in 10 s')), 10_000)),
-  ]);
+  const { firstFrame, live } = await watched;
   await fetch(answer.headers.get('location'), { method: 'DELETE', headers });
   peer.close();
-  return { answered: answered - posted, connected: times[0] - posted, firstFrame: times[1] - posted };
+  return {
+    answered: answered - posted,
+    connected: (await connected) - posted,
+    firstFrame: firstFrame - posted,
+    live: live - posted,
+  };
+
+  /** When the first decoded frame came, and the first live one. */
+  async function readUntilLive(track) {
+    const reader = new MediaStreamTrackProcessor({ track }).readable.getReader();
+    let firstFrame;
+    for (;;) {
+      const { value: frame } = await reader.read();
+      const at = performance.now();
+      firstFrame ??= at;
+      const capturedMs = await captureTime(frame);
+      frame.close();
+      if (performance.timeOrigin + at - capturedMs > LIVE_MS) continue;
+      await reader.cancel();
+      return { firstFrame, live: at };
+    }
+  }
+
+  async function captureTime(frame) {
+    const pixels = new Uint8Array(frame.allocationSize());
+    // The luma plane comes first in every format that decoders put out.
+    const [{ offset, stride }] = await frame.copyTo(pixels);
+    const strip = window.decodeStrip(frame.codedWidth, (x, y) => pixels[offset + y * stride + x]);
+    return strip?.capturedMs ?? 0;
+  }
 }

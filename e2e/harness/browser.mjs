@@ -3,7 +3,7 @@
 import { chromium } from 'playwright-core';
 
 import { part } from './parts.mjs';
-import { readStrip } from './strip.mjs';
+import { decodeStrip, readStrip } from './strip.mjs';
 import { until } from './wait.mjs';
 
 const FLAGS = [
@@ -41,6 +41,7 @@ export class Browser {
     const context = await this.client.newContext({ viewport: { width: 1280, height: 800 }, ...options });
     const page = await context.newPage();
     await page.addInitScript(recordPeers);
+    await page.addInitScript(`window.decodeStrip = ${decodeStrip}`);
     const errors = [];
     page.on('pageerror', (error) => errors.push(String(error)));
     await page.goto(url);
@@ -207,16 +208,20 @@ async function loudestTone(selector) {
   return { hertz: (peak * analyser.context.sampleRate) / analyser.fftSize, level: spectrum[peak] ?? -Infinity };
 }
 
-/** In the page: inbound-rtp by kind of the connection that feeds a video element. */
+/**
+ * In the page, of the connection that feeds a video element: `inbound-rtp` by kind, what the sender
+ * reports told by kind, and the transport.
+ */
 async function inboundOf(selector) {
   const tracks = document.querySelector(selector)?.srcObject?.getTracks() ?? [];
   const peer = window.testPeers.find((peer) =>
     peer.getReceivers().some((receiver) => tracks.includes(receiver.track)),
   );
-  const found = {};
+  const found = { remote: {} };
   const stats = (await peer?.getStats()) ?? [];
   stats.forEach((row) => {
     if (row.type === 'inbound-rtp') found[row.kind] = { ...row, codec: stats.get(row.codecId)?.mimeType };
+    if (row.type === 'remote-outbound-rtp') found.remote[row.kind] = { ...row };
     if (row.type === 'transport') found.transport = { ...row };
   });
   return found;

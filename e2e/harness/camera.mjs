@@ -20,11 +20,13 @@ export async function freePort() {
 export class RtspCamera {
   /**
    * @param {import('./world.mjs').World} world
-   * @param {{ auth?: 'none'|'basic'|'digest', password?: string, size?: string, fps?: number, gop?: number }} options
+   * @param {{ port?: number, auth?: 'none'|'basic'|'digest', password?: string, size?: string, fps?: number,
+   *   gop?: number }} options
    */
   constructor(world, options) {
     this.world = world;
     this.options = options;
+    this.port = options.port;
     this.user = 'admin';
     this.password = options.password ?? 'secret';
   }

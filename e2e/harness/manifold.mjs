@@ -51,7 +51,8 @@ export class Manifold {
       if (found.ended) throw new Error(`manifold ended with ${this.child.code}:\n${this.child.tail()}`);
       return found;
     });
-    this.url = `http://${listen[0]}`;
+    this.urls = listen.map((address) => `http://${address}`);
+    [this.url] = this.urls;
     const [host, port] = udp.split(':');
     this.udp = { host, port: Number(port) };
   }

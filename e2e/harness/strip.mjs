@@ -7,34 +7,24 @@
 //   over 4 bytes of frame number and 6 of time)
 
 /**
- * In the page: reads the strip of a video element.
+ * Decodes a strip. Stands in every page as `window.decodeStrip`, and needs nothing from outside itself.
  *
- * @param {string} selector
- * @returns {{ frame: number, capturedMs: number, latencyMs: number, width: number, height: number } | null}
+ * @param {number} width of the whole picture
+ * @param {(x: number, y: number) => number} luma of a pixel, 0 to 255
+ * @returns {{ frame: number, capturedMs: number } | null} `null`: there is none, or it reads badly
  */
-export function readStrip(selector) {
+export function decodeStrip(width, luma) {
   const COLUMNS = 48;
   const SYNC = 0b10110010;
-  const video = document.querySelector(selector);
-  const width = video?.videoWidth ?? 0;
   const cell = Math.floor(width / COLUMNS);
   if (cell < 2) return null;
-  const canvas = new OffscreenCanvas(cell * COLUMNS, cell * 2);
-  const context = canvas.getContext('2d', { willReadFrequently: true });
-  context.drawImage(video, 0, 0);
-  const now = performance.timeOrigin + performance.now();
-  const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
-
   // The central half of each cell: its edges are blurred by the codec.
   const from = Math.floor(cell / 4);
   const to = Math.max(from + 1, Math.ceil((cell * 3) / 4));
   const bit = (row, column) => {
     let sum = 0;
     for (let y = from; y < to; y++) {
-      for (let x = from; x < to; x++) {
-        const at = ((row * cell + y) * pixels.width + column * cell + x) * 4;
-        sum += (pixels.data[at] + pixels.data[at + 1] + pixels.data[at + 2]) / 3;
-      }
+      for (let x = from; x < to; x++) sum += luma(column * cell + x, row * cell + y);
     }
     return sum / (to - from) ** 2 >= 128 ? 1 : 0;
   };
@@ -55,5 +45,25 @@ export function readStrip(selector) {
     for (let i = 0; i < 8; i++) crc = crc & 0x80 ? ((crc << 1) ^ 0x07) & 0xff : crc << 1;
   }
   if (number(0, 0, 8) !== SYNC || number(0, 40, 8) !== crc) return null;
-  return { frame, capturedMs, latencyMs: now - capturedMs, width, height: video.videoHeight };
+  return { frame, capturedMs };
+}
+
+/**
+ * In the page: reads the strip of a video element.
+ *
+ * @param {string} selector
+ * @returns {{ frame: number, capturedMs: number, latencyMs: number, width: number, height: number } | null}
+ */
+export function readStrip(selector) {
+  const video = document.querySelector(selector);
+  const width = video?.videoWidth ?? 0;
+  if (width === 0) return null;
+  const canvas = new OffscreenCanvas(width, Math.ceil(width / 24));
+  const context = canvas.getContext('2d', { willReadFrequently: true });
+  context.drawImage(video, 0, 0);
+  const now = performance.timeOrigin + performance.now();
+  const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+  // Grey: each of red, green and blue is the luma.
+  const strip = window.decodeStrip(width, (x, y) => data[(y * canvas.width + x) * 4 + 1]);
+  return strip && { ...strip, latencyMs: now - strip.capturedMs, width, height: video.videoHeight };
 }

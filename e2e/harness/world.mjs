@@ -38,11 +38,17 @@ export class World {
     this.children = [];
     this.browsers = [];
     this.viewers = [];
+    this.endings = [];
   }
 
   /** A path in the scenario's folder. */
   file(name) {
     return join(this.folder, name);
+  }
+
+  /** Has `ending` called when the scenario is over, however it ends. */
+  after(ending) {
+    this.endings.push(ending);
   }
 
   /** Makes the world end this child. */
@@ -86,7 +92,7 @@ export class World {
     }
     for (const child of this.children) {
       t.diagnostic(`--- ${child.name} (${child.alive ? 'runs' : `ended: ${child.code}`}), all of it in ${child.log}`);
-      child.tail(40).split('\n').forEach((line) => t.diagnostic(line));
+      child.tail(15).split('\n').forEach((line) => t.diagnostic(line));
     }
   }
 
@@ -94,5 +100,6 @@ export class World {
     await Promise.all(this.browsers.map((browser) => browser.close()));
     // The server before its cameras: it says goodbye to them.
     for (const child of this.children.reverse()) await child.stop();
+    for (const ending of this.endings) await ending();
   }
 }

@@ -30,6 +30,35 @@ scenario('the cameras are listed, one by one and by what is asked, without crede
   assert.deepEqual(await ids('status=ONLINE'), ['cam-1', 'cam-2']);
 });
 
+scenario('every listener serves every route', async (world) => {
+  const manifold = await world.manifold({ ...config, listen: Array(4).fill('127.0.0.1:0') });
+
+  assert.equal(manifold.urls.length, 4);
+  for (const url of manifold.urls) {
+    for (const path of ['/', '/health', '/metrics', '/rooms', '/api/v1/cameras', '/api/v1/stream/stats']) {
+      assert.equal((await fetch(url + path)).status, 200, url + path);
+    }
+  }
+});
+
+scenario('the figures count what a viewer gets', async (world) => {
+  const manifold = await world.manifold(config);
+  const viewer = await world.open(`${manifold.url}/?open=cam-1`);
+  await viewer.plays('cam-1');
+
+  const metrics = await manifold.metrics();
+
+  const value = (name) => Number(metrics.match(new RegExp(`^${name.replace(/[{}]/g, '\\$&')} (\\S+)$`, 'm'))?.[1]);
+  assert.equal(value('manifold_viewers_connected'), 1);
+  assert.equal(value('manifold_pullers'), 1);
+  assert.equal(value('manifold_sources{state="live"}'), 1);
+  assert.equal(value('manifold_join_duration_seconds_count'), 1);
+  assert.ok(value('manifold_join_duration_seconds_sum') < 5);
+  assert.ok(value('manifold_packets_sent_total') > 10);
+  assert.ok(value('manifold_bytes_sent_total') > 10_000);
+  assert.ok(value('manifold_frames_in_total') > 1);
+});
+
 scenario('rooms, ingress, health and metrics tell of a running stream', async (world) => {
   const manifold = await world.manifold(config);
   assert.deepEqual((await manifold.get('/rooms')).rooms, []);

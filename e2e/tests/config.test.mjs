@@ -22,7 +22,7 @@ const mistakes = [
   ['a file: URL', camera({ url: 'file:///etc/passwd' }), /file/],
   ['an exec: URL', camera({ url: `exec:rm -rf ${CANARY}` }), /exec/],
   ['a URL that is none', camera({ url: `rtsp//admin:${CANARY}@host` }), /url/],
-  ['a camera id with ../', camera({ id: '../cam' }), /\.\.\/cam/],
+  ['a camera id with ../', camera({ id: '../cam' }), /cameras\[0\]\.id/],
   ['an unknown source', camera({ source: 'NOBODY' }), /NOBODY/],
   ['open on the network', { listen: ['0.0.0.0:0'] }, /auth/],
   ['a short key', { auth: { mode: 'keys' }, 'auth.keys': { devkey: 'short' } }, /devkey/],
@@ -48,6 +48,7 @@ for (const [what, tree, names] of mistakes) {
 
 scenario('a busy port stops the start with the port, the key and the way out', async (world) => {
   const taken = createServer();
+  world.after(() => taken.close());
   await new Promise((resolve) => taken.listen(0, '127.0.0.1', resolve));
   const { port } = taken.address();
   const path = world.file('manifold.toml');
@@ -55,7 +56,6 @@ scenario('a busy port stops the start with the port, the key and the way out', a
 
   const child = await ended(world, ['serve', '--config', path]);
 
-  taken.close();
   assert.notEqual(child.code, 0);
   assert.match(child.output, new RegExp(String(port)));
   assert.match(child.output, /listen/);

@@ -16,6 +16,9 @@ scenario('browser 2 closes, browser 1 plays on; both closed, the puller goes', a
   await second.plays('cam-1');
   assert.equal((await manifold.camera('cam-1')).viewer_count, 2);
   assert.equal(await camera.connections(), 1, 'one puller for two browsers');
+  assert.match(manifold.logs, /Creating new stream resources \(first viewer\)/);
+  assert.match(manifold.logs, /Reusing existing stream resources for additional viewer/);
+  assert.match(manifold.logs, /Additional viewer joined existing stream/);
 
   await second.close();
 

@@ -1,5 +1,5 @@
 //! The arrows of ARCHITECTURE.md, asserted: which crate may know which, no cycles among modules,
-//! and the libraries that are named in one place only.
+//! the libraries that are named in one place only, and that each of them has its reason written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -31,9 +31,9 @@ struct Reserved {
 const RESERVED: &[Reserved] = &[
     Reserved {
         word: "str0m",
-        places: &["media/src/peer", "sim/src/browser"],
-        why: "str0m is wrapped by media's peer alone, so that it can be replaced there; in the \
-              simulation it is the viewer",
+        places: &["media/src/peer", "sim/src/browser", "server/src/logging"],
+        why: "str0m is wrapped by media's peer, so that it can be replaced there; it also checks it \
+              as the simulation's browser, and the log names it to keep it quiet",
     },
     Reserved {
         word: "libc",
@@ -47,8 +47,8 @@ const RESERVED: &[Reserved] = &[
     },
     Reserved {
         word: "retina",
-        places: &["server/src/ingest/"],
-        why: "RTSP is known to the source that speaks it",
+        places: &["server/src/ingest/", "server/src/logging"],
+        why: "RTSP is known to the source that speaks it; the log names the library to keep it quiet",
     },
     Reserved { word: "axum", places: &["server/src/http/"], why: "HTTP stays in the http module" },
     Reserved {
@@ -80,6 +80,22 @@ fn crates_depend_on_each_other_as_drawn() {
 
     let drawn: BTreeSet<String> = CRATES.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(found, drawn);
+}
+
+#[test]
+fn each_dependency_has_its_line_and_no_other() {
+    let page = std::fs::read_to_string(root().join("docs/design/dependencies.md"));
+    let page = page.expect("docs/design/dependencies.md can be read");
+    let told: BTreeSet<String> = page.lines().flat_map(names_in_row).collect();
+
+    let used: BTreeSet<String> = packages()
+        .iter()
+        .flat_map(|package| package["dependencies"].as_array().into_iter().flatten())
+        .map(|dependency| text(&dependency["name"]))
+        .filter(|name| CRATES.iter().all(|(ours, _)| ours != name))
+        .collect();
+
+    assert_eq!(told, used, "docs/design/dependencies.md beside what Cargo.toml files name");
 }
 
 #[test]
@@ -144,6 +160,12 @@ fn modules_that_only_lean_one_way_have_no_cycle() {
     ]);
 
     assert_eq!(modules.cycle(), None);
+}
+
+/// The crates that a row of a Markdown table names in its first column; none in its head.
+fn names_in_row(line: &str) -> Vec<String> {
+    let first = line.strip_prefix("| ").and_then(|row| row.split(" |").next()).unwrap_or_default();
+    first.split(", ").filter(|name| !["", "crate"].contains(name)).map(str::to_owned).collect()
 }
 
 /// The top-level modules of a crate, each with the ones that it names.

@@ -59,9 +59,9 @@ pub enum FanoutEvent {
 pub struct FanoutFigures {
     /// Frames of all streams that came in.
     pub frames_in: u64,
-    /// RTP packets handed out.
+    /// RTP and RTCP packets handed out.
     pub packets_sent: u64,
-    /// Bytes handed out, with RTP headers and SRTP tags.
+    /// Bytes of them, with headers and SRTP tags.
     pub bytes_sent: u64,
     /// Datagrams that were not authentic.
     pub rejected: u64,

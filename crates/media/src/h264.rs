@@ -1,7 +1,7 @@
 //! H.264: parameter sets, B-frame detection, and packetising once (RFC 6184).
 //!
 //! A camera's access units are split into NAL units ([`split_avcc`], [`split_annex_b`]), made fit
-//! for browsers ([`Normaliser`]) and cut into RTP payloads ([`packetise`]). [`Depacketiser`] goes
+//! for browsers ([`Normaliser`]) and cut into RTP payloads ([`packetise()`]). [`Depacketiser`] goes
 //! the other way, for tests and load tools. Pictures are never decoded here.
 
 mod bits;

@@ -1,11 +1,11 @@
 //! One viewer's peer connection: SDP, ICE-lite and DTLS by str0m, with the keys tapped.
 //!
-//! str0m sets the connection up and answers consent checks; it never sends media. The SRTP keys
-//! leave through a tap that stands between str0m and its DTLS back end, and our own egress
+//! str0m sets the connection up and answers consent checks; it never sends media. A tap stands
+//! between str0m and its DTLS back end and takes the SRTP keys away, and our own egress
 //! ([`crate::srtp`]) sends under them.
 //!
-//! **Invariant:** nothing that str0m wants to send leaves this module unless it is STUN or DTLS.
-//! Its SRTCP runs under the same keys as our egress; two senders would use a GCM nonce twice.
+//! **Invariant:** one sender a key; two would use a GCM nonce twice. str0m never gets the keys, so
+//! that it can seal nothing; and nothing of it leaves this module unless it is STUN or DTLS.
 //!
 //! **Invariant:** DTLS from an address is handed to str0m only after an authentic check came from
 //! that very address.
@@ -15,6 +15,7 @@ pub mod client;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -36,6 +37,30 @@ use crate::stun::BindingRequest;
 /// Addresses that proved to be the viewer's, at most. A browser has a handful of interfaces; the
 /// oldest is forgotten beyond that.
 const MAX_ADDRESSES: usize = 16;
+
+/// What we take of H.264, always with packetization-mode 1: our payload type (the offer's own number
+/// replaces it) and the profile. Constrained baseline, baseline, main and high are what browsers
+/// offer; the level is no reason to refuse.
+const H264_PROFILES: [(u8, u32); 4] =
+    [(108, 0x42_e01f), (127, 0x42_001f), (123, 0x4d_001f), (114, 0x64_001f)];
+
+/// Feedback that str0m would answer with and that the egress does not act on. A viewer that was
+/// promised retransmissions waits for them; one that was not says sooner that its picture is lost.
+const UNSERVED_FEEDBACK: [&str; 3] = ["nack", "goog-remb", "transport-cc"];
+
+/// Addresses that a viewer may come from in the whole session, since str0m forgets none of them
+/// (some 200 bytes each). A phone that gets a new one every 30 s comes to this in eight hours.
+const MAX_MOVES: u32 = 1_000;
+
+/// Media sections of an offer, at most. A viewer needs two; each one costs memory and time for as
+/// long as the session lives.
+const MAX_OFFER_SECTIONS: usize = 16;
+
+/// Lines of an offer, at most. Chromium's with all codecs have 200, each with a few candidates more.
+const MAX_OFFER_LINES: usize = 2_000;
+
+/// Longest explanation of what is wrong with an offer, in characters.
+const MAX_REASON_CHARACTERS: usize = 160;
 
 /// Why an offer cannot be answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -118,8 +143,19 @@ impl PeerFactory {
         credentials: &IceCredentials,
         now: Instant,
     ) -> Result<(Peer, Answer), OfferError> {
-        let parsed = SdpOffer::from_sdp_string(offer)
-            .map_err(|error| OfferError::Malformed(error.to_string()))?;
+        check_size(offer)?;
+        // str0m reads what strangers wrote, and a panic here would end the thread of many viewers.
+        catch_unwind(AssertUnwindSafe(|| self.answer_readable(offer, credentials, now)))
+            .unwrap_or_else(|_| Err(OfferError::Malformed("it is not understood".to_owned())))
+    }
+
+    fn answer_readable(
+        &self,
+        offer: &str,
+        credentials: &IceCredentials,
+        now: Instant,
+    ) -> Result<(Peer, Answer), OfferError> {
+        let parsed = SdpOffer::from_sdp_string(offer).map_err(|error| malformed(&error))?;
         if !wants_video(offer) {
             return Err(OfferError::NoVideo);
         }
@@ -133,12 +169,9 @@ impl PeerFactory {
                 rtc.add_local_candidate(candidate);
             }
         }
-        let answer = rtc
-            .sdp_api()
-            .accept_offer(parsed)
-            .map_err(|error| OfferError::Malformed(error.to_string()))?
-            .to_sdp_string();
-        let answer = as_one_stream(&answer);
+        let answer =
+            rtc.sdp_api().accept_offer(parsed).map_err(|error| malformed(&error))?.to_sdp_string();
+        let answer = as_one_stream(&without_unserved_feedback(&answer));
         let negotiated = Negotiated::from_answer(&answer);
         if negotiated.video.as_ref().is_none_or(|video| video.h264.is_empty()) {
             let offered = offered_video_codecs(offer).join(", ");
@@ -150,14 +183,17 @@ impl PeerFactory {
             password: credentials.password.clone(),
             local: self.candidates.clone(),
             addresses: VecDeque::new(),
+            moves: 0,
+            forgotten: None,
             selected: None,
             connected: false,
+            failed: false,
         };
         Ok((peer, Answer { sdp: answer, ufrag: credentials.ufrag.clone(), negotiated }))
     }
 
     fn config(&self, credentials: &IceCredentials) -> RtcConfig {
-        RtcConfig::new()
+        let mut config = RtcConfig::new()
             .set_crypto_provider(Arc::clone(&self.crypto))
             .set_dtls_cert(self.certificate.clone())
             // 1.2: the server chooses the profile, so that Chromium gets GCM instead of SHA-1.
@@ -170,10 +206,13 @@ impl PeerFactory {
             .set_rtp_mode(true)
             .set_extension_map(ExtensionMap::empty())
             .clear_codecs()
-            .enable_h264(true)
             .enable_opus(true, false)
             .enable_pcmu(true, false)
-            .enable_pcma(true, false)
+            .enable_pcma(true, false);
+        for (payload_type, profile_level_id) in H264_PROFILES {
+            config.codec_config().add_h264(payload_type.into(), None, true, profile_level_id);
+        }
+        config
     }
 }
 
@@ -215,15 +254,36 @@ pub struct Peer {
     local: Vec<SocketAddr>,
     /// Sources of authentic checks, oldest first.
     addresses: VecDeque<SocketAddr>,
-    /// Where media goes: the source of the newest nominating check, before that of the first one.
-    selected: Option<SocketAddr>,
+    /// How many there ever were.
+    moves: u32,
+    /// The one that gave way to the newest.
+    forgotten: Option<SocketAddr>,
+    /// Where media goes: the path of the newest nominating check, before that of the first one.
+    selected: Option<Path>,
     connected: bool,
+    /// str0m panicked: it is asked nothing any more.
+    failed: bool,
+}
+
+/// The two ends between which a check came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Path {
+    /// Our address that it arrived at.
+    pub local: SocketAddr,
+    /// The viewer's address.
+    pub remote: SocketAddr,
 }
 
 impl Peer {
     /// Where media goes, once an authentic check came.
-    pub fn selected_address(&self) -> Option<SocketAddr> {
+    pub fn selected_path(&self) -> Option<Path> {
         self.selected
+    }
+
+    /// The address that was forgotten since the last call, if one was: DTLS from it is not taken any
+    /// more.
+    pub fn take_forgotten(&mut self) -> Option<SocketAddr> {
+        self.forgotten.take()
     }
 
     /// A binding request, already known to name our user fragment.
@@ -241,9 +301,11 @@ impl Peer {
         if !request.is_authentic(&self.password) {
             return Received::Dropped;
         }
-        self.learn(source);
+        if !self.learn(source) {
+            return Received::Dropped;
+        }
         if request.nominates || self.selected.is_none() {
-            self.selected = Some(source);
+            self.selected = Some(Path { local, remote: source });
         }
         if self.connected || request.nominates {
             self.receive(source, local, packet, now);
@@ -270,14 +332,14 @@ impl Peer {
 
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.rtc.handle_input(Input::Timeout(now)).is_err() {
+        if !matches!(self.guarded(|rtc| rtc.handle_input(Input::Timeout(now))), Some(Ok(()))) {
             self.rtc.disconnect();
         }
     }
 
     /// Starts the goodbye (DTLS close_notify); poll until [`PeerOutput::Closed`] or a timeout.
     pub fn close(&mut self) {
-        if self.rtc.close().is_err() {
+        if !matches!(self.guarded(Rtc::close), Some(Ok(()))) {
             self.rtc.disconnect();
         }
     }
@@ -285,10 +347,11 @@ impl Peer {
     /// The next thing to do; call until it is `Timeout` or `Closed`.
     pub fn poll_output(&mut self) -> PeerOutput {
         loop {
-            if !self.rtc.is_alive() {
+            if self.failed || !self.rtc.is_alive() {
                 return PeerOutput::Closed;
             }
-            match self.rtc.poll_output() {
+            let Some(output) = self.guarded(Rtc::poll_output) else { return PeerOutput::Closed };
+            match output {
                 Ok(Output::Transmit(transmit)) => {
                     if is_stun_or_dtls(&transmit.contents) {
                         let destination = transmit.destination;
@@ -322,14 +385,31 @@ impl Peer {
         self.key_slot.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn learn(&mut self, source: SocketAddr) {
+    /// False when the viewer came from too many addresses already.
+    fn learn(&mut self, source: SocketAddr) -> bool {
         if self.addresses.contains(&source) {
-            return;
+            return true;
         }
+        if self.moves == MAX_MOVES {
+            return false;
+        }
+        self.moves += 1;
         if self.addresses.len() == MAX_ADDRESSES {
-            self.addresses.pop_front();
+            self.forgotten = self.addresses.pop_front();
         }
         self.addresses.push_back(source);
+        true
+    }
+
+    /// Asks str0m something. It reads what strangers send; should that make it panic, this peer has
+    /// failed and no other. `None` then, and ever after.
+    fn guarded<T>(&mut self, ask: impl FnOnce(&mut Rtc) -> T) -> Option<T> {
+        if self.failed {
+            return None;
+        }
+        let answer = catch_unwind(AssertUnwindSafe(|| ask(&mut self.rtc))).ok();
+        self.failed = answer.is_none();
+        answer
     }
 
     fn receive(&mut self, source: SocketAddr, local: SocketAddr, packet: &[u8], now: Instant) {
@@ -337,7 +417,8 @@ impl Peer {
         let Ok(receive) = Receive::new(Protocol::Udp, source, destination, packet) else {
             return;
         };
-        if let Err(error) = self.rtc.handle_input(Input::Receive(now, receive)) {
+        let handled = self.guarded(|rtc| rtc.handle_input(Input::Receive(now, receive)));
+        if let Some(Err(error)) = handled {
             tracing::debug!(%error, %source, "datagram refused");
         }
     }
@@ -353,6 +434,40 @@ impl Peer {
             .copied()
             .unwrap_or(local)
     }
+}
+
+/// Refuses what would cost more than any browser's offer, before anything else looks at it.
+fn check_size(offer: &str) -> Result<(), OfferError> {
+    let too_many =
+        |most: usize, of: &str| Err(OfferError::Malformed(format!("it has more than {most} {of}")));
+    if offer.lines().nth(MAX_OFFER_LINES).is_some() {
+        return too_many(MAX_OFFER_LINES, "lines");
+    }
+    if offer.lines().filter(|line| line.starts_with("m=")).nth(MAX_OFFER_SECTIONS).is_some() {
+        return too_many(MAX_OFFER_SECTIONS, "media sections");
+    }
+    Ok(())
+}
+
+/// What is wrong, in one line of printable characters. The parser quotes the offer, and tells where
+/// in this process's memory it was, which is nobody's business.
+fn malformed(error: &impl std::fmt::Display) -> OfferError {
+    let text = error.to_string();
+    let lines = text.lines().map(|line| line.split("Parse error at PointerOffset").next());
+    let words: Vec<&str> = lines.flatten().flat_map(str::split_whitespace).collect();
+    let printable = words.join(" ").chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect();
+    let printable: String = printable;
+    OfferError::Malformed(printable.chars().take(MAX_REASON_CHARACTERS).collect())
+}
+
+/// The answer without [`UNSERVED_FEEDBACK`]; `nack pli` and `ccm fir` stay.
+fn without_unserved_feedback(answer: &str) -> String {
+    let is_unserved = |line: &str| {
+        line.strip_prefix("a=rtcp-fb:")
+            .and_then(|rest| rest.split_once(' '))
+            .is_some_and(|(_, feedback)| UNSERVED_FEEDBACK.contains(&feedback))
+    };
+    answer.lines().filter(|line| !is_unserved(line)).flat_map(|line| [line, "\r\n"]).collect()
 }
 
 /// The answer with one `CNAME` and one media stream for picture and sound: viewers synchronise
@@ -415,7 +530,8 @@ impl DtlsProvider for KeyTapProvider {
     }
 }
 
-/// A DTLS instance that copies the keying material into a slot as it passes.
+/// A DTLS instance that puts the keying material into a slot instead of handing it to str0m. That
+/// saves str0m's own SRTP contexts too, 9 KB a viewer.
 #[derive(Debug)]
 struct KeyTap {
     dtls: Box<dyn DtlsInstance>,
@@ -439,13 +555,13 @@ impl DtlsInstance for KeyTap {
 
     fn poll_output<'a>(&mut self, buffer: &'a mut [u8]) -> DtlsOutput<'a> {
         let output = self.dtls.poll_output(buffer);
-        if let DtlsOutput::KeyingMaterial(material, profile) = &output
-            && let Some(profile) = our_profile(*profile)
-        {
+        let DtlsOutput::KeyingMaterial(material, profile) = &output else { return output };
+        if let Some(profile) = our_profile(*profile) {
             let keys = SessionKeys { profile, material: material.to_vec() };
             *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(keys);
         }
-        output
+        // Comes right before the keys as well, and means nothing a second time.
+        DtlsOutput::Connected
     }
 
     fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {
@@ -483,5 +599,61 @@ fn our_profile(profile: DtlsSrtpProfile) -> Option<SrtpProfile> {
         DtlsSrtpProfile::AEAD_AES_128_GCM => Some(SrtpProfile::AeadAes128Gcm),
         DtlsSrtpProfile::AES128_CM_SHA1_80 => Some(SrtpProfile::Aes128CmSha1_80),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::client::{ClientFactory, ClientOutput};
+    use super::*;
+
+    /// The invariant at the top: whoever has no keys cannot use a nonce twice.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "virtual time has to start somewhere")]
+    fn str0m_itself_never_gets_the_keys() {
+        let mut now = Instant::now();
+        let server = SocketAddr::from(([10, 0, 0, 1], 8555));
+        let viewer = SocketAddr::from(([10, 0, 0, 2], 4000));
+        let credentials = IceCredentials { ufrag: "abcd".into(), password: "0123456789".repeat(3) };
+        let (mut client, offer) = ClientFactory::new().unwrap().offer(viewer, now).unwrap();
+        let factory = PeerFactory::new(vec![server]).unwrap();
+        let (mut peer, answer) = factory.answer(&offer, &credentials, now).unwrap();
+        client.handle_answer(&answer.sdp).unwrap();
+
+        let mut keys = None;
+        for _ in 0..5_000 {
+            now += Duration::from_millis(1);
+            client.handle_timeout(now);
+            loop {
+                let contents = match client.poll_output() {
+                    ClientOutput::Transmit { contents, .. } => contents,
+                    ClientOutput::Connected | ClientOutput::Media { .. } => continue,
+                    ClientOutput::Closed | ClientOutput::Timeout(_) => break,
+                };
+                match BindingRequest::parse(&contents) {
+                    Some(check) => peer.handle_check(viewer, server, &check, &contents, now),
+                    None => peer.handle_dtls(viewer, server, &contents, now),
+                };
+            }
+            peer.handle_timeout(now);
+            loop {
+                match peer.poll_output() {
+                    PeerOutput::Transmit { contents, .. } => {
+                        assert!(is_stun_or_dtls(&contents));
+                        client.handle_datagram(server, &contents, now);
+                    }
+                    PeerOutput::Connected(tapped) => keys = Some(tapped),
+                    PeerOutput::Closed => panic!("closed"),
+                    PeerOutput::Timeout(_) => break,
+                }
+            }
+        }
+
+        let keys = keys.expect("the handshake is done within 5 s");
+        assert_eq!(keys.material.len(), keys.profile.keying_material_len());
+        assert!(peer.connected, "str0m knows that DTLS is done");
+        assert!(!peer.rtc.is_connected(), "and has nothing to seal media with");
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::frame::{StreamId, ViewerId};
 use crate::negotiated::Negotiated;
 use crate::peer::{
-    Answer, IceCredentials, OfferError, Peer, PeerFactory, PeerOutput, Received, SessionKeys,
+    Answer, IceCredentials, OfferError, Path, Peer, PeerFactory, PeerOutput, Received, SessionKeys,
 };
 use crate::stun::BindingRequest;
 
@@ -99,9 +99,9 @@ struct Entry {
     stream: StreamId,
     negotiated: Negotiated,
     ufrag: String,
-    /// Our address in the newest datagram from the viewer.
+    /// Our address in the newest authentic check.
     local: SocketAddr,
-    selected: Option<SocketAddr>,
+    selected: Option<Path>,
     accepted_at: Instant,
     phase: Phase,
     deadline: Instant,
@@ -120,7 +120,8 @@ enum Phase {
 /// caller accepts offers for.
 pub struct PeerTable {
     factory: PeerFactory,
-    peers: HashMap<ViewerId, Entry>,
+    /// Boxed: an entry takes 11 KB, and a table has up to twice the places that it needs.
+    peers: HashMap<ViewerId, Box<Entry>>,
     by_ufrag: HashMap<String, ViewerId>,
     by_address: HashMap<SocketAddr, ViewerId>,
     deadlines: BTreeSet<(Instant, ViewerId)>,
@@ -182,7 +183,7 @@ impl PeerTable {
         };
         self.deadlines.insert((now, viewer));
         self.by_ufrag.insert(credentials.ufrag.clone(), viewer);
-        self.peers.insert(viewer, entry);
+        self.peers.insert(viewer, Box::new(entry));
         self.drive(viewer, now);
         Ok(answer)
     }
@@ -215,8 +216,13 @@ impl PeerTable {
         if received == Received::Dropped {
             return received;
         }
-        entry.local = local;
         if received == Received::Authentic {
+            entry.local = local;
+            if let Some(forgotten) = entry.peer.take_forgotten()
+                && self.by_address.get(&forgotten) == Some(&viewer)
+            {
+                self.by_address.remove(&forgotten);
+            }
             self.by_address.insert(source, viewer);
             self.note_alive(viewer, now);
         }
@@ -338,17 +344,16 @@ impl Entry {
         now: Instant,
         outputs: &mut VecDeque<PeersOutput>,
     ) {
-        let (Phase::Handshaking, Some(destination)) = (self.phase, self.peer.selected_address())
-        else {
+        let (Phase::Handshaking, Some(path)) = (self.phase, self.peer.selected_path()) else {
             return;
         };
         self.phase = Phase::Connected;
-        self.selected = Some(destination);
+        self.selected = Some(path);
         outputs.push_back(PeersOutput::Attach(Box::new(Attach {
             viewer,
             stream: self.stream,
-            source: self.local,
-            destination,
+            source: path.local,
+            destination: path.remote,
             keys,
             negotiated: self.negotiated.clone(),
             handshake: now - self.accepted_at,
@@ -357,13 +362,87 @@ impl Entry {
 
     /// Tells when a connected viewer nominated another pair.
     fn follow_selection(&mut self, viewer: ViewerId, outputs: &mut VecDeque<PeersOutput>) {
-        let selected = self.peer.selected_address();
+        let selected = self.peer.selected_path();
         if self.phase != Phase::Connected || selected == self.selected {
             return;
         }
         self.selected = selected;
-        if let Some(destination) = selected {
-            outputs.push_back(PeersOutput::Moved { viewer, source: self.local, destination });
+        if let Some(Path { local: source, remote: destination }) = selected {
+            outputs.push_back(PeersOutput::Moved { viewer, source, destination });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VIEWER: ViewerId = ViewerId(1);
+    const OFFER: &str = include_str!("../../../e2e/sdp/chromium.sdp");
+
+    #[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
+    fn table() -> (PeerTable, Instant) {
+        let now = Instant::now();
+        let candidates = vec![address(1), address(2)];
+        let mut table = PeerTable::new(PeerFactory::new(candidates).unwrap());
+        table.handle_offer(VIEWER, StreamId(1), OFFER, &credentials(), now).unwrap();
+        (table, now)
+    }
+
+    fn credentials() -> IceCredentials {
+        IceCredentials {
+            ufrag: "Aserver".to_owned(),
+            password: "server-password-of-32-characters".to_owned(),
+        }
+    }
+
+    fn address(number: u32) -> SocketAddr {
+        SocketAddr::from((std::net::Ipv4Addr::from(0x0a00_0000 + number), 4_000))
+    }
+
+    /// An authentic check that nominates.
+    fn check() -> Vec<u8> {
+        let username = b"Aserver:viewer00";
+        let mut packet = vec![0, 1, 0, 44, 0x21, 0x12, 0xa4, 0x42];
+        packet.extend([7; 12]);
+        packet.extend([0, 6, 0, 16]);
+        packet.extend(username);
+        packet.extend([0, 8, 0, 20]);
+        packet.extend([0; 20]);
+        BindingRequest::parse(&packet).unwrap().nominated(&credentials().password)
+    }
+
+    #[test]
+    fn a_viewer_that_comes_from_ever_new_addresses_takes_no_more_room() {
+        let (mut table, now) = table();
+        for number in 0..3_000 {
+            table.handle_datagram(address(number), address(1), &check(), now);
+            while table.poll_output().is_some() {}
+            assert!(table.by_address.len() <= 16);
+        }
+        let known = address(999);
+        assert_eq!(table.handle_datagram(known, address(1), &check(), now), Received::Authentic);
+        let too_new = address(5_000);
+        assert_eq!(table.handle_datagram(too_new, address(1), &check(), now), Received::Dropped);
+    }
+
+    #[test]
+    fn media_follows_the_nominated_pair_with_both_its_ends() {
+        let (mut table, now) = table();
+        table.handle_datagram(address(9), address(1), &check(), now);
+        let entry = table.peers.get_mut(&VIEWER).unwrap();
+        // As if DTLS were done.
+        entry.phase = Phase::Connected;
+        entry.selected = entry.peer.selected_path();
+        while table.poll_output().is_some() {}
+        table.handle_datagram(address(9), address(2), &check(), now);
+        let moved = std::iter::from_fn(|| table.poll_output()).find_map(|output| match output {
+            PeersOutput::Moved { source, destination, .. } => Some((source, destination)),
+            PeersOutput::Transmit { .. }
+            | PeersOutput::Attach(_)
+            | PeersOutput::Alive { .. }
+            | PeersOutput::Closed { .. } => None,
+        });
+        assert_eq!(moved, Some((address(2), address(9))));
     }
 }

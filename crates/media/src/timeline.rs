@@ -6,7 +6,8 @@
 
 use std::time::{Duration, Instant};
 
-/// The RTP timestamps of one track of one viewer. Kept in 64 bits, wrapping on the wire only.
+/// The RTP timestamps of one track of one viewer. Kept in 64 bits, wrapping on the wire only, unless
+/// a source runs backwards without saying so: then they wrap here, and nothing worse happens.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeline {
     clock_rate: u32,
@@ -40,19 +41,37 @@ impl Timeline {
         if self.newest.is_none() {
             self.anchor(ticks, now);
         }
-        let mapped = ticks.wrapping_add(self.offset);
-        // Behind a compressed group the source's jitter may bring a frame that lies before its end.
-        let least = self.newest.map_or(0, |(newest, _)| newest + 1);
-        let timestamp = mapped.max(least);
+        let timestamp = match self.newest {
+            Some((newest, _)) => self.above(newest, ticks, now),
+            None => ticks.wrapping_add(self.offset),
+        };
         self.newest = Some((timestamp, now));
         timestamp
+    }
+
+    /// The timestamp of `ticks`, brought above the newest one. Behind a compressed group the source's
+    /// jitter may bring a frame that lies a little before the group's end; what lies more than a
+    /// second before it comes from a clock that was set back.
+    fn above(&mut self, newest: u64, ticks: u64, now: Instant) -> u64 {
+        let mapped = ticks.wrapping_add(self.offset);
+        // Both wrap, so which is ahead shows in the sign of their distance.
+        let behind = newest.wrapping_sub(mapped).cast_signed();
+        if behind < 0 {
+            return mapped;
+        }
+        if behind > i64::from(self.clock_rate) {
+            self.anchor(ticks, now);
+            return ticks.wrapping_add(self.offset);
+        }
+        newest.wrapping_add(1)
     }
 
     /// The source's clock has no relation to the earlier one: `ticks` becomes the moment `now`.
     pub fn anchor(&mut self, ticks: u64, now: Instant) {
         let target = match self.newest {
             Some((timestamp, at)) => {
-                timestamp + self.ticks_of(now.saturating_duration_since(at)).max(1)
+                let passed = self.ticks_of(now.saturating_duration_since(at));
+                timestamp.wrapping_add(passed.max(1))
             }
             None => self.start,
         };
@@ -74,20 +93,20 @@ impl Timeline {
         let span = step * (count as u64).saturating_sub(1);
         let last = match self.newest {
             Some((timestamp, at)) => {
-                let current = timestamp + self.ticks_of(now.saturating_duration_since(at));
-                current.max(timestamp + step + span)
+                let passed = self.ticks_of(now.saturating_duration_since(at));
+                timestamp.wrapping_add(passed.max(step + span))
             }
             None => self.start + span,
         };
         self.offset = last.wrapping_sub(last_ticks).wrapping_sub(self.ticks_of(age));
         self.newest = Some((last, now));
-        (0..count as u64).map(move |index| last - span + index * step)
+        (0..count as u64).map(move |index| last.wrapping_sub(span).wrapping_add(index * step))
     }
 
     /// What the clock of this viewer's track shows at `now`, going on from the newest frame.
     pub fn at(&self, now: Instant) -> Option<u64> {
         let (timestamp, at) = self.newest?;
-        Some(timestamp + self.ticks_of(now.saturating_duration_since(at)))
+        Some(timestamp.wrapping_add(self.ticks_of(now.saturating_duration_since(at))))
     }
 
     fn ticks_of(&self, duration: Duration) -> u64 {
@@ -137,6 +156,19 @@ mod tests {
         let restarted = start + Duration::from_secs(3);
         timeline.anchor(5, restarted);
         assert_eq!(timeline.map(5, restarted) - before, 270_000);
+    }
+
+    #[test]
+    fn a_source_that_runs_back_without_saying_so_is_followed() {
+        let start = epoch();
+        let mut timeline = Timeline::new(7, 90_000);
+        let before = timeline.map(1 << 50, start);
+        assert_eq!(timeline.map(0, start), before + 1);
+        let later = start + Duration::from_secs(u64::from(u32::MAX));
+        assert!(timeline.at(later).is_some());
+        assert_eq!(timeline.compress(600, 5, Duration::ZERO, later).count(), 600);
+        timeline.anchor(9, later);
+        timeline.map(9, later);
     }
 
     proptest! {

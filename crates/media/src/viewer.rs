@@ -408,8 +408,9 @@ impl OutTrack {
         header[8..12].copy_from_slice(&self.negotiated.ssrc.to_be_bytes());
         let payload = frame.payload(index);
         let packet_index = self.next_index;
-        batch.add(route, |out| sender.protect_rtp(&header, payload, packet_index, out))?;
+        // Spent even if sealing fails: the sender would refuse it for ever after.
         self.next_index += 1;
+        batch.add(route, |out| sender.protect_rtp(&header, payload, packet_index, out))?;
         self.figures.packets += 1;
         self.figures.octets += payload.len() as u64;
         Ok(())

@@ -253,6 +253,17 @@ impl App {
         let _ = self.ask(|reply| Command::Shutdown { reply }).await;
     }
 
+    /// Resolves when the application has ended by itself, which it does only when a part of it failed
+    /// and does not come back.
+    pub(crate) async fn failed(&self) {
+        self.commands.closed().await;
+    }
+
+    /// Whether it has not.
+    pub(crate) fn is_running(&self) -> bool {
+        !self.commands.is_closed()
+    }
+
     /// `None`: the application has ended.
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
         let (reply, answer) = oneshot::channel();
@@ -264,4 +275,25 @@ impl App {
 /// What a client called a camera, short enough to be repeated to it.
 fn shortened(camera: &str) -> String {
     camera.chars().take(CameraId::MAX_CHARACTERS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::MediaConfig;
+
+    #[tokio::test]
+    async fn it_ends_when_a_part_of_the_media_plane_is_gone() {
+        let (events, events_in) = mpsc::unbounded_channel();
+        let udp = "127.0.0.1:0".parse().unwrap();
+        let media = MediaConfig { udp, advertise: Vec::new(), workers: Some(1) };
+        let media = MediaPlane::start(&media, events.clone()).unwrap();
+        let quota = control::Quota::new(control::Unit::Viewer, 1, []);
+        let config = AppConfig { sources: Vec::new(), cameras: Vec::new(), quota };
+        let app = App::start(config, media, events_in);
+        assert!(app.is_running() && app.snapshot().await.total_limit == 1);
+        events.send(MediaEvent::Failed).unwrap();
+        tokio::time::timeout(Duration::from_secs(20), app.failed()).await.unwrap();
+        assert!(!app.is_running());
+    }
 }

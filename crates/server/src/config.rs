@@ -32,7 +32,7 @@ pub(crate) use tree::Problem;
 /// HMAC-SHA-256 wants a key of at least its output's length (RFC 7518 §3.2).
 const SECRET_LENGTH_MIN: usize = 32;
 
-/// Tokens older than this are renewed by heartbeats; the value is LiveKit's and the runbook's.
+/// Lifetime of viewers' tokens: short, since each heartbeat brings a fresh one.
 const TOKEN_TTL: Duration = Duration::from_secs(60 * 60);
 
 /// A token must outlive the time from reserve to WHEP POST on a slow network.

@@ -10,6 +10,10 @@ use crate::config::{Log, LogFormat, LogLevel};
 /// would drown ours; `RUST_LOG` brings it back.
 const OWN_CRATES: [&str; 4] = ["manifold", "engine", "media", "control"];
 
+/// Libraries that warn of each odd line or packet that strangers or cameras send: a single offer can
+/// make thousands of such lines. What comes of it we say ourselves.
+const TALKATIVE: [&str; 5] = ["str0m", "is", "dimpl", "sctp_proto", "retina"];
+
 /// Starts the log. `RUST_LOG` wins over the configured level, for a look at single modules.
 pub(crate) fn start(log: Log) {
     let filter =
@@ -21,13 +25,14 @@ pub(crate) fn start(log: Log) {
     // Fails where a log has been started in this process already: then that one is used.
     let _ = match log.format {
         LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_span_list(false).try_init(),
     };
 }
 
 fn directives(level: LogLevel) -> String {
     let own = OWN_CRATES.map(|of| format!(",{of}={}", name(level)));
-    format!("warn{}", own.concat())
+    let talkative = TALKATIVE.map(|of| format!(",{of}=error"));
+    format!("warn{}{}", talkative.concat(), own.concat())
 }
 
 fn name(level: LogLevel) -> &'static str {
@@ -46,7 +51,8 @@ mod tests {
 
     #[test]
     fn the_level_is_ours_and_libraries_only_warn() {
-        let wanted = "warn,manifold=debug,engine=debug,media=debug,control=debug";
+        let wanted = "warn,str0m=error,is=error,dimpl=error,sctp_proto=error,retina=error,\
+                      manifold=debug,engine=debug,media=debug,control=debug";
         assert_eq!(directives(LogLevel::Debug), wanted);
     }
 }

@@ -56,6 +56,7 @@ export class Tile {
   readonly #everPlayed = signal(false);
   readonly #counters = new Figures();
   readonly #openedAtMs = performance.now();
+  readonly #playWhenLoaded = () => this.#play();
   #video: HTMLVideoElement | null = null;
   #strip: StripReader | null = null;
   #stripIntervalMs = 250;
@@ -161,6 +162,11 @@ export class Tile {
     const video = this.#video;
     const stream = this.#stream;
     if (video === null || stream === null || this.#closed) return;
+    if (document.readyState !== "complete") {
+      // A <video> without a frame would hold the page's load up for as long as the camera is silent.
+      addEventListener("load", this.#playWhenLoaded, { once: true });
+      return;
+    }
     video.srcObject = stream;
     // Refused where autoplay is forbidden even without sound; the next frame tells.
     void video.play().catch(() => undefined);

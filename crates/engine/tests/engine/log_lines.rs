@@ -18,7 +18,7 @@ const LAST: &str = "Last viewer disconnected - cleaning up all stream resources"
 const CLEANED: &str = "All stream resources cleaned up (last viewer)";
 
 #[test]
-fn a_streams_life_is_told_in_the_runbooks_words() {
+fn a_streams_life_is_told_in_the_words_that_people_search_for() {
     let lines = record(|world| {
         world.reserved(1, 0);
         world.reserved(2, 0);

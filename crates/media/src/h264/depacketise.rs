@@ -2,7 +2,7 @@
 //! the simulation and load tools. Order and completeness are the caller's to watch by sequence
 //! numbers; what a gap breaks is refused here.
 //!
-//! [`packetise`]: crate::h264::packetise
+//! [`packetise`]: crate::h264::packetise()
 
 use bytes::Bytes;
 

@@ -2,7 +2,8 @@
 //!
 //! A complete WebRTC endpoint on str0m, so that what we send is received by code that is not ours.
 //! It offers, checks, decrypts and puts pictures together; it decodes nothing. Sans-IO like its
-//! counterpart: datagrams and time in, [`ClientOutput`] out.
+//! counterpart: datagrams and time in, [`ClientOutput`] out. All that str0m wants to send is handed
+//! out: here it is the only one who has the keys.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+//! Reports and feedback as browsers send them, broken ones, and what we write read back.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -132,6 +132,8 @@ pub(super) struct Actor {
     resources: HashMap<String, ViewerId>,
     messages: mpsc::UnboundedSender<Message>,
     messages_in: mpsc::UnboundedReceiver<Message>,
+    /// A part of the media plane is gone for good.
+    has_failed: bool,
 }
 
 impl Actor {
@@ -156,10 +158,12 @@ impl Actor {
             resources: HashMap::new(),
             messages,
             messages_in,
+            has_failed: false,
         }
     }
 
-    /// Runs until all handles are dropped.
+    /// Runs until all handles are dropped, or something failed that does not come back: a server
+    /// that serves a part of its viewers for ever is worse than one that is started anew.
     pub(super) async fn run(
         mut self,
         mut commands: mpsc::Receiver<Command>,
@@ -167,7 +171,7 @@ impl Actor {
     ) {
         let mut events = Vec::with_capacity(EVENT_BATCH);
         self.run_actions();
-        loop {
+        while !self.has_failed {
             let wake = self.engine.next_timeout().map(|due| self.clock.instant(due).into());
             // What viewers sent is heard before leases are judged, and what sources told before
             // that they ended.
@@ -262,6 +266,11 @@ impl Actor {
             }
             MediaEvent::KeyframeWanted { stream } => {
                 return self.engine.handle_keyframe_wanted(stream, now);
+            }
+            MediaEvent::Failed => {
+                error!("a thread of the media plane panicked; the message is on standard error");
+                self.has_failed = true;
+                return;
             }
         };
         self.engine.handle_viewer(viewer, event, now);

@@ -1,7 +1,7 @@
 //! The tasks that pull cameras: one attempt a task, each alone with its camera.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use control::CameraId;
@@ -9,7 +9,7 @@ use engine::SourceFailure;
 use media::{Frame, StreamId};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
-use tracing::debug;
+use tracing::{Instrument, debug, info_span};
 
 use super::actor::Message;
 use crate::ingest::{self, Output, RtspTransport, SourceFormat, SourceUrl};
@@ -61,6 +61,8 @@ impl Pullers {
         transport: RtspTransport,
     ) {
         self.stop(stream);
+        // Whatever is logged of an attempt, by us or by a library, names the camera.
+        let span = info_span!("source", camera_id = %camera);
         let output = Arc::new(StreamOutput {
             stream,
             camera,
@@ -69,19 +71,19 @@ impl Pullers {
             messages: self.messages.clone(),
             lost: Arc::clone(self.lost.entry(stream).or_default()),
             format: Mutex::new(None),
-            is_stopped: AtomicBool::new(false),
+            is_stopped: Mutex::new(false),
         });
         let keyframe_wanted = Arc::new(Notify::new());
         let (sink, wanted) = (Arc::clone(&output), Arc::clone(&keyframe_wanted));
         let attempt_at_it = async move { ingest::pull(&url, transport, sink, wanted).await };
-        let task = self.tasks.spawn(attempt_at_it);
+        let task = self.tasks.spawn(attempt_at_it.instrument(span));
         self.running.insert(stream, Puller { attempt, task, output, keyframe_wanted });
     }
 
     /// Ends the attempt that runs on a stream, if any. No frame of it is published any more.
     pub(super) fn stop(&mut self, stream: StreamId) {
         if let Some(puller) = self.running.remove(&stream) {
-            puller.output.is_stopped.store(true, Ordering::Relaxed);
+            puller.output.stop();
             puller.task.abort();
         }
     }
@@ -125,7 +127,7 @@ impl Pullers {
         };
         let stream = self.running.values().find(|puller| puller.task.id() == task)?.output.stream;
         let puller = self.running.remove(&stream)?;
-        puller.output.is_stopped.store(true, Ordering::Relaxed);
+        puller.output.stop();
         Some(Ended { stream, attempt: puller.attempt, failure })
     }
 }
@@ -139,19 +141,27 @@ struct StreamOutput {
     messages: mpsc::UnboundedSender<Message>,
     lost: Arc<AtomicU64>,
     format: Mutex<Option<SourceFormat>>,
-    /// An aborted task may still be inside a call; what it brings is not wanted any more.
-    is_stopped: AtomicBool,
+    /// An aborted task may still be inside a call; what it brings is not wanted any more. Held while
+    /// a frame is published, so that none comes after what follows a stop: it would bring a stream
+    /// back that was removed, cached pictures and all.
+    is_stopped: Mutex<bool>,
 }
 
 impl StreamOutput {
     fn format(&self) -> Option<SourceFormat> {
         *self.format.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// No frame is published after this returned.
+    fn stop(&self) {
+        *self.is_stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    }
 }
 
 impl Output for StreamOutput {
     fn frame(&self, frame: Frame) {
-        if !self.is_stopped.load(Ordering::Relaxed) {
+        let is_stopped = self.is_stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*is_stopped {
             self.media.publish(self.stream, frame);
         }
     }

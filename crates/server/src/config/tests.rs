@@ -1,3 +1,5 @@
+//! Settings as people write them: every layer, every refusal with its place, no secret in any text.
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;

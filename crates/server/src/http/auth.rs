@@ -130,7 +130,7 @@ impl Keyring {
         let claims = Claims {
             iss: key.id.clone(),
             sub: reservation.viewer_identity(),
-            exp: unix(now + self.ttl),
+            exp: unix(now).saturating_add(self.ttl.as_secs()),
             nbf: unix(now),
             jti: uuid::Uuid::new_v4().to_string(),
             video: VideoGrant {

@@ -91,10 +91,10 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 /// The authority that the request was sent to: `host` or `host:port` (RFC 9110 §7.2). `None` where
 /// the client named none, or something that is no authority.
 pub(super) fn authority(parts_headers: &HeaderMap, uri: &axum::http::Uri) -> Option<Authority> {
-    if let Some(authority) = uri.authority() {
-        return Some(authority.clone());
-    }
-    let authority = Authority::try_from(parts_headers.get(HOST)?.as_bytes()).ok()?;
+    let authority = match uri.authority() {
+        Some(authority) => authority.clone(),
+        None => Authority::try_from(parts_headers.get(HOST)?.as_bytes()).ok()?,
+    };
     // User information has no place in a Host header, and would be passed on in URLs.
     (!authority.as_str().contains('@')).then_some(authority)
 }

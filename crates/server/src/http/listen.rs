@@ -10,6 +10,7 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -26,6 +27,10 @@ const HEADER_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Request line and headers. Tokens have 400 bytes, browsers send 2 KiB; hyper takes 8 KiB at least.
 const HEADERS_LENGTH_MAX: usize = 64 * 1024;
+
+/// How long a client may take nothing of an answer. Without it, who never reads would keep one of
+/// the connections for ever.
+const STALL_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// How long answers may still be written after the end was asked for.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
@@ -67,12 +72,13 @@ impl Listeners {
 
     /// Serves until `closing` is cancelled, then lets running requests finish for a short while.
     pub(crate) async fn serve(self, router: Router, closing: CancellationToken) {
-        self.serve_within(HEADER_TIME_MAX, router, closing).await;
+        let patience = Patience { headers: HEADER_TIME_MAX, stall: STALL_TIME_MAX };
+        self.serve_within(patience, router, closing).await;
     }
 
-    async fn serve_within(self, header_time: Duration, router: Router, closing: CancellationToken) {
+    async fn serve_within(self, patience: Patience, router: Router, closing: CancellationToken) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let service = Service { router, header_time, closing };
+        let service = Service { router, patience, closing };
         let mut loops = JoinSet::new();
         for listener in self.listeners {
             loops.spawn(accept(listener, service.clone(), permits.clone()));
@@ -81,11 +87,18 @@ impl Listeners {
     }
 }
 
+/// How long clients may take.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    headers: Duration,
+    stall: Duration,
+}
+
 /// What every connection needs.
 #[derive(Clone)]
 struct Service {
     router: Router,
-    header_time: Duration,
+    patience: Patience,
     closing: CancellationToken,
 }
 
@@ -123,10 +136,12 @@ async fn accept(listener: TcpListener, service: Service, permits: Arc<Semaphore>
 async fn converse(stream: TcpStream, service: Service) {
     // Answers are small and complete; waiting to fill a segment only delays them.
     let _ = stream.set_nodelay(true);
-    let Service { router, header_time, closing } = service;
+    let Service { router, patience, closing } = service;
+    // The kernel counts while nothing of what was written is taken (tcp(7)).
+    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(patience.stall));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(header_time)
+        .header_read_timeout(patience.headers)
         .max_buf_size(HEADERS_LENGTH_MAX)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
         .with_upgrades();
@@ -224,13 +239,32 @@ mod tests {
     async fn a_client_that_never_ends_its_headers_is_cut_off() {
         let listeners = bind(&[loopback()], "m.toml").await.unwrap();
         let address = listeners.addresses()[0];
-        let header_time = Duration::from_millis(20);
+        let patience = Patience { headers: Duration::from_millis(20), stall: STALL_TIME_MAX };
         let closing = CancellationToken::new();
-        tokio::spawn(listeners.serve_within(header_time, Router::new(), closing));
+        tokio::spawn(listeners.serve_within(patience, Router::new(), closing));
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
         let mut rest = Vec::new();
         // The read ends because the server ends the connection.
         stream.read_to_end(&mut rest).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_client_that_never_reads_its_answer_is_cut_off() {
+        let listeners = bind(&[loopback()], "m.toml").await.unwrap();
+        let address = listeners.addresses()[0];
+        let patience = Patience { headers: HEADER_TIME_MAX, stall: Duration::from_millis(200) };
+        // More than both ends' buffers hold.
+        let router = Router::new().route("/", get(|| async { vec![0_u8; 64 << 20] }));
+        tokio::spawn(listeners.serve_within(patience, router, CancellationToken::new()));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let cut_off = async {
+            // Nobody is there any more as soon as something that is sent meets a reset.
+            while stream.write_all(b" ").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), cut_off).await.unwrap();
     }
 }

@@ -44,11 +44,12 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, patch, post};
+use tokio::sync::Mutex;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, Any as Anyone, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use crate::app::App;
+use crate::app::{App, Snapshot};
 use crate::config::{AuthMode, Config};
 use crate::metrics::Requests;
 use guard::SiteRules;
@@ -63,6 +64,10 @@ const BODY_LENGTH_MAX: usize = 256 * 1024;
 
 /// How long browsers may remember the answer to a preflight request.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
+
+/// How old the figures of `/health` may be. A snapshot copies every lease and camera and holds up all
+/// other calls meanwhile; anybody may ask for this one.
+const RECENT_AGE_MAX: Duration = Duration::from_millis(200);
 
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 
@@ -88,6 +93,8 @@ struct Inner {
     addresses: Vec<SocketAddr>,
     requests: Requests,
     closing: AtomicBool,
+    /// The last snapshot that was taken for who needs no key, and when.
+    recent: Mutex<Option<(Instant, Arc<Snapshot>)>>,
 }
 
 impl Http {
@@ -108,6 +115,7 @@ impl Http {
             addresses,
             requests: Requests::default(),
             closing: AtomicBool::new(false),
+            recent: Mutex::new(None),
         }))
     }
 
@@ -122,6 +130,19 @@ impl Http {
 
     fn app(&self) -> &App {
         &self.0.app
+    }
+
+    /// A snapshot at most [`RECENT_AGE_MAX`] old, however many ask at once.
+    async fn recent_snapshot(&self) -> Arc<Snapshot> {
+        let mut recent = self.0.recent.lock().await;
+        if let Some((at, snapshot)) = recent.as_ref()
+            && at.elapsed() < RECENT_AGE_MAX
+        {
+            return Arc::clone(snapshot);
+        }
+        let snapshot = Arc::new(self.app().snapshot().await);
+        *recent = Some((Instant::now(), Arc::clone(&snapshot)));
+        snapshot
     }
 
     fn keyring(&self) -> &Keyring {

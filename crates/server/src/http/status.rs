@@ -17,26 +17,32 @@ use crate::metrics;
 
 /// `GET /health`: 503 with the reason while the server ends.
 pub(super) async fn health(State(http): State<Http>) -> (StatusCode, Json<HealthAnswer>) {
-    let snapshot = http.app().snapshot().await;
-    let (code, answer) = health_answer(&snapshot, http.is_closing(), SystemTime::now());
+    let trouble = if http.is_closing() {
+        Some("the server is shutting down")
+    } else if http.app().is_running() {
+        None
+    } else {
+        Some("a part of the server failed; it must be started anew")
+    };
+    let snapshot = http.recent_snapshot().await;
+    let (code, answer) = health_answer(&snapshot, trouble, SystemTime::now());
     (code, Json(answer))
 }
 
 pub(super) fn health_answer(
     snapshot: &Snapshot,
-    is_closing: bool,
+    trouble: Option<&'static str>,
     now: SystemTime,
 ) -> (StatusCode, HealthAnswer) {
-    let (code, status, reason) = if is_closing {
-        (StatusCode::SERVICE_UNAVAILABLE, "unhealthy", Some("the server is shutting down"))
-    } else {
-        (StatusCode::OK, "healthy", None)
+    let (code, status) = match trouble {
+        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy"),
+        None => (StatusCode::OK, "healthy"),
     };
     let answer = HealthAnswer {
         status,
-        reason,
-        webrtc_available: !is_closing,
-        audio_server_running: !is_closing,
+        reason: trouble,
+        webrtc_available: trouble.is_none(),
+        audio_server_running: trouble.is_none(),
         active_streams: snapshot.reservations.len(),
         connected_clients: connected(snapshot),
         uptime_seconds: uptime(snapshot, now).as_secs(),

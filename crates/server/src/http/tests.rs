@@ -534,7 +534,7 @@ fn a_broken_camera_says_why_and_when_it_is_tried_again() {
 
 #[test]
 fn health_has_the_contracts_shape_and_turns_while_the_server_ends() {
-    let (code, answer) = status::health_answer(&snapshot(), false, at(1_800_000_090));
+    let (code, answer) = status::health_answer(&snapshot(), None, at(1_800_000_090));
     assert_eq!(code, StatusCode::OK);
     assert_eq!(
         serde_json::to_value(answer).unwrap(),
@@ -543,7 +543,8 @@ fn health_has_the_contracts_shape_and_turns_while_the_server_ends() {
             "active_streams": 2, "connected_clients": 1, "uptime_seconds": 90,
         })
     );
-    let (code, answer) = status::health_answer(&snapshot(), true, at(1_800_000_090));
+    let (code, answer) =
+        status::health_answer(&snapshot(), Some("the server is shutting down"), at(1_800_000_090));
     assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answer.reason, Some("the server is shutting down"));
 }
@@ -691,4 +692,12 @@ async fn the_page_keeps_its_own_policy() {
         assert!(asset.header("cache-control").contains("immutable"), "{path}");
         assert_ne!(asset.header("content-type"), "application/octet-stream", "{path}");
     }
+}
+
+#[tokio::test]
+async fn health_is_503_once_the_application_has_ended() {
+    let server = Server::start(|_| {}).await;
+    let answer = server.ask(plain("GET", "/health")).await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.json()["reason"], "a part of the server failed; it must be started anew");
 }

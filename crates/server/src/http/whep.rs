@@ -94,10 +94,15 @@ pub(super) async fn trickle(
     require_content_type(request.headers(), FRAGMENT)
         .map_err(|problem| problem.with_header(ACCEPT_PATCH, HeaderValue::from_static(FRAGMENT)))?;
     let tag = request.headers().get(IF_MATCH).and_then(|tag| tag.to_str().ok());
-    // `*` matches whatever there is (RFC 9110 §13.1.1).
-    let tag = tag.map(unquoted).filter(|tag| *tag != "*").map(ToOwned::to_owned);
+    // RFC 9725 §4.3.3: it matches whatever there is, and asks for an ICE restart.
+    let restarts = tag.is_some_and(|tag| tag.trim() == "*");
+    let tag = tag.map(unquoted).filter(|_| !restarts).map(ToOwned::to_owned);
     let fragment = text(request, &http, "the fragment").await?;
     match http.app().trickle(&resource, tag.as_deref(), fragment).await {
+        Some(Ok(())) if restarts => Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "ICE restarts are not supported; POST a new offer, which takes this session's place",
+        )),
         Some(Ok(())) => Ok(StatusCode::NO_CONTENT.into_response()),
         Some(Err(())) => Err(Problem::new(
             StatusCode::PRECONDITION_FAILED,

@@ -62,10 +62,11 @@ pub(super) enum AudioError {
     Encoder(#[from] OpusError),
 }
 
-/// One packet of Opus.
+/// One packet of sound as viewers get it: Opus from here, G.711 as the camera sent it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct OpusPacket {
-    /// Time of its first sample, in ticks of [`OPUS_CLOCK_RATE`]; the same origin as the camera's.
+pub(super) struct SoundPacket {
+    /// Time of its first sample, in ticks of its codec's RTP clock ([`OPUS_CLOCK_RATE`] for Opus); the
+    /// same origin as the camera's.
     pub(super) ticks: i64,
     /// The ticks have no relation to earlier packets.
     pub(super) restarted: bool,
@@ -116,13 +117,13 @@ impl AacToOpus {
         scale(camera_ticks, OPUS_CLOCK_RATE, self.clock_rate)
     }
 
-    /// One AAC frame in, the packets that it completes out. `lost`: packets before it are missing.
+    /// One AAC frame in, the packets that it completes out. `lost`: packets missing before it.
     pub(super) fn handle_frame(
         &mut self,
         camera_ticks: i64,
-        lost: bool,
+        lost: u16,
         data: &[u8],
-    ) -> Vec<OpusPacket> {
+    ) -> Vec<SoundPacket> {
         let mut packets = Vec::new();
         let ticks = self.ticks(camera_ticks);
         match self.timeline.judge(ticks, lost) {
@@ -236,11 +237,11 @@ impl Timeline {
         (self.origin, self.samples, self.drift) = (Some(ticks), 0, 0);
     }
 
-    fn judge(&self, ticks: i64, lost: bool) -> Continuity {
+    fn judge(&self, ticks: i64, lost: u16) -> Continuity {
         let Some(expected) = self.expected() else { return Continuity::Restart };
         // A lost frame shows as a gap of a whole frame; without loss it takes more to believe one.
         let half_a_frame = scale(i64::from(AAC_SAMPLES / 2), OPUS_CLOCK_RATE, self.rate);
-        let gap_min = if lost { half_a_frame } else { JITTER_MAX };
+        let gap_min = if lost > 0 { half_a_frame } else { JITTER_MAX };
         let error = ticks - expected;
         if error <= -JITTER_MAX {
             Continuity::Restart
@@ -347,14 +348,14 @@ impl Cutter {
     }
 
     /// Encodes what makes whole packets.
-    fn cut(&mut self, packets: &mut Vec<OpusPacket>) {
+    fn cut(&mut self, packets: &mut Vec<SoundPacket>) {
         let length = self.encoder.samples_per_frame();
         let whole = self.samples.len() - self.samples.len() % length;
         for frame in self.samples[..whole].chunks_exact(length) {
             match self.encoder.encode(frame) {
                 Ok(data) => {
                     let restarted = std::mem::take(&mut self.restarted);
-                    packets.push(OpusPacket { ticks: self.start, restarted, data });
+                    packets.push(SoundPacket { ticks: self.start, restarted, data });
                 }
                 Err(error) => tracing::debug!(%error, "20 ms of sound are lost"),
             }
@@ -364,7 +365,7 @@ impl Cutter {
     }
 
     /// Completes a begun packet with silence.
-    fn finish_packet(&mut self, packets: &mut Vec<OpusPacket>) {
+    fn finish_packet(&mut self, packets: &mut Vec<SoundPacket>) {
         let length = self.encoder.samples_per_frame();
         self.samples.resize(self.samples.len().next_multiple_of(length), 0);
         self.cut(packets);
@@ -491,7 +492,7 @@ mod tests {
             for frame in 0..47 * 120_i64 {
                 ticks = frame * i64::from(AAC_SAMPLES);
                 ticks += ticks * drift_ppm / 1_000_000;
-                packets.extend(transcoder.handle_frame(ticks, false, &recording.frames[0]));
+                packets.extend(transcoder.handle_frame(ticks, 0, &recording.frames[0]));
             }
 
             assert_eq!(steps(&packets), vec![PACKET_TICKS; packets.len() - 1]);
@@ -505,7 +506,7 @@ mod tests {
         let recording = recording_48();
         let mut transcoder = transcoder(&recording);
         let mut packets = play(&mut transcoder, &recording, 0, 0..4);
-        packets.extend(transcoder.handle_frame(4 * i64::from(AAC_SAMPLES), false, &[0xff; 40]));
+        packets.extend(transcoder.handle_frame(4 * i64::from(AAC_SAMPLES), 0, &[0xff; 40]));
         packets.extend(play(&mut transcoder, &recording, 0, 5..47));
 
         assert_eq!(steps(&packets), vec![PACKET_TICKS; packets.len() - 1]);
@@ -530,7 +531,7 @@ mod tests {
             let mut packets = Vec::new();
             for (index, late) in (0_i64..).zip(&jitter) {
                 let ticks = index * i64::from(AAC_SAMPLES) + if index == 0 { 0 } else { *late };
-                packets.extend(transcoder.handle_frame(ticks, false, &recording.frames[0]));
+                packets.extend(transcoder.handle_frame(ticks, 0, &recording.frames[0]));
             }
             prop_assert_eq!(steps(&packets), vec![PACKET_TICKS; packets.len() - 1]);
         }
@@ -538,7 +539,7 @@ mod tests {
         #[test]
         fn any_bytes_at_any_time_are_survived(
             frames in proptest::collection::vec(
-                (any::<i32>(), any::<bool>(), proptest::collection::vec(any::<u8>(), 0..64)),
+                (any::<i32>(), any::<u16>(), proptest::collection::vec(any::<u8>(), 0..64)),
                 1..20,
             ),
         ) {
@@ -562,22 +563,22 @@ mod tests {
         recording: &Recording,
         origin: i64,
         frames: std::ops::Range<usize>,
-    ) -> Vec<OpusPacket> {
+    ) -> Vec<SoundPacket> {
         let mut packets = Vec::new();
         for (place, index) in frames.enumerate() {
             let ticks = origin + index as i64 * i64::from(AAC_SAMPLES);
-            let lost = place == 0 && index > 0;
+            let lost = u16::from(place == 0 && index > 0);
             packets.extend(transcoder.handle_frame(ticks, lost, &recording.frames[index]));
         }
         packets
     }
 
-    fn steps(packets: &[OpusPacket]) -> Vec<i64> {
+    fn steps(packets: &[SoundPacket]) -> Vec<i64> {
         packets.windows(2).map(|pair| pair[1].ticks - pair[0].ticks).collect()
     }
 
     /// What a browser hears, at 48 kHz, the first channel.
-    fn decode(recording: &Recording, packets: &[OpusPacket]) -> Vec<i16> {
+    fn decode(recording: &Recording, packets: &[SoundPacket]) -> Vec<i16> {
         let mut decoder = Decoder::new(OPUS_CLOCK_RATE, recording.channels);
         let channels = usize::from(recording.channels);
         let decoded = packets.iter().flat_map(|packet| {
@@ -587,7 +588,7 @@ mod tests {
         decoded.collect()
     }
 
-    fn onset_ticks(recording: &Recording, packets: &[OpusPacket]) -> i64 {
+    fn onset_ticks(recording: &Recording, packets: &[SoundPacket]) -> i64 {
         let heard = decode(recording, packets);
         let loud = heard.iter().position(|sample| sample.abs() > 1_000).unwrap();
         packets[0].ticks + loud as i64

@@ -1,7 +1,7 @@
 //! Encoding sound to Opus: a safe wrapper around `unsafe-libopus`.
 //!
-//! All `unsafe` of the encoder is in this file. It encodes one frame at a time and keeps nothing
-//! back: resampling and cutting sound into frames are the caller's.
+//! The `unsafe` that its interface demands stays in this file. It encodes one frame at a time and
+//! keeps nothing back: resampling and cutting sound into frames are the caller's.
 
 use std::ptr::NonNull;
 

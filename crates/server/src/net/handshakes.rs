@@ -289,7 +289,8 @@ impl HandshakeThread {
         }
     }
 
-    /// Fresh ICE credentials: 96 bits of user fragment after the shard's name, 192 of password.
+    /// Fresh ICE credentials: 80 bits of user fragment after the shard's name, 160 of password
+    /// (RFC 8445 §5.3 asks for 24 and 128).
     fn new_credentials(&self) -> IceCredentials {
         let shard = char::from(SHARD_NAMES[self.index % SHARD_NAMES.len()]);
         let random_chars = |count: usize| {

@@ -58,6 +58,8 @@ pub(crate) enum MediaEvent {
     KeyframeWanted { stream: StreamId },
     /// The first packet of media left for this viewer.
     FirstMedia { viewer: ViewerId },
+    /// A thread of the media plane panicked. Its viewers are lost, and it does not come back.
+    Failed,
 }
 
 /// The answer to a viewer's offer.
@@ -111,6 +113,17 @@ impl EventSink {
     }
 }
 
+/// Tells that its thread panicked.
+struct Alarm(EventSink);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.send(MediaEvent::Failed);
+        }
+    }
+}
+
 /// Handle to the running media plane; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct MediaPlane {
@@ -154,16 +167,22 @@ impl MediaPlane {
                 handshakes: handshakes.clone(),
                 events: events.clone(),
             };
-            thread::Builder::new().name(format!("media-{index}")).spawn(move || worker.run())?;
+            let alarm = Alarm(events.clone());
+            thread::Builder::new().name(format!("media-{index}")).spawn(move || {
+                let _alarm = alarm;
+                worker.run();
+            })?;
         }
         for (index, inputs) in shard_inputs.into_iter().enumerate() {
             let factory = PeerFactory::new(candidates.clone())
                 .ok_or_else(|| io::Error::other("no DTLS certificate could be made"))?;
             let thread =
                 HandshakeThread::new(index, inputs, factory, workers.clone(), events.clone());
-            thread::Builder::new()
-                .name(format!("handshake-{index}"))
-                .spawn(move || thread.run())?;
+            let alarm = Alarm(events.clone());
+            thread::Builder::new().name(format!("handshake-{index}")).spawn(move || {
+                let _alarm = alarm;
+                thread.run();
+            })?;
         }
         Ok(Self { workers, handshakes, local, rejected, frames_in: Arc::default() })
     }
@@ -244,12 +263,25 @@ impl MediaPlane {
     /// Ends all sessions (BYE, close_notify) and the threads; returns when all are told, or after
     /// [`GOODBYE_LIMIT`].
     pub(crate) async fn shutdown(&self) {
-        let handshakes = self.handshakes.clone();
+        let plane = self.clone();
         // Ending is best effort: a panic in there must not keep the program from ending.
-        let _ = tokio::task::spawn_blocking(move || handshakes.close_all(GOODBYE_LIMIT)).await;
+        let _ = tokio::task::spawn_blocking(move || plane.end()).await;
+    }
+
+    fn end(&self) {
+        self.handshakes.close_all(GOODBYE_LIMIT);
         self.handshakes.stop();
+        let (done, all_done) = crossbeam_channel::bounded(self.workers.len());
         for worker in &self.workers {
-            worker.tell(WorkerInput::Stop);
+            worker.tell(WorkerInput::Stop(done.clone()));
+        }
+        drop(done);
+        // Their last goodbyes are under way until then.
+        let deadline = Instant::now() + GOODBYE_LIMIT;
+        for _ in &self.workers {
+            if all_done.recv_deadline(deadline).is_err() {
+                return;
+            }
         }
     }
 }
@@ -282,21 +314,22 @@ fn candidates(local: SocketAddr, advertise: &[IpAddr]) -> Vec<SocketAddr> {
     let addresses: Vec<IpAddr> = if !advertise.is_empty() {
         advertise.to_vec()
     } else if local.ip().is_unspecified() {
-        interface_addresses(local.is_ipv6())
+        interface_addresses(local)
     } else {
         vec![local.ip()]
     };
     addresses.into_iter().map(|ip| SocketAddr::new(ip, local.port())).collect()
 }
 
-/// What other machines can reach; loopback only where there is nothing else.
-fn interface_addresses(with_v6: bool) -> Vec<IpAddr> {
+/// What other machines can reach of a port that is bound to all addresses of `local`'s family; an IPv6
+/// socket takes IPv4 as well. Loopback only where there is nothing else.
+fn interface_addresses(local: SocketAddr) -> Vec<IpAddr> {
     let all: Vec<IpAddr> = if_addrs::get_if_addrs()
         .unwrap_or_default()
         .into_iter()
         .filter(|interface| !interface.is_link_local())
         .map(|interface| interface.ip())
-        .filter(|ip| ip.is_ipv4() || with_v6)
+        .filter(|ip| ip.is_ipv4() || local.is_ipv6())
         .collect();
     let reachable: Vec<IpAddr> = all.iter().copied().filter(|ip| !ip.is_loopback()).collect();
     if reachable.is_empty() { all } else { reachable }
@@ -307,4 +340,25 @@ fn random_u64() -> u64 {
     let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
     // The fixed bits of a version 4 UUID are the high nibble of byte 6 and two bits of byte 8.
     high.rotate_left(32) ^ low
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_is_told_of_and_one_that_ends_is_not() {
+        let (events, mut told) = mpsc::unbounded_channel();
+        let sink = EventSink { events, rejected: Arc::default() };
+        let run = |panics: bool| {
+            let alarm = Alarm(sink.clone());
+            let thread = thread::spawn(move || {
+                let _alarm = alarm;
+                assert!(!panics, "this panic belongs to the test");
+            });
+            thread.join().is_err()
+        };
+        assert!(!run(false) && told.try_recv().is_err());
+        assert!(run(true) && matches!(told.try_recv(), Ok(MediaEvent::Failed)));
+    }
 }

@@ -1,14 +1,15 @@
 //! The system calls that the media port needs and that no safe library offers together: UDP
 //! segmentation offload in one `sendmmsg`, `recvmmsg` with packet info, an event to wake a thread.
 //!
-//! All `unsafe` of this program is in this file. It knows sockets and buffers, nothing of media.
+//! It knows sockets and buffers, nothing of media. The only other `unsafe` of this program wraps the
+//! Opus encoder, in `ingest/opus.rs`.
 
 use std::io;
 use std::mem::{MaybeUninit, size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::ops::AddAssign;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use media::batch::{Batch, Run};
@@ -24,6 +25,9 @@ const RECEIVE_BYTES: usize = 2048;
 const CONTROL_BYTES: usize = 128;
 /// Bytes that may wait in the kernel: 50 ms of 1 Gbit/s.
 const SEND_BUFFER: usize = 6 << 20;
+/// Refused runs in a row, none taken in between, after which segmentation is given up. A route of a
+/// single viewer may refuse it (a tunnel, a small MTU), which is nobody else's business.
+const SEGMENTATION_REFUSALS_MAX: u32 = 64;
 /// Feedback of thousands of viewers that arrives while a worker sends.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
@@ -33,6 +37,8 @@ pub(crate) struct UdpPort {
     socket: UdpSocket,
     local: SocketAddr,
     segmentation: AtomicBool,
+    /// Runs refused in a row.
+    refusals: AtomicU32,
 }
 
 /// What became of a batch.
@@ -63,12 +69,13 @@ impl UdpPort {
         raise_buffer(&socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, SEND_BUFFER);
         raise_buffer(&socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, RECEIVE_BUFFER);
         if address.ip().is_unspecified() {
-            enable_packet_info(&socket, address.is_ipv6())?;
+            enable_packet_info(&socket, address)?;
         }
         socket.bind(&address.into())?;
         let socket = UdpSocket::from(socket);
         let local = socket.local_addr()?;
-        Ok(Self { socket, local, segmentation: AtomicBool::new(true) })
+        let (segmentation, refusals) = (AtomicBool::new(true), AtomicU32::new(0));
+        Ok(Self { socket, local, segmentation, refusals })
     }
 
     /// Where the port is bound.
@@ -104,12 +111,18 @@ impl UdpPort {
             }
             match self.send_some(bytes, left) {
                 Ok(taken) => {
+                    if self.refusals.load(Ordering::Relaxed) > 0
+                        && left[..taken].iter().any(|run| run.count > 1)
+                    {
+                        self.refusals.store(0, Ordering::Relaxed);
+                    }
                     sent.datagrams += left[..taken].iter().map(|run| run.count as u64).sum::<u64>();
                     left = &left[taken..];
                 }
                 Err(error) if first.count > 1 && is_segmentation_refused(&error) => {
-                    tracing::warn!(%error, "UDP segmentation offload does not work here; sending datagram by datagram");
-                    self.segmentation.store(false, Ordering::Relaxed);
+                    self.count_refusal(&error);
+                    sent += self.send_singly(bytes, first);
+                    left = &left[1..];
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
@@ -119,6 +132,13 @@ impl UdpPort {
             }
         }
         sent
+    }
+
+    fn count_refusal(&self, error: &io::Error) {
+        if self.refusals.fetch_add(1, Ordering::Relaxed) + 1 == SEGMENTATION_REFUSALS_MAX {
+            tracing::warn!(%error, "UDP segmentation offload does not work here; sending datagram by datagram");
+            self.disable_segmentation();
+        }
     }
 
     /// The fallback: one run as datagrams of their own.
@@ -409,8 +429,8 @@ fn raise_buffer(socket: &Socket, forced: i32, plain: i32, bytes: usize) {
     }
 }
 
-fn enable_packet_info(socket: &Socket, is_v6: bool) -> io::Result<()> {
-    if is_v6 {
+fn enable_packet_info(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    if address.is_ipv6() {
         set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
     } else {
         set_option(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
@@ -480,7 +500,8 @@ pub(crate) fn wait(port: &UdpPort, waker: &Waker, timeout: Option<Duration>) {
         let mut counter = [0; 8];
         // SAFETY: eight writable bytes, as eventfd(2) asks.
         unsafe { libc::read(waker.event.as_raw_fd(), counter.as_mut_ptr().cast(), 8) };
-        waker.raised.store(false, Ordering::Release);
+        // An exchange and no store: whoever raised it before this has what he sent seen after it.
+        waker.raised.swap(false, Ordering::AcqRel);
     }
 }
 
@@ -554,6 +575,27 @@ mod tests {
         let batch = batch_for(&port, receiver.local_addr().unwrap(), &[1000, 1000, 300, 50]);
         assert_eq!(port.send(&batch), Sent { datagrams: 4, refused: 0 });
         assert_eq!(receive_sizes(&receiver, 4), [(1000, 0), (1000, 1), (300, 2), (50, 3)]);
+    }
+
+    #[test]
+    fn segmentation_is_given_up_only_when_nobody_takes_it() {
+        let receiver = UdpSocket::bind(loopback()).unwrap();
+        let port = UdpPort::bind(loopback()).unwrap();
+        let is_on = || port.segmentation.load(Ordering::Relaxed);
+        // The kernel answers EINVAL, as for a segment over the path's MTU.
+        let refused = batch_for(&port, SocketAddr::from(([127, 0, 0, 1], 0)), &[100, 100]);
+        let good = batch_for(&port, receiver.local_addr().unwrap(), &[100, 100]);
+        for _ in 0..SEGMENTATION_REFUSALS_MAX {
+            assert_eq!(port.send(&refused), Sent { datagrams: 0, refused: 2 });
+            assert_eq!(port.send(&good), Sent { datagrams: 2, refused: 0 });
+            assert_eq!(receive_sizes(&receiver, 2), [(100, 0), (100, 1)]);
+        }
+        assert!(is_on());
+        for _ in 0..SEGMENTATION_REFUSALS_MAX {
+            port.send(&refused);
+        }
+        assert!(!is_on());
+        assert_eq!(port.send(&good), Sent { datagrams: 2, refused: 0 });
     }
 
     #[test]

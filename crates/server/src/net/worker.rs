@@ -3,16 +3,18 @@
 //! It waits for its socket or for inputs, hands both to the sans-IO [`Fanout`], and sends what
 //! comes out. Nothing here blocks: handshakes are elsewhere, and the socket never waits.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use media::batch::{Batch, Route};
 use media::fanout::{Fanout, FanoutEvent, FanoutFigures};
 use media::peers::Attach;
-use media::{PacketisedFrame, StreamId, ViewerId};
+use media::viewer::BURST_INTERVAL;
+use media::{MediaKind, PacketisedFrame, StreamId, ViewerId};
 
 use super::handshakes::Handshakes;
 use super::sys::{Inbox, UdpPort, Waker, wait};
@@ -21,6 +23,12 @@ use super::{EventSink, MediaEvent};
 /// Frames that may wait for a worker: 500 cameras at 30 frames a second for a third of a second.
 /// A worker that is later than that drops frames, and viewers go on at the next keyframe.
 const MAX_WAITING_FRAMES: usize = 5_000;
+/// Feedback that may wait after it landed on another worker. Anybody can send what looks like it,
+/// so it takes no room from frames; browsers send theirs again within a second.
+const MAX_WAITING_FEEDBACK: usize = 500;
+/// How long inputs are taken before datagrams and pacing get their turn, however many wait: one
+/// burst interval of viewers that catch up.
+const INPUT_TIME_A_TURN: Duration = BURST_INTERVAL;
 /// Datagrams taken before frames get their turn again: 8 calls of 32.
 const RECEIVES_A_TURN: usize = 8;
 
@@ -40,8 +48,8 @@ pub(crate) enum WorkerInput {
     Detach(ViewerId, Option<&'static str>),
     /// SRTCP that landed on another worker.
     Feedback(SocketAddr, Vec<u8>),
-    /// The end.
-    Stop,
+    /// The end. Says when everything before it is done.
+    Stop(Sender<()>),
 }
 
 /// The way to one worker.
@@ -56,8 +64,47 @@ pub(crate) struct Shared {
     pub(crate) port: UdpPort,
     waker: Waker,
     waiting_frames: AtomicUsize,
+    waiting_feedback: AtomicUsize,
     frames_dropped: AtomicU64,
+    /// Streams of which a frame was dropped and no keyframe came since. Bounded by the cameras.
+    broken: Mutex<HashSet<StreamId>>,
     figures: Mutex<WorkerFigures>,
+}
+
+impl Shared {
+    /// Whether there is room for a frame. After one that found none its stream's pictures are of no
+    /// use up to the next keyframe.
+    fn admits_frame(&self, stream: StreamId, frame: &PacketisedFrame) -> bool {
+        let has_room = self.waiting_frames.load(Ordering::Relaxed) < MAX_WAITING_FRAMES;
+        let is_picture = frame.codec.kind() == MediaKind::Video;
+        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        if has_room && is_picture && frame.keyframe {
+            broken.remove(&stream);
+        }
+        if !has_room && is_picture {
+            broken.insert(stream);
+        }
+        let is_admitted = has_room && !(is_picture && broken.contains(&stream));
+        if is_admitted {
+            self.waiting_frames.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.frames_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        is_admitted
+    }
+
+    fn admits_feedback(&self) -> bool {
+        let has_room = self.waiting_feedback.load(Ordering::Relaxed) < MAX_WAITING_FEEDBACK;
+        if has_room {
+            self.waiting_feedback.fetch_add(1, Ordering::Relaxed);
+        }
+        has_room
+    }
+
+    fn forget(&self, stream: StreamId) -> bool {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).remove(&stream);
+        true
+    }
 }
 
 /// What one worker counts.
@@ -77,21 +124,29 @@ impl WorkerHandle {
             port,
             waker: Waker::new()?,
             waiting_frames: AtomicUsize::new(0),
+            waiting_feedback: AtomicUsize::new(0),
             frames_dropped: AtomicU64::new(0),
+            broken: Mutex::default(),
             figures: Mutex::default(),
         };
         Ok((Self { inputs, shared: Arc::new(shared) }, receiver))
     }
 
-    /// Tells the worker something. Frames and feedback are dropped and counted when it is far
-    /// behind; everything else is bounded by the number of sessions.
+    /// Tells the worker something. Frames (counted) and feedback are dropped when it is far behind;
+    /// everything else is bounded by the number of sessions.
     pub(crate) fn tell(&self, input: WorkerInput) {
-        if matches!(input, WorkerInput::Frame(..) | WorkerInput::Feedback(..)) {
-            if self.shared.waiting_frames.load(Ordering::Relaxed) >= MAX_WAITING_FRAMES {
-                self.shared.frames_dropped.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
-            self.shared.waiting_frames.fetch_add(1, Ordering::Relaxed);
+        let is_admitted = match &input {
+            WorkerInput::Frame(stream, frame) => self.shared.admits_frame(*stream, frame),
+            WorkerInput::Feedback(..) => self.shared.admits_feedback(),
+            WorkerInput::Remove(stream) => self.shared.forget(*stream),
+            WorkerInput::Interrupt(_)
+            | WorkerInput::Attach(..)
+            | WorkerInput::Move(..)
+            | WorkerInput::Detach(..)
+            | WorkerInput::Stop(_) => true,
+        };
+        if !is_admitted {
+            return;
         }
         // The receiving end goes only with the thread, after Stop.
         if self.inputs.send(input).is_ok() {
@@ -161,6 +216,7 @@ impl Worker {
 
     /// False when it is time to stop.
     fn take_inputs(&self, turn: &mut Turn) -> bool {
+        let begun = Instant::now();
         while let Ok(input) = self.inputs.try_recv() {
             let now = Instant::now();
             match input {
@@ -169,7 +225,7 @@ impl Worker {
                     turn.fanout.handle_frame(stream, frame, now);
                 }
                 WorkerInput::Feedback(source, mut packet) => {
-                    self.handle.shared.waiting_frames.fetch_sub(1, Ordering::Relaxed);
+                    self.handle.shared.waiting_feedback.fetch_sub(1, Ordering::Relaxed);
                     let known = turn.fanout.handle_rtcp(source, &mut packet, now);
                     turn.figures.dropped += u64::from(!known);
                 }
@@ -178,9 +234,16 @@ impl Worker {
                 WorkerInput::Attach(attach, seed) => turn.fanout.handle_attach(*attach, seed, now),
                 WorkerInput::Move(viewer, route) => turn.fanout.handle_move(viewer, route),
                 WorkerInput::Detach(viewer, reason) => turn.fanout.handle_detach(viewer, reason),
-                WorkerInput::Stop => return false,
+                WorkerInput::Stop(done) => {
+                    // Who waits may have given up.
+                    let _ = done.send(());
+                    return false;
+                }
             }
             self.flush(turn);
+            if now.saturating_duration_since(begun) >= INPUT_TIME_A_TURN {
+                break;
+            }
         }
         true
     }
@@ -263,5 +326,89 @@ impl Content {
             [128..=191, 192..=223, ..] => Self::Feedback,
             _ => Self::Unknown,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use media::packetise::packetise;
+    use media::{Codec, Frame, NtpTime};
+
+    fn handle() -> (WorkerHandle, Receiver<WorkerInput>) {
+        let port = UdpPort::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        WorkerHandle::new(port).unwrap()
+    }
+
+    fn frame(codec: Codec, keyframe: bool) -> Arc<PacketisedFrame> {
+        let units = vec![vec![0x41; 10].into()];
+        let (ticks, captured) = (0, NtpTime(0));
+        Arc::new(packetise(&Frame {
+            codec,
+            ticks,
+            captured,
+            keyframe,
+            discontinuity: false,
+            units,
+        }))
+    }
+
+    #[test]
+    fn after_a_dropped_picture_the_stream_goes_on_at_a_keyframe() {
+        let (handle, inputs) = handle();
+        let tell = |stream, codec, keyframe| {
+            let before = inputs.len();
+            handle.tell(WorkerInput::Frame(StreamId(stream), frame(codec, keyframe)));
+            inputs.len() > before
+        };
+        while tell(1, Codec::H264, false) {}
+        assert_eq!(inputs.len(), MAX_WAITING_FRAMES);
+        assert!(!tell(2, Codec::Opus, true), "sound is dropped alone");
+        while inputs.try_recv().is_ok() {
+            handle.shared.waiting_frames.fetch_sub(1, Ordering::Relaxed);
+        }
+        assert!(!tell(1, Codec::H264, false), "it refers to the one that was dropped");
+        assert!(tell(1, Codec::Opus, true) && tell(2, Codec::H264, false), "others go on");
+        assert!(tell(1, Codec::H264, true) && tell(1, Codec::H264, false));
+        assert_eq!(handle.figures().send_drops, 3);
+    }
+
+    #[test]
+    fn however_much_waits_datagrams_get_their_turn() {
+        let (handle, inputs) = handle();
+        for _ in 0..500_000 {
+            handle.tell(WorkerInput::Interrupt(StreamId(1)));
+        }
+        let (events, _told) = tokio::sync::mpsc::unbounded_channel();
+        let worker = Worker {
+            index: 0,
+            handle,
+            inputs,
+            others: Vec::new(),
+            handshakes: Handshakes::new(1).0,
+            events: EventSink { events, rejected: Arc::default() },
+        };
+        let mut turn = Turn {
+            fanout: Fanout::new(),
+            batch: Batch::default(),
+            inbox: Inbox::new(),
+            figures: WorkerFigures::default(),
+        };
+        assert!(worker.take_inputs(&mut turn));
+        let left = worker.inputs.len();
+        assert!(left > 0 && left < 500_000, "{left} left");
+    }
+
+    #[test]
+    fn feedback_of_strangers_takes_no_room_from_frames() {
+        let (handle, inputs) = handle();
+        for _ in 0..2 * MAX_WAITING_FRAMES {
+            let anybody = SocketAddr::from(([10, 0, 0, 1], 1));
+            handle.tell(WorkerInput::Feedback(anybody, vec![128, 200]));
+        }
+        assert_eq!(inputs.len(), MAX_WAITING_FEEDBACK);
+        handle.tell(WorkerInput::Frame(StreamId(1), frame(Codec::H264, false)));
+        assert_eq!(inputs.len(), MAX_WAITING_FEEDBACK + 1);
+        assert_eq!(handle.figures().send_drops, 0);
     }
 }

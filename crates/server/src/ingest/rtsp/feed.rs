@@ -12,7 +12,7 @@ use media::{Codec, Frame, MediaKind};
 use retina::codec::CodecItem;
 use retina::rtcp::ReceivedCompoundPacket;
 
-use crate::ingest::audio::AacToOpus;
+use crate::ingest::audio::{AacToOpus, SoundPacket};
 use crate::ingest::clock::SourceClock;
 use crate::ingest::{Output, SourceFormat};
 
@@ -181,19 +181,19 @@ impl Feed {
         match &mut track.sound {
             Sound::G711(codec) => {
                 let codec = *codec;
-                self.send_sound(codec, ticks, false, Bytes::copy_from_slice(data), arrival);
+                let data = Bytes::copy_from_slice(data);
+                self.send_sound(codec, SoundPacket { ticks, restarted: false, data }, arrival);
             }
             Sound::Aac(transcoder) => {
-                for packet in transcoder.handle_frame(ticks, lost > 0, data) {
-                    let (ticks, restarted) = (packet.ticks, packet.restarted);
-                    self.send_sound(Codec::Opus, ticks, restarted, packet.data, arrival);
+                for packet in transcoder.handle_frame(ticks, lost, data) {
+                    self.send_sound(Codec::Opus, packet, arrival);
                 }
             }
         }
     }
 
-    /// `ticks` and `data` of a packet as viewers get it.
-    fn send_sound(&mut self, codec: Codec, ticks: i64, restarted: bool, data: Bytes, arrival: i64) {
+    fn send_sound(&mut self, codec: Codec, packet: SoundPacket, arrival: i64) {
+        let SoundPacket { ticks, restarted, data } = packet;
         let captured = self.clock.captured(MediaKind::Audio, ticks, arrival);
         if !self.is_live() {
             return;
