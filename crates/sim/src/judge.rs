@@ -343,3 +343,90 @@ impl Judge {
 fn is_first_of_epoch(frames: &[Published], number: usize) -> bool {
     number == 0 || frames[number - 1].epoch != frames[number].epoch
 }
+
+#[cfg(test)]
+mod tests {
+    use media::{Codec, Frame, NtpTime};
+
+    use super::*;
+    use crate::picture::{Sizes, units};
+    use crate::random::Random;
+
+    const STREAM: StreamId = StreamId(3);
+
+    #[test]
+    fn what_the_camera_sent_passes_and_nothing_else() {
+        let log = log(4);
+        let mut judge = judge(&log, Demand::All);
+        assert_eq!(hand_in(&mut judge, &log, 0, 0), Ok(()));
+        let sent = &log.of(MediaKind::Video)[1].units;
+        let mut forged: Vec<Vec<u8>> = sent.iter().map(|unit| unit.to_vec()).collect();
+        *forged[0].last_mut().unwrap() ^= 2;
+        let forged: Vec<&[u8]> = forged.iter().map(|unit| &unit[..]).collect();
+        let got = Received { units: &forged, timestamp: 90 };
+        assert!(judge.handle_picture(&got, &log).unwrap_err().contains("the camera sent"));
+    }
+
+    #[test]
+    fn a_picture_that_is_left_out_is_missed() {
+        let log = log(4);
+        let mut judge = judge(&log, Demand::All);
+        hand_in(&mut judge, &log, 0, 0).unwrap();
+        assert!(hand_in(&mut judge, &log, 2, 90).is_err());
+        let mut lossy = self::judge(&log, Demand::Nothing);
+        hand_in(&mut lossy, &log, 0, 0).unwrap();
+        assert_eq!(hand_in(&mut lossy, &log, 2, 90), Ok(()));
+        assert!(hand_in(&mut lossy, &log, 1, 180).is_err(), "none comes behind a later one");
+    }
+
+    #[test]
+    fn what_does_not_come_in_time_is_missed() {
+        let log = log(1);
+        let mut judge = judge(&log, Demand::All);
+        assert_eq!(judge.check(SimTime::from_ms(30)), Ok(()));
+        assert!(judge.check(SimTime::from_ms(60)).is_err());
+        hand_in(&mut judge, &log, 0, 0).unwrap();
+        assert_eq!(judge.check(SimTime::from_ms(60)), Ok(()));
+    }
+
+    #[test]
+    fn a_timestamp_that_does_not_rise_is_noticed() {
+        let log = log(2);
+        let mut judge = judge(&log, Demand::All);
+        hand_in(&mut judge, &log, 0, 500).unwrap();
+        assert!(hand_in(&mut judge, &log, 1, 500).unwrap_err().contains("does not rise"));
+    }
+
+    /// A keyframe and others, all cached before the viewer comes.
+    fn log(pictures: usize) -> Log {
+        let sizes = Sizes { keyframe: (100, 2_000), other: (10, 50), slices_max: 2 };
+        let mut random = Random::new(1);
+        let mut log = Log::default();
+        for number in 0..pictures {
+            let keyframe = number == 0;
+            let frame = Frame {
+                codec: Codec::H264,
+                ticks: number as u64 * 6_000,
+                captured: NtpTime::from_unix_micros(number as u64 * 66_667),
+                keyframe,
+                discontinuity: keyframe,
+                units: units(STREAM, number, keyframe, &sizes, &mut random),
+            };
+            let cut = media::packetise::packetise(&frame);
+            log.publish(&frame, &cut, 1, SimTime::default());
+        }
+        log
+    }
+
+    fn judge(log: &Log, demand: Demand) -> Judge {
+        let mut judge = Judge::new(STREAM, demand, 5_000);
+        judge.handle_attached(log, SimTime::default());
+        judge
+    }
+
+    fn hand_in(judge: &mut Judge, log: &Log, number: usize, timestamp: u64) -> Result<(), String> {
+        let units = &log.of(MediaKind::Video)[number].units;
+        let units: Vec<&[u8]> = units.iter().map(|unit| &unit[..]).collect();
+        judge.handle_picture(&Received { units: &units, timestamp }, log)
+    }
+}

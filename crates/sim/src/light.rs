@@ -35,6 +35,8 @@ const CONSENT_HELLO_US: u64 = 2_500_000;
 /// Without an answer for so long a viewer takes its connection for dead.
 const CONSENT_TIMEOUT_US: u64 = 30_000_000;
 const REPORT_US: u64 = 1_000_000;
+/// Reports come once a second, so that the network repeats none behind so many.
+const REPORTS_REMEMBERED: usize = 64;
 /// A viewer without a picture asks for one at most this often.
 const ASK_US: u64 = 500_000;
 const VIDEO_PAYLOAD_TYPE: u8 = 102;
@@ -191,7 +193,8 @@ pub(crate) struct LightViewer {
     cipher: ViewerCipher,
     picture: RtpTrack,
     sound: RtpTrack,
-    reports_seen: u32,
+    /// Index and tag of the newest reports.
+    reports_seen: BTreeMap<u32, Vec<u8>>,
     next_hello: SimTime,
     next_report: SimTime,
     answered_at: SimTime,
@@ -222,7 +225,7 @@ impl LightViewer {
             cipher: ViewerCipher::new(&keys(secret, viewer))?,
             picture: track(MediaKind::Video, vec![VIDEO_PAYLOAD_TYPE]),
             sound: track(MediaKind::Audio, audio),
-            reports_seen: 0,
+            reports_seen: BTreeMap::new(),
             next_hello: now,
             next_report: now + REPORT_US,
             answered_at: now,
@@ -352,10 +355,18 @@ impl LightViewer {
         };
         let told = read_compound(&compound).ok_or("a report of the server's is malformed")?;
         self.is_closed |= told.goodbye;
-        if index <= self.reports_seen {
+        let is_newest = self.reports_seen.keys().next_back().is_none_or(|newest| index > *newest);
+        let tag = packet[packet.len() - 20..].to_vec();
+        let before = self.reports_seen.insert(index, tag.clone());
+        if before.is_some_and(|before| before != tag) {
+            return Err(format!("SRTCP index {index} was used twice"));
+        }
+        if self.reports_seen.len() > REPORTS_REMEMBERED {
+            self.reports_seen.pop_first();
+        }
+        if !is_newest {
             return Ok(());
         }
-        self.reports_seen = index;
         for report in told.reports {
             let kind = if report.ssrc == self.picture.ssrc() {
                 MediaKind::Video

@@ -6,8 +6,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use sim::{Failure, Report};
 
-/// Seeds that found something, and others that go far.
-const SEEDS: std::ops::Range<u64> = 0..40;
+/// Runs of every kind: storms (15 %), full viewers (a third), floods (2 and 72 among them).
+const SEEDS: std::ops::Range<u64> = 0..200;
+
+/// Seeds beyond that which failed before what they found was repaired.
+const REGRESSIONS: [u64; 6] = [
+    // A viewer that asked for its picture while the camera stalled played late for good. 144 too.
+    230, 296,
+    // A stream that failed before anybody was attached, or a warm one that went while it waited for its
+    // next attempt, left a hub in the fan-out.
+    235, 325, 585, 634,
+];
+// In the range: 6, 56, 82, 104, 115, 118: a clock that jumped in the middle of a group was forgotten
+// with the picture that told of it.
 
 #[test]
 fn runs() {
@@ -42,7 +53,7 @@ fn seeds() -> Vec<u64> {
         let first = number("SIM_FIRST").unwrap_or(any);
         return (first..first + count).collect();
     }
-    SEEDS.collect()
+    SEEDS.chain(REGRESSIONS).collect()
 }
 
 /// The number in an environment variable.
