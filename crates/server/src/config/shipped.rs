@@ -45,7 +45,7 @@ const CAMERAS: [[&str; 6]; 4] = [
         "شارع الشيخ زايد",
         "Synthetic picture",
         "DUBAI_POLICE",
-        "test://?width=640&height=360&fps=15&gop=30",
+        "test://clock?width=640&height=360&fps=15&gop=30",
     ],
     [
         "cam-002-metro-union",
@@ -53,7 +53,7 @@ const CAMERAS: [[&str; 6]; 4] = [
         "محطة الاتحاد",
         "Synthetic picture",
         "METRO",
-        "test://?width=640&height=360&fps=15&gop=30",
+        "test://bars?width=640&height=360&fps=15&gop=30",
     ],
     [
         "cam-003-parking-deira",
@@ -61,7 +61,7 @@ const CAMERAS: [[&str; 6]; 4] = [
         "مواقف ديرة",
         "Synthetic picture",
         "PARKING",
-        "test://?width=640&height=360&fps=15&gop=30",
+        "test://ball?width=640&height=360&fps=15&gop=30",
     ],
     [
         "cam-004-taxi-airport",
@@ -69,7 +69,7 @@ const CAMERAS: [[&str; 6]; 4] = [
         "موقف سيارات أجرة المطار",
         "Synthetic picture",
         "TAXI",
-        "test://?width=640&height=360&fps=15&gop=30",
+        "test://grid?width=640&height=360&fps=15&gop=30",
     ],
 ];
 
