@@ -543,7 +543,7 @@ fn spec(config: &CameraConfig) -> CameraSpec {
     CameraSpec {
         camera: control::Camera { has_sub, ..config.definition.clone() },
         on_demand: config.on_demand,
-        close_after: config.close_after,
+        close_after: linger(config.close_after),
         revision: 0,
     }
 }
@@ -560,4 +560,11 @@ async fn sleep_until(wake: Option<tokio::time::Instant>) {
 fn random_reservation() -> Option<ReservationId> {
     let text = uuid::Uuid::new_v4().hyphenated().to_string();
     ReservationId::parse(&text).ok()
+}
+
+/// How long a stream stays without viewers, so that its puller is gone `close_after` its last one:
+/// TEARDOWN takes a round trip to the camera, and who asks after that time shall find nothing.
+fn linger(close_after: Duration) -> Duration {
+    const TEARDOWN_ALLOWANCE: Duration = Duration::from_millis(400);
+    close_after - TEARDOWN_ALLOWANCE.min(close_after / 10)
 }
