@@ -386,8 +386,10 @@ fn read_sources(parent: &mut Section<'_>) -> Vec<Source> {
         let id: Option<SourceId> = section.required("id");
         let name: Option<Name> = section.optional("name");
         let name_ar: Option<Name> = section.optional("name_ar");
-        let limit = section.required("limit");
-        if let (Some(id), Some(limit)) = (id, limit) {
+        // Without it the settings are refused; the id is known all the same, so that the source's
+        // cameras are not blamed as well.
+        let limit = section.required("limit").unwrap_or_default();
+        if let Some(id) = id {
             if !seen.insert(id.clone()) {
                 section.problem(origin, "id", &format!("there is another source {id}"));
             }

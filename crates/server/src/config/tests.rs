@@ -222,6 +222,14 @@ fn wrong_settings_say_what_would_be_right() {
 }
 
 #[test]
+fn a_broken_source_is_not_held_against_its_cameras() {
+    let text = "[[sources]]\nid = \"NAVY\"\n[[cameras]]\nid = \"a\"\nsource = \"NAVY\"\nurl = \"test://\"\n";
+    let (_, problems) = read_toml(text);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].contains("sources[0].limit: this setting is missing"), "{problems:?}");
+}
+
+#[test]
 fn cameras_must_be_told_apart_and_belong_somewhere() {
     let camera = |id: &str, source: &str| {
         format!("[[cameras]]\nid = \"{id}\"\nsource = \"{source}\"\nurl = \"test://\"\n")
