@@ -34,6 +34,14 @@ pub enum MediaKind {
 pub enum Codec {
     /// H.264 in RTP, packetization-mode 1 (RFC 6184).
     H264,
+    /// H.265 in RTP, one stream, no DONL (RFC 7798).
+    H265,
+    /// VP8 in RTP (RFC 7741).
+    Vp8,
+    /// VP9 in RTP (RFC 9628).
+    Vp9,
+    /// AV1 in RTP (the Alliance for Open Media's payload format, v1.0).
+    Av1,
     /// Opus in RTP (RFC 7587). The RTP clock is 48 kHz whatever the sound's rate.
     Opus,
     /// G.711 µ-law (RFC 3551).
@@ -46,7 +54,7 @@ impl Codec {
     /// The RTP clock in ticks a second.
     pub const fn clock_rate(self) -> u32 {
         match self {
-            Self::H264 => 90_000,
+            Self::H264 | Self::H265 | Self::Vp8 | Self::Vp9 | Self::Av1 => 90_000,
             Self::Opus => 48_000,
             Self::Pcmu | Self::Pcma => 8_000,
         }
@@ -55,15 +63,34 @@ impl Codec {
     /// Whether this codec carries picture or sound.
     pub const fn kind(self) -> MediaKind {
         match self {
-            Self::H264 => MediaKind::Video,
+            Self::H264 | Self::H265 | Self::Vp8 | Self::Vp9 | Self::Av1 => MediaKind::Video,
             Self::Opus | Self::Pcmu | Self::Pcma => MediaKind::Audio,
         }
+    }
+
+    /// The codec of an `a=rtpmap` line's encoding name, which knows no case (RFC 8866 §6.6).
+    pub fn from_name(name: &str) -> Option<Self> {
+        const ALL: [Codec; 8] = [
+            Codec::H264,
+            Codec::H265,
+            Codec::Vp8,
+            Codec::Vp9,
+            Codec::Av1,
+            Codec::Opus,
+            Codec::Pcmu,
+            Codec::Pcma,
+        ];
+        ALL.into_iter().find(|codec| codec.name().eq_ignore_ascii_case(name))
     }
 
     /// The encoding name of the `a=rtpmap` line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::H264 => "H264",
+            Self::H265 => "H265",
+            Self::Vp8 => "VP8",
+            Self::Vp9 => "VP9",
+            Self::Av1 => "AV1",
             Self::Opus => "opus",
             Self::Pcmu => "PCMU",
             Self::Pcma => "PCMA",
@@ -109,8 +136,9 @@ pub struct Frame {
     pub keyframe: bool,
     /// The source was restarted before this frame: `ticks` has no relation to earlier frames.
     pub discontinuity: bool,
-    /// The payload: for video the NAL units in decoding order without start codes or lengths, for
-    /// audio exactly one entry.
+    /// The payload: for H.264 and H.265 the NAL units in decoding order without start codes or
+    /// lengths; for VP8, VP9 and AV1 the RTP payloads as the publisher cut them; for audio exactly
+    /// one entry.
     pub units: Vec<Bytes>,
 }
 
@@ -147,6 +175,22 @@ pub struct PacketisedFrame {
 }
 
 impl PacketisedFrame {
+    /// Makes each of the frame's units a payload, as a publisher cut them; none if one of them is
+    /// empty or does not fit into a packet.
+    pub(crate) fn as_cut(frame: &Frame) -> Self {
+        let fits = |unit: &Bytes| (1..=MAX_PAYLOAD).contains(&unit.len());
+        if !frame.units.iter().all(fits) {
+            return Self::new(frame, Vec::new(), Vec::new());
+        }
+        let mut data = Vec::with_capacity(frame.units.iter().map(Bytes::len).sum());
+        let mut ends = Vec::with_capacity(frame.units.len());
+        for unit in &frame.units {
+            data.extend_from_slice(unit);
+            ends.push(data.len() as u32);
+        }
+        Self::new(frame, data, ends)
+    }
+
     /// Joins a frame's times with its payloads.
     ///
     /// `ends[i]` is the offset in `data` behind payload `i`: rising, the last one equal to

@@ -10,6 +10,7 @@ pub mod frame;
 pub mod g711;
 pub mod gop;
 pub mod h264;
+pub mod h265;
 mod hub;
 pub mod negotiated;
 pub mod opus;

@@ -5,13 +5,17 @@
 
 use crate::frame::{Codec, MediaKind};
 
-/// An H.264 payload type and the profile that was settled for it (RFC 6184 §8.1).
+/// A payload type of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct H264Payload {
+pub struct Payload {
+    /// What it carries.
+    pub codec: Codec,
     /// RTP payload type, 0 to 127.
     pub payload_type: u8,
-    /// `profile-level-id`: profile_idc, constraint flags, level_idc.
-    pub profile_level_id: [u8; 3],
+    /// Payload type of its retransmissions (RFC 4588), where they were settled.
+    pub rtx: Option<u8>,
+    /// H.264's `profile-level-id` (RFC 6184 §8.1): profile_idc, constraint flags, level_idc.
+    pub profile_level_id: Option<[u8; 3]>,
 }
 
 /// One section of the answer that we send in.
@@ -21,31 +25,35 @@ pub struct Track {
     pub kind: MediaKind,
     /// Synchronization source of everything we send in it.
     pub ssrc: u32,
-    /// Payload types with packetization-mode 1, in the answer's order.
-    pub h264: Vec<H264Payload>,
-    /// Payload types of the other codecs, in the answer's order.
-    pub others: Vec<(Codec, u8)>,
+    /// Synchronization source of its retransmissions (RFC 4588 §4), where they were settled.
+    pub rtx_ssrc: Option<u32>,
+    /// Payload types in the answer's order; of H.264 only those with packetization-mode 1.
+    pub payloads: Vec<Payload>,
 }
 
 impl Track {
+    /// Whether the viewer takes a codec.
+    pub fn takes(&self, codec: Codec) -> bool {
+        self.payload(codec).is_some()
+    }
+
     /// The payload type for a codec, if the viewer takes it.
     ///
     /// For H.264 constrained baseline, else the first: decoders read the real profile from the
     /// parameter sets in band, and every browser offers constrained baseline.
-    pub fn payload_type(&self, codec: Codec) -> Option<u8> {
-        match codec {
-            Codec::H264 => {
-                self.constrained_baseline().or(self.h264.first()).map(|entry| entry.payload_type)
-            }
-            Codec::Opus | Codec::Pcmu | Codec::Pcma => {
-                self.others.iter().find(|(other, _)| *other == codec).map(|(_, pt)| *pt)
-            }
-        }
+    pub fn payload(&self, codec: Codec) -> Option<Payload> {
+        let of_codec = || self.payloads.iter().filter(|payload| payload.codec == codec);
+        of_codec()
+            .find(|payload| payload.is_constrained_baseline())
+            .or_else(|| of_codec().next())
+            .copied()
     }
+}
 
+impl Payload {
     /// `42e0xx`: what every WebRTC browser decodes (RFC 7742 §6.2).
-    fn constrained_baseline(&self) -> Option<&H264Payload> {
-        self.h264.iter().find(|entry| entry.profile_level_id[..2] == [0x42, 0xe0])
+    fn is_constrained_baseline(&self) -> bool {
+        matches!(self.profile_level_id, Some([0x42, 0xe0, _]))
     }
 }
 
@@ -148,32 +156,52 @@ impl<'a> Section<'a> {
             _ => return None,
         };
         let ssrc = self.value_of("ssrc")?.split(' ').next()?.parse().ok()?;
-        let mut track = Track { kind, ssrc, h264: Vec::new(), others: Vec::new() };
-        for (payload_type, name) in self.rtpmaps() {
-            match name.to_ascii_lowercase().as_str() {
-                "h264" => track.h264.extend(self.h264_payload(payload_type)),
-                "opus" => track.others.push((Codec::Opus, payload_type)),
-                "pcmu" => track.others.push((Codec::Pcmu, payload_type)),
-                "pcma" => track.others.push((Codec::Pcma, payload_type)),
-                _ => {}
-            }
-        }
-        Some(track)
+        let payloads = self.rtpmaps().filter_map(|(pt, name)| self.payload(pt, name)).collect();
+        Some(Track { kind, ssrc, rtx_ssrc: self.rtx_ssrc(ssrc), payloads })
     }
 
-    /// The payload type with its profile, if it is packetization-mode 1.
-    fn h264_payload(&self, payload_type: u8) -> Option<H264Payload> {
+    /// `None` for what we do not send: retransmissions by themselves, H.264 with packetization-mode 0.
+    fn payload(&self, payload_type: u8, name: &str) -> Option<Payload> {
+        let codec = Codec::from_name(name)?;
+        let profile_level_id = match codec {
+            Codec::H264 => Some(self.h264_profile(payload_type)?),
+            Codec::H265 | Codec::Vp8 | Codec::Vp9 | Codec::Av1 => None,
+            Codec::Opus | Codec::Pcmu | Codec::Pcma => None,
+        };
+        Some(Payload { codec, payload_type, rtx: self.rtx_of(payload_type), profile_level_id })
+    }
+
+    /// The SSRC that repeats `ssrc`: `ssrc-group:FID 88 99` (RFC 5576 §4.2).
+    fn rtx_ssrc(&self, ssrc: u32) -> Option<u32> {
+        self.lines.iter().find_map(|line| {
+            let (first, second) = line.strip_prefix("ssrc-group:FID ")?.split_once(' ')?;
+            (first.parse() == Ok(ssrc)).then(|| second.trim().parse().ok()).flatten()
+        })
+    }
+
+    /// The payload type that repeats `payload_type`: `fmtp:97 apt=96` (RFC 4588 §8.1).
+    fn rtx_of(&self, payload_type: u8) -> Option<u8> {
+        self.rtpmaps().filter(|(_, name)| name.eq_ignore_ascii_case("rtx")).find_map(|(rtx, _)| {
+            let apt = self.format_value(rtx, "apt")?;
+            (apt.parse() == Ok(payload_type)).then_some(rtx)
+        })
+    }
+
+    /// A parameter of the payload type's `fmtp` line.
+    fn format_value(&self, payload_type: u8, name: &str) -> Option<&'a str> {
         let prefix = format!("fmtp:{payload_type} ");
         let parameters = self.lines.iter().find_map(|line| line.strip_prefix(prefix.as_str()))?;
-        let value = |name: &str| {
-            parameters.split(';').find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('='))
-        };
-        if value("packetization-mode") != Some("1") {
+        parameters.split(';').find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('='))
+    }
+
+    /// The profile, if the payload type has packetization-mode 1.
+    fn h264_profile(&self, payload_type: u8) -> Option<[u8; 3]> {
+        if self.format_value(payload_type, "packetization-mode") != Some("1") {
             return None;
         }
-        let id = u32::from_str_radix(value("profile-level-id")?, 16).ok()?;
-        let [_, profile, flags, level] = id.to_be_bytes();
-        Some(H264Payload { payload_type, profile_level_id: [profile, flags, level] })
+        let id = self.format_value(payload_type, "profile-level-id")?;
+        let [_, profile, flags, level] = u32::from_str_radix(id, 16).ok()?.to_be_bytes();
+        Some([profile, flags, level])
     }
 }
 
@@ -189,10 +217,18 @@ mod tests {
         assert_eq!(negotiated.cname, "abc");
         let video = negotiated.video.unwrap();
         assert_eq!(video.ssrc, 88);
-        assert_eq!(video.payload_type(Codec::H264), Some(125));
+        assert_eq!(video.payload(Codec::H264).unwrap().payload_type, 125);
         let audio = negotiated.audio.unwrap();
-        assert_eq!(audio.payload_type(Codec::Opus), Some(111));
-        assert_eq!(audio.payload_type(Codec::Pcmu), Some(0));
-        assert_eq!(audio.payload_type(Codec::Pcma), None);
+        assert_eq!(audio.payload(Codec::Opus).unwrap().payload_type, 111);
+        assert_eq!(audio.payload(Codec::Pcmu).unwrap().payload_type, 0);
+        assert!(!audio.takes(Codec::Pcma));
+    }
+
+    #[test]
+    fn retransmissions_are_found_by_their_own_lines() {
+        let answer = "m=video 9 UDP/TLS/RTP/SAVPF 96 97\r\na=rtpmap:96 VP8/90000\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\na=ssrc-group:FID 88 99\r\na=ssrc:88 cname:abc\r\na=ssrc:99 cname:abc\r\n";
+        let video = Negotiated::from_answer(answer).video.unwrap();
+        assert_eq!((video.ssrc, video.rtx_ssrc), (88, Some(99)));
+        assert_eq!(video.payload(Codec::Vp8).unwrap().rtx, Some(97));
     }
 }

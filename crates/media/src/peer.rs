@@ -11,21 +11,17 @@
 //! that very address.
 
 pub mod client;
+mod offer;
+mod tap;
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use str0m::change::SdpOffer;
 use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion};
-use str0m::crypto::CryptoError;
-use str0m::crypto::dtls::{
-    DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, ProtocolVersion,
-    SrtpProfile as DtlsSrtpProfile,
-};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::ExtensionMap;
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
@@ -33,6 +29,8 @@ use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
 use crate::negotiated::{Negotiated, offered_video_codecs, wants_video};
 use crate::srtp::SrtpProfile;
 use crate::stun::BindingRequest;
+use offer::{as_one_stream, check_size, malformed, without_unserved_feedback};
+use tap::{KeySlot, KeyTap, KeyTapProvider};
 
 /// Addresses that proved to be the viewer's, at most. A browser has a handful of interfaces; the
 /// oldest is forgotten beyond that.
@@ -44,23 +42,9 @@ const MAX_ADDRESSES: usize = 16;
 const H264_PROFILES: [(u8, u32); 4] =
     [(108, 0x42_e01f), (127, 0x42_001f), (123, 0x4d_001f), (114, 0x64_001f)];
 
-/// Feedback that str0m would answer with and that the egress does not act on. A viewer that was
-/// promised retransmissions waits for them; one that was not says sooner that its picture is lost.
-const UNSERVED_FEEDBACK: [&str; 3] = ["nack", "goog-remb", "transport-cc"];
-
 /// Addresses that a viewer may come from in the whole session, since str0m forgets none of them
 /// (some 200 bytes each). A phone that gets a new one every 30 s comes to this in eight hours.
 const MAX_MOVES: u32 = 1_000;
-
-/// Media sections of an offer, at most. A viewer needs two; each one costs memory and time for as
-/// long as the session lives.
-const MAX_OFFER_SECTIONS: usize = 16;
-
-/// Lines of an offer, at most. Chromium's with all codecs have 200, each with a few candidates more.
-const MAX_OFFER_LINES: usize = 2_000;
-
-/// Longest explanation of what is wrong with an offer, in characters.
-const MAX_REASON_CHARACTERS: usize = 160;
 
 /// Why an offer cannot be answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -173,7 +157,7 @@ impl PeerFactory {
             rtc.sdp_api().accept_offer(parsed).map_err(|error| malformed(&error))?.to_sdp_string();
         let answer = as_one_stream(&without_unserved_feedback(&answer));
         let negotiated = Negotiated::from_answer(&answer);
-        if negotiated.video.as_ref().is_none_or(|video| video.h264.is_empty()) {
+        if negotiated.video.as_ref().is_none_or(|video| video.payloads.is_empty()) {
             let offered = offered_video_codecs(offer).join(", ");
             return Err(OfferError::NoCommonCodec { offered });
         }
@@ -436,170 +420,9 @@ impl Peer {
     }
 }
 
-/// Refuses what would cost more than any browser's offer, before anything else looks at it.
-fn check_size(offer: &str) -> Result<(), OfferError> {
-    let too_many =
-        |most: usize, of: &str| Err(OfferError::Malformed(format!("it has more than {most} {of}")));
-    if offer.lines().nth(MAX_OFFER_LINES).is_some() {
-        return too_many(MAX_OFFER_LINES, "lines");
-    }
-    if offer.lines().filter(|line| line.starts_with("m=")).nth(MAX_OFFER_SECTIONS).is_some() {
-        return too_many(MAX_OFFER_SECTIONS, "media sections");
-    }
-    Ok(())
-}
-
-/// What is wrong, in one line of printable characters. The parser quotes the offer, and tells where
-/// in this process's memory it was, which is nobody's business.
-fn malformed(error: &impl std::fmt::Display) -> OfferError {
-    let text = error.to_string();
-    let lines = text.lines().map(|line| line.split("Parse error at PointerOffset").next());
-    let words: Vec<&str> = lines.flatten().flat_map(str::split_whitespace).collect();
-    let printable = words.join(" ").chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect();
-    let printable: String = printable;
-    OfferError::Malformed(printable.chars().take(MAX_REASON_CHARACTERS).collect())
-}
-
-/// The answer without [`UNSERVED_FEEDBACK`]; `nack pli` and `ccm fir` stay.
-fn without_unserved_feedback(answer: &str) -> String {
-    let is_unserved = |line: &str| {
-        line.strip_prefix("a=rtcp-fb:")
-            .and_then(|rest| rest.split_once(' '))
-            .is_some_and(|(_, feedback)| UNSERVED_FEEDBACK.contains(&feedback))
-    };
-    answer.lines().filter(|line| !is_unserved(line)).flat_map(|line| [line, "\r\n"]).collect()
-}
-
-/// The answer with one `CNAME` and one media stream for picture and sound: viewers synchronise
-/// only what shares both (RFC 3550 §6.5.1, RFC 8830 §2). str0m gives each track its own.
-fn as_one_stream(answer: &str) -> String {
-    let mut cname = None;
-    let mut stream = None;
-    answer
-        .lines()
-        .map(|line| {
-            let line = share_value(line, "cname:", &mut cname);
-            share_value(&line, "msid:", &mut stream) + "\r\n"
-        })
-        .collect()
-}
-
-/// Replaces the value behind `name` by the first one that was seen behind it.
-fn share_value(line: &str, name: &str, first: &mut Option<String>) -> String {
-    let Some((before, after)) = line.split_once(name).filter(|_| line.starts_with("a=")) else {
-        return line.to_owned();
-    };
-    let (value, rest) = after.split_at(after.find(' ').unwrap_or(after.len()));
-    let shared = first.get_or_insert_with(|| value.to_owned());
-    format!("{before}{name}{shared}{rest}")
-}
-
 /// RFC 7983 §7: 0 to 3 is STUN, 20 to 63 is DTLS; SRTP and SRTCP are 128 to 191.
 fn is_stun_or_dtls(packet: &[u8]) -> bool {
     matches!(packet.first(), Some(0..=3 | 20..=63))
-}
-
-type KeySlot = Arc<Mutex<Option<SessionKeys>>>;
-
-thread_local! {
-    /// The slot of the DTLS instance made last on this thread: str0m makes it inside `build`, and
-    /// hands no reference out.
-    static NEWEST_SLOT: RefCell<KeySlot> = RefCell::default();
-}
-
-/// Makes DTLS instances whose keying material we see.
-#[derive(Debug)]
-struct KeyTapProvider(&'static dyn DtlsProvider);
-
-impl DtlsProvider for KeyTapProvider {
-    fn generate_certificate(&self) -> Option<DtlsCert> {
-        self.0.generate_certificate()
-    }
-
-    fn new_dtls(
-        &self,
-        certificate: &DtlsCert,
-        now: Instant,
-        version: DtlsVersion,
-        mtu: Option<usize>,
-    ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
-        let dtls = self.0.new_dtls(certificate, now, version, mtu)?;
-        let slot = KeySlot::default();
-        NEWEST_SLOT.with_borrow_mut(|newest| *newest = Arc::clone(&slot));
-        Ok(Box::new(KeyTap { dtls, slot }))
-    }
-}
-
-/// A DTLS instance that puts the keying material into a slot instead of handing it to str0m. That
-/// saves str0m's own SRTP contexts too, 9 KB a viewer.
-#[derive(Debug)]
-struct KeyTap {
-    dtls: Box<dyn DtlsInstance>,
-    slot: KeySlot,
-}
-
-impl KeyTap {
-    fn take_newest() -> KeySlot {
-        NEWEST_SLOT.take()
-    }
-}
-
-impl DtlsInstance for KeyTap {
-    fn set_active(&mut self, active: bool) {
-        self.dtls.set_active(active);
-    }
-
-    fn handle_packet(&mut self, packet: &[u8]) -> Result<(), DtlsImplError> {
-        self.dtls.handle_packet(packet)
-    }
-
-    fn poll_output<'a>(&mut self, buffer: &'a mut [u8]) -> DtlsOutput<'a> {
-        let output = self.dtls.poll_output(buffer);
-        let DtlsOutput::KeyingMaterial(material, profile) = &output else { return output };
-        if let Some(profile) = our_profile(*profile) {
-            let keys = SessionKeys { profile, material: material.to_vec() };
-            *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(keys);
-        }
-        // Comes right before the keys as well, and means nothing a second time.
-        DtlsOutput::Connected
-    }
-
-    fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {
-        self.dtls.handle_timeout(now)
-    }
-
-    fn send_application_data(&mut self, data: &[u8]) -> Result<usize, DtlsImplError> {
-        self.dtls.send_application_data(data)
-    }
-
-    fn is_active(&self) -> bool {
-        self.dtls.is_active()
-    }
-
-    fn protocol_version(&self) -> Option<ProtocolVersion> {
-        self.dtls.protocol_version()
-    }
-
-    fn is_closing(&self) -> bool {
-        self.dtls.is_closing()
-    }
-
-    fn is_closed(&self) -> bool {
-        self.dtls.is_closed()
-    }
-
-    fn close(&mut self) -> Result<(), DtlsImplError> {
-        self.dtls.close()
-    }
-}
-
-fn our_profile(profile: DtlsSrtpProfile) -> Option<SrtpProfile> {
-    match profile {
-        DtlsSrtpProfile::AEAD_AES_256_GCM => Some(SrtpProfile::AeadAes256Gcm),
-        DtlsSrtpProfile::AEAD_AES_128_GCM => Some(SrtpProfile::AeadAes128Gcm),
-        DtlsSrtpProfile::AES128_CM_SHA1_80 => Some(SrtpProfile::Aes128CmSha1_80),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

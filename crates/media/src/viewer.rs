@@ -396,13 +396,13 @@ impl OutTrack {
         timestamp: u64,
         batch: &mut Batch,
     ) -> Result<(), SrtpError> {
-        let Some(payload_type) = self.negotiated.payload_type(frame.codec) else { return Ok(()) };
+        let Some(payload) = self.negotiated.payload(frame.codec) else { return Ok(()) };
         let last_of_picture =
             frame.codec.kind() == MediaKind::Video && index + 1 == frame.packet_count();
         let marker = if last_of_picture { MARKER } else { 0 };
         let mut header = [0; 12];
         header[0] = RTP_VERSION_BYTE;
-        header[1] = marker | payload_type;
+        header[1] = marker | payload.payload_type;
         header[2..4].copy_from_slice(&(self.next_index as u16).to_be_bytes());
         header[4..8].copy_from_slice(&(timestamp as u32).to_be_bytes());
         header[8..12].copy_from_slice(&self.negotiated.ssrc.to_be_bytes());
@@ -441,7 +441,7 @@ impl OutTrack {
 mod tests {
     use super::*;
     use crate::frame::Frame;
-    use crate::negotiated::H264Payload;
+    use crate::negotiated::Payload;
     use crate::packetise::packetise;
     use crate::srtp::SrtpProfile;
     use bytes::Bytes;
@@ -457,8 +457,14 @@ mod tests {
     fn viewer(seed: u64) -> Viewer {
         let profile = SrtpProfile::AeadAes128Gcm;
         let keys = SessionKeys { profile, material: vec![7; profile.keying_material_len()] };
-        let h264 = vec![H264Payload { payload_type: 108, profile_level_id: [0x42, 0xe0, 31] }];
-        let video = Track { kind: MediaKind::Video, ssrc: SSRC, h264, others: Vec::new() };
+        let payload = Payload {
+            codec: Codec::H264,
+            payload_type: 108,
+            rtx: None,
+            profile_level_id: Some([0x42, 0xe0, 31]),
+        };
+        let payloads = vec![payload];
+        let video = Track { kind: MediaKind::Video, ssrc: SSRC, rtx_ssrc: None, payloads };
         let negotiated =
             Negotiated { video: Some(video), audio: None, cname: "manifold".to_owned() };
         let local = "10.0.0.1:8555".parse().unwrap();

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use media::negotiated::{H264Payload, Negotiated, Track};
+use media::negotiated::{Negotiated, Payload, Track};
 use media::peer::SessionKeys;
 use media::peers::{ALIVE_INTERVAL, Attach, CloseReason, HANDSHAKE_TIMEOUT, PeersOutput};
 use media::srtp::SrtpProfile;
@@ -61,13 +61,18 @@ fn ssrc(viewer: ViewerId, kind: MediaKind) -> u32 {
 }
 
 fn negotiated(viewer: ViewerId) -> Negotiated {
-    let track =
-        |kind| Track { kind, ssrc: ssrc(viewer, kind), h264: Vec::new(), others: Vec::new() };
-    let payload =
-        H264Payload { payload_type: VIDEO_PAYLOAD_TYPE, profile_level_id: [0x42, 0xe0, 31] };
+    let payload = |(codec, payload_type), profile_level_id| Payload {
+        codec,
+        payload_type,
+        rtx: None,
+        profile_level_id,
+    };
+    let track = |kind, payloads| Track { kind, ssrc: ssrc(viewer, kind), rtx_ssrc: None, payloads };
+    let h264 = payload((Codec::H264, VIDEO_PAYLOAD_TYPE), Some([0x42, 0xe0, 31]));
+    let sound = AUDIO_PAYLOAD_TYPES.map(|known| payload(known, None));
     Negotiated {
-        video: Some(Track { h264: vec![payload], ..track(MediaKind::Video) }),
-        audio: Some(Track { others: AUDIO_PAYLOAD_TYPES.to_vec(), ..track(MediaKind::Audio) }),
+        video: Some(track(MediaKind::Video, vec![h264])),
+        audio: Some(track(MediaKind::Audio, sound.to_vec())),
         cname: "light".to_owned(),
     }
 }

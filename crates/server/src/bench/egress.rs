@@ -13,7 +13,7 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use media::batch::Batch;
 use media::fanout::Fanout;
-use media::negotiated::{H264Payload, Negotiated, Track};
+use media::negotiated::{Negotiated, Payload, Track};
 use media::packetise::packetise;
 use media::peer::SessionKeys;
 use media::peers::Attach;
@@ -286,7 +286,7 @@ fn unit(load: &Load) -> Bytes {
     /// nal_ref_idc 3, nal_unit_type 5: a slice of a keyframe.
     const SLICE: u8 = 0x65;
     match load.codec {
-        Codec::H264 => {
+        Codec::H264 | Codec::H265 | Codec::Vp8 | Codec::Vp9 | Codec::Av1 => {
             let body = load.packets * (load.payload - FRAGMENT_HEADER);
             [vec![SLICE], vec![0x5a; body]].concat().into()
         }
@@ -303,10 +303,17 @@ fn attach(
 ) -> Attach {
     let material: Vec<u8> =
         (0..profile.keying_material_len()).map(|byte| (byte * 7 + index) as u8).collect();
+    let payload = |codec, payload_type, profile_level_id| Payload {
+        codec,
+        payload_type,
+        rtx: None,
+        profile_level_id,
+    };
     // As Chromium offers them: baseline, constrained baseline, main.
-    let h264 = [(102, [0x42, 0, 0x1f]), (106, [0x42, 0xe0, 0x1f]), (127, [0x4d, 0, 0x1f])]
-        .map(|(payload_type, profile_level_id)| H264Payload { payload_type, profile_level_id });
-    let track = |kind, ssrc, h264, others| Track { kind, ssrc, h264, others };
+    let video = [(102, [0x42, 0, 0x1f]), (106, [0x42, 0xe0, 0x1f]), (127, [0x4d, 0, 0x1f])]
+        .map(|(payload_type, profile)| payload(Codec::H264, payload_type, Some(profile)));
+    let audio = payload(Codec::Opus, 111, None);
+    let track = |kind, ssrc, payloads| Track { kind, ssrc, rtx_ssrc: None, payloads };
     Attach {
         viewer: ViewerId(index as u64),
         stream: STREAM,
@@ -314,8 +321,8 @@ fn attach(
         destination,
         keys: SessionKeys { profile, material },
         negotiated: Negotiated {
-            video: Some(track(MediaKind::Video, 1, h264.to_vec(), Vec::new())),
-            audio: Some(track(MediaKind::Audio, 2, Vec::new(), vec![(Codec::Opus, 111)])),
+            video: Some(track(MediaKind::Video, 1, video.to_vec())),
+            audio: Some(track(MediaKind::Audio, 2, vec![audio])),
             cname: "bench".to_owned(),
         },
         handshake: Duration::ZERO,
