@@ -89,6 +89,8 @@ pub struct Heard {
     pub newly_lost: u64,
     /// It said BYE.
     pub goodbye: bool,
+    /// No later report of the same sender has come before: it tells where the viewer is at present.
+    pub is_newest: bool,
 }
 
 impl Viewer {
@@ -252,6 +254,14 @@ impl Viewer {
         Ok(())
     }
 
+    /// The viewer's connection does not take this live frame.
+    pub fn handle_skip(&mut self, frame: &PacketisedFrame) {
+        match frame.codec.kind() {
+            MediaKind::Video if self.playing => self.skip(frame),
+            MediaKind::Video | MediaKind::Audio => self.frames_skipped += 1,
+        }
+    }
+
     /// The viewer is too slow: whole frames go, up to the next keyframe. A frame of which a part
     /// has left is finished, so that no decoder sees half of one.
     fn skip(&mut self, frame: &PacketisedFrame) {
@@ -347,6 +357,7 @@ impl Viewer {
                 Feedback::Nack { .. } | Feedback::EstimatedBitrate { .. } => {}
             }
         }
+        heard.is_newest = self.receiver.is_newest();
         Ok(heard)
     }
 }
@@ -468,7 +479,8 @@ mod tests {
         let negotiated =
             Negotiated { video: Some(video), audio: None, cname: "manifold".to_owned() };
         let local = "10.0.0.1:8555".parse().unwrap();
-        let route = Route { source: local, destination: "10.0.0.2:4000".parse().unwrap() };
+        let remote: std::net::SocketAddr = "10.0.0.2:4000".parse().unwrap();
+        let route = Route::new(local, remote);
         Viewer::new(ViewerId(1), route, &keys, negotiated, seed).unwrap()
     }
 

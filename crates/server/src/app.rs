@@ -286,7 +286,8 @@ mod tests {
     async fn it_ends_when_a_part_of_the_media_plane_is_gone() {
         let (events, events_in) = mpsc::unbounded_channel();
         let udp = "127.0.0.1:0".parse().unwrap();
-        let media = MediaConfig { udp, advertise: Vec::new(), workers: Some(1) };
+        let tcp = crate::net::MediaTcp::Off;
+        let media = MediaConfig { udp, tcp, advertise: Vec::new(), workers: Some(1) };
         let media = MediaPlane::start(&media, events.clone()).unwrap();
         let quota = control::Quota::new(control::Unit::Viewer, 1, []);
         let config = AppConfig { sources: Vec::new(), cameras: Vec::new(), quota };

@@ -236,7 +236,7 @@ impl Server {
                 self.light.handle_datagram(source, media_port(), packet, now);
             }
             [128..=191, 192..=223, ..] => {
-                self.fanout.handle_rtcp(source, packet, at);
+                self.fanout.handle_rtcp(Route::new(media_port(), source), packet, at);
             }
             _ => {}
         }
@@ -475,7 +475,8 @@ impl Server {
 
     fn handle_peers(&mut self, output: PeersOutput, now: SimTime) {
         match output {
-            PeersOutput::Transmit { destination, contents, .. } => {
+            PeersOutput::Transmit { route, contents } => {
+                let destination = route.destination;
                 self.outputs.push_back(ServerOutput::Datagram { destination, contents });
             }
             PeersOutput::Attach(attach) => {
@@ -487,8 +488,12 @@ impl Server {
                 self.flush(now);
                 self.tell(viewer, ViewerEvent::Connected { handshake_ms }, now);
             }
-            PeersOutput::Moved { viewer, source, destination } => {
-                self.fanout.handle_move(viewer, Route { source, destination });
+            PeersOutput::PathProven { viewer, route } => self.fanout.handle_path(viewer, route),
+            PeersOutput::PathForgotten { viewer, route } => {
+                self.fanout.handle_path_forgotten(viewer, route);
+            }
+            PeersOutput::Moved { viewer, route } => {
+                self.fanout.handle_move(viewer, route, self.clock.instant(now));
             }
             PeersOutput::Alive { viewer, at } => {
                 let at = self.clock.timestamp(self.clock.of_instant(at));
@@ -540,6 +545,11 @@ impl Server {
                 FanoutEvent::Alive { viewer, at } => {
                     let at = self.clock.timestamp(self.clock.of_instant(at));
                     self.tell(viewer, ViewerEvent::Alive { at }, now);
+                }
+                FanoutEvent::Moved { viewer, route } => {
+                    if let Some(table) = &mut self.table {
+                        table.handle_moved(viewer, route, self.clock.instant(now));
+                    }
                 }
                 FanoutEvent::Goodbye { viewer } => {
                     self.note(&format!("{viewer:?} says goodbye"));

@@ -19,7 +19,7 @@ use crate::http::wire::Ready;
 use crate::http::{self, Http, Keyring};
 use crate::ingest;
 use crate::logging;
-use crate::net::{MediaConfig, MediaPlane};
+use crate::net::{MediaConfig, MediaPlane, StartError};
 
 /// From the signal to the end of the process, at most. Telling viewers and ending sources takes the
 /// application 3 s, HTTP 2 s beside it; the promise to operators is 5 s.
@@ -50,11 +50,11 @@ async fn serve(loaded: &Loaded, ready_file: Option<&Path>) -> anyhow::Result<()>
     let listeners = http::bind(&config.listen, &settings).await?;
     let addresses = listeners.addresses().to_vec();
     let keyring = Keyring::new(&config.auth)?;
-    let (app, udp) = start_app(config, &settings)?;
+    let (app, media) = start_app(config, &settings)?;
     let http = Http::new(app.clone(), keyring, config, addresses.clone());
     let closing = CancellationToken::new();
     let serving = tokio::spawn(listeners.serve(http::router(http.clone()), closing.clone()));
-    announce(config, &addresses, udp, ready_file)?;
+    announce(config, &addresses, media, ready_file)?;
 
     let signal = tokio::select! {
         name = signals.next() => Some(name),
@@ -82,11 +82,11 @@ fn settings_name(loaded: &Loaded) -> String {
 fn announce(
     config: &Config,
     addresses: &[SocketAddr],
-    udp: SocketAddr,
+    media: MediaPorts,
     ready_file: Option<&Path>,
 ) -> anyhow::Result<()> {
     if let Some(path) = ready_file {
-        write_ready(path, addresses, udp)
+        write_ready(path, addresses, media)
             .with_context(|| format!("cannot write --ready-file {}", path.display()))?;
     }
     let page = page_address(addresses[0]);
@@ -105,9 +105,10 @@ fn page_address(address: SocketAddr) -> SocketAddr {
 }
 
 /// Written beside and renamed, so that a reader never sees a part.
-fn write_ready(path: &Path, addresses: &[SocketAddr], udp: SocketAddr) -> anyhow::Result<()> {
+fn write_ready(path: &Path, addresses: &[SocketAddr], media: MediaPorts) -> anyhow::Result<()> {
     let listen = addresses.iter().map(ToString::to_string).collect();
-    let text = serde_json::to_string(&Ready { listen, udp: udp.to_string() })?;
+    let (udp, tcp) = (media.udp.to_string(), media.tcp.map(|tcp| tcp.to_string()));
+    let text = serde_json::to_string(&Ready { listen, udp, tcp })?;
     let mut beside = path.as_os_str().to_owned();
     beside.push(".part");
     std::fs::write(&beside, text)?;
@@ -124,6 +125,13 @@ async fn end(app: &App, serving: JoinHandle<()>) {
     if tokio::time::timeout(SHUTDOWN_TIME_MAX, all).await.is_err() {
         tracing::warn!("some connections did not end in time and were cut off");
     }
+}
+
+/// Where media is bound.
+#[derive(Debug, Clone, Copy)]
+struct MediaPorts {
+    udp: SocketAddr,
+    tcp: Option<SocketAddr>,
 }
 
 /// SIGTERM and SIGINT (Ctrl-C).
@@ -149,20 +157,22 @@ impl Signals {
 }
 
 /// Opens the media port and starts the application on it.
-fn start_app(config: &Config, settings: &str) -> Result<(App, SocketAddr), BindError> {
+fn start_app(config: &Config, settings: &str) -> Result<(App, MediaPorts), BindError> {
     let (events_in, events) = mpsc::unbounded_channel();
     let media_config = MediaConfig {
         udp: config.media.udp,
+        tcp: config.media.tcp,
         advertise: config.media.advertise.clone(),
         workers: config.media.workers.and_then(|workers| usize::try_from(workers).ok()),
     };
-    let media = MediaPlane::start(&media_config, events_in).map_err(|reason| BindError {
-        address: config.media.udp,
-        key: "media.udp",
+    let refused = |StartError { key, address, reason }| BindError {
+        address,
+        key,
         index: None,
         settings: settings.to_owned(),
         reason,
-    })?;
-    let udp = media.local_address();
-    Ok((App::start(config.application(), media, events), udp))
+    };
+    let media = MediaPlane::start(&media_config, events_in).map_err(refused)?;
+    let ports = MediaPorts { udp: media.local_address(), tcp: media.tcp_address() };
+    Ok((App::start(config.application(), media, events), ports))
 }

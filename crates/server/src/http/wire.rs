@@ -287,4 +287,6 @@ pub(super) struct ProblemBody<'a> {
 pub(crate) struct Ready {
     pub(crate) listen: Vec<String>,
     pub(crate) udp: String,
+    /// Where connections for media are taken; null where they are not.
+    pub(crate) tcp: Option<String>,
 }
