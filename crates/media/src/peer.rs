@@ -11,6 +11,7 @@
 //! that very address.
 
 pub mod client;
+mod codecs;
 mod offer;
 mod tap;
 
@@ -36,12 +37,6 @@ use tap::{KeySlot, KeyTap, KeyTapProvider};
 /// oldest is forgotten beyond that.
 const MAX_ADDRESSES: usize = 16;
 
-/// What we take of H.264, always with packetization-mode 1: our payload type (the offer's own number
-/// replaces it) and the profile. Constrained baseline, baseline, main and high are what browsers
-/// offer; the level is no reason to refuse.
-const H264_PROFILES: [(u8, u32); 4] =
-    [(108, 0x42_e01f), (127, 0x42_001f), (123, 0x4d_001f), (114, 0x64_001f)];
-
 /// Addresses that a viewer may come from in the whole session, since str0m forgets none of them
 /// (some 200 bytes each). A phone that gets a new one every 30 s comes to this in eight hours.
 const MAX_MOVES: u32 = 1_000;
@@ -55,9 +50,9 @@ pub enum OfferError {
     /// No open `m=video` section that wants to receive.
     #[error("the offer has no video section that receives; add a recvonly video transceiver")]
     NoVideo,
-    /// No H.264 with packetization-mode 1.
+    /// No codec that any source could send.
     #[error(
-        "the offer has no H.264 video with packetization-mode=1, which the cameras send; it has {offered}"
+        "the offer has no video codec that is sent here: H.264 with packetization-mode=1, H.265, VP8, VP9 or AV1; it has {offered}"
     )]
     NoCommonCodec {
         /// The encoding names that were offered.
@@ -189,13 +184,8 @@ impl PeerFactory {
             .set_ice_lite(true)
             .set_rtp_mode(true)
             .set_extension_map(ExtensionMap::empty())
-            .clear_codecs()
-            .enable_opus(true, false)
-            .enable_pcmu(true, false)
-            .enable_pcma(true, false);
-        for (payload_type, profile_level_id) in H264_PROFILES {
-            config.codec_config().add_h264(payload_type.into(), None, true, profile_level_id);
-        }
+            .clear_codecs();
+        codecs::add_all(config.codec_config());
         config
     }
 }
