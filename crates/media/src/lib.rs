@@ -4,7 +4,10 @@
 //! leave once a viewer as protected RTP. This crate does no IO, reads no clock and knows no users:
 //! it is told the time and the addresses, and hands back bytes to send.
 
+mod av1;
 pub mod batch;
+mod bits;
+pub mod depacketise;
 pub mod fanout;
 pub mod frame;
 pub mod g711;
@@ -15,6 +18,7 @@ mod hub;
 pub mod negotiated;
 pub mod opus;
 pub mod packetise;
+mod payloads;
 pub mod peer;
 pub mod peers;
 pub mod rtcp;
@@ -22,5 +26,9 @@ pub mod srtp;
 pub mod stun;
 pub mod timeline;
 pub mod viewer;
+mod vp8;
+mod vp9;
 
-pub use frame::{Codec, Frame, MediaKind, NtpTime, PacketisedFrame, StreamId, ViewerId};
+pub use frame::{
+    Codec, Frame, MediaKind, NtpTime, PacketisedFrame, PictureSize, StreamId, ViewerId,
+};
