@@ -13,6 +13,7 @@
 pub mod client;
 mod codecs;
 mod offer;
+mod rsa;
 mod tap;
 
 use std::collections::VecDeque;
@@ -23,6 +24,7 @@ use std::time::Instant;
 
 use str0m::change::SdpOffer;
 use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion};
+use str0m::crypto::dtls::DtlsProvider;
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::ExtensionMap;
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
@@ -31,6 +33,7 @@ use crate::negotiated::{Negotiated, offered_video_codecs, wants_video};
 use crate::srtp::SrtpProfile;
 use crate::stun::BindingRequest;
 use offer::{as_one_stream, check_size, malformed, without_unserved_feedback};
+use rsa::{DtlsForAll, widen_request};
 use tap::{KeySlot, KeyTap, KeyTapProvider};
 
 /// Addresses that proved to be the viewer's, at most. A browser has a handful of interfaces; the
@@ -109,9 +112,8 @@ impl PeerFactory {
     /// Makes the one certificate of the process (2 ms).
     pub fn new(candidates: Vec<SocketAddr>) -> Option<Self> {
         let mut crypto = str0m_aws_lc_rs::default_provider();
-        let certificate = crypto.dtls_provider.generate_certificate()?;
-        // str0m wants a provider for the life of the process; there is one a factory.
-        crypto.dtls_provider = Box::leak(Box::new(KeyTapProvider(crypto.dtls_provider)));
+        let certificate = DtlsForAll.generate_certificate()?;
+        crypto.dtls_provider = &KeyTapProvider(&DtlsForAll);
         Some(Self { crypto: Arc::new(crypto), certificate, candidates })
     }
 
@@ -331,7 +333,7 @@ impl Peer {
                         let destination = transmit.destination;
                         return PeerOutput::Transmit {
                             destination,
-                            contents: transmit.contents.to_vec(),
+                            contents: widen_request(transmit.contents.to_vec()),
                         };
                     }
                 }
