@@ -7,6 +7,8 @@
 pub mod batch;
 pub mod fanout;
 pub mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod g711;
 pub mod gop;
 pub mod h264;
