@@ -10,6 +10,8 @@ mod bits;
 pub mod depacketise;
 pub mod fanout;
 pub mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod g711;
 pub mod gop;
 pub mod h264;
