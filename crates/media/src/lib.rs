@@ -5,6 +5,7 @@
 //! it is told the time and the addresses, and hands back bytes to send.
 
 pub mod batch;
+pub mod estimate;
 pub mod fanout;
 pub mod frame;
 pub mod g711;
