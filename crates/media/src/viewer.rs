@@ -350,7 +350,9 @@ impl Viewer {
                     }
                 }
                 Feedback::Bye => heard.goodbye = true,
-                Feedback::Nack { .. } | Feedback::EstimatedBitrate { .. } => {}
+                Feedback::Nack { .. }
+                | Feedback::EstimatedBitrate { .. }
+                | Feedback::Transport(_) => {}
             }
         }
         Ok(heard)
