@@ -8,6 +8,7 @@ mod av1;
 pub mod batch;
 mod bits;
 pub mod depacketise;
+pub mod estimate;
 pub mod fanout;
 pub mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
