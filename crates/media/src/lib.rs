@@ -17,6 +17,7 @@ pub mod opus;
 pub mod packetise;
 pub mod peer;
 pub mod peers;
+pub mod reception;
 pub mod rtcp;
 pub mod srtp;
 pub mod stun;
