@@ -24,6 +24,7 @@ pub mod packetise;
 mod payloads;
 pub mod peer;
 pub mod peers;
+pub mod reception;
 pub mod rtcp;
 pub mod srtp;
 pub mod stun;

@@ -15,6 +15,7 @@ mod codecs;
 mod offer;
 mod rsa;
 mod tap;
+pub mod tapped_client;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -358,7 +359,7 @@ impl Peer {
         if !self.connected {
             return None;
         }
-        self.key_slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+        take_from(&self.key_slot)
     }
 
     /// False when the viewer came from too many addresses already.
@@ -410,6 +411,11 @@ impl Peer {
             .copied()
             .unwrap_or(local)
     }
+}
+
+/// The keys in a slot, once.
+fn take_from(slot: &KeySlot) -> Option<SessionKeys> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// RFC 7983 §7: 0 to 3 is STUN, 20 to 63 is DTLS; SRTP and SRTCP are 128 to 191.
