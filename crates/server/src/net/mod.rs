@@ -24,13 +24,15 @@ use tokio::sync::mpsc;
 mod addresses;
 mod handshakes;
 mod sys;
+mod taps;
 mod tcp;
 mod worker;
 
 pub(crate) use handshakes::Restarted;
 pub(crate) use media::peer::{IceCredentials, OfferError};
 pub(crate) use media::peers::CloseReason;
-pub(crate) use sys::{UdpPort, thread_cpu_time};
+pub(crate) use sys::{Offload, Segment, Segments, UdpPort, open_receiver, thread_cpu_time};
+pub(crate) use taps::{Tap, Tapped};
 
 use addresses::Announced;
 use handshakes::{HandshakeThread, Handshakes, Surroundings};
@@ -121,6 +123,8 @@ pub(crate) struct MediaFigures {
     pub(crate) keyframe_requests: u64,
     /// Packets that viewers reported as lost.
     pub(crate) packets_lost_reported: u64,
+    /// Frames skipped for taps that were too slow.
+    pub(crate) tap_frames_skipped: u64,
     /// Viewers to whom media flows.
     pub(crate) viewers_connected: u64,
     /// Viewers that moved to another address, or from UDP to TCP and back.
@@ -176,6 +180,7 @@ pub(crate) struct MediaPlane {
     tcp_ended: Option<crossbeam_channel::Receiver<()>>,
     events: EventSink,
     frames_in: Arc<AtomicU64>,
+    tap_frames_skipped: Arc<AtomicU64>,
 }
 
 impl MediaPlane {
@@ -229,8 +234,17 @@ impl MediaPlane {
         };
         let alarm = Alarm(events.clone());
         let tcp_ended = listener.map(|listener| port.start(vec![listener], alarm)).transpose()?;
-        let (local, frames_in) = (udp, Arc::default());
-        Ok(Self { workers, handshakes, local, tcp, connections, tcp_ended, events, frames_in })
+        Ok(Self {
+            workers,
+            handshakes,
+            local: udp,
+            tcp,
+            connections,
+            tcp_ended,
+            events,
+            frames_in: Arc::default(),
+            tap_frames_skipped: Arc::default(),
+        })
     }
 
     /// Where the port is bound.
@@ -286,6 +300,15 @@ impl MediaPlane {
         }
     }
 
+    /// The frames of a stream for a consumer that is no WebRTC viewer, beginning with the cached
+    /// group. One worker hands them over, so that a frame of a stream without taps costs nothing.
+    pub(crate) fn tap(&self, stream: StreamId) -> Tap {
+        let (sender, tap) = taps::channel(Arc::clone(&self.tap_frames_skipped));
+        let worker = stream.0 as usize % self.workers.len();
+        self.workers[worker].tell(WorkerInput::Tap(stream, Box::new(sender)));
+        tap
+    }
+
     /// The source is gone or restarts: the cached picture is dropped, viewers stay and wait.
     pub(crate) fn interrupt(&self, stream: StreamId) {
         for worker in &self.workers {
@@ -307,6 +330,7 @@ impl MediaPlane {
             datagrams_dropped: self.events.rejected.load(Ordering::Relaxed),
             consents_expired: self.events.consents_expired.load(Ordering::Relaxed),
             tcp: self.connections.figures(),
+            tap_frames_skipped: self.tap_frames_skipped.load(Ordering::Relaxed),
             ..MediaFigures::default()
         };
         sum.packets_received += sum.tcp.received;

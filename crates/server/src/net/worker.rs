@@ -17,6 +17,7 @@ use media::{MediaKind, PacketisedFrame, StreamId, ViewerId};
 
 use super::handshakes::Handshakes;
 use super::sys::{Inbox, UdpPort, Waker, wait};
+use super::taps::{TapSender, Taps};
 use super::tcp::{Connection, Connections, Delivery};
 use super::{EventSink, MediaEvent};
 
@@ -40,6 +41,8 @@ pub(crate) enum WorkerInput {
     Interrupt(StreamId),
     /// The stream is over.
     Remove(StreamId),
+    /// Somebody wants the stream's frames inside this process.
+    Tap(StreamId, Box<TapSender>),
     /// A viewer is ready for media; the number seeds its sequence numbers and timestamps.
     Attach(Box<Attach>, u64),
     /// A viewer's check came along this path.
@@ -146,6 +149,7 @@ impl WorkerHandle {
             WorkerInput::Feedback(..) => self.shared.admits_feedback(),
             WorkerInput::Remove(stream) => self.shared.forget(*stream),
             WorkerInput::Interrupt(_)
+            | WorkerInput::Tap(..)
             | WorkerInput::Attach(..)
             | WorkerInput::PathProven(..)
             | WorkerInput::PathForgotten(..)
@@ -189,6 +193,7 @@ pub(crate) struct Worker {
 /// What the thread owns while it runs.
 struct Turn {
     fanout: Fanout,
+    taps: Taps,
     batch: Batch,
     inbox: Inbox,
     /// Connections that were sent to, so that they need not be looked up, which takes a lock. Those
@@ -201,6 +206,7 @@ impl Turn {
     fn new() -> Self {
         Self {
             fanout: Fanout::new(),
+            taps: Taps::default(),
             batch: Batch::default(),
             inbox: Inbox::new(),
             known: HashMap::new(),
@@ -242,6 +248,7 @@ impl Worker {
             match input {
                 WorkerInput::Frame(stream, frame) => {
                     self.handle.shared.waiting_frames.fetch_sub(1, Ordering::Relaxed);
+                    turn.taps.handle_frame(stream, &frame);
                     turn.fanout.handle_frame(stream, frame, now);
                 }
                 WorkerInput::Feedback(route, mut packet) => {
@@ -249,8 +256,18 @@ impl Worker {
                     let known = turn.fanout.handle_rtcp(route, &mut packet, now);
                     turn.figures.dropped += u64::from(!known);
                 }
-                WorkerInput::Interrupt(stream) => turn.fanout.handle_interruption(stream),
-                WorkerInput::Remove(stream) => turn.fanout.handle_stream_removed(stream),
+                WorkerInput::Interrupt(stream) => {
+                    turn.taps.handle_interruption(stream);
+                    turn.fanout.handle_interruption(stream);
+                }
+                WorkerInput::Remove(stream) => {
+                    turn.taps.handle_interruption(stream);
+                    turn.fanout.handle_stream_removed(stream);
+                }
+                WorkerInput::Tap(stream, sender) => {
+                    let (group, age) = turn.fanout.group(stream, now);
+                    turn.taps.handle_tap(stream, *sender, group, age);
+                }
                 WorkerInput::Attach(attach, seed) => turn.fanout.handle_attach(*attach, seed, now),
                 WorkerInput::PathProven(viewer, route) => turn.fanout.handle_path(viewer, route),
                 WorkerInput::PathForgotten(viewer, route) => {
