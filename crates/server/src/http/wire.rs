@@ -201,6 +201,7 @@ pub(super) struct Camera {
     pub(super) retry_in_s: Option<u64>,
     pub(super) viewer_count: u32,
     pub(super) active_since: Option<String>,
+    pub(super) codec: Option<&'static str>,
     pub(super) width: Option<u32>,
     pub(super) height: Option<u32>,
     pub(super) audio: Option<&'static str>,
