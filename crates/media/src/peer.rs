@@ -13,7 +13,9 @@
 pub mod client;
 mod codecs;
 mod offer;
+mod rsa;
 mod tap;
+pub mod tapped_client;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -23,6 +25,7 @@ use std::time::Instant;
 
 use str0m::change::SdpOffer;
 use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion};
+use str0m::crypto::dtls::DtlsProvider;
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::ExtensionMap;
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
@@ -31,6 +34,7 @@ use crate::negotiated::{Negotiated, offered_video_codecs, wants_video};
 use crate::srtp::SrtpProfile;
 use crate::stun::BindingRequest;
 use offer::{as_one_stream, check_size, malformed, without_unserved_feedback};
+use rsa::{DtlsForAll, widen_request};
 use tap::{KeySlot, KeyTap, KeyTapProvider};
 
 /// Addresses that proved to be the viewer's, at most. A browser has a handful of interfaces; the
@@ -109,9 +113,8 @@ impl PeerFactory {
     /// Makes the one certificate of the process (2 ms).
     pub fn new(candidates: Vec<SocketAddr>) -> Option<Self> {
         let mut crypto = str0m_aws_lc_rs::default_provider();
-        let certificate = crypto.dtls_provider.generate_certificate()?;
-        // str0m wants a provider for the life of the process; there is one a factory.
-        crypto.dtls_provider = Box::leak(Box::new(KeyTapProvider(crypto.dtls_provider)));
+        let certificate = DtlsForAll.generate_certificate()?;
+        crypto.dtls_provider = &KeyTapProvider(&DtlsForAll);
         Some(Self { crypto: Arc::new(crypto), certificate, candidates })
     }
 
@@ -331,7 +334,7 @@ impl Peer {
                         let destination = transmit.destination;
                         return PeerOutput::Transmit {
                             destination,
-                            contents: transmit.contents.to_vec(),
+                            contents: widen_request(transmit.contents.to_vec()),
                         };
                     }
                 }
@@ -356,7 +359,7 @@ impl Peer {
         if !self.connected {
             return None;
         }
-        self.key_slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+        take_from(&self.key_slot)
     }
 
     /// False when the viewer came from too many addresses already.
@@ -408,6 +411,11 @@ impl Peer {
             .copied()
             .unwrap_or(local)
     }
+}
+
+/// The keys in a slot, once.
+fn take_from(slot: &KeySlot) -> Option<SessionKeys> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// RFC 7983 §7: 0 to 3 is STUN, 20 to 63 is DTLS; SRTP and SRTCP are 128 to 191.
