@@ -169,6 +169,16 @@ impl Figures {
                 "Frames not sent to a viewer that could not keep up",
                 media.frames_skipped,
             ),
+            (
+                "manifold_frames_not_taken",
+                "Frames not sent to a viewer whose answer has no such codec",
+                media.frames_not_taken,
+            ),
+            (
+                "manifold_frames_not_cut",
+                "Frames of which no packets could be made",
+                media.frames_not_cut,
+            ),
         ];
         for (name, help, value) in figures {
             counter(encoder, name, help)?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;

@@ -89,6 +89,10 @@ pub(crate) struct MediaFigures {
     pub(crate) send_drops: u64,
     /// Frames skipped for viewers that were too slow.
     pub(crate) frames_skipped: u64,
+    /// Frames not sent to a viewer whose answer has no such codec.
+    pub(crate) frames_not_taken: u64,
+    /// Frames of which no packets could be made: empty, or cut larger than a packet may be.
+    pub(crate) frames_not_cut: u64,
     /// Picture loss indications and full intra requests received.
     pub(crate) keyframe_requests: u64,
     /// Packets that viewers reported as lost.
@@ -136,6 +140,7 @@ pub(crate) struct MediaPlane {
     local: SocketAddr,
     rejected: Arc<AtomicU64>,
     frames_in: Arc<AtomicU64>,
+    frames_not_cut: Arc<AtomicU64>,
     tap_frames_skipped: Arc<AtomicU64>,
 }
 
@@ -195,6 +200,7 @@ impl MediaPlane {
             local,
             rejected,
             frames_in: Arc::default(),
+            frames_not_cut: Arc::default(),
             tap_frames_skipped: Arc::default(),
         })
     }
@@ -232,6 +238,9 @@ impl MediaPlane {
     pub(crate) fn publish(&self, stream: StreamId, frame: Frame) {
         self.frames_in.fetch_add(1, Ordering::Relaxed);
         let packets = Arc::new(packetise(&frame));
+        if packets.packet_count() == 0 {
+            self.frames_not_cut.fetch_add(1, Ordering::Relaxed);
+        }
         for worker in &self.workers {
             worker.tell(WorkerInput::Frame(stream, Arc::clone(&packets)));
         }
@@ -265,6 +274,7 @@ impl MediaPlane {
         let mut sum = MediaFigures {
             frames_in: self.frames_in.load(Ordering::Relaxed),
             datagrams_dropped: self.rejected.load(Ordering::Relaxed),
+            frames_not_cut: self.frames_not_cut.load(Ordering::Relaxed),
             tap_frames_skipped: self.tap_frames_skipped.load(Ordering::Relaxed),
             ..MediaFigures::default()
         };
@@ -275,6 +285,7 @@ impl MediaPlane {
             sum.datagrams_dropped += figures.dropped + figures.fanout.rejected;
             sum.send_drops += figures.send_drops;
             sum.frames_skipped += figures.fanout.frames_skipped;
+            sum.frames_not_taken += figures.fanout.frames_not_taken;
             sum.keyframe_requests += figures.fanout.keyframe_requests;
             sum.packets_lost_reported += figures.fanout.packets_lost;
             sum.viewers_connected += figures.fanout.viewers;
