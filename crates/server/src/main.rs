@@ -13,6 +13,7 @@ mod ingest;
 mod logging;
 mod metrics;
 mod net;
+mod rtsp_out;
 
 fn main() -> std::process::ExitCode {
     cli::run()

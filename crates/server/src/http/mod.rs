@@ -51,7 +51,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::app::{App, Snapshot};
 use crate::config::{AuthMode, Config};
-use crate::metrics::Requests;
+use crate::metrics::{Outlets, Requests};
 use guard::SiteRules;
 use problem::Problem;
 
@@ -85,13 +85,14 @@ pub(crate) struct Http(Arc<Inner>);
 
 struct Inner {
     app: App,
-    keyring: Keyring,
+    keyring: Arc<Keyring>,
     auth_mode: AuthMode,
     rules: SiteRules,
     links: Vec<HeaderValue>,
     livekit_url: Option<String>,
     addresses: Vec<SocketAddr>,
     requests: Requests,
+    outlets: Arc<Outlets>,
     closing: AtomicBool,
     /// The last snapshot that was taken for who needs no key, and when.
     recent: Mutex<Option<(Instant, Arc<Snapshot>)>>,
@@ -101,9 +102,10 @@ impl Http {
     /// `addresses` are those that are really bound; never empty.
     pub(crate) fn new(
         app: App,
-        keyring: Keyring,
+        keyring: Arc<Keyring>,
         config: &Config,
         addresses: Vec<SocketAddr>,
+        outlets: Arc<Outlets>,
     ) -> Self {
         Self(Arc::new(Inner {
             app,
@@ -114,6 +116,7 @@ impl Http {
             livekit_url: config.http.livekit_url.clone(),
             addresses,
             requests: Requests::default(),
+            outlets,
             closing: AtomicBool::new(false),
             recent: Mutex::new(None),
         }))
@@ -155,6 +158,10 @@ impl Http {
 
     fn rules(&self) -> &SiteRules {
         &self.0.rules
+    }
+
+    fn outlets(&self) -> &Arc<Outlets> {
+        &self.0.outlets
     }
 
     fn requests(&self) -> &Requests {

@@ -287,4 +287,6 @@ pub(super) struct ProblemBody<'a> {
 pub(crate) struct Ready {
     pub(crate) listen: Vec<String>,
     pub(crate) udp: String,
+    /// `None`: RTSP is off.
+    pub(crate) rtsp: Option<String>,
 }
