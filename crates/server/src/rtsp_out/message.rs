@@ -5,9 +5,6 @@
 
 use std::fmt::Write;
 
-#[cfg(any(test, feature = "fuzzing"))]
-use super::uri::Uri;
-
 /// Largest request line and headers together. A token in the URL or a header has 400 to 4,096 bytes.
 pub(crate) const HEAD_LENGTH_MAX: usize = 8 * 1024;
 
@@ -337,30 +334,12 @@ impl Answer {
     }
 }
 
-/// The body of the fuzz target: takes everything in `bytes` apart as a connection does.
-///
-/// Asserts that progress is made, that lengths stay inside and that URIs and transports are read
-/// without a panic.
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) fn fuzz(mut bytes: &[u8]) {
-    while let Ok(Some((message, length))) = read(bytes) {
-        assert!(length > 0 && length <= bytes.len(), "{length} of {}", bytes.len());
-        if let Incoming::Request(request) = &message {
-            let _ = request.sequence();
-            let _ = Uri::parse(request.uri);
-            let _ = request.header("Transport").map(super::transport::choose);
-            let _ = request.header("Authorization").map(super::auth::Authorization::parse);
-        }
-        bytes = &bytes[length..];
-    }
-    assert!(bytes.len() < MESSAGE_LENGTH_MAX || read(bytes).is_err(), "it waits for ever");
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::rtsp_out::fuzz::rtsp_request;
 
     fn request(text: &str) -> Result<Option<(Method, String, usize)>, MessageError> {
         let read = read(text.as_bytes())?;
@@ -435,12 +414,12 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_it_panic_or_wait_for_ever(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            fuzz(&bytes);
+            rtsp_request(&bytes);
         }
 
         #[test]
         fn nothing_like_a_request_makes_it_panic(text in "(OPTIONS|SETUP|\\$..) [ -~]{0,40} RTSP/1.0\r\n(CSeq|Transport|Authorization|Content-Length): [ -~]{0,60}\r\n\r\n.{0,20}") {
-            fuzz(text.as_bytes());
+            rtsp_request(text.as_bytes());
         }
     }
 }

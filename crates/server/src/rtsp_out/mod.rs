@@ -15,6 +15,8 @@
 mod auth;
 mod cameras;
 mod connection;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod message;
 mod player;
 mod sdp;
