@@ -17,6 +17,7 @@ mod logging;
 mod metrics;
 mod net;
 mod rtsp_out;
+mod stills;
 
 /// Does what the command line asks for; ends with the process's exit code.
 pub fn run() -> std::process::ExitCode {
