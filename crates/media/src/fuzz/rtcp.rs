@@ -46,10 +46,9 @@ pub fn rtcp(data: &[u8]) {
 fn check_bounds(packet: &[u8]) {
     let Ok(entries) = parse(packet) else { return };
     assert!(entries.len() <= MAX_FEEDBACK_ENTRIES);
-    let lost = entries.iter().map(|entry| match entry {
-        Feedback::Nack { lost, .. } => lost.len(),
-        _ => 0,
-    });
+    let lost = entries
+        .iter()
+        .map(|entry| if let Feedback::Nack { lost, .. } = entry { lost.len() } else { 0 });
     assert!(lost.sum::<usize>() <= MAX_LOST_ENTRIES);
 }
 
