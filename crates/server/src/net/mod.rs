@@ -22,11 +22,13 @@ use tokio::sync::mpsc;
 
 mod handshakes;
 mod sys;
+mod taps;
 mod worker;
 
 pub(crate) use media::peer::OfferError;
 pub(crate) use media::peers::CloseReason;
-pub(crate) use sys::{UdpPort, thread_cpu_time};
+pub(crate) use sys::{Offload, Segment, Segments, UdpPort, open_receiver, thread_cpu_time};
+pub(crate) use taps::{Tap, Tapped};
 
 use handshakes::{HandshakeThread, Handshakes};
 use worker::{Worker, WorkerHandle, WorkerInput};
@@ -91,6 +93,8 @@ pub(crate) struct MediaFigures {
     pub(crate) keyframe_requests: u64,
     /// Packets that viewers reported as lost.
     pub(crate) packets_lost_reported: u64,
+    /// Frames skipped for taps that were too slow.
+    pub(crate) tap_frames_skipped: u64,
     /// Viewers to whom media flows.
     pub(crate) viewers_connected: u64,
 }
@@ -132,6 +136,7 @@ pub(crate) struct MediaPlane {
     local: SocketAddr,
     rejected: Arc<AtomicU64>,
     frames_in: Arc<AtomicU64>,
+    tap_frames_skipped: Arc<AtomicU64>,
 }
 
 impl MediaPlane {
@@ -184,7 +189,14 @@ impl MediaPlane {
                 thread.run();
             })?;
         }
-        Ok(Self { workers, handshakes, local, rejected, frames_in: Arc::default() })
+        Ok(Self {
+            workers,
+            handshakes,
+            local,
+            rejected,
+            frames_in: Arc::default(),
+            tap_frames_skipped: Arc::default(),
+        })
     }
 
     /// Where the port is bound.
@@ -225,6 +237,15 @@ impl MediaPlane {
         }
     }
 
+    /// The frames of a stream for a consumer that is no WebRTC viewer, beginning with the cached
+    /// group. One worker hands them over, so that a frame of a stream without taps costs nothing.
+    pub(crate) fn tap(&self, stream: StreamId) -> Tap {
+        let (sender, tap) = taps::channel(Arc::clone(&self.tap_frames_skipped));
+        let worker = stream.0 as usize % self.workers.len();
+        self.workers[worker].tell(WorkerInput::Tap(stream, Box::new(sender)));
+        tap
+    }
+
     /// The source is gone or restarts: the cached picture is dropped, viewers stay and wait.
     pub(crate) fn interrupt(&self, stream: StreamId) {
         for worker in &self.workers {
@@ -244,6 +265,7 @@ impl MediaPlane {
         let mut sum = MediaFigures {
             frames_in: self.frames_in.load(Ordering::Relaxed),
             datagrams_dropped: self.rejected.load(Ordering::Relaxed),
+            tap_frames_skipped: self.tap_frames_skipped.load(Ordering::Relaxed),
             ..MediaFigures::default()
         };
         for figures in self.workers.iter().map(WorkerHandle::figures) {
