@@ -10,9 +10,11 @@ mod cli;
 mod config;
 mod http;
 mod ingest;
+mod load;
 mod logging;
 mod metrics;
 mod net;
+mod remote;
 
 fn main() -> std::process::ExitCode {
     cli::run()

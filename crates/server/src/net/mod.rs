@@ -26,7 +26,7 @@ mod worker;
 
 pub(crate) use media::peer::OfferError;
 pub(crate) use media::peers::CloseReason;
-pub(crate) use sys::{Offload, Segment, Segments, UdpPort, open_receiver, thread_cpu_time};
+pub(crate) use sys::{Offload, Segment, Segments, Taken, UdpPort, open_receiver, thread_cpu_time};
 
 use handshakes::{HandshakeThread, Handshakes};
 use worker::{Worker, WorkerHandle, WorkerInput};

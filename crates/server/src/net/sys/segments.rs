@@ -176,7 +176,11 @@ impl Told {
                     }
                     (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
                         let mut time = MaybeUninit::<libc::timespec>::uninit();
-                        std::ptr::copy_nonoverlapping(data, time.as_mut_ptr().cast(), size_of::<libc::timespec>());
+                        std::ptr::copy_nonoverlapping(
+                            data,
+                            time.as_mut_ptr().cast(),
+                            size_of::<libc::timespec>(),
+                        );
                         told.at = moment(&time.assume_init());
                     }
                     (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
@@ -209,7 +213,8 @@ mod tests {
     /// Four datagrams of 1000, 1000, 1000 and 300 bytes, sent as one run.
     fn sent_to(receiver: &UdpSocket) {
         let port = UdpPort::bind(LOOPBACK.into()).unwrap();
-        let route = Route { source: port.local_address(), destination: receiver.local_addr().unwrap() };
+        let route =
+            Route { source: port.local_address(), destination: receiver.local_addr().unwrap() };
         let mut batch = Batch::default();
         for (index, len) in [1000, 1000, 1000, 300].into_iter().enumerate() {
             let write = |out: &mut Vec<u8>| {
