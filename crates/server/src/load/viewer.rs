@@ -202,6 +202,8 @@ impl Watching<'_> {
     async fn run(&mut self, viewing: &Viewing) -> Result<(), Failure> {
         let plan = &viewing.plan;
         let give_up = self.offered + plan.patience;
+        // A new socket is not known to take anything before it was waited for once.
+        self.socket.writable().await?;
         // The answer sets checks off, once the client hears of the time.
         self.client.handle_timeout(Instant::now());
         self.drain();
