@@ -13,9 +13,11 @@ mod config;
 pub mod fuzz;
 mod http;
 mod ingest;
+mod load;
 mod logging;
 mod metrics;
 mod net;
+mod remote;
 mod rtsp_out;
 mod stills;
 

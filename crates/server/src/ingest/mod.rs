@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 use self::testcard::TestCard;
 
 pub(crate) use self::source_url::SourceUrl;
+pub(crate) use self::testcard::strip;
 
 /// How RTP comes from an RTSP camera.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
