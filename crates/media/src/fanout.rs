@@ -85,6 +85,8 @@ pub struct FanoutFigures {
     pub packets_lost: u64,
     /// Frames skipped for viewers that were too slow.
     pub frames_skipped: u64,
+    /// Frames not sent to a viewer whose answer has no such codec.
+    pub frames_not_taken: u64,
     /// Packets refused by the cipher's index check. Always 0: the invariant of [`crate::srtp`].
     pub seal_errors: u64,
     /// Attached viewers.
@@ -536,6 +538,10 @@ impl Fanout {
         job.served += 1;
         let now = job.now;
         let at = &mut self.places[place];
+        if at.viewer.takes(job.frame.codec) == Some(false) {
+            self.figures.frames_not_taken += 1;
+            return true;
+        }
         if at.must_skip(&job.frame, now) {
             at.viewer.handle_skip(&job.frame);
             return true;

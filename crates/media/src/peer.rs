@@ -14,6 +14,7 @@
 pub mod client;
 mod codecs;
 mod offer;
+pub mod publisher;
 mod rsa;
 mod tap;
 pub mod tapped_client;
@@ -164,15 +165,7 @@ impl PeerFactory {
             let offered = offered_video_codecs(offer).join(", ");
             return Err(OfferError::NoCommonCodec { offered });
         }
-        let peer = Peer {
-            rtc,
-            key_slot,
-            ice: IceLite::new(credentials.clone()),
-            answers: VecDeque::new(),
-            selected: None,
-            connected: false,
-            failed: false,
-        };
+        let peer = Peer::new(rtc, key_slot, credentials);
         Ok((peer, Answer { sdp: answer, ufrag: credentials.ufrag.clone(), negotiated }))
     }
 
@@ -250,6 +243,18 @@ pub struct Proven {
 }
 
 impl Peer {
+    fn new(rtc: Rtc, key_slot: KeySlot, credentials: &IceCredentials) -> Self {
+        Self {
+            rtc,
+            key_slot,
+            ice: IceLite::new(credentials.clone()),
+            answers: VecDeque::new(),
+            selected: None,
+            connected: false,
+            failed: false,
+        }
+    }
+
     /// Where packets to the viewer go, once an authentic check came.
     pub fn selected_route(&self) -> Option<Route> {
         self.selected
@@ -337,7 +342,7 @@ impl Peer {
 
     /// The next thing to do; call until it is `Timeout` or `Closed`.
     pub fn poll_output(&mut self) -> PeerOutput {
-        if let Some((route, contents)) = self.answers.pop_front() {
+        if let Some((route, contents)) = self.poll_answer() {
             return PeerOutput::Transmit { route, contents };
         }
         loop {
@@ -368,6 +373,11 @@ impl Peer {
                 }
             }
         }
+    }
+
+    /// An answer to a check.
+    fn poll_answer(&mut self) -> Option<(Route, Vec<u8>)> {
+        self.answers.pop_front()
     }
 
     /// The keys, once, when the handshake is done.
@@ -406,7 +416,11 @@ fn take_from(slot: &KeySlot) -> Option<SessionKeys> {
 
 /// RFC 7983 §7: 0 to 3 is STUN, 20 to 63 is DTLS; SRTP and SRTCP are 128 to 191.
 fn is_stun_or_dtls(packet: &[u8]) -> bool {
-    matches!(packet.first(), Some(0..=3)) || is_dtls(packet)
+    is_stun(packet) || is_dtls(packet)
+}
+
+fn is_stun(packet: &[u8]) -> bool {
+    matches!(packet.first(), Some(0..=3))
 }
 
 fn is_dtls(packet: &[u8]) -> bool {

@@ -18,7 +18,7 @@ use control::{CameraId, ReservationId, Source};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::ingest::{RtspTransport, SourceUrl};
-use crate::net::{MediaEvent, MediaPlane, OfferError};
+use crate::net::{IceCredentials, MediaEvent, MediaPlane, OfferError, Restarted};
 
 use actor::{Actor, Command};
 
@@ -136,6 +136,15 @@ pub(crate) struct Watching {
     pub(crate) etag: String,
 }
 
+/// What a viewer's ICE restart came to.
+#[derive(Debug)]
+pub(crate) enum IceRestart {
+    /// The credentials are those that the viewer had: it only tells its candidates.
+    Unchanged,
+    /// What the viewer needs of our side.
+    Done(Restarted),
+}
+
 /// Handle to the running application; cheap to clone. It ends when the last handle is dropped.
 #[derive(Clone)]
 pub(crate) struct App {
@@ -225,6 +234,16 @@ impl App {
     ) -> Option<Result<(), ()>> {
         let (resource, etag) = (resource.to_owned(), etag.map(ToOwned::to_owned));
         self.ask(|reply| Command::Trickle { resource, etag, fragment, reply }).await?
+    }
+
+    /// WHEP PATCH with new credentials of the viewer; `None`: no such session.
+    pub(crate) async fn restart_ice(
+        &self,
+        resource: &str,
+        theirs: IceCredentials,
+    ) -> Option<IceRestart> {
+        let resource = resource.to_owned();
+        self.ask(|reply| Command::RestartIce { resource, theirs, reply }).await?
     }
 
     /// WHEP DELETE: the lease ends at once. False: no such session.

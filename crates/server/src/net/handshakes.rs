@@ -177,7 +177,7 @@ impl Handshakes {
     }
 }
 
-/// What a handshake thread needs of the rest of the media plane.
+/// What a handshake or publisher thread needs of the rest of the media plane.
 #[derive(Clone)]
 pub(crate) struct Surroundings {
     pub(crate) workers: Vec<WorkerHandle>,
@@ -186,15 +186,30 @@ pub(crate) struct Surroundings {
     pub(crate) events: EventSink,
 }
 
+impl Surroundings {
+    /// Sends one packet, by the port of `worker` where it goes by UDP. What is lost is not said.
+    pub(crate) fn transmit(&self, worker: usize, route: Route, packet: &[u8]) {
+        let len = packet.len();
+        let run = Run { route, start: 0, len, segment: len, count: 1 };
+        match route.transport {
+            Transport::Udp => {
+                self.workers[worker].shared().port.send_one(&run, packet);
+            }
+            Transport::Tcp(id) => {
+                if let Some(connection) = self.connections.find(id) {
+                    connection.send_run(&run, packet);
+                }
+            }
+        }
+    }
+}
+
 /// One handshake thread.
 pub(crate) struct HandshakeThread {
     index: usize,
     inputs: ShardInputs,
     table: PeerTable,
-    workers: Vec<WorkerHandle>,
-    connections: Connections,
-    announced: Announced,
-    events: EventSink,
+    net: Surroundings,
     /// Which worker serves an attached viewer.
     serving: HashMap<ViewerId, usize>,
     /// The worker on which the datagram that is being handled landed.
@@ -209,15 +224,11 @@ impl HandshakeThread {
         factory: PeerFactory,
         net: Surroundings,
     ) -> Self {
-        let Surroundings { workers, connections, announced, events } = net;
         Self {
             index,
             inputs,
             table: PeerTable::new(factory),
-            workers,
-            connections,
-            announced,
-            events,
+            net,
             serving: HashMap::new(),
             arrival: 0,
             closing_all: None,
@@ -273,7 +284,7 @@ impl HandshakeThread {
 
     /// Tells the table what this machine's addresses are at present.
     fn announce(&mut self, now: Instant) {
-        if let Some(candidates) = self.announced.refresh(now) {
+        if let Some(candidates) = self.net.announced.refresh(now) {
             self.table.set_candidates(candidates);
         }
     }
@@ -297,7 +308,7 @@ impl HandshakeThread {
 
     fn detach(&mut self, viewer: ViewerId, goodbye: Option<&'static str>) {
         if let Some(worker) = self.serving.remove(&viewer) {
-            self.workers[worker].tell(WorkerInput::Detach(viewer, goodbye));
+            self.net.workers[worker].tell(WorkerInput::Detach(viewer, goodbye));
         }
     }
 
@@ -307,8 +318,8 @@ impl HandshakeThread {
         let (source, local) = (route.remote(), route.source);
         let received = self.table.handle_datagram(source, local, packet, Instant::now());
         match (received, route.transport) {
-            (Received::Dropped, _) => self.events.count_rejected(),
-            (Received::Authentic, Transport::Tcp(id)) => self.connections.note_check(id),
+            (Received::Dropped, _) => self.net.events.count_rejected(),
+            (Received::Authentic, Transport::Tcp(id)) => self.net.connections.note_check(id),
             (Received::Authentic | Received::Accepted, _) => {}
         }
     }
@@ -327,13 +338,16 @@ impl HandshakeThread {
 
     fn execute(&mut self, output: PeersOutput) {
         match output {
-            PeersOutput::Transmit { route, contents } => self.transmit(route, &contents),
+            // A lost packet of a handshake is sent again by its sender.
+            PeersOutput::Transmit { route, contents } => {
+                self.net.transmit(self.arrival, route, &contents);
+            }
             PeersOutput::Attach(attach) => {
                 let viewer = attach.viewer;
                 let handshake_ms = attach.handshake.as_millis() as u32;
                 self.serving.insert(viewer, self.arrival);
-                self.workers[self.arrival].tell(WorkerInput::Attach(attach, random_u64()));
-                self.events.send(MediaEvent::Connected { viewer, handshake_ms });
+                self.net.workers[self.arrival].tell(WorkerInput::Attach(attach, random_u64()));
+                self.net.events.send(MediaEvent::Connected { viewer, handshake_ms });
             }
             PeersOutput::PathProven { viewer, route } => {
                 self.tell_server(viewer, WorkerInput::PathProven(viewer, route));
@@ -341,19 +355,21 @@ impl HandshakeThread {
             PeersOutput::PathForgotten { viewer, route } => {
                 self.tell_server(viewer, WorkerInput::PathForgotten(viewer, route));
                 if let Transport::Tcp(id) = route.transport {
-                    self.connections.close(id);
+                    self.net.connections.close(id);
                 }
             }
             PeersOutput::Moved { viewer, route } => {
                 self.tell_server(viewer, WorkerInput::Move(viewer, route));
             }
-            PeersOutput::Alive { viewer, at } => self.events.send(MediaEvent::Alive { viewer, at }),
+            PeersOutput::Alive { viewer, at } => {
+                self.net.events.send(MediaEvent::Alive { viewer, at })
+            }
             PeersOutput::Closed { viewer, reason } => {
                 self.detach(viewer, None);
                 if reason == CloseReason::ConsentExpired {
-                    self.events.count_expired_consent();
+                    self.net.events.count_expired_consent();
                 }
-                self.events.send(MediaEvent::Closed { viewer, reason });
+                self.net.events.send(MediaEvent::Closed { viewer, reason });
             }
         }
     }
@@ -361,23 +377,7 @@ impl HandshakeThread {
     /// Tells the worker that serves the viewer, if it is attached.
     fn tell_server(&self, viewer: ViewerId, input: WorkerInput) {
         if let Some(worker) = self.serving.get(&viewer) {
-            self.workers[*worker].tell(input);
-        }
-    }
-
-    /// What is lost of a handshake is sent again by its sender.
-    fn transmit(&self, route: Route, packet: &[u8]) {
-        let len = packet.len();
-        let run = Run { route, start: 0, len, segment: len, count: 1 };
-        match route.transport {
-            Transport::Udp => {
-                self.workers[self.arrival].shared().port.send_one(&run, packet);
-            }
-            Transport::Tcp(id) => {
-                if let Some(connection) = self.connections.find(id) {
-                    connection.send_run(&run, packet);
-                }
-            }
+            self.net.workers[*worker].tell(input);
         }
     }
 

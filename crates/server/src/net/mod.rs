@@ -17,12 +17,14 @@ use std::time::{Duration, Instant};
 
 use media::packetise::packetise;
 use media::peer::PeerFactory;
+use media::peer::publisher::PublisherFactory;
 use media::srtp::GcmBackend;
 use media::{Frame, StreamId, ViewerId};
 use tokio::sync::mpsc;
 
 mod addresses;
 mod handshakes;
+mod publishers;
 mod sys;
 mod taps;
 mod tcp;
@@ -31,11 +33,13 @@ mod worker;
 pub(crate) use handshakes::Restarted;
 pub(crate) use media::peer::{IceCredentials, OfferError};
 pub(crate) use media::peers::CloseReason;
-pub(crate) use sys::{Offload, Segment, Segments, UdpPort, open_receiver, thread_cpu_time};
+pub(crate) use publishers::{Frames, PublishError, PublisherEnd, PublisherHandle, PublisherId};
+pub(crate) use sys::{Offload, Segment, Segments, Taken, UdpPort, open_receiver, thread_cpu_time};
 pub(crate) use taps::{Tap, Tapped};
 
 use addresses::Announced;
 use handshakes::{HandshakeThread, Handshakes, Surroundings};
+use publishers::{PublisherThread, Publishers};
 use tcp::{Connections, TcpFigures, TcpPort};
 use worker::{Worker, WorkerHandle, WorkerInput};
 
@@ -90,6 +94,10 @@ pub(crate) enum MediaEvent {
     KeyframeWanted { stream: StreamId },
     /// The first packet of media left for this viewer.
     FirstMedia { viewer: ViewerId },
+    /// A publisher's DTLS finished: it may be asked for media.
+    PublisherConnected { publisher: PublisherId },
+    /// A publisher's session is over, whoever ended it. Sent exactly once a publisher.
+    PublisherClosed { publisher: PublisherId, reason: PublisherEnd },
     /// A thread of the media plane panicked. Its viewers are lost, and it does not come back.
     Failed,
 }
@@ -100,6 +108,8 @@ pub(crate) struct Accepted {
     pub(crate) answer_sdp: String,
     /// The ICE user fragment of the answer: names the ICE session (the WHEP ETag).
     pub(crate) ice_ufrag: String,
+    /// That of the offer.
+    pub(crate) their_ufrag: Option<String>,
 }
 
 /// Counters of the media plane since the start; all rise, except `viewers_connected`.
@@ -119,6 +129,10 @@ pub(crate) struct MediaFigures {
     pub(crate) send_drops: u64,
     /// Frames skipped for viewers that were too slow.
     pub(crate) frames_skipped: u64,
+    /// Frames not sent to a viewer whose answer has no such codec.
+    pub(crate) frames_not_taken: u64,
+    /// Frames of which no packets could be made: empty, or cut larger than a packet may be.
+    pub(crate) frames_not_cut: u64,
     /// Picture loss indications and full intra requests received.
     pub(crate) keyframe_requests: u64,
     /// Packets that viewers reported as lost.
@@ -127,6 +141,18 @@ pub(crate) struct MediaFigures {
     pub(crate) tap_frames_skipped: u64,
     /// Viewers to whom media flows.
     pub(crate) viewers_connected: u64,
+    /// Publishers whose connection stands.
+    pub(crate) publishers_connected: u64,
+    /// Packets of media that publishers sent and somebody wanted.
+    pub(crate) publisher_packets: u64,
+    /// Packets of publishers that never came, however often they were asked for again.
+    pub(crate) publisher_packets_lost: u64,
+    /// Pictures of publishers that were not passed on: broken, or before a keyframe.
+    pub(crate) publisher_frames_withheld: u64,
+    /// Keyframes that publishers were asked for.
+    pub(crate) publisher_keyframes_asked: u64,
+    /// Datagrams and frames of publishers for which a queue had no room.
+    pub(crate) publisher_overflows: u64,
     /// Viewers that moved to another address, or from UDP to TCP and back.
     pub(crate) moves: u64,
     /// Viewers that were let go since no authentic check came (RFC 7675).
@@ -174,12 +200,14 @@ impl Drop for Alarm {
 pub(crate) struct MediaPlane {
     workers: Vec<WorkerHandle>,
     handshakes: Handshakes,
+    publishers: Publishers,
     local: SocketAddr,
     tcp: Option<SocketAddr>,
     connections: Connections,
     tcp_ended: Option<crossbeam_channel::Receiver<()>>,
     events: EventSink,
     frames_in: Arc<AtomicU64>,
+    frames_not_cut: Arc<AtomicU64>,
     tap_frames_skipped: Arc<AtomicU64>,
 }
 
@@ -210,8 +238,9 @@ impl MediaPlane {
         let (rejected, consents_expired) = (Arc::default(), Arc::default());
         let events = EventSink { events, rejected, consents_expired };
         let (handshakes, shard_inputs) = Handshakes::new(cores);
+        let (publishers, publisher_inputs) = Publishers::new(cores);
         let connections = Connections::new();
-        let workers = start_workers(ports, &handshakes, &connections, &events)?;
+        let workers = start_workers(ports, &handshakes, &publishers, &connections, &events)?;
         let mut announced = Announced::new(udp, tcp, advertise);
         let candidates = announced.refresh(Instant::now()).unwrap_or_default();
         let surroundings = Surroundings {
@@ -220,16 +249,24 @@ impl MediaPlane {
             announced,
             events: events.clone(),
         };
+        let no_certificate = || io::Error::other("no DTLS certificate could be made");
         for (index, inputs) in shard_inputs.into_iter().enumerate() {
-            let mut factory = PeerFactory::new(Vec::new())
-                .ok_or_else(|| io::Error::other("no DTLS certificate could be made"))?;
+            let mut factory = PeerFactory::new(Vec::new()).ok_or_else(no_certificate)?;
             factory.set_candidates(candidates.clone());
             let thread = HandshakeThread::new(index, inputs, factory, surroundings.clone());
             spawn(format!("handshake-{index}"), &events, move || thread.run())?;
         }
+        for (index, inputs) in publisher_inputs.into_iter().enumerate() {
+            let mut factory = PublisherFactory::new(Vec::new()).ok_or_else(no_certificate)?;
+            factory.set_candidates(candidates.clone());
+            let net = surroundings.clone();
+            let thread = PublisherThread::new(index, inputs, factory, net, &publishers);
+            spawn(format!("publisher-{index}"), &events, move || thread.run())?;
+        }
         let port = TcpPort {
             connections: connections.clone(),
             handshakes: handshakes.clone(),
+            publishers: publishers.clone(),
             workers: workers.clone(),
         };
         let alarm = Alarm(events.clone());
@@ -237,12 +274,14 @@ impl MediaPlane {
         Ok(Self {
             workers,
             handshakes,
+            publishers,
             local: udp,
             tcp,
             connections,
             tcp_ended,
             events,
             frames_in: Arc::default(),
+            frames_not_cut: Arc::default(),
             tap_frames_skipped: Arc::default(),
         })
     }
@@ -265,9 +304,20 @@ impl MediaPlane {
         offer_sdp: String,
     ) -> Result<Accepted, OfferError> {
         let stopped = || OfferError::Malformed("the server is shutting down".to_owned());
+        let their_ufrag = offer_sdp.lines().find_map(|line| line.strip_prefix("a=ice-ufrag:"));
+        let their_ufrag = their_ufrag.map(|ufrag| ufrag.trim().to_owned());
         let answer =
             self.handshakes.offer(viewer, stream, offer_sdp).await.ok_or_else(stopped)??;
-        Ok(Accepted { ice_ufrag: answer.ufrag, answer_sdp: answer.sdp })
+        Ok(Accepted { ice_ufrag: answer.ufrag, answer_sdp: answer.sdp, their_ufrag })
+    }
+
+    /// Answers a publisher's offer. Its media is taken from the handle's [`PublisherHandle::attach`].
+    pub(crate) async fn accept_publisher(
+        &self,
+        offer_sdp: String,
+    ) -> Result<(PublisherHandle, Accepted), PublishError> {
+        let stopped = || OfferError::Malformed("the server is shutting down".to_owned());
+        self.publishers.offer(offer_sdp).await.unwrap_or_else(|| Err(stopped().into()))
     }
 
     /// Trickle (RFC 8840 fragment). A lite agent with a public port needs no remote candidates:
@@ -295,6 +345,9 @@ impl MediaPlane {
     pub(crate) fn publish(&self, stream: StreamId, frame: Frame) {
         self.frames_in.fetch_add(1, Ordering::Relaxed);
         let packets = Arc::new(packetise(&frame));
+        if packets.packet_count() == 0 {
+            self.frames_not_cut.fetch_add(1, Ordering::Relaxed);
+        }
         for worker in &self.workers {
             worker.tell(WorkerInput::Frame(stream, Arc::clone(&packets)));
         }
@@ -330,6 +383,7 @@ impl MediaPlane {
             datagrams_dropped: self.events.rejected.load(Ordering::Relaxed),
             consents_expired: self.events.consents_expired.load(Ordering::Relaxed),
             tcp: self.connections.figures(),
+            frames_not_cut: self.frames_not_cut.load(Ordering::Relaxed),
             tap_frames_skipped: self.tap_frames_skipped.load(Ordering::Relaxed),
             ..MediaFigures::default()
         };
@@ -342,11 +396,19 @@ impl MediaPlane {
             sum.datagrams_dropped += figures.dropped + figures.fanout.rejected;
             sum.send_drops += figures.send_drops;
             sum.frames_skipped += figures.fanout.frames_skipped;
+            sum.frames_not_taken += figures.fanout.frames_not_taken;
             sum.keyframe_requests += figures.fanout.keyframe_requests;
             sum.packets_lost_reported += figures.fanout.packets_lost;
             sum.viewers_connected += figures.fanout.viewers;
             sum.moves += figures.fanout.moves;
         }
+        let (publishers, dropped) = self.publishers.figures();
+        sum.publishers_connected = publishers.connected;
+        sum.publisher_packets = publishers.publishers.tracks.packets;
+        sum.publisher_packets_lost = publishers.publishers.tracks.lost;
+        sum.publisher_frames_withheld = publishers.publishers.tracks.withheld;
+        sum.publisher_keyframes_asked = publishers.publishers.keyframes_asked;
+        sum.publisher_overflows = publishers.overflows + dropped;
         sum
     }
 
@@ -359,6 +421,8 @@ impl MediaPlane {
     }
 
     fn end(&self) {
+        self.publishers.close_all(GOODBYE_LIMIT);
+        self.publishers.stop();
         self.handshakes.close_all(GOODBYE_LIMIT);
         self.handshakes.stop();
         let (done, all_done) = crossbeam_channel::bounded(self.workers.len());
@@ -384,6 +448,7 @@ impl MediaPlane {
 fn start_workers(
     ports: Vec<UdpPort>,
     handshakes: &Handshakes,
+    publishers: &Publishers,
     connections: &Connections,
     events: &EventSink,
 ) -> io::Result<Vec<WorkerHandle>> {
@@ -403,6 +468,7 @@ fn start_workers(
             inputs,
             others,
             handshakes: handshakes.clone(),
+            publishers: publishers.clone(),
             connections: connections.clone(),
             events: events.clone(),
         };

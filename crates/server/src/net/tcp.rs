@@ -30,6 +30,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::handshakes::Handshakes;
+use super::publishers::Publishers;
 use super::worker::{Content, WorkerHandle, WorkerInput};
 
 /// Connections at once. A browser opens one for each address that is announced and closes all but
@@ -114,8 +115,13 @@ pub(crate) struct Connection {
     proven: AtomicBool,
     /// When the newest one came, in milliseconds since the port was opened.
     checked_ms: AtomicU64,
+    /// The publisher thread whose publisher this is; [`NO_PUBLISHER`] for viewers.
+    publisher: AtomicUsize,
     closing: CancellationToken,
 }
+
+/// No publisher thread has this number.
+const NO_PUBLISHER: usize = usize::MAX;
 
 /// What became of packets for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,6 +226,13 @@ impl Connections {
         }
     }
 
+    /// What comes on it is a publisher's.
+    pub(crate) fn set_publisher(&self, id: ConnectionId, thread: usize) {
+        if let Some(connection) = self.find(id) {
+            connection.publisher.store(thread, Ordering::Relaxed);
+        }
+    }
+
     /// Closes a connection once what waits has left it.
     pub(crate) fn close(&self, id: ConnectionId) {
         if let Some(connection) = self.find(id) {
@@ -280,6 +293,7 @@ impl Connections {
             congested: AtomicBool::new(false),
             proven: AtomicBool::new(false),
             checked_ms: AtomicU64::new(0),
+            publisher: AtomicUsize::new(NO_PUBLISHER),
             closing: self.0.ending.child_token(),
         });
         table.open.insert(connection.id, Arc::clone(&connection));
@@ -348,6 +362,7 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 pub(crate) struct TcpPort {
     pub(crate) connections: Connections,
     pub(crate) handshakes: Handshakes,
+    pub(crate) publishers: Publishers,
     pub(crate) workers: Vec<WorkerHandle>,
 }
 
@@ -468,7 +483,7 @@ impl TcpPort {
             let Ok(len @ 1..) = reader.read(&mut buffer).await else { return End::Closed };
             let pushed = deframer.push(&buffer[..len], |packet| {
                 unproven += 1;
-                self.receive(route, packet);
+                self.receive(connection, route, packet);
             });
             if let Err(FrameTooLong(bytes)) = pushed {
                 tracing::debug!(remote = %connection.remote, bytes, "not framed by RFC 4571");
@@ -482,10 +497,15 @@ impl TcpPort {
         }
     }
 
-    fn receive(&self, route: Route, packet: &mut [u8]) {
-        let worker = self.worker_of(route);
+    fn receive(&self, connection: &Connection, route: Route, packet: &[u8]) {
+        // Connections are dealt out to the workers in turn.
+        let worker = connection.id.0 as usize % self.workers.len();
         count(&self.connections.0.counters.received);
+        let publisher = connection.publisher.load(Ordering::Relaxed);
+        let publisher = (publisher != NO_PUBLISHER).then_some(publisher);
+        let taken = self.publishers.receive(publisher, worker, route, packet);
         let known = match Content::of(packet) {
+            _ if taken.is_some() => taken == Some(true),
             Content::Handshake => self.handshakes.receive(worker, route, packet),
             Content::Feedback => {
                 self.workers[worker].tell(WorkerInput::Feedback(route, packet.to_vec()));
@@ -495,14 +515,6 @@ impl TcpPort {
         };
         if !known {
             count(&self.connections.0.counters.dropped);
-        }
-    }
-
-    /// Connections are dealt out to the workers in turn.
-    fn worker_of(&self, route: Route) -> usize {
-        match route.transport {
-            Transport::Tcp(ConnectionId(id)) => id as usize % self.workers.len(),
-            Transport::Udp => 0,
         }
     }
 

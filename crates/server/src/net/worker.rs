@@ -16,6 +16,7 @@ use media::viewer::BURST_INTERVAL;
 use media::{MediaKind, PacketisedFrame, StreamId, ViewerId};
 
 use super::handshakes::Handshakes;
+use super::publishers::{PublisherRoutes, Publishers};
 use super::sys::{Inbox, UdpPort, Waker, wait};
 use super::taps::{TapSender, Taps};
 use super::tcp::{Connection, Connections, Delivery};
@@ -57,6 +58,8 @@ pub(crate) enum WorkerInput {
     Detach(ViewerId, Option<&'static str>),
     /// SRTCP that landed elsewhere.
     Feedback(Route, Vec<u8>),
+    /// What comes from an address is for a publisher thread, or no more.
+    PublisherAddress(Remote, Option<usize>),
     /// The end. Says when everything before it is done.
     Stop(Sender<()>),
 }
@@ -156,6 +159,7 @@ impl WorkerHandle {
             | WorkerInput::Move(..)
             | WorkerInput::Drained(_)
             | WorkerInput::Detach(..)
+            | WorkerInput::PublisherAddress(..)
             | WorkerInput::Stop(_) => true,
         };
         if !is_admitted {
@@ -187,6 +191,7 @@ pub(crate) struct Worker {
     pub(crate) others: Vec<WorkerHandle>,
     pub(crate) handshakes: Handshakes,
     pub(crate) connections: Connections,
+    pub(crate) publishers: Publishers,
     pub(crate) events: EventSink,
 }
 
@@ -199,6 +204,7 @@ struct Turn {
     /// Connections that were sent to, so that they need not be looked up, which takes a lock. Those
     /// that are gone are forgotten when there is a new one.
     known: HashMap<ConnectionId, Arc<Connection>>,
+    publisher_routes: PublisherRoutes,
     figures: WorkerFigures,
 }
 
@@ -210,6 +216,7 @@ impl Turn {
             batch: Batch::default(),
             inbox: Inbox::new(),
             known: HashMap::new(),
+            publisher_routes: PublisherRoutes::default(),
             figures: WorkerFigures::default(),
         }
     }
@@ -276,6 +283,9 @@ impl Worker {
                 WorkerInput::Move(viewer, route) => turn.fanout.handle_move(viewer, route, now),
                 WorkerInput::Drained(remote) => turn.fanout.handle_drained(remote, now),
                 WorkerInput::Detach(viewer, reason) => turn.fanout.handle_detach(viewer, reason),
+                WorkerInput::PublisherAddress(address, thread) => {
+                    turn.publisher_routes.set(address, thread);
+                }
                 WorkerInput::Stop(done) => {
                     // Who waits may have given up.
                     let _ = done.send(());
@@ -297,6 +307,11 @@ impl Worker {
         turn.figures.received += count as u64;
         for (source, local, packet) in turn.inbox.datagrams() {
             let route = Route::new(local, source);
+            let owner = turn.publisher_routes.owner(&route.remote());
+            if let Some(is_taken) = self.publishers.receive(owner, self.index, route, packet) {
+                turn.figures.dropped += u64::from(!is_taken);
+                continue;
+            }
             let known = match Content::of(packet) {
                 Content::Handshake => self.handshakes.receive(self.index, route, packet),
                 Content::Feedback => {
@@ -472,6 +487,7 @@ mod tests {
             inputs,
             others: Vec::new(),
             handshakes: Handshakes::new(1).0,
+            publishers: Publishers::new(1).0,
             connections: Connections::new(),
             events: EventSink {
                 events,
