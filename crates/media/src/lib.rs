@@ -19,6 +19,7 @@ pub mod packetise;
 pub mod peer;
 pub mod peers;
 pub mod rtcp;
+mod rtx;
 pub mod srtp;
 pub mod stun;
 pub mod timeline;
