@@ -7,8 +7,9 @@
 //!         | RTCP header (8) | ciphertext | E + index (4) | tag (10) | AES128_CM_HMAC_SHA1_80
 //! ```
 //!
-//! This module does not guess roll-over counters, re-key, use MKIs, or open RTP: a viewer sends
-//! none. It reads no clock and no randomness.
+//! This module does not re-key or use MKIs. The server opens no RTP, as a viewer sends none; what a
+//! viewer does with ours is in [`ReceivedSession`], for load tools and tests. It reads no clock and
+//! no randomness.
 //!
 //! **Invariant:** under one key an SSRC never uses a packet index for two different packets.
 //! `protect_rtp` refuses an index that is not above the last; `repeat_rtp` takes none that was not
@@ -18,6 +19,7 @@ mod backend;
 mod cipher;
 mod index;
 mod keys;
+mod received;
 
 use std::fmt;
 
@@ -27,7 +29,9 @@ pub use backend::{
 };
 use cipher::Cipher;
 use index::{ReplayWindows, SentIndices};
-use keys::{Master, Purpose, Role};
+pub use keys::Role;
+use keys::{Master, Purpose};
+pub use received::ReceivedSession;
 
 /// Bytes of an RTP header without contributing sources and extensions (RFC 3550 §5.1).
 const RTP_HEADER_BYTES: usize = 12;

@@ -7,6 +7,7 @@
 mod actor;
 mod clock;
 mod joins;
+mod outlets;
 mod pullers;
 mod snapshot;
 
@@ -23,6 +24,7 @@ use actor::{Actor, Command};
 
 pub(crate) use control::Quality;
 pub(crate) use joins::JOIN_BUCKETS_MS;
+pub(crate) use outlets::{Held, HoldError, Reading};
 #[cfg(test)]
 pub(crate) use snapshot::ReservationSnapshot;
 pub(crate) use snapshot::{CameraSnapshot, Snapshot, SourceSnapshot};

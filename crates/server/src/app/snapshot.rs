@@ -120,10 +120,17 @@ impl Actor {
                 .map(|lease| self.reservation_snapshot(lease))
                 .collect(),
             started_at: self.clock.started_at(),
-            media: self.media.figures(),
+            media: self.media_figures(),
             join_buckets: self.joins.buckets.to_vec(),
             join_sum_ms: self.joins.sum_ms,
         }
+    }
+
+    /// Readers inside this process are viewers to whom media flows, too.
+    fn media_figures(&self) -> MediaFigures {
+        let mut figures = self.media.figures();
+        figures.viewers_connected += self.outlets.readers() as u64;
+        figures
     }
 
     fn source_snapshots(&self, ledger: &control::ledger::Snapshot) -> Vec<SourceSnapshot> {

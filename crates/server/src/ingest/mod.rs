@@ -5,6 +5,8 @@
 
 mod audio;
 mod clock;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 pub(crate) mod opus;
 mod rtsp;
 mod source_url;

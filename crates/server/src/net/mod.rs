@@ -22,11 +22,13 @@ use tokio::sync::mpsc;
 
 mod handshakes;
 mod sys;
+mod taps;
 mod worker;
 
 pub(crate) use media::peer::OfferError;
 pub(crate) use media::peers::CloseReason;
-pub(crate) use sys::{UdpPort, thread_cpu_time};
+pub(crate) use sys::{Offload, Segment, Segments, UdpPort, open_receiver, thread_cpu_time};
+pub(crate) use taps::{Tap, Tapped};
 
 use handshakes::{HandshakeThread, Handshakes};
 use worker::{Worker, WorkerHandle, WorkerInput};
@@ -85,14 +87,26 @@ pub(crate) struct MediaFigures {
     pub(crate) datagrams_dropped: u64,
     /// Media packets not sent because the socket would not take them, or a worker was too late.
     pub(crate) send_drops: u64,
+    /// Packets that viewers asked for again (NACK).
+    pub(crate) nacks: u64,
+    /// Of these, those that were sent again.
+    pub(crate) repairs: u64,
+    /// Of these, those that were refused: too often, too early, or too many.
+    pub(crate) repairs_refused: u64,
+    /// Of these, those that are not kept any more, or never were.
+    pub(crate) repairs_missed: u64,
     /// Frames skipped for viewers that were too slow.
     pub(crate) frames_skipped: u64,
     /// Picture loss indications and full intra requests received.
     pub(crate) keyframe_requests: u64,
     /// Packets that viewers reported as lost.
     pub(crate) packets_lost_reported: u64,
+    /// Frames skipped for taps that were too slow.
+    pub(crate) tap_frames_skipped: u64,
     /// Viewers to whom media flows.
     pub(crate) viewers_connected: u64,
+    /// Of these, those whose line is too thin for their stream.
+    pub(crate) viewers_limited: u64,
 }
 
 /// Where events go, and the one count that belongs to no worker.
@@ -132,6 +146,7 @@ pub(crate) struct MediaPlane {
     local: SocketAddr,
     rejected: Arc<AtomicU64>,
     frames_in: Arc<AtomicU64>,
+    tap_frames_skipped: Arc<AtomicU64>,
 }
 
 impl MediaPlane {
@@ -184,7 +199,14 @@ impl MediaPlane {
                 thread.run();
             })?;
         }
-        Ok(Self { workers, handshakes, local, rejected, frames_in: Arc::default() })
+        Ok(Self {
+            workers,
+            handshakes,
+            local,
+            rejected,
+            frames_in: Arc::default(),
+            tap_frames_skipped: Arc::default(),
+        })
     }
 
     /// Where the port is bound.
@@ -225,6 +247,15 @@ impl MediaPlane {
         }
     }
 
+    /// The frames of a stream for a consumer that is no WebRTC viewer, beginning with the cached
+    /// group. One worker hands them over, so that a frame of a stream without taps costs nothing.
+    pub(crate) fn tap(&self, stream: StreamId) -> Tap {
+        let (sender, tap) = taps::channel(Arc::clone(&self.tap_frames_skipped));
+        let worker = stream.0 as usize % self.workers.len();
+        self.workers[worker].tell(WorkerInput::Tap(stream, Box::new(sender)));
+        tap
+    }
+
     /// The source is gone or restarts: the cached picture is dropped, viewers stay and wait.
     pub(crate) fn interrupt(&self, stream: StreamId) {
         for worker in &self.workers {
@@ -244,6 +275,7 @@ impl MediaPlane {
         let mut sum = MediaFigures {
             frames_in: self.frames_in.load(Ordering::Relaxed),
             datagrams_dropped: self.rejected.load(Ordering::Relaxed),
+            tap_frames_skipped: self.tap_frames_skipped.load(Ordering::Relaxed),
             ..MediaFigures::default()
         };
         for figures in self.workers.iter().map(WorkerHandle::figures) {
@@ -252,10 +284,15 @@ impl MediaPlane {
             sum.packets_received += figures.received;
             sum.datagrams_dropped += figures.dropped + figures.fanout.rejected;
             sum.send_drops += figures.send_drops;
+            sum.nacks += figures.fanout.nacks;
+            sum.repairs += figures.fanout.repairs;
+            sum.repairs_refused += figures.fanout.repairs_refused;
+            sum.repairs_missed += figures.fanout.repairs_missed;
             sum.frames_skipped += figures.fanout.frames_skipped;
             sum.keyframe_requests += figures.fanout.keyframe_requests;
             sum.packets_lost_reported += figures.fanout.packets_lost;
             sum.viewers_connected += figures.fanout.viewers;
+            sum.viewers_limited += figures.fanout.viewers_limited;
         }
         sum
     }
