@@ -193,6 +193,8 @@ def launches(args):
     # Not the payloader's own config-interval: it repeats the parameter sets before each slice.
     rtp = "h264parse config-interval=-1 ! rtph264pay name=pay0 pt=96"
     h264 = f"{big} ! {x264} ! {rtp}"
+    x265 = f"x265enc speed-preset=ultrafast bitrate=1200 key-int-max={args.gop}"
+    rtp265 = "h265parse config-interval=-1 ! rtph265pay name=pay0 pt=96"
     aac = "avenc_aac bitrate=64000 ! aacparse ! rtpmp4gpay name=pay1 pt=97"
     lines = {
         "/h264": h264,
@@ -202,8 +204,8 @@ def launches(args):
         "/h264pcma": f"{h264} {sound(8000, 1)} ! alawenc ! rtppcmapay name=pay1 pt=8",
         "/h264hi": f"{big} ! {high} ! video/x-h264,profile=high ! {rtp}",
         "/nokeyframe": f"{big} ! {x264} ! identity name=lossy ! {rtp}",
-        "/h265": f"{big} ! x265enc speed-preset=ultrafast tune=zerolatency bitrate=1200 "
-        f"key-int-max={args.gop} ! h265parse config-interval=-1 ! rtph265pay name=pay0 pt=96",
+        "/h265": f"{big} ! {x265} tune=zerolatency ! {rtp265}",
+        "/h265hi": f"{big} ! {x265} option-string=bframes=2:b-adapt=0 ! {rtp265}",
         "/mjpeg": f"{big} ! jpegenc ! rtpjpegpay name=pay0 pt=26",
     }
     sized = {path: (f"( {line} )", width, height) for path, line in lines.items()}

@@ -32,6 +32,10 @@ const parts = {
     path: here('../.venv/bin/python'),
     install: 'cargo xtask setup   # or: python3 -m venv e2e/.venv && e2e/.venv/bin/pip install -r e2e/requirements.txt',
   },
+  tun: {
+    path: '/dev/net/tun',
+    install: 'as root: mkdir -p /dev/net && mknod /dev/net/tun c 10 200   # the tests of bad networks need root',
+  },
   manifold: {
     path: process.env.MANIFOLD_BIN ?? here('../../target/release/manifold'),
     install: 'cargo build --release   # or name a binary in MANIFOLD_BIN',

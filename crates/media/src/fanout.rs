@@ -241,6 +241,12 @@ impl Fanout {
         }
     }
 
+    /// The frames of a stream since its last keyframe, and how long ago the newest of them came: for
+    /// consumers that are no viewers. Empty while there is no whole group.
+    pub fn group(&self, stream: StreamId, now: Instant) -> (&[Arc<PacketisedFrame>], Duration) {
+        self.hubs.get(&stream).map_or((&[], Duration::ZERO), |hub| (hub.group(), hub.age(now)))
+    }
+
     /// The stream's source is gone: its cached pictures are of no use, its viewers wait.
     pub fn handle_interruption(&mut self, stream: StreamId) {
         let Some(hub) = self.hubs.get_mut(&stream) else { return };

@@ -144,9 +144,9 @@ pub(crate) fn sends_video(sdp: &str) -> bool {
 pub(crate) fn sprop_parameter_sets(sdp: &str) -> Vec<Vec<u8>> {
     let video = sections(sdp).into_iter().filter(|section| section.head.starts_with("video "));
     let formats = video.flat_map(|section| section.lines).filter(|line| line.starts_with("fmtp:"));
-    let values = formats.flat_map(|line| line.split([' ', ';'])).filter_map(|parameter| {
-        parameter.trim().strip_prefix("sprop-parameter-sets=")
-    });
+    let values = formats
+        .flat_map(|line| line.split([' ', ';']))
+        .filter_map(|parameter| parameter.trim().strip_prefix("sprop-parameter-sets="));
     values.flat_map(|sets| sets.split(',')).filter_map(decode_base64).take(MAX_SETS).collect()
 }
 

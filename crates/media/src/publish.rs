@@ -464,9 +464,6 @@ mod tests {
             .into_iter()
             .filter(|output| matches!(output, TrackOutput::Report { .. }))
             .collect();
-        assert_eq!(
-            reports,
-            [TrackOutput::Report { kind: MediaKind::Audio, ntp: 99, ticks: 480 }]
-        );
+        assert_eq!(reports, [TrackOutput::Report { kind: MediaKind::Audio, ntp: 99, ticks: 480 }]);
     }
 }

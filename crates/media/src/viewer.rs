@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::batch::{Batch, Route};
+use crate::estimate::LineState;
 use crate::frame::{Codec, MediaKind, NtpTime, PacketisedFrame, ViewerId};
 use crate::negotiated::{Negotiated, Track};
 use crate::peer::SessionKeys;
@@ -147,6 +148,11 @@ impl Viewer {
     /// Frames that were not sent since the viewer was too slow.
     pub fn frames_skipped(&self) -> u64 {
         self.frames_skipped
+    }
+
+    /// How its line does.
+    pub fn line(&self) -> LineState {
+        LineState::default()
     }
 
     /// Sent so far, by kind.
@@ -344,7 +350,9 @@ impl Viewer {
                     }
                 }
                 Feedback::Bye => heard.goodbye = true,
-                Feedback::Nack { .. } | Feedback::EstimatedBitrate { .. } => {}
+                Feedback::Nack { .. }
+                | Feedback::EstimatedBitrate { .. }
+                | Feedback::Transport(_) => {}
             }
         }
         Ok(heard)

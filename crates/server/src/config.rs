@@ -3,6 +3,8 @@
 //!
 //! Nothing is opened, bound or resolved here; that a port is free is found out by whoever binds it.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod json;
 mod layers;
 mod reader;

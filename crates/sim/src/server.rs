@@ -371,6 +371,8 @@ impl Server {
                 self.push(Lane::Commands, Later::Offer { request, viewer, stream }, now);
             }
             Action::CloseViewer { viewer } => self.push(Lane::Commands, Later::Close(viewer), now),
+            // Nobody holds anything in the simulation.
+            Action::HoldEnded { .. } => {}
             Action::RequestKeyframe { stream } => {
                 self.outputs.push_back(ServerOutput::RequestKeyframe { stream });
             }

@@ -105,6 +105,11 @@ impl Engine {
             info!(%camera_id, reservation_id = %id, "Last viewer disconnected - stream kept warm");
             return;
         }
+        if stream.holds > 0 {
+            info!(%camera_id, reservation_id = %id, "Last viewer disconnected - stream kept for a moment, its picture is asked for");
+            stream.last_viewer = Some(id.clone());
+            return;
+        }
         info!(%camera_id, reservation_id = %id, "Last viewer disconnected - cleaning up all stream resources");
         stream.last_viewer = Some(id.clone());
         self.drive(session.stream, StreamEvent::Emptied, now);
@@ -138,7 +143,7 @@ impl Engine {
         }
     }
 
-    fn connected(&mut self, viewer: ViewerId, handshake_ms: u32, now: Timestamp) {
+    pub(super) fn connected(&mut self, viewer: ViewerId, handshake_ms: u32, now: Timestamp) {
         let Some(session) = self.session_of_mut(viewer) else {
             return;
         };

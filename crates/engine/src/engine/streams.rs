@@ -40,8 +40,9 @@ impl Engine {
                 on.retry_at = now + wait;
                 log_failure(on, &failure, wait);
                 on.failures += 1;
-                on.failure = Some(failure);
+                on.failure = Some(failure.clone());
                 self.drive(stream, StreamEvent::Failed, now);
+                self.end_holds(stream, Some(&failure), now);
             }
         }
     }

@@ -525,7 +525,8 @@ fn as_receiver(answer: &str) -> String {
 
 /// Whether the answer takes a picture.
 fn has_video(answer: &str) -> bool {
-    let mut sections = answer.split("\r\nm=").skip(1).filter(|section| section.starts_with("video "));
+    let mut sections =
+        answer.split("\r\nm=").skip(1).filter(|section| section.starts_with("video "));
     sections.any(|section| {
         !section.starts_with("video 0 ")
             && section.lines().any(|line| line == "a=recvonly")

@@ -397,6 +397,7 @@ fn snapshot() -> Snapshot {
         retry_in: (state == "lost").then(|| Duration::from_millis(3900)),
         viewer_count,
         active_since: (viewer_count > 0).then(|| at(1_800_000_001)),
+        codec: Some("H264"),
         width: Some(640),
         height: Some(360),
         audio: Some("opus"),

@@ -24,12 +24,14 @@ use tokio::sync::mpsc;
 mod handshakes;
 mod publishers;
 mod sys;
+mod taps;
 mod worker;
 
 pub(crate) use media::peer::OfferError;
 pub(crate) use media::peers::CloseReason;
-pub(crate) use publishers::{Frames, PublishError, PublisherEnd, PublisherHandle, PublisherId};
-pub(crate) use sys::{UdpPort, thread_cpu_time};
+pub(crate) use publishers::{PublishError, PublisherEnd, PublisherHandle, PublisherId};
+pub(crate) use sys::{Offload, Segment, Segments, UdpPort, open_receiver, thread_cpu_time};
+pub(crate) use taps::{Tap, Tapped};
 
 use handshakes::{HandshakeThread, Handshakes};
 use publishers::{PublisherThread, Publishers};
@@ -99,6 +101,8 @@ pub(crate) struct MediaFigures {
     pub(crate) keyframe_requests: u64,
     /// Packets that viewers reported as lost.
     pub(crate) packets_lost_reported: u64,
+    /// Frames skipped for taps that were too slow.
+    pub(crate) tap_frames_skipped: u64,
     /// Viewers to whom media flows.
     pub(crate) viewers_connected: u64,
     /// Publishers whose connection stands.
@@ -153,6 +157,7 @@ pub(crate) struct MediaPlane {
     local: SocketAddr,
     rejected: Arc<AtomicU64>,
     frames_in: Arc<AtomicU64>,
+    tap_frames_skipped: Arc<AtomicU64>,
 }
 
 impl MediaPlane {
@@ -209,8 +214,7 @@ impl MediaPlane {
         }
         let no_certificate = || io::Error::other("no DTLS certificate could be made");
         for (index, inputs) in publisher_inputs.into_iter().enumerate() {
-            let factory =
-                PublisherFactory::new(candidates.clone()).ok_or_else(no_certificate)?;
+            let factory = PublisherFactory::new(candidates.clone()).ok_or_else(no_certificate)?;
             let (workers, sink) = (workers.clone(), events.clone());
             let thread = PublisherThread::new(index, inputs, factory, workers, sink, &publishers);
             let alarm = Alarm(events.clone());
@@ -219,7 +223,15 @@ impl MediaPlane {
                 thread.run();
             })?;
         }
-        Ok(Self { workers, handshakes, publishers, local, rejected, frames_in: Arc::default() })
+        Ok(Self {
+            workers,
+            handshakes,
+            publishers,
+            local,
+            rejected,
+            frames_in: Arc::default(),
+            tap_frames_skipped: Arc::default(),
+        })
     }
 
     /// Where the port is bound.
@@ -269,6 +281,15 @@ impl MediaPlane {
         }
     }
 
+    /// The frames of a stream for a consumer that is no WebRTC viewer, beginning with the cached
+    /// group. One worker hands them over, so that a frame of a stream without taps costs nothing.
+    pub(crate) fn tap(&self, stream: StreamId) -> Tap {
+        let (sender, tap) = taps::channel(Arc::clone(&self.tap_frames_skipped));
+        let worker = stream.0 as usize % self.workers.len();
+        self.workers[worker].tell(WorkerInput::Tap(stream, Box::new(sender)));
+        tap
+    }
+
     /// The source is gone or restarts: the cached picture is dropped, viewers stay and wait.
     pub(crate) fn interrupt(&self, stream: StreamId) {
         for worker in &self.workers {
@@ -288,6 +309,7 @@ impl MediaPlane {
         let mut sum = MediaFigures {
             frames_in: self.frames_in.load(Ordering::Relaxed),
             datagrams_dropped: self.rejected.load(Ordering::Relaxed),
+            tap_frames_skipped: self.tap_frames_skipped.load(Ordering::Relaxed),
             ..MediaFigures::default()
         };
         for figures in self.workers.iter().map(WorkerHandle::figures) {

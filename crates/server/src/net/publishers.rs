@@ -374,10 +374,8 @@ impl PublisherThread {
                     self.handshaking.fetch_add(1, Ordering::Relaxed);
                     self.sessions.insert(publisher, Progress::Handshaking);
                 }
-                let accepted = answer.map(|answer_sdp| Accepted {
-                    answer_sdp,
-                    ice_ufrag: credentials.ufrag,
-                });
+                let accepted =
+                    answer.map(|answer_sdp| Accepted { answer_sdp, ice_ufrag: credentials.ufrag });
                 // Whoever asked may have gone away; the handshake then times out.
                 let _ = reply.send(accepted);
             }
@@ -492,9 +490,8 @@ impl PublisherThread {
     /// (RFC 8445 §5.3 asks for 24 and 128).
     fn new_credentials(&self) -> IceCredentials {
         let name = char::from(SHARD_NAMES[self.index % SHARD_NAMES.len()]);
-        let random_chars = |count: usize| {
-            (0..count).map(|_| char::from(ICE_CHARS[(random_u64() & 31) as usize]))
-        };
+        let random_chars =
+            |count: usize| (0..count).map(|_| char::from(ICE_CHARS[(random_u64() & 31) as usize]));
         IceCredentials {
             ufrag: std::iter::once(name).chain(random_chars(16)).collect(),
             password: random_chars(32).collect(),

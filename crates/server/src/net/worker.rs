@@ -19,6 +19,7 @@ use media::{MediaKind, PacketisedFrame, StreamId, ViewerId};
 use super::handshakes::Handshakes;
 use super::publishers::{PublisherRoutes, Publishers};
 use super::sys::{Inbox, UdpPort, Waker, wait};
+use super::taps::{TapSender, Taps};
 use super::{EventSink, MediaEvent};
 
 /// Frames that may wait for a worker: 500 cameras at 30 frames a second for a third of a second.
@@ -41,6 +42,8 @@ pub(crate) enum WorkerInput {
     Interrupt(StreamId),
     /// The stream is over.
     Remove(StreamId),
+    /// Somebody wants the stream's frames inside this process.
+    Tap(StreamId, Box<TapSender>),
     /// A viewer is ready for media; the number seeds its sequence numbers and timestamps.
     Attach(Box<Attach>, u64),
     /// A viewer's path changed.
@@ -143,6 +146,7 @@ impl WorkerHandle {
             WorkerInput::Feedback(..) => self.shared.admits_feedback(),
             WorkerInput::Remove(stream) => self.shared.forget(*stream),
             WorkerInput::Interrupt(_)
+            | WorkerInput::Tap(..)
             | WorkerInput::Attach(..)
             | WorkerInput::Move(..)
             | WorkerInput::Detach(..)
@@ -184,6 +188,7 @@ pub(crate) struct Worker {
 /// What the thread owns while it runs.
 struct Turn {
     fanout: Fanout,
+    taps: Taps,
     batch: Batch,
     inbox: Inbox,
     publisher_routes: PublisherRoutes,
@@ -195,6 +200,7 @@ impl Worker {
     pub(crate) fn run(self) {
         let mut turn = Turn {
             fanout: Fanout::new(),
+            taps: Taps::default(),
             batch: Batch::default(),
             inbox: Inbox::new(),
             publisher_routes: PublisherRoutes::default(),
@@ -229,6 +235,7 @@ impl Worker {
             match input {
                 WorkerInput::Frame(stream, frame) => {
                     self.handle.shared.waiting_frames.fetch_sub(1, Ordering::Relaxed);
+                    turn.taps.handle_frame(stream, &frame);
                     turn.fanout.handle_frame(stream, frame, now);
                 }
                 WorkerInput::Feedback(source, mut packet) => {
@@ -236,8 +243,18 @@ impl Worker {
                     let known = turn.fanout.handle_rtcp(source, &mut packet, now);
                     turn.figures.dropped += u64::from(!known);
                 }
-                WorkerInput::Interrupt(stream) => turn.fanout.handle_interruption(stream),
-                WorkerInput::Remove(stream) => turn.fanout.handle_stream_removed(stream),
+                WorkerInput::Interrupt(stream) => {
+                    turn.taps.handle_interruption(stream);
+                    turn.fanout.handle_interruption(stream);
+                }
+                WorkerInput::Remove(stream) => {
+                    turn.taps.handle_interruption(stream);
+                    turn.fanout.handle_stream_removed(stream);
+                }
+                WorkerInput::Tap(stream, sender) => {
+                    let (group, age) = turn.fanout.group(stream, now);
+                    turn.taps.handle_tap(stream, *sender, group, age);
+                }
                 WorkerInput::Attach(attach, seed) => turn.fanout.handle_attach(*attach, seed, now),
                 WorkerInput::Move(viewer, route) => turn.fanout.handle_move(viewer, route),
                 WorkerInput::Detach(viewer, reason) => turn.fanout.handle_detach(viewer, reason),
@@ -407,6 +424,7 @@ mod tests {
         };
         let mut turn = Turn {
             fanout: Fanout::new(),
+            taps: Taps::default(),
             batch: Batch::default(),
             inbox: Inbox::new(),
             publisher_routes: PublisherRoutes::default(),

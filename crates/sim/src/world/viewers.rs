@@ -226,6 +226,8 @@ impl World {
             Request::Release { reservation } => self.promise_end(reservation.clone()),
             Request::EndWatch { viewer } => self.promise_end_of(*viewer),
             Request::Reserve { .. } | Request::Heartbeat { .. } | Request::Watch { .. } => {}
+            // Viewers of the simulation come over WebRTC.
+            Request::Read { .. } | Request::Hold { .. } => {}
             Request::StopSource { .. } | Request::Snapshot => {}
         }
         self.server.handle_request(id, request, offer, self.now);
