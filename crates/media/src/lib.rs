@@ -32,6 +32,7 @@ pub mod publishers;
 pub mod reception;
 pub mod route;
 pub mod rtcp;
+mod rtx;
 pub mod srtp;
 pub mod stun;
 pub mod timeline;

@@ -33,7 +33,7 @@ mod worker;
 pub(crate) use handshakes::Restarted;
 pub(crate) use media::peer::{IceCredentials, OfferError};
 pub(crate) use media::peers::CloseReason;
-pub(crate) use publishers::{Frames, PublishError, PublisherEnd, PublisherHandle, PublisherId};
+pub(crate) use publishers::{PublishError, PublisherEnd, PublisherHandle, PublisherId};
 pub(crate) use sys::{Offload, Segment, Segments, Taken, UdpPort, open_receiver, thread_cpu_time};
 pub(crate) use taps::{Tap, Tapped};
 
@@ -127,6 +127,14 @@ pub(crate) struct MediaFigures {
     pub(crate) datagrams_dropped: u64,
     /// Media packets not sent because the socket would not take them, or a worker was too late.
     pub(crate) send_drops: u64,
+    /// Packets that viewers asked for again (NACK).
+    pub(crate) nacks: u64,
+    /// Of these, those that were sent again.
+    pub(crate) repairs: u64,
+    /// Of these, those that were refused: too often, too early, or too many.
+    pub(crate) repairs_refused: u64,
+    /// Of these, those that are not kept any more, or never were.
+    pub(crate) repairs_missed: u64,
     /// Frames skipped for viewers that were too slow.
     pub(crate) frames_skipped: u64,
     /// Frames not sent to a viewer whose answer has no such codec.
@@ -153,6 +161,8 @@ pub(crate) struct MediaFigures {
     pub(crate) publisher_keyframes_asked: u64,
     /// Datagrams and frames of publishers for which a queue had no room.
     pub(crate) publisher_overflows: u64,
+    /// Of these, those whose line is too thin for their stream.
+    pub(crate) viewers_limited: u64,
     /// Viewers that moved to another address, or from UDP to TCP and back.
     pub(crate) moves: u64,
     /// Viewers that were let go since no authentic check came (RFC 7675).
@@ -395,11 +405,16 @@ impl MediaPlane {
             sum.packets_received += figures.received;
             sum.datagrams_dropped += figures.dropped + figures.fanout.rejected;
             sum.send_drops += figures.send_drops;
+            sum.nacks += figures.fanout.nacks;
+            sum.repairs += figures.fanout.repairs;
+            sum.repairs_refused += figures.fanout.repairs_refused;
+            sum.repairs_missed += figures.fanout.repairs_missed;
             sum.frames_skipped += figures.fanout.frames_skipped;
             sum.frames_not_taken += figures.fanout.frames_not_taken;
             sum.keyframe_requests += figures.fanout.keyframe_requests;
             sum.packets_lost_reported += figures.fanout.packets_lost;
             sum.viewers_connected += figures.fanout.viewers;
+            sum.viewers_limited += figures.fanout.viewers_limited;
             sum.moves += figures.fanout.moves;
         }
         let (publishers, dropped) = self.publishers.figures();
