@@ -13,6 +13,7 @@
 pub mod client;
 mod codecs;
 mod offer;
+pub mod publisher;
 mod rsa;
 mod tap;
 pub mod tapped_client;
@@ -27,13 +28,13 @@ use str0m::change::SdpOffer;
 use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion};
 use str0m::crypto::dtls::DtlsProvider;
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::ExtensionMap;
+use str0m::rtp::{Extension, ExtensionMap};
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
 
 use crate::negotiated::{Negotiated, offered_video_codecs, wants_video};
 use crate::srtp::SrtpProfile;
 use crate::stun::BindingRequest;
-use offer::{as_one_stream, check_size, malformed, without_unserved_feedback};
+use offer::{as_one_stream, check_size, malformed, with_served_feedback};
 use rsa::{DtlsForAll, widen_request};
 use tap::{KeySlot, KeyTap, KeyTapProvider};
 
@@ -153,24 +154,13 @@ impl PeerFactory {
         }
         let answer =
             rtc.sdp_api().accept_offer(parsed).map_err(|error| malformed(&error))?.to_sdp_string();
-        let answer = as_one_stream(&without_unserved_feedback(&answer));
+        let answer = as_one_stream(&with_served_feedback(offer, &answer));
         let negotiated = Negotiated::from_answer(&answer);
         if negotiated.video.as_ref().is_none_or(|video| video.payloads.is_empty()) {
             let offered = offered_video_codecs(offer).join(", ");
             return Err(OfferError::NoCommonCodec { offered });
         }
-        let peer = Peer {
-            rtc,
-            key_slot,
-            password: credentials.password.clone(),
-            local: self.candidates.clone(),
-            addresses: VecDeque::new(),
-            moves: 0,
-            forgotten: None,
-            selected: None,
-            connected: false,
-            failed: false,
-        };
+        let peer = Peer::new(rtc, key_slot, credentials, self.candidates.clone());
         Ok((peer, Answer { sdp: answer, ufrag: credentials.ufrag.clone(), negotiated }))
     }
 
@@ -186,11 +176,19 @@ impl PeerFactory {
             })
             .set_ice_lite(true)
             .set_rtp_mode(true)
-            .set_extension_map(ExtensionMap::empty())
+            .set_extension_map(extensions())
             .clear_codecs();
         codecs::add_all(config.codec_config());
         config
     }
+}
+
+/// The header extensions that our packets may carry; the offer's own numbers replace ours.
+fn extensions() -> ExtensionMap {
+    let mut map = ExtensionMap::empty();
+    map.set(2, Extension::AbsoluteSendTime);
+    map.set(3, Extension::TransportSequenceNumber);
+    map
 }
 
 /// What a peer wants done.
@@ -252,6 +250,26 @@ pub struct Path {
 }
 
 impl Peer {
+    fn new(
+        rtc: Rtc,
+        key_slot: KeySlot,
+        credentials: &IceCredentials,
+        local: Vec<SocketAddr>,
+    ) -> Self {
+        Self {
+            rtc,
+            key_slot,
+            password: credentials.password.clone(),
+            local,
+            addresses: VecDeque::new(),
+            moves: 0,
+            forgotten: None,
+            selected: None,
+            connected: false,
+            failed: false,
+        }
+    }
+
     /// Where media goes, once an authentic check came.
     pub fn selected_path(&self) -> Option<Path> {
         self.selected
