@@ -293,9 +293,18 @@ pub(super) struct ProblemBody<'a> {
     pub(super) detail: &'a str,
 }
 
+/// Query of `GET /api/v1/cameras/{id}/frame.jpeg`.
+#[derive(Debug, Deserialize)]
+pub(super) struct FrameQuery {
+    /// Most pixels in a row.
+    pub(super) width: Option<u32>,
+}
+
 /// What `--ready-file` holds.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Ready {
     pub(crate) listen: Vec<String>,
     pub(crate) udp: String,
+    /// `None`: RTSP is off.
+    pub(crate) rtsp: Option<String>,
 }

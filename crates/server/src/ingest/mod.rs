@@ -24,6 +24,7 @@ use tokio::sync::Notify;
 use self::testcard::TestCard;
 
 pub(crate) use self::source_url::SourceUrl;
+pub(crate) use self::testcard::strip;
 pub(crate) use self::whip::PublishPoint;
 
 /// How RTP comes from an RTSP camera.

@@ -9,7 +9,7 @@ mod card;
 mod encoder;
 mod font;
 mod pace;
-pub(super) mod strip;
+pub(crate) mod strip;
 mod tone;
 
 use std::sync::Arc;

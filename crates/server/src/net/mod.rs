@@ -30,7 +30,7 @@ mod worker;
 pub(crate) use media::peer::OfferError;
 pub(crate) use media::peers::CloseReason;
 pub(crate) use publishers::{PublishError, PublisherEnd, PublisherHandle, PublisherId};
-pub(crate) use sys::{Offload, Segment, Segments, UdpPort, open_receiver, thread_cpu_time};
+pub(crate) use sys::{Offload, Segment, Segments, Taken, UdpPort, open_receiver, thread_cpu_time};
 pub(crate) use taps::{Tap, Tapped};
 
 use handshakes::{HandshakeThread, Handshakes};
@@ -95,8 +95,20 @@ pub(crate) struct MediaFigures {
     pub(crate) datagrams_dropped: u64,
     /// Media packets not sent because the socket would not take them, or a worker was too late.
     pub(crate) send_drops: u64,
+    /// Packets that viewers asked for again (NACK).
+    pub(crate) nacks: u64,
+    /// Of these, those that were sent again.
+    pub(crate) repairs: u64,
+    /// Of these, those that were refused: too often, too early, or too many.
+    pub(crate) repairs_refused: u64,
+    /// Of these, those that are not kept any more, or never were.
+    pub(crate) repairs_missed: u64,
     /// Frames skipped for viewers that were too slow.
     pub(crate) frames_skipped: u64,
+    /// Frames not sent to a viewer whose answer has no such codec.
+    pub(crate) frames_not_taken: u64,
+    /// Frames of which no packets could be made: empty, or cut larger than a packet may be.
+    pub(crate) frames_not_cut: u64,
     /// Picture loss indications and full intra requests received.
     pub(crate) keyframe_requests: u64,
     /// Packets that viewers reported as lost.
@@ -117,6 +129,8 @@ pub(crate) struct MediaFigures {
     pub(crate) publisher_keyframes_asked: u64,
     /// Datagrams and frames of publishers for which a queue had no room.
     pub(crate) publisher_overflows: u64,
+    /// Of these, those whose line is too thin for their stream.
+    pub(crate) viewers_limited: u64,
 }
 
 /// Where events go, and the one count that belongs to no worker.
@@ -157,6 +171,7 @@ pub(crate) struct MediaPlane {
     local: SocketAddr,
     rejected: Arc<AtomicU64>,
     frames_in: Arc<AtomicU64>,
+    frames_not_cut: Arc<AtomicU64>,
     tap_frames_skipped: Arc<AtomicU64>,
 }
 
@@ -230,6 +245,7 @@ impl MediaPlane {
             local,
             rejected,
             frames_in: Arc::default(),
+            frames_not_cut: Arc::default(),
             tap_frames_skipped: Arc::default(),
         })
     }
@@ -276,6 +292,9 @@ impl MediaPlane {
     pub(crate) fn publish(&self, stream: StreamId, frame: Frame) {
         self.frames_in.fetch_add(1, Ordering::Relaxed);
         let packets = Arc::new(packetise(&frame));
+        if packets.packet_count() == 0 {
+            self.frames_not_cut.fetch_add(1, Ordering::Relaxed);
+        }
         for worker in &self.workers {
             worker.tell(WorkerInput::Frame(stream, Arc::clone(&packets)));
         }
@@ -309,6 +328,7 @@ impl MediaPlane {
         let mut sum = MediaFigures {
             frames_in: self.frames_in.load(Ordering::Relaxed),
             datagrams_dropped: self.rejected.load(Ordering::Relaxed),
+            frames_not_cut: self.frames_not_cut.load(Ordering::Relaxed),
             tap_frames_skipped: self.tap_frames_skipped.load(Ordering::Relaxed),
             ..MediaFigures::default()
         };
@@ -318,10 +338,16 @@ impl MediaPlane {
             sum.packets_received += figures.received;
             sum.datagrams_dropped += figures.dropped + figures.fanout.rejected;
             sum.send_drops += figures.send_drops;
+            sum.nacks += figures.fanout.nacks;
+            sum.repairs += figures.fanout.repairs;
+            sum.repairs_refused += figures.fanout.repairs_refused;
+            sum.repairs_missed += figures.fanout.repairs_missed;
             sum.frames_skipped += figures.fanout.frames_skipped;
+            sum.frames_not_taken += figures.fanout.frames_not_taken;
             sum.keyframe_requests += figures.fanout.keyframe_requests;
             sum.packets_lost_reported += figures.fanout.packets_lost;
             sum.viewers_connected += figures.fanout.viewers;
+            sum.viewers_limited += figures.fanout.viewers_limited;
         }
         let (publishers, dropped) = self.publishers.figures();
         sum.publishers_connected = publishers.connected;
