@@ -79,7 +79,7 @@ class Publisher:
 
     def run(self):
         self.pipeline.set_state(Gst.State.PLAYING)
-        painter = Painter(self.options.width, self.options.height)
+        painter = Painter(self.options.width, self.options.height, noise=False)
         pictures = self.pipeline.get_by_name("pictures")
         self.options.stall_after = None
         # Before the offer: webrtcbin offers what it has caps of.

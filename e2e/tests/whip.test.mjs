@@ -1,6 +1,7 @@
 // Encoders publish a camera: who may, who watches, and what happens when they go.
 
 import assert from 'node:assert/strict';
+import { createServer } from 'node:http';
 
 import { chromium } from '../harness/sdp.mjs';
 import { Publisher, everyInterface } from '../harness/publisher.mjs';
@@ -182,8 +183,10 @@ scenario('pages of other sites may publish, and are told how', async (world) => 
   assert.match(preflight.headers.get('access-control-allow-headers'), /authorization/i);
   assert.equal(preflight.headers.get('accept-post'), 'application/sdp');
 
-  // A page of another site publishes what it draws.
-  const page = await world.open('about:blank');
+  const site = createServer((_, answer) => answer.setHeader('content-type', 'text/html').end('<p>a studio'));
+  world.after(() => site.close());
+  await new Promise((resolve) => site.listen(0, '127.0.0.1', resolve));
+  const page = await world.open(`http://127.0.0.1:${site.address().port}/`);
   await page.page.evaluate(publishFromCanvas, `${manifold.url}/whip/${KEY}`);
   const viewer = await world.open(`${manifold.url}/?open=cam-1`);
   await viewer.plays('cam-1');
