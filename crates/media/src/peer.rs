@@ -12,6 +12,7 @@
 
 pub mod client;
 mod offer;
+pub mod pusher;
 mod tap;
 pub mod tapped_client;
 

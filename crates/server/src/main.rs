@@ -14,6 +14,7 @@ mod load;
 mod logging;
 mod metrics;
 mod net;
+mod push;
 mod remote;
 
 fn main() -> std::process::ExitCode {
