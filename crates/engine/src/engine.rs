@@ -4,7 +4,9 @@
 //! stream's reservations are the sessions that name it. [`Engine::check`] derives both anew.
 
 mod cameras;
+mod holds;
 mod outcomes;
+mod readers;
 mod requests;
 mod sessions;
 mod streams;
@@ -17,11 +19,12 @@ use control::{CameraId, LedgerOp, ReservationId, Timestamp};
 use media::{StreamId, ViewerId};
 
 use crate::backoff::SplitMix;
-use crate::io::{Action, CameraSpec, OpId, Reply, RequestId};
+use crate::io::{Action, CameraSpec, HoldId, OpId, Reply, RequestId};
 use crate::session::Session;
 use crate::stream::Stream;
 use crate::timers::{Timer, Timers};
 
+pub use holds::{HOLD_TIME_MAX, MAX_HOLDS};
 pub use views::{CameraView, Residue, SessionView, StreamView};
 
 /// Most cameras. Twenty times the park that the server is built for (500), so that a wrong import
@@ -36,7 +39,7 @@ pub const KEYFRAME_INTERVAL_MIN: Duration = Duration::from_millis(500);
 /// The engine. See the crate's documentation.
 ///
 /// Its collections are bounded: sessions and viewers by [`control::MAX_LEASES`], cameras by
-/// [`MAX_CAMERAS`], streams and timers by two a camera; `accepting` and `pending` by the caller's
+/// [`MAX_CAMERAS`], streams and timers by two a camera, holds by [`MAX_HOLDS`]; `accepting` and `pending` by the caller's
 /// requests and viewer events under way; `actions` by what one input causes, since the caller
 /// drains them after each.
 #[derive(Debug)]
@@ -51,11 +54,14 @@ pub struct Engine {
     accepting: BTreeMap<ViewerId, Accepting>,
     /// Ledger operations under way.
     pending: BTreeMap<OpId, Pending>,
+    /// Streams that are needed for a moment.
+    holds: BTreeMap<HoldId, StreamId>,
     timers: Timers,
     actions: VecDeque<Action>,
     next_op: u64,
     next_stream: u32,
     next_viewer: u64,
+    next_hold: u64,
     is_shutting_down: bool,
 }
 
@@ -102,11 +108,13 @@ impl Engine {
             viewers: BTreeMap::new(),
             accepting: BTreeMap::new(),
             pending: BTreeMap::new(),
+            holds: BTreeMap::new(),
             timers: Timers::default(),
             actions: VecDeque::new(),
             next_op: 0,
             next_stream: 0,
             next_viewer: 0,
+            next_hold: 0,
             is_shutting_down: false,
         }
     }
@@ -128,6 +136,7 @@ impl Engine {
                 Timer::Lease => self.apply(LedgerOp::Expire, Pending::Expire),
                 Timer::Retry(stream) => self.retry_due(stream, now),
                 Timer::Close(stream) => self.close_due(stream, now),
+                Timer::Hold(hold) => self.end_hold(hold, None, now),
             }
         }
     }

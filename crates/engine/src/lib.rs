@@ -15,12 +15,13 @@ mod stream;
 mod timers;
 
 pub use engine::{
-    CameraView, Engine, KEYFRAME_INTERVAL_MIN, MAX_CAMERAS, Residue, SessionView, StreamView,
+    CameraView, Engine, HOLD_TIME_MAX, KEYFRAME_INTERVAL_MIN, MAX_CAMERAS, MAX_HOLDS, Residue,
+    SessionView, StreamView,
 };
 pub use failure::{Retry, SourceFailure};
 pub use io::{
-    Action, CameraSpec, Grant, OpId, Released, Reply, Request, RequestId, ReserveRefusal,
-    SourceEvent, ViewerEvent, WatchRefusal,
+    Action, CameraSpec, Grant, HoldId, HoldRefusal, OpId, Reader, Released, Reply, Request,
+    RequestId, ReserveRefusal, SourceEvent, ViewerEvent, WatchRefusal,
 };
 pub use session::SessionState;
 pub use stream::{Condition, Rendition};

@@ -217,6 +217,8 @@ pub(crate) struct Stream {
     pub(crate) warm: bool,
     /// How long it is kept after its last viewer.
     pub(crate) close_after: Duration,
+    /// Who needs its picture for a moment without watching. At most [`crate::MAX_HOLDS`].
+    pub(crate) holds: usize,
     /// The live reservations on it.
     pub(crate) reservations: BTreeSet<ReservationId>,
     /// Since when there is a reservation on it without a gap.
@@ -247,6 +249,7 @@ impl Stream {
             state: StreamState::Idle,
             warm: false,
             close_after: Duration::ZERO,
+            holds: 0,
             reservations: BTreeSet::new(),
             active_since: None,
             last_viewer: None,
@@ -262,7 +265,7 @@ impl Stream {
 
     /// Whether somebody wants it.
     pub(crate) fn is_wanted(&self) -> bool {
-        self.warm || !self.reservations.is_empty()
+        self.warm || self.holds > 0 || !self.reservations.is_empty()
     }
 
     /// Whether the next attempt comes by itself.

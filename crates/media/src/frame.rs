@@ -5,12 +5,30 @@
 //! sequence number, an SSRC or a payload type: those belong to a viewer.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
 /// Largest RTP payload in bytes. Header, extensions, the RTX sequence number and the SRTP tag go on
 /// top and stay within a datagram of 1200 bytes, which passes every usual path whole.
 pub const MAX_PAYLOAD: usize = 1160;
+
+/// Bytes around a payload, at most: RTP header (12), header extension (8), SRTP tag (16).
+pub const PACKET_OVERHEAD: usize = 36;
+/// With the original sequence number in front of a repeated payload (RFC 4588 §4) no datagram is
+/// over 1200 bytes.
+const _: () = assert!(MAX_PAYLOAD + PACKET_OVERHEAD + 2 <= 1_200);
+
+/// Largest RTP payload in bytes that is forwarded as a publisher cut it. Publishers cut to 1200
+/// bytes and less; what a path of 1500 bytes carries is the bound: without 48 bytes of IPv6 and UDP,
+/// 12 of RTP header, 32 of header extensions, 2 of an RTX sequence number and 16 of the tag, 1390
+/// are left.
+pub const MAX_CUT_PAYLOAD: usize = 1500 - 48 - 12 - 32 - 2 - 16;
+
+/// Largest access unit in bytes. A 3840x2160 picture of 4:2:0 has 12.4 MB raw, and every level
+/// that allows it asks for at least half (MinCR, ITU-T H.264 table A-1): 6.2 MB. The codecs after
+/// H.264 need less for the same picture.
+pub(crate) const MAX_ACCESS_UNIT: usize = 8 << 20;
 
 /// A stream inside this process: one rendition (main or sub) of one camera.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -98,6 +116,44 @@ impl Codec {
     }
 }
 
+/// How large a picture is, in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PictureSize {
+    /// From left to right.
+    pub width: u32,
+    /// From top to bottom.
+    pub height: u32,
+}
+
+/// Largest width or height in pixels that is believed: level 6.2 of H.264 and H.265 ends at 16,888 for
+/// extreme shapes, and no camera or browser comes near.
+pub(crate) const MAX_PICTURE_SIDE: u32 = 16_384;
+
+/// An access unit of H.264 or H.265 made fit for browsers: no delimiters, no filler, parameter sets
+/// before each keyframe.
+#[derive(Debug, Clone)]
+pub struct AccessUnit {
+    /// NAL units in decoding order.
+    pub units: Vec<Bytes>,
+    /// Decoding can start here. H.264: an IDR picture, or intra slices alone behind a recovery
+    /// point. H.265: an IRAP picture.
+    pub keyframe: bool,
+    /// It may be shown before a picture that was sent before it. H.264: it has a B slice, in a stream
+    /// that does not rule that out. H.265: it does by its order count, or leads its IRAP picture.
+    pub reordered: bool,
+}
+
+/// What one RTP payload of VP8, VP9 or AV1 tells of its picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PayloadHead {
+    /// The picture begins with it.
+    pub(crate) begins: bool,
+    /// The picture begins with it, and decoding can start there.
+    pub(crate) keyframe: bool,
+    /// Told where a keyframe begins.
+    pub(crate) size: Option<PictureSize>,
+}
+
 /// A moment on this server's wall clock as an NTP timestamp: seconds since 1900 in the upper 32
 /// bits, fractions in the lower (RFC 3550 §4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -153,6 +209,9 @@ impl fmt::Debug for Frame {
     }
 }
 
+/// The next frame's serial. 64 bits do not wrap.
+static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
+
 /// A frame cut into RTP payloads, made once and shared by every viewer.
 ///
 /// ```text
@@ -170,15 +229,16 @@ pub struct PacketisedFrame {
     pub keyframe: bool,
     /// See [`Frame::discontinuity`].
     pub discontinuity: bool,
+    serial: u64,
     data: Box<[u8]>,
     ends: Box<[u32]>,
 }
 
 impl PacketisedFrame {
     /// Makes each of the frame's units a payload, as a publisher cut them; none if one of them is
-    /// empty or does not fit into a packet.
+    /// empty or larger than [`MAX_CUT_PAYLOAD`].
     pub(crate) fn as_cut(frame: &Frame) -> Self {
-        let fits = |unit: &Bytes| (1..=MAX_PAYLOAD).contains(&unit.len());
+        let fits = |unit: &Bytes| (1..=MAX_CUT_PAYLOAD).contains(&unit.len());
         if !frame.units.iter().all(fits) {
             return Self::new(frame, Vec::new(), Vec::new());
         }
@@ -203,6 +263,7 @@ impl PacketisedFrame {
             captured: frame.captured,
             keyframe: frame.keyframe,
             discontinuity: frame.discontinuity,
+            serial: NEXT_SERIAL.fetch_add(1, Ordering::Relaxed),
             data: data.into_boxed_slice(),
             ends: ends.into_boxed_slice(),
         }
@@ -219,6 +280,13 @@ impl PacketisedFrame {
         }
     }
 
+    /// Names this frame among all of the process, of whatever stream; of two frames of one stream
+    /// the later one has the greater. What was sent of a frame is found again by it, so that a
+    /// packet is repeated from the very frame that it was made of.
+    pub fn serial(&self) -> u64 {
+        self.serial
+    }
+
     /// How many RTP packets the frame takes.
     pub fn packet_count(&self) -> usize {
         self.ends.len()
@@ -227,6 +295,18 @@ impl PacketisedFrame {
     /// All payload bytes together.
     pub fn payload_bytes(&self) -> usize {
         self.data.len()
+    }
+
+    /// What the frame takes of a viewer's line, in bytes: payloads, headers and tags.
+    pub fn wire_bytes(&self) -> usize {
+        self.wire_bytes_from(0)
+    }
+
+    /// The same of payload `index` and those behind it; 0 when there are not so many.
+    pub(crate) fn wire_bytes_from(&self, index: usize) -> usize {
+        let packets = self.packet_count().saturating_sub(index);
+        let start = index.checked_sub(1).and_then(|before| self.ends.get(before));
+        self.data.len() - start.map_or(0, |end| *end as usize) + packets * PACKET_OVERHEAD
     }
 
     /// The payloads in sending order.

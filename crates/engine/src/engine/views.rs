@@ -84,6 +84,8 @@ pub struct Residue {
     pub viewers: usize,
     /// Streams that somebody wants.
     pub wanted_streams: usize,
+    /// Streams held for a moment.
+    pub holds: usize,
     /// Running pullers.
     pub pullers: usize,
     /// Ledger operations under way.
@@ -102,6 +104,12 @@ impl Residue {
 }
 
 impl Engine {
+    /// Which stream of which camera this is.
+    pub fn place_of(&self, stream: StreamId) -> Option<(CameraId, Rendition)> {
+        let stream = self.streams.get(&stream)?;
+        Some((stream.camera.clone(), stream.rendition))
+    }
+
     /// A camera, by its id.
     pub fn camera(&self, id: &CameraId) -> Option<CameraView<'_>> {
         self.camera_view(self.cameras.get(id)?)
@@ -129,6 +137,7 @@ impl Engine {
             sessions: self.sessions.len(),
             viewers: self.viewers.len() + self.accepting.len(),
             wanted_streams: count(Stream::is_wanted),
+            holds: self.holds.len(),
             pullers: count(|stream| stream.state.pulls()),
             ledger_ops: self.pending.len(),
             timers: self.timers.len(),
@@ -159,6 +168,12 @@ impl Engine {
         let joined: usize = self.streams.values().map(|stream| stream.reservations.len()).sum();
         if joined != self.sessions.len() {
             return Err(format!("{joined} are on streams, {} are there", self.sessions.len()));
+        }
+        for (id, stream) in &self.streams {
+            let holds = self.holds.values().filter(|held| *held == id).count();
+            if holds != stream.holds {
+                return Err(format!("{id:?} counts {} holds, {holds} are there", stream.holds));
+            }
         }
         self.streams.values().try_for_each(Stream::check)
     }

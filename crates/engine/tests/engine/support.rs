@@ -8,8 +8,8 @@ use control::{
     SourceId, Timestamp, Unit,
 };
 use engine::{
-    Action, CameraSpec, Engine, Grant, OpId, Rendition, Reply, Request, RequestId, SourceEvent,
-    SourceFailure, ViewerEvent,
+    Action, CameraSpec, Engine, Grant, HoldId, OpId, Rendition, Reply, Request, RequestId,
+    SourceEvent, SourceFailure, ViewerEvent,
 };
 use media::peers::CloseReason;
 use media::{StreamId, ViewerId};
@@ -36,6 +36,8 @@ pub(crate) struct World {
     /// Streams whose picture was dropped since the last look.
     pub(crate) interrupted: Vec<StreamId>,
     pub(crate) keyframe_requests: Vec<StreamId>,
+    /// Holds that ended by themselves.
+    pub(crate) holds_ended: Vec<(HoldId, Option<SourceFailure>)>,
     /// Ledger operations that wait, when the ledger is slow.
     pub(crate) ledger_queue: VecDeque<(OpId, LedgerOp)>,
     pub(crate) ledger_is_slow: bool,
@@ -72,6 +74,7 @@ impl World {
             removed: Vec::new(),
             interrupted: Vec::new(),
             keyframe_requests: Vec::new(),
+            holds_ended: Vec::new(),
             ledger_queue: VecDeque::new(),
             ledger_is_slow: false,
             next_request: 0,
@@ -267,6 +270,7 @@ impl World {
                     self.engine.handle_viewer(viewer, closed, self.now);
                 }
             }
+            Action::HoldEnded { hold, failure } => self.holds_ended.push((hold, failure)),
             Action::RequestKeyframe { stream } => self.keyframe_requests.push(stream),
         }
     }

@@ -93,19 +93,21 @@ impl Cipher {
         }
     }
 
-    /// Appends header, ciphertext and tag. On an error `out` may have grown.
+    /// Appends header, ciphertext of the payload's parts, and tag. On an error `out` may have grown.
     pub(super) fn seal_rtp(
         &self,
         ssrc: u32,
         index: u64,
         header: &[u8],
-        payload: &[u8],
+        payload: &[&[u8]],
         out: &mut Vec<u8>,
     ) -> Result<(), SrtpError> {
         let start = out.len();
         out.extend_from_slice(header);
         let body = out.len();
-        out.extend_from_slice(payload);
+        for part in payload {
+            out.extend_from_slice(part);
+        }
         match self {
             Self::Gcm(cipher) => cipher.key.seal(cipher.nonce(ssrc, index), header, body, out),
             Self::Cm(cipher) => {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use control::{CameraId, Exceeded, MemoryLedger, Policy, Quality, ReservationId, Scope, Source};
 use engine::{
     Action, CameraSpec, Engine, Grant, Rendition, Reply, Request, RequestId, ReserveRefusal,
-    SourceEvent, ViewerEvent, WatchRefusal,
+    SourceEvent, SourceFailure, ViewerEvent, WatchRefusal,
 };
 use media::{StreamId, ViewerId};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -14,10 +14,15 @@ use tracing::{debug, error, info, warn};
 
 use super::clock::Clock;
 use super::joins::Joins;
+use super::outlets::{OutletCommand, OutletMessage, Outlets};
+use super::publishing::{Presence, Publishing};
 use super::pullers::{Ended, Pullers};
 use super::snapshot::Snapshot;
-use super::{AppConfig, CameraConfig, Released, Reservation, ReserveError, WatchError, Watching};
-use crate::net::{Accepted, MediaEvent, MediaPlane, OfferError};
+use super::{
+    AppConfig, CameraConfig, Held, HoldError, Reading, Released, Reservation, ReserveError,
+    WatchError, Watching,
+};
+use crate::net::{Accepted, MediaEvent, MediaPlane, OfferError, PublisherEnd, PublisherId};
 
 /// Said to who meets a full quota: after this time a viewer that vanished is gone for certain.
 const RETRY_AFTER: Duration = Duration::from_secs(15);
@@ -66,6 +71,8 @@ pub(super) enum Command {
         ingress: CameraId,
         reply: oneshot::Sender<bool>,
     },
+    /// Of those who take frames inside this process.
+    Outlet(OutletCommand),
     Snapshot {
         reply: oneshot::Sender<Snapshot>,
     },
@@ -83,25 +90,28 @@ pub(super) struct Offer {
     pub(super) _permit: OwnedSemaphorePermit,
 }
 
-/// What the actor's own tasks tell it. Bounded by the tasks: one answer an offer, and a source is
-/// live once an attempt and a change of format.
+/// What the actor's own tasks and outlets tell it. Bounded by them: one answer an offer, a source is
+/// live once an attempt and a change of format, an outlet says every few seconds that it lives.
 pub(super) enum Message {
     Answered { request: RequestId, viewer: ViewerId, result: Result<Accepted, OfferError> },
     Live { stream: StreamId, attempt: u64 },
+    Outlet(OutletMessage),
 }
 
 /// Who waits for which reply of the engine.
-enum Waiting {
+pub(super) enum Waiting {
     Reserve { camera: CameraId, reply: oneshot::Sender<Result<Reservation, ReserveError>> },
     Release(oneshot::Sender<Option<Released>>),
     Heartbeat(oneshot::Sender<Option<Reservation>>),
     Watch(WaitingWatch),
+    Hold(oneshot::Sender<Result<Held, HoldError>>, CameraId),
+    Read(oneshot::Sender<Result<Reading, WatchError>>, CameraId),
     EndWatch(oneshot::Sender<bool>),
     StopSource(oneshot::Sender<bool>),
     Snapshot(oneshot::Sender<Snapshot>),
 }
 
-struct WaitingWatch {
+pub(super) struct WaitingWatch {
     camera: CameraId,
     offer: Offer,
     answer: Option<Result<Accepted, OfferError>>,
@@ -122,22 +132,24 @@ pub(super) struct Actor {
     pub(super) clock: Clock,
     pub(super) media: MediaPlane,
     pub(super) pullers: Pullers,
+    pub(super) publishing: Publishing,
     pub(super) joins: Joins,
     pub(super) sources: Vec<Source>,
     pub(super) cameras: HashMap<CameraId, CameraConfig>,
+    pub(super) outlets: Outlets,
     ledger: MemoryLedger,
     waiting: HashMap<RequestId, Waiting>,
     next_request: u64,
     peers: HashMap<ViewerId, Peer>,
     resources: HashMap<String, ViewerId>,
-    messages: mpsc::UnboundedSender<Message>,
+    pub(super) messages: mpsc::UnboundedSender<Message>,
     messages_in: mpsc::UnboundedReceiver<Message>,
     /// A part of the media plane is gone for good.
     has_failed: bool,
 }
 
 impl Actor {
-    pub(super) fn new(config: AppConfig, media: MediaPlane) -> Self {
+    pub(super) fn new(config: AppConfig, media: MediaPlane, publishing: Publishing) -> Self {
         let clock = Clock::start();
         let (messages, messages_in) = mpsc::unbounded_channel();
         let mut engine = Engine::new(uuid::Uuid::new_v4().as_u64_pair().0);
@@ -148,9 +160,11 @@ impl Actor {
             clock,
             pullers: Pullers::new(media.clone(), messages.clone()),
             media,
+            publishing,
             joins: Joins::default(),
             sources: config.sources,
             cameras: config.cameras.into_iter().map(by_id).collect(),
+            outlets: Outlets::default(),
             ledger: MemoryLedger::new(config.quota, Policy::default()),
             waiting: HashMap::new(),
             next_request: 0,
@@ -235,12 +249,13 @@ impl Actor {
                 let camera = self.camera_of_ingress(ingress);
                 self.ask(Request::StopSource { camera }, Waiting::StopSource(reply));
             }
+            Command::Outlet(command) => self.handle_outlet_command(command),
             Command::Snapshot { reply } => self.ask(Request::Snapshot, Waiting::Snapshot(reply)),
             Command::Shutdown { reply } => self.shut_down(reply),
         }
     }
 
-    fn ask(&mut self, request: Request, waiting: Waiting) {
+    pub(super) fn ask(&mut self, request: Request, waiting: Waiting) {
         let id = RequestId(self.next_request);
         self.next_request += 1;
         self.waiting.insert(id, waiting);
@@ -267,6 +282,10 @@ impl Actor {
             MediaEvent::KeyframeWanted { stream } => {
                 return self.engine.handle_keyframe_wanted(stream, now);
             }
+            MediaEvent::PublisherConnected { publisher } => return self.begin_publisher(publisher),
+            MediaEvent::PublisherClosed { publisher, reason } => {
+                return self.end_publisher(publisher, reason);
+            }
             MediaEvent::Failed => {
                 error!("a thread of the media plane panicked; the message is on standard error");
                 self.has_failed = true;
@@ -276,6 +295,21 @@ impl Actor {
         self.engine.handle_viewer(viewer, event, now);
         // A batch may hold what causes many actions; they are not let pile up.
         self.run_actions();
+    }
+
+    /// A camera that waits for its publisher is live at once.
+    fn begin_publisher(&mut self, publisher: PublisherId) {
+        let Some((camera_id, rendition)) = self.publishing.place_of(publisher) else { return };
+        info!(%camera_id, rendition = rendition.as_str(), "a publisher is connected");
+        self.engine.handle_publisher(camera_id, rendition, self.clock.now());
+    }
+
+    fn end_publisher(&self, publisher: PublisherId, reason: PublisherEnd) {
+        if let Some((camera_id, rendition)) = self.publishing.place_of(publisher) {
+            let rendition = rendition.as_str();
+            info!(%camera_id, rendition, ?reason, "a publisher is gone");
+        }
+        self.publishing.forget(publisher);
     }
 
     fn handle_message(&mut self, message: Message) {
@@ -289,6 +323,7 @@ impl Actor {
                 }
                 self.engine.handle_viewer(viewer, event, now);
             }
+            Message::Outlet(message) => self.handle_outlet_message(message),
             Message::Live { stream, attempt } => {
                 self.engine.handle_source(stream, attempt, SourceEvent::Live, now);
             }
@@ -297,8 +332,21 @@ impl Actor {
 
     fn handle_ended(&mut self, ended: Option<Ended>) {
         if let Some(Ended { stream, attempt, failure }) = ended {
+            let found_nobody = failure == SourceFailure::NoPublisher;
             let event = SourceEvent::Failed(failure);
             self.engine.handle_source(stream, attempt, event, self.clock.now());
+            if found_nobody {
+                self.retry_if_published(stream);
+            }
+        }
+    }
+
+    /// Somebody may have come while an attempt found nobody.
+    fn retry_if_published(&mut self, stream: StreamId) {
+        let now = self.clock.now();
+        let Some((camera, rendition)) = self.engine.place_of(stream) else { return };
+        if self.publishing.presence(&camera, rendition) == Some(Presence::Here) {
+            self.engine.handle_publisher(&camera, rendition, now);
         }
     }
 
@@ -321,9 +369,12 @@ impl Actor {
                     self.accept(request, viewer, stream);
                 }
                 Action::CloseViewer { viewer } => {
-                    self.forget_peer(viewer);
-                    self.media.close(viewer);
+                    if !self.outlets.close_reader(viewer) {
+                        self.forget_peer(viewer);
+                        self.media.close(viewer);
+                    }
                 }
+                Action::HoldEnded { hold, failure } => self.outlets.end_hold(hold, failure),
                 Action::RequestKeyframe { stream } => self.pullers.ask_for_keyframe(stream),
             }
         }
@@ -386,6 +437,12 @@ impl Actor {
                 let _ = reply.send(grant.map(|grant| self.reservation(grant)));
             }
             (Waiting::Watch(watch), Reply::Watch(result)) => self.reply_watch(watch, result),
+            (Waiting::Hold(reply, camera), Reply::Hold(held)) => {
+                self.reply_hold(reply, &camera, held);
+            }
+            (Waiting::Read(reply, camera), Reply::Read(reader)) => {
+                self.reply_read(reply, &camera, reader);
+            }
             (Waiting::EndWatch(reply), Reply::EndWatch(done))
             | (Waiting::StopSource(reply), Reply::StopSource(done)) => {
                 let _ = reply.send(done);

@@ -3,12 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use control::{CameraId, ReservationId, SourceId, Timestamp};
-use engine::{CameraView, Condition, SessionState};
+use engine::{CameraView, Condition, SessionState, SourceFailure};
 
 use super::CameraConfig;
 use super::actor::Actor;
 use super::clock::Clock;
 use super::joins::Joins;
+use super::publishing::Presence;
 use crate::ingest::SourceFormat;
 use crate::net::MediaFigures;
 
@@ -55,7 +56,7 @@ pub(crate) struct CameraSnapshot {
     pub(crate) synthetic: bool,
     /// "ONLINE" | "OFFLINE" | "ERROR"
     pub(crate) status: &'static str,
-    /// "idle" | "connecting" | "live" | "closing" | "unreachable" | "unauthorized" | "not_found" | "no_keyframe" | "b_frames" | "unsupported_codec" | "lost" | "protocol"
+    /// "idle" | "connecting" | "live" | "closing" | "unreachable" | "unauthorized" | "not_found" | "no_publisher" | "no_keyframe" | "b_frames" | "unsupported_codec" | "lost" | "protocol"
     pub(crate) state: &'static str,
     /// One sentence; None when live or idle.
     pub(crate) reason: Option<String>,
@@ -64,6 +65,8 @@ pub(crate) struct CameraSnapshot {
     /// Live reservations.
     pub(crate) viewer_count: u32,
     pub(crate) active_since: Option<SystemTime>,
+    /// The picture's codec, by its name in SDP; like what follows, of a live stream only.
+    pub(crate) codec: Option<&'static str>,
     pub(crate) width: Option<u32>,
     pub(crate) height: Option<u32>,
     pub(crate) audio: Option<&'static str>,
@@ -120,10 +123,17 @@ impl Actor {
                 .map(|lease| self.reservation_snapshot(lease))
                 .collect(),
             started_at: self.clock.started_at(),
-            media: self.media.figures(),
+            media: self.media_figures(),
             join_buckets: self.joins.buckets.to_vec(),
             join_sum_ms: self.joins.sum_ms,
         }
+    }
+
+    /// Readers inside this process are viewers to whom media flows, too.
+    fn media_figures(&self) -> MediaFigures {
+        let mut figures = self.media.figures();
+        figures.viewers_connected += self.outlets.readers() as u64;
+        figures
     }
 
     fn source_snapshots(&self, ledger: &control::ledger::Snapshot) -> Vec<SourceSnapshot> {
@@ -145,6 +155,14 @@ impl Actor {
     ) -> CameraSnapshot {
         let camera = view.camera;
         let leading = view.leading();
+        // Nobody wants it, and nobody could have it.
+        let presence = self.publishing.presence(&camera.id, leading.rendition);
+        let condition = match (leading.condition, presence) {
+            (Condition::Idle, Some(Presence::Nobody)) => {
+                Condition::Failed(&SourceFailure::NoPublisher)
+            }
+            (condition, _) => condition,
+        };
         let format = self.pullers.format(leading.id);
         let active_since = view.streams().filter_map(|stream| stream.active_since).min();
         let reservations: usize = view.streams().map(|stream| stream.reservations).sum();
@@ -159,14 +177,15 @@ impl Actor {
             has_sub: camera.has_sub,
             on_demand: view.on_demand,
             synthetic: config.main.is_synthetic(),
-            status: leading.condition.status(),
-            state: leading.condition.word(),
-            reason: reason(&leading.condition),
+            status: condition.status(),
+            state: condition.word(),
+            reason: reason(&condition),
             retry_in: leading.retry_at.map(|at| at.saturating_since(now)),
             viewer_count: u32::try_from(reservations).unwrap_or(u32::MAX),
             active_since: active_since.map(|since| self.clock.system_time(since)),
-            width: format.map(|format| format.video.width),
-            height: format.map(|format| format.video.height),
+            codec: format.map(|format| format.codec.name()),
+            width: format.map(|format| format.width),
+            height: format.map(|format| format.height),
             audio: format.and_then(audio_name),
             pullers: u32::try_from(running).unwrap_or(u32::MAX),
             pulls_started: view.streams().map(|stream| stream.pulls_started).sum(),

@@ -67,6 +67,9 @@ struct ServeArgs {
     /// Send and receive media here
     #[arg(long, value_name = "ADDR:PORT")]
     udp: Option<String>,
+    /// Serve cameras to players and recorders by RTSP here; "" for nowhere
+    #[arg(long, value_name = "ADDR:PORT")]
+    rtsp: Option<String>,
     /// How the log is written
     #[arg(long, value_name = "text|json")]
     log_format: Option<String>,
@@ -140,6 +143,7 @@ impl ServeArgs {
             config: self.config.clone(),
             listen: self.listen.clone(),
             udp: self.udp.clone(),
+            rtsp: self.rtsp.clone(),
             log_format: self.log_format.clone(),
             log_level: self.log_level.clone(),
         }

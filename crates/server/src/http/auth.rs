@@ -151,7 +151,11 @@ impl Keyring {
         authorization: Option<&[u8]>,
         now: SystemTime,
     ) -> Result<Grant, TokenError> {
-        let token = bearer(authorization.ok_or(TokenError::Missing)?)?;
+        self.verify_token(bearer(authorization.ok_or(TokenError::Missing)?)?, now)
+    }
+
+    /// What a token says, if it holds at `now`.
+    pub(crate) fn verify_token(&self, token: &str, now: SystemTime) -> Result<Grant, TokenError> {
         if token.len() > TOKEN_LENGTH_MAX {
             return Err(TokenError::Malformed);
         }
@@ -186,6 +190,11 @@ impl Grant {
         if may_watch { Ok(id) } else { Err(GrantError::NotAViewer) }
     }
 
+    /// Whom the token was made for.
+    pub(crate) fn subject(&self) -> &str {
+        &self.claims.sub
+    }
+
     /// Whether the token may call the API.
     pub(crate) fn admin(&self) -> Result<(), GrantError> {
         let video = &self.claims.video;
@@ -194,7 +203,7 @@ impl Grant {
 }
 
 /// The token of `Bearer <token>`; the scheme's case does not matter (RFC 9110 §11.1).
-fn bearer(header: &[u8]) -> Result<&str, TokenError> {
+pub(super) fn bearer(header: &[u8]) -> Result<&str, TokenError> {
     let header = std::str::from_utf8(header).map_err(|_| TokenError::NotBearer)?;
     let (scheme, token) = header.trim().split_once(' ').ok_or(TokenError::NotBearer)?;
     let is_bearer = scheme.eq_ignore_ascii_case("bearer");

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `api` | reserve, release, heartbeat, stats, cameras |
 //! | `whep` | the viewers' door (RFC 9725 turned around) |
+//! | `frame` | still pictures |
+//! | `whip` | the publishers' door (RFC 9725), and their keys |
 //! | `rooms` | rooms and pullers, as LiveKit shows them |
 //! | `status` | health and metrics |
 //! | `page` | the embedded web page |
@@ -16,6 +18,7 @@
 mod api;
 mod auth;
 mod extract;
+mod frame;
 mod guard;
 mod listen;
 mod page;
@@ -23,6 +26,7 @@ mod problem;
 mod rooms;
 mod status;
 mod whep;
+mod whip;
 pub(crate) mod wire;
 
 #[cfg(test)]
@@ -51,7 +55,8 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::app::{App, Snapshot};
 use crate::config::{AuthMode, Config};
-use crate::metrics::Requests;
+use crate::metrics::{Outlets, Requests};
+use crate::stills::Stills;
 use guard::SiteRules;
 use problem::Problem;
 
@@ -85,13 +90,15 @@ pub(crate) struct Http(Arc<Inner>);
 
 struct Inner {
     app: App,
-    keyring: Keyring,
+    keyring: Arc<Keyring>,
     auth_mode: AuthMode,
     rules: SiteRules,
     links: Vec<HeaderValue>,
     livekit_url: Option<String>,
     addresses: Vec<SocketAddr>,
     requests: Requests,
+    outlets: Arc<Outlets>,
+    stills: Stills,
     closing: AtomicBool,
     /// The last snapshot that was taken for who needs no key, and when.
     recent: Mutex<Option<(Instant, Arc<Snapshot>)>>,
@@ -101,10 +108,12 @@ impl Http {
     /// `addresses` are those that are really bound; never empty.
     pub(crate) fn new(
         app: App,
-        keyring: Keyring,
+        keyring: Arc<Keyring>,
         config: &Config,
         addresses: Vec<SocketAddr>,
+        outlets: Arc<Outlets>,
     ) -> Self {
+        let stills = Stills::new(app.clone(), Arc::clone(&outlets));
         Self(Arc::new(Inner {
             app,
             keyring,
@@ -114,6 +123,8 @@ impl Http {
             livekit_url: config.http.livekit_url.clone(),
             addresses,
             requests: Requests::default(),
+            outlets,
+            stills,
             closing: AtomicBool::new(false),
             recent: Mutex::new(None),
         }))
@@ -157,6 +168,14 @@ impl Http {
         &self.0.rules
     }
 
+    fn outlets(&self) -> &Arc<Outlets> {
+        &self.0.outlets
+    }
+
+    fn stills(&self) -> &Stills {
+        &self.0.stills
+    }
+
     fn requests(&self) -> &Requests {
         &self.0.requests
     }
@@ -166,10 +185,12 @@ impl Http {
 pub(crate) fn router(http: Http) -> Router {
     let guarded = api_routes()
         .route_layer(from_fn_with_state(http.clone(), guard::require_key))
+        .merge(frame_routes())
         .layer(api_cors(http.clone()));
     Router::new()
         .merge(guarded)
         .merge(whep_routes().layer(whep_cors()))
+        .merge(whip_routes().layer(whep_cors()).layer(from_fn(whip::announce)))
         .route("/health", get(status::health))
         .fallback(page::serve)
         .layer(from_fn_with_state(http.clone(), guard::check_site))
@@ -198,16 +219,30 @@ fn api_routes() -> Router<Http> {
         .route("/api/v1/stream/stats", get(api::stats))
         .route("/api/v1/cameras", get(api::cameras))
         .route("/api/v1/cameras/{id}", get(api::camera))
+        .route("/api/v1/cameras/{id}/stream-key", post(whip::new_key))
         .route("/rooms", get(rooms::rooms))
         .route("/rooms/{name}", get(rooms::room))
         .route("/ingress/{id}", delete(rooms::stop_ingress))
         .route("/metrics", get(status::metrics))
 }
 
+/// Behind a check of its own: a viewer's token is enough.
+fn frame_routes() -> Router<Http> {
+    Router::new().route("/api/v1/cameras/{id}/frame.jpeg", get(frame::jpeg))
+}
+
 fn whep_routes() -> Router<Http> {
     Router::new()
         .route("/whep/{camera}", post(whep::offer))
         .route("/whep/{camera}/{resource}", patch(whep::trickle).delete(whep::end))
+}
+
+fn whip_routes() -> Router<Http> {
+    Router::new()
+        .route("/whip/{name}", post(whip::offer))
+        .route("/whip/{name}/{resource}", patch(whip::trickle).delete(whip::end))
+        .route("/w/{name}", post(whip::offer))
+        .route("/w/{name}/{resource}", patch(whip::trickle).delete(whip::end))
 }
 
 /// Pages of our own listeners and of the configured origins.
@@ -223,7 +258,7 @@ fn api_cors(http: Http) -> CorsLayer {
         .max_age(PREFLIGHT_AGE)
 }
 
-/// Every page: the token is the guard.
+/// Every page: the token or the stream key is the guard.
 fn whep_cors() -> CorsLayer {
     CorsLayer::new()
         .allow_origin(Anyone)
@@ -239,11 +274,12 @@ fn panicked(_: Box<dyn Any + Send>) -> Response {
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail).into_response()
 }
 
-/// Counts and logs each request. Query strings are left out of the log: people put tokens there.
+/// Counts and logs each request. Query strings are left out of the log: people put tokens there; and
+/// so are stream keys.
 async fn observe(State(http): State<Http>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let method = request.method().clone();
-    let path = request.uri().path().to_owned();
+    let path = whip::without_key(request.uri().path());
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
     let status = response.status().as_u16();

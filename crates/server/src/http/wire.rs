@@ -102,6 +102,16 @@ pub(super) struct ReleaseAnswer {
     pub(super) new_count: u32,
 }
 
+/// A new stream key: no `Debug`, for it is a secret.
+#[derive(Serialize)]
+pub(super) struct StreamKeyAnswer {
+    pub(super) camera_id: String,
+    pub(super) stream_key: String,
+    /// Where to publish, as this server was asked; missing where it was asked without a host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) whip_url: Option<String>,
+}
+
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct HeartbeatRequest {
     /// Seconds.
@@ -201,6 +211,7 @@ pub(super) struct Camera {
     pub(super) retry_in_s: Option<u64>,
     pub(super) viewer_count: u32,
     pub(super) active_since: Option<String>,
+    pub(super) codec: Option<&'static str>,
     pub(super) width: Option<u32>,
     pub(super) height: Option<u32>,
     pub(super) audio: Option<&'static str>,
@@ -282,9 +293,18 @@ pub(super) struct ProblemBody<'a> {
     pub(super) detail: &'a str,
 }
 
+/// Query of `GET /api/v1/cameras/{id}/frame.jpeg`.
+#[derive(Debug, Deserialize)]
+pub(super) struct FrameQuery {
+    /// Most pixels in a row.
+    pub(super) width: Option<u32>,
+}
+
 /// What `--ready-file` holds.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Ready {
     pub(crate) listen: Vec<String>,
     pub(crate) udp: String,
+    /// `None`: RTSP is off.
+    pub(crate) rtsp: Option<String>,
 }

@@ -11,11 +11,11 @@ mod tests;
 
 use std::convert::Infallible;
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use engine::SourceFailure;
 use futures::StreamExt;
-use media::Codec;
+use media::{Codec, h264, h265};
 use retina::client::{
     Credentials, Demuxed, Described, InitialSequenceNumberPolicy, InitialTimestampPolicy,
     PlayOptions, Session, SessionGroup, SessionIdPolicy, SessionOptions, SetupOptions, Stream,
@@ -27,8 +27,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
 use self::failure::Explain;
-use self::feed::{Feed, Sound, SoundTrack};
+use self::feed::{Feed, Picture, PictureTrack, Sound, SoundTrack};
 use super::audio::AacToOpus;
+use super::wall_clock::WallClock;
 use super::{FIRST_KEYFRAME_TIMEOUT, Output, RtspTransport};
 
 /// Sessions whose TEARDOWN is on its way.
@@ -98,7 +99,7 @@ async fn attempt(
         .map_err(|error| explain.before_play(&error))?;
 
     let video = choose_video(session.streams())?;
-    set_up(&mut session, video, transport, limits, explain).await?;
+    set_up(&mut session, video.stream, transport, limits, explain).await?;
     let mut sound = choose_sound(session.streams());
     if let Some(track) = &sound
         && let Err(failure) = set_up(&mut session, track.stream, transport, limits, explain).await
@@ -118,10 +119,11 @@ async fn attempt(
         .and_then(Session::demuxed)
         .map_err(|error| explain.before_play(&error))?;
 
-    let mut feed = Feed::new(output, video, sound);
-    if let Some((sps, pps)) = parameter_sets(&frames.streams()[video]) {
-        feed.handle_parameter_sets(sps, pps);
+    let mut video = video;
+    for nal in parameter_sets(&frames.streams()[video.stream]) {
+        video.picture.handle_parameter_set(nal);
     }
+    let feed = Feed::new(output, video, sound);
     tracing::debug!(transport = ?transport, sound = ?feed.sound_codec(), "the camera plays");
     play(frames, feed, limits, explain).await
 }
@@ -134,8 +136,9 @@ async fn play(
     explain: &Explain<'_>,
 ) -> Result<Infallible, SourceFailure> {
     let clock = WallClock::start();
-    let keyframe_due = clock.started + limits.first_keyframe;
-    let mut picture_due = clock.started + limits.silence;
+    let started = Instant::now();
+    let keyframe_due = started + limits.first_keyframe;
+    let mut picture_due = started + limits.silence;
     loop {
         let due = if feed.is_live() { picture_due } else { picture_due.min(keyframe_due) };
         let item = match timeout_at(due, frames.next()).await {
@@ -188,19 +191,23 @@ async fn set_up(
         .map_err(|error| explain.before_play(&error))
 }
 
-/// The first H.264 track, or what there is instead.
-fn choose_video(streams: &[Stream]) -> Result<usize, SourceFailure> {
-    let is_h264 = |stream: &Stream| {
-        stream.media() == "video"
-            && stream.encoding_name() == "h264"
-            && stream.clock_rate_hz() == Codec::H264.clock_rate()
+/// The first track of pictures that can be passed on, H.264 before H.265, or what there is instead.
+fn choose_video(streams: &[Stream]) -> Result<PictureTrack, SourceFailure> {
+    let track_of = |name: &str, codec: Codec| {
+        streams.iter().position(|stream| {
+            stream.media() == "video"
+                && stream.encoding_name() == name
+                && stream.clock_rate_hz() == codec.clock_rate()
+        })
     };
-    if let Some(chosen) = streams.iter().position(is_h264) {
-        return Ok(chosen);
+    if let Some(stream) = track_of("h264", Codec::H264) {
+        return Ok(PictureTrack { stream, picture: Picture::H264(h264::Normaliser::default()) });
+    }
+    if let Some(stream) = track_of("h265", Codec::H265) {
+        return Ok(PictureTrack { stream, picture: Picture::H265(h265::Normaliser::default()) });
     }
     let codec = match streams.iter().find(|stream| matches!(stream.media(), "video" | "image")) {
         Some(stream) => match stream.encoding_name() {
-            "h265" | "hevc" => "H.265".to_owned(),
             "jpeg" => "MJPEG".to_owned(),
             "mp4v-es" => "MPEG-4 Visual".to_owned(),
             other => failure::excerpt(&other.to_ascii_uppercase()),
@@ -246,32 +253,16 @@ fn sound_of(stream: &Stream) -> Option<Sound> {
     }
 }
 
-/// The parameter sets of the session description (RFC 6184 §8.1).
-fn parameter_sets(stream: &Stream) -> Option<(&[u8], &[u8])> {
-    let Some(ParametersRef::Video(parameters)) = stream.parameters() else { return None };
-    let VideoParametersCodec::H264 { sps, pps } = parameters.codec_params() else { return None };
-    Some((sps, pps))
-}
-
-/// Our wall clock as it was when the session began, run by the monotonic clock, so that a server
-/// whose clock is set shows viewers no jump.
-struct WallClock {
-    started: Instant,
-    started_micros: i64,
-}
-
-impl WallClock {
-    fn start() -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { started: Instant::now(), started_micros: micros(since_epoch) }
+/// The parameter sets of the session description (RFC 6184 §8.1, RFC 7798 §7.1).
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the enum is not ours and will grow; what else there is has no parameter sets"
+)]
+fn parameter_sets(stream: &Stream) -> Vec<&[u8]> {
+    let Some(ParametersRef::Video(parameters)) = stream.parameters() else { return Vec::new() };
+    match parameters.codec_params() {
+        VideoParametersCodec::H264 { sps, pps } => vec![sps, pps],
+        VideoParametersCodec::H265 { vps, sps, pps } => vec![vps, sps, pps],
+        _ => Vec::new(),
     }
-
-    /// Microseconds since the Unix epoch.
-    fn unix_micros(&self) -> i64 {
-        self.started_micros + micros(self.started.elapsed())
-    }
-}
-
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 2)
 }

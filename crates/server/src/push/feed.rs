@@ -63,10 +63,7 @@ impl Output for Feed {
 
     fn live(&self, format: SourceFormat) {
         let sound = format.audio.map_or("no sound", media::Codec::name);
-        tell(&format!(
-            "the source is live: {}x{}, {sound}",
-            format.video.width, format.video.height
-        ));
+        tell(&format!("the source is live: {}x{}, {sound}", format.width, format.height));
     }
 
     fn lost(&self, packets: u64) {
