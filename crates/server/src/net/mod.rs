@@ -34,7 +34,10 @@ pub(crate) use handshakes::Restarted;
 pub(crate) use media::peer::{IceCredentials, OfferError};
 pub(crate) use media::peers::CloseReason;
 pub(crate) use publishers::{PublishError, PublisherEnd, PublisherHandle, PublisherId};
-pub(crate) use sys::{Offload, Segment, Segments, Taken, UdpPort, open_receiver, thread_cpu_time};
+pub(crate) use sys::{
+    Offload, Segment, Segments, Taken, UdpPort, open_receiver, raise_descriptor_limit,
+    thread_cpu_time,
+};
 pub(crate) use taps::{Tap, Tapped};
 
 use addresses::Announced;
