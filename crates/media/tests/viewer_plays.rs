@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use media::batch::Batch;
+use media::batch::{Batch, Route};
 use media::fanout::{Fanout, FanoutEvent};
 use media::packetise::packetise;
 use media::peer::client::{Client, ClientFactory, ClientOutput};
@@ -344,7 +344,8 @@ impl World {
         self.viewer.poll();
         for mut packet in std::mem::take(&mut self.viewer.sent) {
             if (128..=191).contains(&packet[0]) {
-                self.fanout.handle_rtcp(self.viewer.address, &mut packet, self.now);
+                let route = Route::new(self.server, self.viewer.address);
+                self.fanout.handle_rtcp(route, &mut packet, self.now);
             } else {
                 let source = self.viewer.address;
                 self.table.handle_datagram(source, self.server, &packet, self.now);
@@ -368,7 +369,14 @@ impl World {
                     self.fanout.handle_detach(viewer, None);
                     assert_eq!(self.closed.replace(reason), None, "closed twice");
                 }
-                PeersOutput::Moved { .. } | PeersOutput::Alive { .. } => {}
+                PeersOutput::PathProven { viewer, route } => self.fanout.handle_path(viewer, route),
+                PeersOutput::PathForgotten { viewer, route } => {
+                    self.fanout.handle_path_forgotten(viewer, route);
+                }
+                PeersOutput::Moved { viewer, route } => {
+                    self.fanout.handle_move(viewer, route, self.now);
+                }
+                PeersOutput::Alive { .. } => {}
             }
         }
     }
