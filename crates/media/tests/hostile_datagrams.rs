@@ -409,6 +409,10 @@ impl World {
                     state.feedback = Some(client_end(&attach.keys));
                     self.fanout.handle_attach(*attach, 7, self.now);
                 }
+                PeersOutput::PathProven { viewer, route } => self.fanout.handle_path(viewer, route),
+                PeersOutput::PathForgotten { viewer, route } => {
+                    self.fanout.handle_path_forgotten(viewer, route);
+                }
                 PeersOutput::Moved { .. } | PeersOutput::Alive { .. } => {}
                 PeersOutput::Closed { viewer, reason } => panic!("{viewer:?} closed: {reason:?}"),
             }
