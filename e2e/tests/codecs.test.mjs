@@ -6,6 +6,7 @@ import { join } from 'node:path';
 
 import { part, root } from '../harness/parts.mjs';
 import { Child } from '../harness/process.mjs';
+import { Publisher, everyInterface } from '../harness/publisher.mjs';
 import { chromium, firefoxWithoutH264, withPacketizationMode0 } from '../harness/sdp.mjs';
 import { scenario } from '../harness/world.mjs';
 import { until } from '../harness/wait.mjs';
@@ -13,7 +14,7 @@ import { until } from '../harness/wait.mjs';
 scenario('an H.265 camera plays where H.265 is offered', async (world) => {
   const camera = await world.camera();
   const manifold = await world.manifold({
-    media: { udp: '0.0.0.0:0' },
+    media: everyInterface,
     cameras: [{ id: 'cam-1', url: camera.url('/h265'), on_demand: false }],
   });
   const shown = await manifold.cameraIs('cam-1', 'live');
@@ -124,6 +125,31 @@ for (const codec of ['VP8', 'VP9', 'AV1']) {
     );
     await viewer.advances('cam-2', 30);
   });
+}
+
+scenario('GStreamer publishes VP9, which Chromium plays', async (world) => {
+  const manifold = await publishedBy(world, 'VP9');
+  const viewer = await world.open(`${manifold.url}/?open=cam-1`);
+  await viewer.plays('cam-1');
+  const { last } = await viewer.advances('cam-1', 30);
+  assert.deepEqual([last.width, last.height], [640, 360]);
+  assert.equal((await viewer.inbound('cam-1')).video.codec, 'video/VP9');
+  assert.equal((await manifold.camera('cam-1')).codec, 'VP9');
+});
+
+scenario('GStreamer publishes H.265, which GStreamer plays', async (world) => {
+  const manifold = await publishedBy(world, 'H265');
+  const seen = await watch(world, manifold, 'H265');
+  assert.deepEqual([seen.width, seen.height, seen.frame_gaps], [640, 360, 0]);
+  assert.ok(seen.strips >= 25, `${seen.strips} of ${seen.video_frames} strips read well`);
+});
+
+/** A server whose cam-1 GStreamer publishes in this codec. */
+async function publishedBy(world, codec) {
+  const key = 'stream-key-of-the-codec-tests';
+  const manifold = await world.manifold({ media: everyInterface, cameras: [{ id: 'cam-1', url: `whip://${key}` }] });
+  await new Publisher(world, 'gstreamer', `${manifold.url}/whip/${key}`).start({ codec });
+  return manifold;
 }
 
 /** An empty page that is not manifold's. */
