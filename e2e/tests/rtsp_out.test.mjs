@@ -32,7 +32,7 @@ scenario('a browser and a recorder watch, and the camera is pulled once', async 
   });
   const codecs = (await probe(file)).map((stream) => stream.codec_name);
   assert.deepEqual(codecs, ['h264', 'pcm_alaw']);
-  rising(await stripsOf(file, 640, 360), 50);
+  rising(await stripsOf(file, 640, 360), 20);
   const log = manifold.logs;
   assert.ok(log.includes('Reusing existing stream resources for additional viewer'));
 });
