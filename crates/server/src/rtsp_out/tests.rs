@@ -290,7 +290,7 @@ async fn our_own_puller_reads_both_renditions() {
     for (path, width) in [("/cam-1", 320), ("/cam-1/sub", 192)] {
         let seen = pull(&world.url(path), 20).await.unwrap();
         let format = seen.format.lock().unwrap().unwrap();
-        assert_eq!(format.video.width, width, "{path}");
+        assert_eq!(format.width, width, "{path}");
         assert!(seen.frames.lock().unwrap()[0].1, "it begins with a keyframe");
     }
     world.until_reservations(0).await;
