@@ -14,6 +14,7 @@ pub mod client;
 mod codecs;
 mod offer;
 pub mod publisher;
+pub mod pusher;
 mod rsa;
 mod tap;
 pub mod tapped_client;

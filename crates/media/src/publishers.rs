@@ -370,9 +370,11 @@ impl Entry {
     }
 }
 
-fn sum(one: PublisherFigures, other: PublisherFigures) -> PublisherFigures {
+/// Counters added up.
+pub fn sum(one: PublisherFigures, other: PublisherFigures) -> PublisherFigures {
     PublisherFigures {
         tracks: one.tracks + other.tracks,
         keyframes_asked: one.keyframes_asked + other.keyframes_asked,
+        nacks: one.nacks + other.nacks,
     }
 }

@@ -23,7 +23,7 @@ use control::{CameraId, SourceId, Unit};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::app::{AppConfig, CameraConfig};
-use crate::ingest::{RtspTransport, SourceUrl};
+use crate::ingest::{PublishPoint, RtspTransport, SourceUrl};
 use reader::{Section, Setting, text};
 use tree::{Node, Origin};
 
@@ -224,6 +224,25 @@ impl Config {
 }
 
 impl Camera {
+    fn points(&self) -> impl Iterator<Item = &PublishPoint> {
+        let urls = std::iter::once(&self.url).chain(&self.sub_url);
+        urls.filter_map(|url| match url {
+            SourceUrl::Whip(point) => Some(&**point),
+            SourceUrl::Rtsp { .. } | SourceUrl::Test { .. } => None,
+        })
+    }
+
+    /// Whether one stream key would open both.
+    fn shares_key_with(&self, other: &Self) -> bool {
+        self.points().any(|point| other.points().any(|other| point.shares_key_with(other)))
+    }
+
+    /// Whether its two streams have one stream key.
+    fn shares_own_key(&self) -> bool {
+        let mut points = self.points();
+        points.next().zip(points.next()).is_some_and(|(main, sub)| main.shares_key_with(sub))
+    }
+
     fn application(&self) -> CameraConfig {
         let definition = control::Camera {
             id: self.id.clone(),
@@ -416,10 +435,17 @@ fn read_cameras(parent: &mut Section<'_>, sources: &[Source]) -> Vec<Camera> {
     for (path, node) in items {
         let mut section = Section::new(path, node, parent.problems);
         let origin = section.origin_of("id");
+        let url_origin = section.origin_of("url");
         if let Some(camera) = read_camera(&mut section, sources) {
             if !seen.insert(camera.id.clone()) {
                 let sentence = format!("there is another camera {}", camera.id);
                 section.problem(origin, "id", &sentence);
+            }
+            if cameras.iter().any(|other| camera.shares_key_with(other)) || camera.shares_own_key()
+            {
+                let sentence =
+                    "another camera or sub_url has the same stream key; give each its own";
+                section.problem(url_origin, "url", sentence);
             }
             cameras.push(camera);
         }

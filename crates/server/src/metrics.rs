@@ -215,6 +215,48 @@ impl Figures {
         for (name, help, value) in figures {
             counter(encoder, name, help)?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
         }
+        self.publishers(encoder)
+    }
+
+    fn publishers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let media = &self.snapshot.media;
+        gauge(encoder, "manifold_publishers_connected", "Publishers whose connection stands")?
+            .encode_gauge(&media.publishers_connected)?;
+        let figures = [
+            (
+                "manifold_publisher_packets",
+                "Packets of media from publishers that somebody watched",
+                media.publisher_packets,
+            ),
+            (
+                "manifold_publisher_packets_lost",
+                "Packets of publishers that never came",
+                media.publisher_packets_lost,
+            ),
+            (
+                "manifold_publisher_nacks",
+                "Requests for lost packets that were sent to publishers",
+                media.publisher_nacks,
+            ),
+            (
+                "manifold_publisher_frames_withheld",
+                "Pictures of publishers not passed on: broken, or waiting for a keyframe",
+                media.publisher_frames_withheld,
+            ),
+            (
+                "manifold_publisher_keyframes_asked",
+                "Keyframes that publishers were asked for",
+                media.publisher_keyframes_asked,
+            ),
+            (
+                "manifold_publisher_overflows",
+                "Datagrams and frames of publishers for which a queue had no room",
+                media.publisher_overflows,
+            ),
+        ];
+        for (name, help, value) in figures {
+            counter(encoder, name, help)?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
+        }
         Ok(())
     }
 }

@@ -4,7 +4,7 @@
 //! reports and transport-wide feedback, and asks for lost packets again (NACK). Packets become frames
 //! in [`Track`]s. There is at most one picture and one sound; simulcast is not answered.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use str0m::change::SdpOffer;
 use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion};
 use str0m::crypto::dtls::DtlsProvider;
 use str0m::format;
-use str0m::media::KeyframeRequestKind;
+use str0m::media::{KeyframeRequestKind, Mid};
 use str0m::rtp::{ExtensionMap, RtpPacket};
 use str0m::{Candidate, Event, IceCreds, Output, Rtc, RtcConfig};
 
@@ -38,6 +38,9 @@ const RATE_MAX: u64 = 50_000_000;
 
 /// How often they are told. RFC 4585 leaves it to the receiver; libwebrtc forgets after 3 s.
 const RATE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often str0m's own counters are read.
+const STATS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Payload types that stand for H.264 until the offer's own replace them: ours, its
 /// retransmissions', packetization mode, profile.
@@ -171,6 +174,7 @@ impl PublisherFactory {
             })
             .set_ice_lite(true)
             .set_rtp_mode(true)
+            .set_stats_interval(Some(STATS_INTERVAL))
             .set_extension_map(ExtensionMap::standard())
             .clear_codecs()
             .enable_opus(true, false)
@@ -218,6 +222,8 @@ pub struct PublisherFigures {
     pub tracks: TrackFigures,
     /// Keyframes that it was asked for.
     pub keyframes_asked: u64,
+    /// Messages that asked it for lost packets (NACK), as of a second ago.
+    pub nacks: u64,
 }
 
 /// Whether anybody wants what a publisher sends.
@@ -242,6 +248,8 @@ pub struct Publisher {
     keyframe_asked: Option<Instant>,
     keyframe_wanted: bool,
     keyframes_asked: u64,
+    /// By section; an offer has a bounded number of them.
+    nacks: HashMap<Mid, u64>,
     rate_due: Option<Instant>,
     outputs: VecDeque<TrackOutput>,
 }
@@ -260,6 +268,7 @@ impl Publisher {
             keyframe_asked: None,
             keyframe_wanted: false,
             keyframes_asked: 0,
+            nacks: HashMap::new(),
             rate_due: None,
             outputs: VecDeque::new(),
         }
@@ -342,7 +351,8 @@ impl Publisher {
     /// Counters.
     pub fn figures(&self) -> PublisherFigures {
         let tracks = self.video.figures() + self.audio.figures();
-        PublisherFigures { tracks, keyframes_asked: self.keyframes_asked }
+        let nacks = self.nacks.values().sum();
+        PublisherFigures { tracks, keyframes_asked: self.keyframes_asked, nacks }
     }
 
     /// The next thing to do; call until it is `Timeout` or `Closed`.
@@ -372,6 +382,9 @@ impl Publisher {
                     return PublisherOutput::Connected;
                 }
                 Ok(Output::Event(Event::RtpPacket(packet))) => self.handle_packet(packet, now),
+                Ok(Output::Event(Event::MediaIngressStats(stats))) => {
+                    self.nacks.insert(stats.mid, stats.nacks);
+                }
                 Ok(Output::Event(Event::Closed)) => return PublisherOutput::Closed,
                 Ok(Output::Event(_)) => {}
                 Err(error) => {

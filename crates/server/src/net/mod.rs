@@ -123,6 +123,8 @@ pub(crate) struct MediaFigures {
     pub(crate) publisher_packets: u64,
     /// Packets of publishers that never came, however often they were asked for again.
     pub(crate) publisher_packets_lost: u64,
+    /// Messages that asked publishers for lost packets.
+    pub(crate) publisher_nacks: u64,
     /// Pictures of publishers that were not passed on: broken, or before a keyframe.
     pub(crate) publisher_frames_withheld: u64,
     /// Keyframes that publishers were asked for.
@@ -353,6 +355,7 @@ impl MediaPlane {
         sum.publishers_connected = publishers.connected;
         sum.publisher_packets = publishers.publishers.tracks.packets;
         sum.publisher_packets_lost = publishers.publishers.tracks.lost;
+        sum.publisher_nacks = publishers.publishers.nacks;
         sum.publisher_frames_withheld = publishers.publishers.tracks.withheld;
         sum.publisher_keyframes_asked = publishers.publishers.keyframes_asked;
         sum.publisher_overflows = publishers.overflows + dropped;

@@ -199,8 +199,7 @@ impl Publishers {
         let mut sum = ShardFigures::default();
         for shard in &self.shards {
             let figures = *shard.figures.lock().unwrap_or_else(PoisonError::into_inner);
-            sum.publishers.tracks = sum.publishers.tracks + figures.publishers.tracks;
-            sum.publishers.keyframes_asked += figures.publishers.keyframes_asked;
+            sum.publishers = media::publishers::sum(sum.publishers, figures.publishers);
             sum.connected += figures.connected;
             sum.overflows += figures.overflows;
         }
