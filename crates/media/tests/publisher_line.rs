@@ -151,12 +151,46 @@ fn packets_of_others_change_nothing() {
     world.assert_decodable();
 }
 
+#[test]
+fn an_encoder_that_waits_for_our_hello_is_connected_too() {
+    // FFmpeg's offers are passive.
+    let mut world = World::with(Line::default(), |offer| offer.replace("actpass", "passive"));
+    world.connect();
+    world.run_for(Duration::from_secs(1));
+    assert!(world.pictures.len() > 20);
+    world.assert_decodable();
+}
+
+#[test]
+fn an_offer_with_layers_gets_one_and_the_direction_is_ours_to_choose() {
+    let offer = |offer: String| {
+        let layers = "a=sendrecv\r\na=rid:hi send\r\na=rid:lo send\r\na=simulcast:send hi;lo";
+        offer.replace("a=sendonly", layers)
+    };
+    let now = start();
+    let factory = PublisherFactory::new(vec![server_address()]).unwrap();
+    let (_, text) = PusherFactory::new().unwrap().offer(pusher_address(), now).unwrap();
+    let (_, answer) = factory.answer(&offer(text), &credentials(), now).unwrap();
+    assert!(answer.contains("a=recvonly") && !answer.contains("a=send"), "{answer}");
+    assert!(!answer.contains("simulcast") && !answer.contains("a=rid"), "{answer}");
+    assert!(answer.contains("H264") && !answer.contains("H265"), "{answer}");
+}
+
 fn server_address() -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], 8555))
 }
 
 fn pusher_address() -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 2], 4000))
+}
+
+fn credentials() -> IceCredentials {
+    IceCredentials { ufrag: "gabcd".into(), password: "0123456789".repeat(3) }
+}
+
+#[expect(clippy::disallowed_methods, reason = "virtual time has to start somewhere")]
+fn start() -> Instant {
+    Instant::now()
 }
 
 /// What a line does to a datagram; times in milliseconds.
@@ -217,16 +251,18 @@ struct World {
 }
 
 impl World {
-    #[expect(clippy::disallowed_methods, reason = "virtual time has to start somewhere")]
     fn new(line: Line) -> Self {
-        let now = Instant::now();
+        Self::with(line, |offer| offer)
+    }
+
+    fn with(line: Line, change: impl FnOnce(String) -> String) -> Self {
+        let now = start();
         let factory = PublisherFactory::new(vec![server_address()]).unwrap();
         let mut table = PublisherTable::new(factory);
         let (mut pusher, offer) =
             PusherFactory::new().unwrap().offer(pusher_address(), now).unwrap();
-        let credentials =
-            IceCredentials { ufrag: "gabcd".into(), password: "0123456789".repeat(3) };
-        let answer = table.handle_offer(PUBLISHER, &offer, &credentials, now).unwrap();
+        let offer = change(offer);
+        let answer = table.handle_offer(PUBLISHER, &offer, &credentials(), now).unwrap();
         assert!(answer.contains("a=recvonly") && !answer.contains("a=send"), "{answer}");
         pusher.handle_answer(&answer).unwrap();
         Self {
