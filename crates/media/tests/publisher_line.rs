@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use media::batch::Remote;
 use media::h264::{AccessUnit, Normaliser, split_annex_b};
 use media::peer::IceCredentials;
 use media::peer::publisher::{Demand, PublisherFactory};
@@ -246,7 +247,7 @@ struct World {
     pictures: Vec<Published>,
     sounds: u64,
     reports: u64,
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<Remote>,
     closed: Option<PublisherEnd>,
 }
 
@@ -391,10 +392,10 @@ impl World {
                         self.to_pusher.push((self.now + way, contents));
                     }
                 }
-                PublishersOutput::Address { address, claim } => match claim {
-                    media::publishers::Claim::Taken => self.addresses.push(address),
+                PublishersOutput::Address { remote, claim } => match claim {
+                    media::publishers::Claim::Taken => self.addresses.push(remote),
                     media::publishers::Claim::Released => {
-                        self.addresses.retain(|known| *known != address);
+                        self.addresses.retain(|known| *known != remote);
                     }
                 },
                 PublishersOutput::Connected(_) => {}

@@ -378,7 +378,7 @@ mod tests {
         assert!(matches!(read(b"$\x01\x00\x02a"), Ok(None)));
         let (message, length) = read(b"\r\n\nRTSP/1.0 200 OK\nCSeq: 1\n\n").unwrap().unwrap();
         assert!(matches!(message, Incoming::Answer));
-        assert_eq!(length, 29);
+        assert_eq!(length, 28);
     }
 
     #[test]
