@@ -168,9 +168,57 @@ export class Viewer {
     return pair;
   }
 
+  /**
+   * Publishes the picture of a tile by WHIP, encoded anew.
+   *
+   * @param {string} name of the tile
+   * @param {string} url of the WHIP endpoint, with the stream key
+   * @param {'H264' | 'VP8' | 'VP9' | 'AV1'} codec the only one that is offered
+   */
+  publish(name, url, codec) {
+    return this.page.evaluate(publishByWhip, { selector: `[data-camera="${name}"] video`, url, codec });
+  }
+
+  /** Has the browser ask for a keyframe (PLI), as it does after a loss. */
+  requestKeyframe(name) {
+    return this.page.evaluate(requestKeyframe, `[data-camera="${name}"] video`);
+  }
+
   async close() {
     await this.context.close();
   }
+}
+
+/** In the page: one WHIP session that sends what a video element shows. */
+async function publishByWhip({ selector, url, codec }) {
+  const [track] = document.querySelector(selector).captureStream().getVideoTracks();
+  const peer = new RTCPeerConnection();
+  const transceiver = peer.addTransceiver(track, { direction: 'sendonly' });
+  const fits = ({ mimeType, sdpFmtpLine = '' }) =>
+    mimeType === `video/${codec}` && !/profile-id=[1-9]|profile=[1-9]|packetization-mode=0/.test(sdpFmtpLine);
+  transceiver.setCodecPreferences(RTCRtpSender.getCapabilities('video').codecs.filter(fits));
+  await peer.setLocalDescription();
+  const headers = { 'content-type': 'application/sdp' };
+  const answer = await fetch(url, { method: 'POST', headers, body: peer.localDescription.sdp });
+  const sdp = await answer.text();
+  if (answer.status !== 201) throw new Error(`WHIP POST: ${answer.status} ${sdp}`);
+  await peer.setRemoteDescription({ type: 'answer', sdp });
+}
+
+/** In the page: only an encoded transform may ask for a keyframe; it passes all else through. */
+async function requestKeyframe(selector) {
+  const tracks = document.querySelector(selector).srcObject.getVideoTracks();
+  const receivers = window.testPeers.flatMap((peer) => peer.getReceivers());
+  const receiver = receivers.find((candidate) => tracks.includes(candidate.track));
+  if (!receiver.testWorker) {
+    const transform = `onrtctransform = ({ transformer }) => {
+      transformer.readable.pipeTo(transformer.writable);
+      onmessage = () => transformer.sendKeyFrameRequest();
+    }`;
+    receiver.testWorker = new Worker(URL.createObjectURL(new Blob([transform])));
+    receiver.transform = new RTCRtpScriptTransform(receiver.testWorker);
+  }
+  receiver.testWorker.postMessage('keyframe');
 }
 
 /** In the page: one WHEP session whose picture goes to a new video element. */

@@ -74,7 +74,7 @@ fn created(http: &Http, accepted: Accepted) -> Result<Response, Problem> {
     headers.insert(LOCATION, HeaderValue::try_from(location).map_err(unusable)?);
     headers.insert(ETAG, HeaderValue::try_from(quoted(&accepted.etag)).map_err(unusable)?);
     headers.insert(ACCEPT_PATCH, HeaderValue::from_static(FRAGMENT));
-    for link in http.0.ice_servers.links(&accepted.camera.to_string(), SystemTime::now()) {
+    for link in http.0.ice_servers.links(accepted.camera.as_ref(), SystemTime::now()) {
         headers.append(LINK, link);
     }
     Ok((StatusCode::CREATED, headers, accepted.answer_sdp).into_response())
