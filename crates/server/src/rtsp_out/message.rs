@@ -343,9 +343,11 @@ mod tests {
 
     fn request(text: &str) -> Result<Option<(Method, String, usize)>, MessageError> {
         let read = read(text.as_bytes())?;
-        Ok(read.map(|(message, length)| {
-            let Incoming::Request(request) = message else { panic!("not a request: {message:?}") };
-            (request.method, request.uri.to_owned(), length)
+        Ok(read.map(|(message, length)| match message {
+            Incoming::Request(request) => (request.method, request.uri.to_owned(), length),
+            other @ (Incoming::Interleaved { .. } | Incoming::Answer) => {
+                panic!("not a request: {other:?}")
+            }
         }))
     }
 
