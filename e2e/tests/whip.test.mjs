@@ -25,7 +25,7 @@ scenario('GStreamer publishes with an RSA certificate: Chromium sees and hears i
   await viewer.hears('cam-1', 440);
   const camera = await manifold.cameraIs('cam-1', 'live');
   assert.deepEqual([camera.codec, camera.audio, camera.url], ['H264', 'opus', 'whip://***']);
-  const room = await manifold.get('/rooms/camera_cam-1');
+  const { rooms: [room] } = await manifold.get('/rooms/camera_cam-1');
   assert.equal(room.num_participants, 2, 'the publisher and a viewer');
 
   await publisher.stop();

@@ -24,6 +24,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::app::{AppConfig, CameraConfig};
 use crate::ingest::{PublishPoint, RtspTransport, SourceUrl};
+use crate::net::MediaTcp;
 use reader::{Section, Setting, text};
 use tree::{Node, Origin};
 
@@ -79,6 +80,8 @@ pub(crate) struct Http {
 #[derive(Debug, Clone)]
 pub(crate) struct Media {
     pub(crate) udp: SocketAddr,
+    /// Where viewers without UDP connect (ICE-TCP).
+    pub(crate) tcp: MediaTcp,
     /// Announced to viewers instead of the bound address, for servers behind NAT.
     pub(crate) advertise: Vec<IpAddr>,
     /// One a core where not set.
@@ -348,7 +351,9 @@ fn read_http(mut section: Section<'_>) -> Http {
 
 fn read_media(mut section: Section<'_>) -> Media {
     let udp = section.value("udp", shipped::MEDIA_UDP);
-    let advertise = section.value("advertise", Vec::new());
+    let tcp = section.value("tcp", MediaTcp::LikeUdp);
+    let advertise: Vec<PublicAddress> = section.value("advertise", Vec::new());
+    let advertise = advertise.into_iter().map(|address| address.0).collect();
     let workers_origin = section.origin_of("workers");
     let workers = section.optional("workers");
     if workers == Some(0) {
@@ -359,7 +364,7 @@ fn read_media(mut section: Section<'_>) -> Media {
     let ice_servers =
         servers.into_iter().map(|(path, node)| read_ice_server(&mut section, path, node)).collect();
     section.finish();
-    Media { udp, advertise, workers, ice_servers }
+    Media { udp, tcp, advertise, workers, ice_servers }
 }
 
 fn read_ice_server(parent: &mut Section<'_>, path: String, node: Node) -> IceServer {
@@ -540,6 +545,37 @@ impl Setting for WebOrigin {
         let origin = url.origin().ascii_serialization();
         let bare = matches!(url.scheme(), "http" | "https") && text.trim_end_matches('/') == origin;
         if bare { Ok(Self(origin)) } else { Err(format!("this must be {wanted}")) }
+    }
+}
+
+impl Setting for MediaTcp {
+    /// An address, or "off".
+    fn read(node: &Node) -> Result<Self, String> {
+        let wanted = "an address with a port, like \"0.0.0.0:8555\", or \"off\"";
+        let text = text(node, wanted)?.trim();
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        let address = text.parse().map(Self::At);
+        address.map_err(|_| format!("this must be {wanted}, not {text:?}"))
+    }
+}
+
+/// An address that viewers can be sent to. Names are not resolved: an answer would be wrong as soon
+/// as the name means something else, and browsers resolve none in candidates.
+struct PublicAddress(IpAddr);
+
+impl Setting for PublicAddress {
+    fn read(node: &Node) -> Result<Self, String> {
+        let wanted = "an IP address, like \"203.0.113.7\" or \"2001:db8::7\"";
+        let text = text(node, wanted)?.trim();
+        let address: IpAddr = text.parse().map_err(|_| {
+            format!("this must be {wanted}, without a port; {text:?} is none, and names are not resolved")
+        })?;
+        if address.is_unspecified() || address.is_multicast() {
+            return Err(format!("{text} is no address that a viewer can send to"));
+        }
+        Ok(Self(address))
     }
 }
 

@@ -80,6 +80,8 @@ impl Collector for Figures {
         self.joins(encoder)?;
         gauge(encoder, "manifold_viewers_connected", "Viewers to whom media flows")?
             .encode_gauge(&self.snapshot.media.viewers_connected)?;
+        gauge(encoder, "manifold_tcp_connections", "Connections for media at present")?
+            .encode_gauge(&self.snapshot.media.tcp.open)?;
         gauge(
             encoder,
             "manifold_viewers_limited",
@@ -210,6 +212,36 @@ impl Figures {
                 "manifold_tap_frames_skipped",
                 "Frames not handed to an RTSP reader that could not keep up",
                 media.tap_frames_skipped,
+            ),
+            (
+                "manifold_viewer_moves",
+                "Viewers that moved to another address, or between UDP and TCP",
+                media.moves,
+            ),
+            (
+                "manifold_consents_expired",
+                "Viewers let go since no ICE check came for 30 s",
+                media.consents_expired,
+            ),
+            (
+                "manifold_tcp_connections_accepted",
+                "Connections for media that were let in",
+                media.tcp.accepted,
+            ),
+            (
+                "manifold_tcp_connections_refused",
+                "Connections for media that were closed at once, since there were too many",
+                media.tcp.refused,
+            ),
+            (
+                "manifold_tcp_strangers_dropped",
+                "Connections for media that were dropped, since no authentic check came",
+                media.tcp.strangers,
+            ),
+            (
+                "manifold_tcp_framing_errors",
+                "Connections for media that were dropped, since what came was not framed by RFC 4571",
+                media.tcp.framing_errors,
             ),
         ];
         for (name, help, value) in figures {

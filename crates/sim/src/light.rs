@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use media::batch::Route;
 use media::negotiated::{Negotiated, Payload, Track};
 use media::peer::SessionKeys;
 use media::peers::{ALIVE_INTERVAL, Attach, CloseReason, HANDSHAKE_TIMEOUT, PeersOutput};
@@ -149,15 +150,14 @@ impl LightTable {
             None => self.outputs.push_back(PeersOutput::Attach(Box::new(Attach {
                 viewer,
                 stream: entry.stream,
-                source: local,
-                destination: source,
+                route: Route::new(local, source),
                 keys: keys(self.secret, viewer),
                 negotiated: negotiated(viewer),
                 handshake: Duration::from_micros(now.since(entry.accepted_at)),
             }))),
             Some(before) if before != source => {
-                let moved = PeersOutput::Moved { viewer, source: local, destination: source };
-                self.outputs.push_back(moved);
+                let route = Route::new(local, source);
+                self.outputs.push_back(PeersOutput::PathProven { viewer, route });
             }
             Some(_) => {}
         }
@@ -166,11 +166,8 @@ impl LightTable {
             self.outputs.push_back(PeersOutput::Alive { viewer, at });
         }
         let contents = message(ANSWER, viewer);
-        self.outputs.push_back(PeersOutput::Transmit {
-            source: local,
-            destination: source,
-            contents,
-        });
+        let route = Route::new(local, source);
+        self.outputs.push_back(PeersOutput::Transmit { route, contents });
         Some(viewer)
     }
 
