@@ -16,6 +16,7 @@ use media::peer::publisher::{Demand, PublisherFactory};
 use media::peer::pusher::{Pusher, PusherFactory, PusherOutput};
 use media::publish::{Published, TrackOutput};
 use media::publishers::{PublisherEnd, PublisherId, PublisherTable, PublishersOutput};
+use media::route::Remote;
 use media::{Codec, Frame, MediaKind, NtpTime};
 
 const PUBLISHER: PublisherId = PublisherId(3);
@@ -212,7 +213,7 @@ struct World {
     pictures: Vec<Published>,
     sounds: u64,
     reports: u64,
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<Remote>,
     closed: Option<PublisherEnd>,
 }
 
@@ -355,10 +356,10 @@ impl World {
                         self.to_pusher.push((self.now + way, contents));
                     }
                 }
-                PublishersOutput::Address { address, claim } => match claim {
-                    media::publishers::Claim::Taken => self.addresses.push(address),
+                PublishersOutput::Address { remote, claim } => match claim {
+                    media::publishers::Claim::Taken => self.addresses.push(remote),
                     media::publishers::Claim::Released => {
-                        self.addresses.retain(|known| *known != address);
+                        self.addresses.retain(|known| *known != remote);
                     }
                 },
                 PublishersOutput::Connected(_) => {}
