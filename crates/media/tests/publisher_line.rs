@@ -17,6 +17,7 @@ use media::peer::publisher::{Demand, PublisherFactory};
 use media::peer::pusher::{Pusher, PusherFactory, PusherOutput};
 use media::publish::{Published, TrackOutput};
 use media::publishers::{PublisherEnd, PublisherId, PublisherTable, PublishersOutput};
+use media::route::Remote;
 use media::{Codec, Frame, MediaKind, NtpTime};
 
 const PUBLISHER: PublisherId = PublisherId(3);
