@@ -21,6 +21,42 @@ scenario('80 ms of round trip and 3 % of loss: the picture plays on', async (wor
   assert.ok(did.to_browser.lost > 10, JSON.stringify(did));
 });
 
+for (const loss of [0.05, 0.2]) {
+  scenario(`${loss * 100} % of loss: the picture plays on`, async (world) => {
+    const { viewer, link } = await behindLink(world);
+
+    await link.set({ delay_ms: 10, loss, seed: 1 });
+
+    await keepsPicture(viewer, 5);
+    const did = await link.end();
+    assert.ok(did.to_browser.lost > 20, JSON.stringify(did));
+  });
+}
+
+scenario('a NAT that gives another port: the picture plays on', async (world) => {
+  const { viewer, link } = await behindLink(world);
+
+  await link.set({ nat: 1_000 });
+  await viewer.advances('cam-1', 15, 30_000);
+  await link.set({ nat: 2_000 });
+  await viewer.advances('cam-1', 15, 30_000);
+
+  const tile = await viewer.tile('cam-1');
+  assert.equal(tile.state, 'playing');
+  assert.deepEqual(viewer.errors, []);
+});
+
+scenario('a bottleneck of half of what the camera sends: the picture plays on', async (world) => {
+  const { viewer, link } = await behindLink(world, { camera: { kbit: 2_500 } });
+  const before = await viewer.tile('cam-1');
+
+  await link.set({ rate_kbit: 1_000, delay_ms: 20 });
+
+  await keepsPicture(viewer, 5);
+  const did = await link.end();
+  assert.ok(did.to_browser.dropped > 20, JSON.stringify({ before, did }));
+});
+
 /** A page with one camera behind a good link. */
 async function behindLink(world, { camera: options = {}, path = '/h264', sub } = {}) {
   const camera = await world.camera(options);

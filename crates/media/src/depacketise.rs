@@ -147,6 +147,7 @@ impl Depacketiser {
     pub fn handle_gap(&mut self) {
         if let Some(open) = &mut self.open {
             open.broken = true;
+            open.units = Vec::new();
         }
     }
 
@@ -199,7 +200,10 @@ impl Depacketiser {
             broken: false,
         });
         let added = if open.broken { Ok(()) } else { self.add_payload(&mut open, payload) };
-        open.broken |= added.is_err();
+        if added.is_err() {
+            open.broken = true;
+            open.units = Vec::new();
+        }
         self.open = Some(open);
         added
     }
@@ -288,5 +292,96 @@ fn check_beginning(units: &[Bytes], begins: fn(&[u8]) -> bool) -> Result<(), Dep
     match units.first() {
         Some(first) if !begins(first) => Err(DepacketiseError::NoBeginning),
         Some(_) | None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const IDR: [u8; 5] = [0x65, 0b1000_1000, 0x84, 0x11, 7];
+    const SPS: &[u8] = &[
+        0x67, 0x42, 0xc0, 0x16, 0xda, 0x02, 0x80, 0xbf, 0xe5, 0xc0, 0x44, 0, 0, 3, 0, 4, 0, 0, 3,
+        0, 0x7a, 0x3c, 0x58, 0xba, 0x80,
+    ];
+    const PPS: &[u8] = &[0x68, 0xce, 0x0f, 0xc8];
+
+    #[test]
+    fn h264_comes_out_fit_for_browsers() {
+        let mut depacketiser = Depacketiser::new(Codec::H264);
+        depacketiser.handle_parameter_set(SPS);
+        depacketiser.handle_parameter_set(PPS);
+        let delimiter = packet(1, false, &[0x09, 0xf0]);
+        assert_eq!(depacketiser.handle_packet(delimiter), Ok(vec![]));
+        let frames = depacketiser.handle_packet(packet(1, true, &IDR)).unwrap();
+        assert_eq!(frames[0].units, [SPS, PPS, &IDR]);
+        assert!(frames[0].keyframe);
+        assert_eq!(frames[0].size, Some(PictureSize { width: 640, height: 360 }));
+    }
+
+    #[test]
+    fn a_picture_whose_first_slice_is_missing_never_comes_out() {
+        let mut depacketiser = Depacketiser::new(Codec::H264);
+        depacketiser.handle_parameter_set(SPS);
+        depacketiser.handle_parameter_set(PPS);
+        let second_slice = packet(1, true, &[0x65, 0b0100_0110, 0x80]);
+        assert_eq!(depacketiser.handle_packet(second_slice), Err(DepacketiseError::NoBeginning));
+        assert_eq!(depacketiser.handle_packet(packet(2, true, &IDR)).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_is_behind_a_broken_picture_comes_out() {
+        let mut depacketiser = Depacketiser::new(Codec::H265);
+        let middle = packet(1, false, &[49 << 1, 1, 0x01, 9]);
+        assert!(depacketiser.handle_packet(middle).is_err());
+        let rest = packet(1, true, &[49 << 1, 1, 0x41, 9]);
+        assert_eq!(depacketiser.handle_packet(rest), Ok(vec![]), "one error a picture");
+        let open = packet(2, true, &[49 << 1, 1, 0x81, 9]);
+        assert!(matches!(
+            depacketiser.handle_packet(open),
+            Err(DepacketiseError::H265Payload(h265::DepacketiseError::NoEnd { .. }))
+        ));
+    }
+
+    #[test]
+    fn a_picture_without_end_is_bounded() {
+        let mut depacketiser = Depacketiser::new(Codec::Vp8);
+        let mut first = [0; 1200];
+        first[..2].copy_from_slice(&[0x10, 1]);
+        let first = packet(1, false, &first);
+        depacketiser.handle_packet(first.clone()).unwrap();
+        let more = Packet { payload: Bytes::from(vec![0; 1200]), ..first };
+        let refused = (0..10_000).find_map(|_| depacketiser.handle_packet(more.clone()).err());
+        assert_eq!(refused, Some(DepacketiseError::PictureSize));
+        let open = depacketiser.open.as_ref().unwrap();
+        assert!(open.bytes <= MAX_ACCESS_UNIT + 1200 && open.units.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_packets_are_taken_without_panic(
+            codec in prop::sample::select(vec![
+                Codec::H264, Codec::H265, Codec::Vp8, Codec::Vp9, Codec::Av1, Codec::Opus,
+            ]),
+            packets in prop::collection::vec(
+                (0..4_u32, any::<bool>(), any::<bool>(), prop::collection::vec(any::<u8>(), 0..40)),
+                0..40,
+            ),
+        ) {
+            let mut depacketiser = Depacketiser::new(codec);
+            for (timestamp, marker, gap, payload) in packets {
+                if gap {
+                    depacketiser.handle_gap();
+                }
+                let frames = depacketiser.handle_packet(packet(timestamp, marker, &payload));
+                prop_assert!(frames.map_or(0, |frames| frames.len()) <= 2);
+            }
+        }
+    }
+
+    fn packet(timestamp: u32, marker: bool, payload: &[u8]) -> Packet {
+        Packet { timestamp, marker, payload: Bytes::copy_from_slice(payload) }
     }
 }

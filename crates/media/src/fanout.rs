@@ -81,6 +81,8 @@ pub struct FanoutFigures {
     pub frames_skipped: u64,
     /// Viewers whose line is too thin for their stream. Up to a twentieth of a second old.
     pub viewers_limited: u64,
+    /// Frames not sent to a viewer whose answer has no such codec.
+    pub frames_not_taken: u64,
     /// Packets refused by the cipher's index check. Always 0: the invariant of [`crate::srtp`].
     pub seal_errors: u64,
     /// Attached viewers.
@@ -450,6 +452,10 @@ impl Fanout {
         job.served += 1;
         let now = job.now;
         let at = &mut self.places[place];
+        if at.viewer.takes(job.frame.codec) == Some(false) {
+            self.figures.frames_not_taken += 1;
+            return true;
+        }
         let sent = at.viewer.handle_frame(&job.frame, now, batch);
         self.figures.seal_errors += u64::from(sent.is_err());
         let (is_catching_up, sent_media) = (at.viewer.is_catching_up(), at.sent_media);

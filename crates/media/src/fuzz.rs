@@ -5,6 +5,7 @@
 
 mod demultiplexer;
 mod h264;
+mod h265;
 mod rtcp;
 mod rtp;
 mod sdp_offer;
@@ -14,6 +15,7 @@ use std::time::Instant;
 
 pub use demultiplexer::demultiplexer;
 pub use h264::h264;
+pub use h265::h265;
 pub use rtcp::rtcp;
 pub use rtp::rtp;
 pub use sdp_offer::sdp_offer;
@@ -74,6 +76,11 @@ mod tests {
     #[test]
     fn inputs_of_h264() {
         replay("h264", h264);
+    }
+
+    #[test]
+    fn inputs_of_h265() {
+        replay("h265", h265);
     }
 
     #[test]

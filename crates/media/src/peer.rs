@@ -13,6 +13,7 @@
 pub mod client;
 mod codecs;
 mod offer;
+pub mod publisher;
 mod rsa;
 mod tap;
 pub mod tapped_client;
@@ -159,18 +160,7 @@ impl PeerFactory {
             let offered = offered_video_codecs(offer).join(", ");
             return Err(OfferError::NoCommonCodec { offered });
         }
-        let peer = Peer {
-            rtc,
-            key_slot,
-            password: credentials.password.clone(),
-            local: self.candidates.clone(),
-            addresses: VecDeque::new(),
-            moves: 0,
-            forgotten: None,
-            selected: None,
-            connected: false,
-            failed: false,
-        };
+        let peer = Peer::new(rtc, key_slot, credentials, self.candidates.clone());
         Ok((peer, Answer { sdp: answer, ufrag: credentials.ufrag.clone(), negotiated }))
     }
 
@@ -260,6 +250,26 @@ pub struct Path {
 }
 
 impl Peer {
+    fn new(
+        rtc: Rtc,
+        key_slot: KeySlot,
+        credentials: &IceCredentials,
+        local: Vec<SocketAddr>,
+    ) -> Self {
+        Self {
+            rtc,
+            key_slot,
+            password: credentials.password.clone(),
+            local,
+            addresses: VecDeque::new(),
+            moves: 0,
+            forgotten: None,
+            selected: None,
+            connected: false,
+            failed: false,
+        }
+    }
+
     /// Where media goes, once an authentic check came.
     pub fn selected_path(&self) -> Option<Path> {
         self.selected

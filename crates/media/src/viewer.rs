@@ -22,7 +22,7 @@ pub use feedback::{Heard, Lost};
 
 use crate::batch::{Batch, Route};
 use crate::estimate::{Estimator, LineState};
-use crate::frame::{MediaKind, NtpTime, PacketisedFrame, ViewerId};
+use crate::frame::{Codec, MediaKind, NtpTime, PacketisedFrame, ViewerId};
 use crate::negotiated::Negotiated;
 use crate::peer::SessionKeys;
 use crate::rtcp;
@@ -187,6 +187,15 @@ impl Viewer {
     /// What was counted since the last call.
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
+    }
+
+    /// Whether it can be sent this codec; `None` when it wants nothing of that kind at all.
+    pub fn takes(&self, codec: Codec) -> Option<bool> {
+        let track = match codec.kind() {
+            MediaKind::Video => Some(&self.video),
+            MediaKind::Audio => self.audio.as_ref(),
+        };
+        track.map(|track| track.takes(codec))
     }
 
     /// Sent so far, by kind.

@@ -4,6 +4,7 @@
 
 pub use crate::config::fuzz::config;
 pub use crate::ingest::fuzz::camera_url;
+pub use crate::rtsp_out::fuzz::rtsp_request;
 
 #[cfg(test)]
 mod tests {

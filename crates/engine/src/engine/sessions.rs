@@ -61,7 +61,8 @@ impl Engine {
             return;
         };
         let (camera_id, reservation_id) = (&reservation.camera, &reservation.id);
-        if on.reservations.is_empty() && !on.state.pulls() {
+        // A hold may have started the source a moment before its first viewer.
+        if on.reservations.is_empty() && (!on.state.pulls() || on.holds > 0) {
             info!(%camera_id, %reservation_id, user = ?reservation.user, "Creating new stream resources (first viewer)");
         } else {
             info!(%camera_id, %reservation_id, user = ?reservation.user, "Reusing existing stream resources for additional viewer");

@@ -14,7 +14,7 @@ use crate::negotiated::{Negotiated, Payload, Track};
 use crate::packetise::packetise;
 use crate::peer::SessionKeys;
 use crate::peers::Attach;
-use crate::rtcp::{Feedback, MAX_FEEDBACK_ENTRIES, MAX_LOST_ENTRIES, parse};
+use crate::rtcp::{Feedback, MAX_FEEDBACK_ENTRIES, MAX_LOST_ENTRIES, MAX_TRANSPORT_PACKETS, parse};
 use crate::srtp::{SrtpProfile, SrtpSender};
 use crate::viewer::MAX_PENDING_PACKETS;
 
@@ -46,11 +46,15 @@ pub fn rtcp(data: &[u8]) {
 fn check_bounds(packet: &[u8]) {
     let Ok(entries) = parse(packet) else { return };
     assert!(entries.len() <= MAX_FEEDBACK_ENTRIES);
-    let lost = entries.iter().map(|entry| match entry {
-        Feedback::Nack { lost, .. } => lost.len(),
-        _ => 0,
-    });
-    assert!(lost.sum::<usize>() <= MAX_LOST_ENTRIES);
+    let (mut lost, mut arrived) = (0, 0);
+    for entry in &entries {
+        if let Feedback::Nack { lost: sequences, .. } = entry {
+            lost += sequences.len();
+        } else if let Feedback::Transport(feedback) = entry {
+            arrived += feedback.arrivals.len();
+        }
+    }
+    assert!(lost <= MAX_LOST_ENTRIES && arrived <= MAX_TRANSPORT_PACKETS);
 }
 
 struct World {
@@ -164,6 +168,7 @@ fn attach(host: u8, mut material: Vec<u8>) -> Attach {
         ssrc: SSRC + u32::from(host - ATTACKER),
         rtx_ssrc: None,
         payloads: vec![payload],
+        extension: None,
     };
     Attach {
         viewer: ViewerId(host.into()),

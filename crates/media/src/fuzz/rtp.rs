@@ -1,66 +1,74 @@
-//! RTP payloads as a publisher cuts them, put together and cut again for viewers.
+//! RTP as a publisher sends it: put together to frames, and cut again for viewers.
 
 use bytes::Bytes;
 
 use super::pieces;
-use crate::frame::{Codec, Frame, MAX_PAYLOAD, NtpTime, PacketisedFrame};
-use crate::h264::Depacketiser;
+use crate::depacketise::{Assembled, Depacketiser, Packet};
+use crate::frame::{Codec, Frame, MAX_CUT_PAYLOAD, MAX_PAYLOAD, NtpTime, PacketisedFrame};
 use crate::packetise::packetise;
+use crate::{h264, h265};
 
-/// A piece's manner: the packet ends a frame (the marker bit).
+/// Of a packet's manner: the marker bit; packets before it are missing; the rest is added to the
+/// timestamp.
 const MARKER: u8 = 1;
+const GAP: u8 = 2;
 
-/// Payloads in sending order. What they add up to is cut into payloads that give the same, and
-/// payloads that go on as they are stay what they are.
+/// Packets of one track, whose codec the first byte names. Frames that come out can be sent, and are
+/// the same when they are put together again.
 pub fn rtp(data: &[u8]) {
-    let mut depacketiser = Depacketiser::default();
-    let mut units = Vec::new();
-    let mut payloads = Vec::new();
-    for (manner, payload) in pieces(data) {
-        units.extend(depacketiser.handle_payload(payload).unwrap_or_default());
-        payloads.push(Bytes::copy_from_slice(payload));
-        if manner & MARKER != 0 {
-            // A frame that ends within a NAL unit is lost, as it would be in a stream.
-            if depacketiser.handle_end_of_frame().is_ok() {
-                check_units(&units);
-            }
-            check_as_cut(&payloads);
-            units.clear();
-            payloads.clear();
+    let Some((first, packets)) = data.split_first() else { return };
+    let codecs =
+        [Codec::H264, Codec::H265, Codec::Vp8, Codec::Vp9, Codec::Av1, Codec::Opus, Codec::Pcma];
+    let codec = codecs[usize::from(*first) % codecs.len()];
+    let mut depacketiser = Depacketiser::new(codec);
+    let mut timestamp = u32::MAX - 100;
+    for (manner, payload) in pieces(packets) {
+        timestamp = timestamp.wrapping_add(u32::from(manner >> 2));
+        if manner & GAP != 0 {
+            depacketiser.handle_gap();
+        }
+        let marker = manner & MARKER != 0;
+        let payload = Bytes::copy_from_slice(payload);
+        let whole = depacketiser.handle_packet(Packet { timestamp, marker, payload });
+        for assembled in whole.unwrap_or_default() {
+            check(codec, assembled);
         }
     }
 }
 
-fn check_units(units: &[Bytes]) {
-    // Of the other types none is a NAL unit of a picture; the normaliser lets none pass.
-    let units: Vec<Bytes> =
-        units.iter().filter(|unit| (1..=23).contains(&(unit[0] & 0x1f))).cloned().collect();
-    let cut = packetise(&frame(Codec::H264, &units));
-    let mut depacketiser = Depacketiser::default();
-    let mut again = Vec::new();
-    for payload in cut.payloads() {
-        assert!((1..=MAX_PAYLOAD).contains(&payload.len()));
-        again.extend(depacketiser.handle_payload(payload).expect("it is our own payload"));
-    }
-    depacketiser.handle_end_of_frame().expect("the frame is whole");
-    assert_eq!(again, units);
-}
-
-fn check_as_cut(payloads: &[Bytes]) {
-    for codec in [Codec::Vp8, Codec::Vp9, Codec::Av1] {
-        let cut: PacketisedFrame = packetise(&frame(codec, payloads));
-        // All of them, or nothing where one does not fit.
-        assert!(cut.packet_count() == 0 || cut.payloads().eq(payloads.iter().map(|p| &p[..])));
-    }
-}
-
-fn frame(codec: Codec, units: &[Bytes]) -> Frame {
-    Frame {
+fn check(codec: Codec, assembled: Assembled) {
+    let Assembled { keyframe, units, .. } = assembled;
+    assert!(!units.is_empty(), "a frame of nothing");
+    let cut = packetise(&Frame {
         codec,
         ticks: 0,
         captured: NtpTime(0),
-        keyframe: true,
+        keyframe,
         discontinuity: false,
-        units: units.to_vec(),
+        units: units.clone(),
+    });
+    match codec {
+        Codec::H264 => {
+            let mut depacketiser = h264::Depacketiser::default();
+            assert_eq!(joined(&cut, |payload| depacketiser.handle_payload(payload)), units);
+            depacketiser.handle_end_of_frame().expect("the frame is whole");
+        }
+        Codec::H265 => {
+            let mut depacketiser = h265::Depacketiser::default();
+            assert_eq!(joined(&cut, |payload| depacketiser.handle_payload(payload)), units);
+            depacketiser.handle_end_of_frame().expect("the frame is whole");
+        }
+        Codec::Vp8 | Codec::Vp9 | Codec::Av1 | Codec::Opus | Codec::Pcmu | Codec::Pcma => {
+            assert!(cut.payloads().all(|payload| payload.len() <= MAX_CUT_PAYLOAD));
+            assert!(cut.payloads().eq(units.iter().map(|unit| &unit[..])));
+        }
     }
+}
+
+fn joined<E: std::fmt::Debug>(
+    cut: &PacketisedFrame,
+    mut handle: impl FnMut(&[u8]) -> Result<Vec<Bytes>, E>,
+) -> Vec<Bytes> {
+    let payloads = cut.payloads().inspect(|payload| assert!(payload.len() <= MAX_PAYLOAD));
+    payloads.flat_map(|payload| handle(payload).expect("it is our own payload")).collect()
 }

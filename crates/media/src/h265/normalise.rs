@@ -187,3 +187,141 @@ impl Picture {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const VPS: &[u8] = &[
+        0x40, 1, 0x0c, 1, 0xff, 0xff, 1, 0x60, 0, 0, 3, 0, 0x90, 0, 0, 3, 0, 0, 3, 0, 0x1e, 0xba,
+        0x02, 0x40,
+    ];
+    /// 96x64, eight bits of order count.
+    const SPS: &[u8] = &[
+        0x42, 1, 1, 1, 0x60, 0, 0, 3, 0, 0x90, 0, 0, 3, 0, 0, 3, 0, 0x1e, 0xa0, 0x30, 0x81, 5,
+        0x96, 0xe9, 0x29, 0x30, 0xbc, 5, 0xa0, 0x20, 0, 0, 3, 0, 0x20, 0, 0, 3, 1, 0xe1,
+    ];
+    /// Id 0.
+    const PPS: &[u8] = &[0x44, 1, 0xc0, 0x73, 0xc1, 0x09];
+    /// Id 1.
+    const SECOND_PPS: &[u8] = &[0x44, 1, 0x50, 0x73, 0xc1, 0x09];
+    const AUD: &[u8] = &[0x46, 1, 0x10];
+    const FILLER: &[u8] = &[0x4c, 1, 0xff, 0x80];
+    const SEI: &[u8] = &[0x4e, 1, 5, 1, 9, 0x80];
+    const END: &[u8] = &[0x48, 1];
+    /// first_slice, no_output_of_prior_pics, pps 0.
+    const IDR: &[u8] = &[0x28, 1, 0b1010_0000, 0x11];
+    const IDR_SECOND_SLICE: &[u8] = &[0x28, 1, 0b0010_0000, 0x22];
+    /// Of another layer.
+    const LAYER: &[u8] = &[0x28, 9, 0b1010_0000, 0x11];
+
+    /// A slice with pps `pps` (0 or 1) of the P type and an order count below 64.
+    fn trailing(pps: u8, order: u8) -> Vec<u8> {
+        // first_slice (1), pps 0 (1) or 1 (010), slice_type 1 (010), order count (8 bits), 1s.
+        let (head, length) = if pps == 0 { (0b11010_u32, 5) } else { (0b101_0010, 7) };
+        let word = (head << 8 | u32::from(order)) << (32 - 8 - length) | 1 << 4;
+        [&[0x02, 1][..], &word.to_be_bytes()].concat()
+    }
+
+    #[test]
+    fn superfluous_units_go_and_parameter_sets_stand_once_before_the_idr() {
+        let mut normaliser = Normaliser::default();
+        let units = [AUD, VPS, SPS, PPS, VPS, SPS, PPS, SEI, IDR, IDR_SECOND_SLICE, FILLER, LAYER];
+        let unit = feed(&mut normaliser, &units).unwrap();
+        assert!(unit.keyframe && !unit.reordered);
+        assert_eq!(unit.units, [VPS, SPS, PPS, SEI, IDR, IDR_SECOND_SLICE]);
+        let next = trailing(0, 1);
+        assert_eq!(feed(&mut normaliser, &[AUD, &next, END]).unwrap().units, [&next[..], END]);
+        assert_eq!(feed(&mut normaliser, &[AUD, IDR]).unwrap().units, [VPS, SPS, PPS, IDR]);
+        let size = normaliser.format().unwrap().size();
+        assert_eq!((size.width, size.height), (96, 64));
+    }
+
+    #[test]
+    fn parameter_sets_come_out_of_band_and_all_three_are_waited_for() {
+        let mut normaliser = Normaliser::default();
+        for set in [&[0x42, 1, 1][..], &[], SPS, PPS] {
+            normaliser.handle_parameter_set(set);
+            assert!(feed(&mut normaliser, &[IDR]).is_none());
+        }
+        normaliser.handle_parameter_set(VPS);
+        assert_eq!(feed(&mut normaliser, &[IDR]).unwrap().units, [VPS, SPS, PPS, IDR]);
+    }
+
+    #[test]
+    fn between_keyframes_only_new_picture_parameter_sets_are_sent() {
+        let mut normaliser = Normaliser::default();
+        feed(&mut normaliser, &[VPS, SPS, PPS, IDR]);
+        let (first, second) = (trailing(0, 1), trailing(1, 2));
+        assert_eq!(feed(&mut normaliser, &[VPS, SPS, PPS, &first]).unwrap().units, [&first[..]]);
+        assert!(feed(&mut normaliser, &[SECOND_PPS]).is_none());
+        let unit = feed(&mut normaliser, &[&second]).unwrap();
+        assert_eq!(unit.units, [SECOND_PPS, &second[..]]);
+        let unit = feed(&mut normaliser, &[IDR]).unwrap();
+        assert_eq!(unit.units, [VPS, SPS, PPS, SECOND_PPS, IDR]);
+    }
+
+    #[test]
+    fn pictures_out_of_order_are_found_by_their_order_counts() {
+        let mut normaliser = Normaliser::default();
+        feed(&mut normaliser, &[VPS, SPS, PPS, IDR]);
+        let order = [3, 1, 2, 6, 4]
+            .map(|order| feed(&mut normaliser, &[&trailing(0, order)]).unwrap().reordered);
+        assert_eq!(order, [false, true, true, false, true]);
+    }
+
+    #[test]
+    fn a_vendors_private_data_is_not_sent() {
+        let mut normaliser = Normaliser::default();
+        let sei = [&[0x4e, 1, 5, 255, 100][..], &[0xaa; 355], &[0x80]].concat();
+        let unit = feed(&mut normaliser, &[VPS, SPS, PPS, &sei, IDR]).unwrap();
+        assert_eq!(unit.units, [VPS, SPS, PPS, IDR]);
+    }
+
+    #[test]
+    fn what_is_broken_or_too_large_is_an_error() {
+        let mut normaliser = Normaliser::default();
+        feed(&mut normaliser, &[VPS, SPS, PPS, IDR]);
+        let mut handle =
+            |nal: Vec<u8>| normaliser.handle_access_unit(vec![nal.into()]).map(|_| ()).unwrap_err();
+        assert!(matches!(handle(vec![0x42, 1, 1]), H265Error::Malformed { .. }));
+        assert!(matches!(
+            handle(vec![0x02, 1, 0x80]),
+            H265Error::Malformed { what: "slice header", .. }
+        ));
+        assert_eq!(handle(IDR_SECOND_SLICE.to_vec()), H265Error::NoFirstSlice);
+        assert!(matches!(handle(vec![2; 9 << 20]), H265Error::AccessUnitSize { .. }));
+    }
+
+    proptest! {
+        #[test]
+        fn any_units_are_taken_without_panic(units in prop::collection::vec(
+            prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..60),
+                prop::sample::select(vec![VPS, SPS, PPS, SECOND_PPS, IDR, SEI, END])
+                    .prop_map(<[u8]>::to_vec),
+                (0..2_u8, 0..64_u8).prop_map(|(pps, order)| trailing(pps, order)),
+            ],
+            0..12,
+        )) {
+            let mut normaliser = Normaliser::default();
+            for chunk in units.chunks(3) {
+                let nals = chunk.iter().cloned().map(Bytes::from).collect();
+                let Ok(Some(unit)) = normaliser.handle_access_unit(nals) else { continue };
+                prop_assert!(normaliser.format().is_some());
+                let of = |kind| {
+                    unit.units.iter().filter(|nal| NalType::of(nal) == Some(kind)).count()
+                };
+                prop_assert_eq!(of(NalType::Sps), usize::from(unit.keyframe));
+                prop_assert_eq!(of(NalType::Vps), usize::from(unit.keyframe));
+            }
+        }
+    }
+
+    fn feed(normaliser: &mut Normaliser, nals: &[&[u8]]) -> Option<AccessUnit> {
+        let nals = nals.iter().map(|nal| Bytes::copy_from_slice(nal)).collect();
+        normaliser.handle_access_unit(nals).unwrap()
+    }
+}

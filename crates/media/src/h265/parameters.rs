@@ -182,3 +182,185 @@ fn payload_of(nal: &[u8]) -> Result<Vec<u8>, H265Error> {
     }
     Ok(unescape(nal, HEADER, MAX_PARAMETER_SET))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MAIN: &str =
+        "42010101600000030090000003000003003fa005020171f2e5ba4a4c2f0168080000030008000003007840";
+
+    #[test]
+    fn parameter_sets_of_x265() {
+        // Settings, the NAL unit, profile, level, width, height, sps_max_num_reorder_pics.
+        let cases = [
+            ("main", MAIN, (1, 63), (640, 360), 0),
+            (
+                "B-frames",
+                "420101016000000300900000030000030078a003c0801107cb965644a4c2f0168080000003008000000784",
+                (1, 120),
+                (1920, 1080),
+                2,
+            ),
+            (
+                "main 10, cropped",
+                "42010102200000030090000003000003005da00280802d1f4d96e92930bc05a020000003002000000301e1",
+                (2, 93),
+                (1280, 718),
+                0,
+            ),
+            (
+                "4:2:2",
+                "4201010408000003009d0800000300005db00288802d1c45e5ba4a4c2f0168080000030008000003007840",
+                (4, 93),
+                (1282, 718),
+                0,
+            ),
+            (
+                "4:4:4",
+                "4201010408000003009e0800000300005d9000501005a3a932dd25261780b4040000030004000003003c20",
+                (4, 93),
+                (1279, 717),
+                0,
+            ),
+            (
+                "with HRD",
+                "42010101600000030090000003000003003fa005020171f2e5ba4a4c2f0168080000030008000003007b00a4a270007a12000f4244",
+                (1, 63),
+                (640, 360),
+                0,
+            ),
+        ];
+        for (name, nal, (profile, level), (width, height), reordered) in cases {
+            let sps = Sps::parse(&bytes(nal)).unwrap();
+            let expected = VideoFormat { profile, high_tier: false, level, width, height };
+            assert_eq!(sps.format, expected, "{name}");
+            assert_eq!(sps.max_num_reorder_pics, reordered, "{name}");
+            assert_eq!((sps.id, sps.vps_id, sps.order_bits), (0, 0, 8), "{name}");
+        }
+    }
+
+    #[test]
+    fn temporal_layers_with_profiles_of_their_own_are_passed_over() {
+        // Two layers below the highest: one with profile and level, one with nothing.
+        let mut bits = Bits::default();
+        bits.fixed(4, 3).fixed(3, 2).fixed(1, 1); // vps 3, three layers
+        bits.fixed(3, 1).fixed(5, 1).fixed(40, 0).fixed(40, 0).fixed(8, 90); // high tier
+        bits.fixed(2, 3).fixed(2, 0).fixed(12, 0);
+        bits.fixed(44, 0).fixed(44, 0).fixed(8, 60);
+        bits.unsigned(2).unsigned(1).unsigned(320).unsigned(184); // sps 2, 4:2:0
+        bits.fixed(1, 1).unsigned(0).unsigned(0).unsigned(0).unsigned(2); // cropped
+        bits.unsigned(0).unsigned(0).unsigned(12).fixed(1, 1); // 16 bits of order
+        for reordered in [0, 1, 2] {
+            bits.unsigned(4).unsigned(reordered).unsigned(0);
+        }
+
+        let sps = Sps::parse(&bits.nal(33)).unwrap();
+
+        let expected =
+            VideoFormat { profile: 1, high_tier: true, level: 90, width: 320, height: 180 };
+        assert_eq!(sps.format, expected);
+        assert_eq!((sps.id, sps.vps_id, sps.order_bits), (2, 3, 16));
+        assert_eq!(sps.max_num_reorder_pics, 2);
+    }
+
+    #[test]
+    fn impossible_sizes_are_refused() {
+        let sized = |width: u32, crop: u32| {
+            let mut bits = Bits::default();
+            bits.fixed(8, 1).fixed(44, 0).fixed(44, 0).fixed(8, 90).unsigned(0).unsigned(1);
+            bits.unsigned(width).unsigned(64).fixed(1, 1);
+            bits.unsigned(crop).unsigned(0).unsigned(0).unsigned(0);
+            bits.unsigned(0).unsigned(0).unsigned(4).fixed(1, 1);
+            bits.unsigned(0).unsigned(0).unsigned(0);
+            Sps::parse(&bits.nal(33)).map(|sps| sps.format.width)
+        };
+        assert_eq!(sized(64, 0), Ok(64));
+        assert_eq!(sized(16_384, 0), Ok(16_384));
+        for (width, crop) in [(16_385, 0), (64, 32), (0, 0), (8, u32::MAX - 1)] {
+            let expected = i64::from(width) - 2 * i64::from(crop);
+            assert_eq!(
+                sized(width, crop),
+                Err(H265Error::PictureSize { width: expected, height: 64 })
+            );
+        }
+        let large = vec![0x42; MAX_PARAMETER_SET + 1];
+        assert_eq!(Sps::parse(&large), Err(H265Error::ParameterSetSize { bytes: large.len() }));
+    }
+
+    #[test]
+    fn picture_and_video_parameter_sets() {
+        let mut bits = Bits::default();
+        bits.unsigned(63).unsigned(15).fixed(2, 0b01).fixed(3, 5);
+        let expected = Pps { id: 63, sps_id: 15, output_flag_present: true, extra_slice_bits: 5 };
+        assert_eq!(Pps::parse(&bits.nal(34)), Ok(expected));
+        let mut bits = Bits::default();
+        bits.unsigned(64).unsigned(0).fixed(5, 0);
+        assert!(Pps::parse(&bits.nal(34)).is_err());
+        assert_eq!(vps_id(&[0x40, 1, 0x5c]), Ok(5));
+        assert!(vps_id(&[0x40, 1]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(nal in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Sps::parse(&nal);
+            let _ = Pps::parse(&nal);
+            let _ = vps_id(&nal);
+        }
+
+        #[test]
+        fn a_damaged_parameter_set_is_read_without_panic(at in 2..43_usize, flip in 1..=255_u8) {
+            let mut nal = bytes(MAIN);
+            nal[at] ^= flip;
+            if let Ok(sps) = Sps::parse(&nal) {
+                prop_assert!((1..=16_384).contains(&sps.format.width));
+                prop_assert!((1..=16_384).contains(&sps.format.height));
+                prop_assert!((4..=16).contains(&sps.order_bits));
+            }
+        }
+    }
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        (0..hex.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
+            .collect()
+    }
+
+    /// Writes the syntax elements of a parameter set.
+    #[derive(Default)]
+    struct Bits(Vec<bool>);
+
+    impl Bits {
+        fn fixed(&mut self, count: u32, value: u64) -> &mut Self {
+            self.0.extend((0..count).rev().map(|bit| value >> bit & 1 == 1));
+            self
+        }
+
+        fn unsigned(&mut self, value: u32) -> &mut Self {
+            let code = u64::from(value) + 1;
+            self.fixed(2 * code.ilog2() + 1, code)
+        }
+
+        /// With header, stop bit and emulation prevention.
+        fn nal(&mut self, kind: u8) -> Vec<u8> {
+            self.fixed(1, 1);
+            let mut nal = vec![kind << 1, 1];
+            let mut zeros = 0;
+            for byte in self.0.chunks(8).map(|bits| {
+                bits.iter().enumerate().fold(0, |byte, (at, bit)| byte | u8::from(*bit) << (7 - at))
+            }) {
+                if zeros == 2 && byte <= 3 {
+                    nal.push(3);
+                    zeros = 0;
+                }
+                zeros = if byte == 0 { zeros + 1 } else { 0 };
+                nal.push(byte);
+            }
+            nal
+        }
+    }
+}

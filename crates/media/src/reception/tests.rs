@@ -71,6 +71,7 @@ fn reports_tell_the_server_what_was_lost_and_when_it_reported() {
             | Feedback::PictureLoss { .. }
             | Feedback::FullIntra { .. }
             | Feedback::EstimatedBitrate { .. }
+            | Feedback::Transport(_)
             | Feedback::Bye => None,
         })
         .collect();

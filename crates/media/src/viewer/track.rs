@@ -215,6 +215,14 @@ impl OutTrack {
         self.record.forget_before(serial);
     }
 
+    /// Whether the viewer takes a codec.
+    pub(super) fn takes(&self, codec: Codec) -> bool {
+        match self.payload {
+            Some((known, payload)) if known == codec => payload.is_some(),
+            Some(_) | None => self.negotiated.takes(codec),
+        }
+    }
+
     fn payload(&mut self, codec: Codec) -> Option<Payload> {
         match self.payload {
             Some((known, payload)) if known == codec => payload,

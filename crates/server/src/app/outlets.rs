@@ -5,19 +5,20 @@
 //! quota. Both end when they are dropped.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use control::{CameraId, ReservationId};
 use engine::{
     HoldId, HoldRefusal, Reader, Rendition, Request, SourceFailure, ViewerEvent, WatchRefusal,
 };
-use media::{StreamId, ViewerId};
+use media::{PacketisedFrame, StreamId, ViewerId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::actor::{Actor, Command, Message, Waiting};
 use super::{App, WatchError, shortened};
 use crate::ingest::SourceFormat;
-use crate::net::{CloseReason, Tap};
+use crate::net::{CloseReason, Tap, Tapped};
 
 /// Why a stream is not there for a moment.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -38,9 +39,8 @@ pub(crate) enum HoldError {
 /// A stream whose source runs as long as this lives, 30 s at most.
 #[derive(Debug)]
 pub(crate) struct Held {
-    /// The stream's frames.
-    pub(crate) tap: Tap,
-    /// Which.
+    tap: Tap,
+    /// Which stream.
     pub(crate) stream: StreamId,
     ended: oneshot::Receiver<Option<SourceFailure>>,
     /// Tells the actor by being dropped.
@@ -48,28 +48,40 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Resolves when it is over before it was dropped: the source's failure, if that was it.
-    /// Cancel-safe; never to be awaited again after it resolved.
-    pub(crate) async fn ended(&mut self) -> Option<SourceFailure> {
-        (&mut self.ended).await.ok().flatten()
+    /// The stream's next keyframe, which is there already where it is live. `Err` when the source
+    /// failed, or ended for another reason (`None`); not to be called again after that.
+    pub(crate) async fn keyframe(&mut self) -> Result<Arc<PacketisedFrame>, Option<SourceFailure>> {
+        tokio::select! {
+            keyframe = self.tap.keyframe() => keyframe.ok_or(None),
+            ended = &mut self.ended => Err(ended.ok().flatten()),
+        }
     }
 }
 
 /// A viewer's reading, from its begin to its end. Its lease ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Reading {
-    /// The stream's frames.
-    pub(crate) tap: Tap,
+    tap: Tap,
     viewer: ViewerId,
     ended: oneshot::Receiver<()>,
+    has_ended: bool,
     guard: Guard,
 }
 
 impl Reading {
-    /// Resolves when the lease has ended. Cancel-safe.
-    pub(crate) async fn ended(&mut self) {
-        // Either way the actor's end is gone.
-        let _ = (&mut self.ended).await;
+    /// The next frames; `None` when the lease has ended, and from then on. Cancel-safe.
+    pub(crate) async fn next_tapped(&mut self) -> Option<Tapped> {
+        if self.has_ended {
+            return None;
+        }
+        let tapped = tokio::select! {
+            biased;
+            // Either way the actor's end is gone.
+            _ = &mut self.ended => None,
+            tapped = self.tap.next() => tapped,
+        };
+        self.has_ended = tapped.is_none();
+        tapped
     }
 
     /// The consumer is there. To be told every few seconds; the lease ends 15 s after the last time.
@@ -245,7 +257,8 @@ impl Actor {
                 let (ending, ended) = oneshot::channel();
                 self.outlets.readers.insert(viewer, ending);
                 let guard = self.guard(OutletMessage::Gone(viewer));
-                Ok(Reading { tap: self.media.tap(stream), viewer, ended, guard })
+                let tap = self.media.tap(stream);
+                Ok(Reading { tap, viewer, ended, has_ended: false, guard })
             }
             Err(WatchRefusal::UnknownCamera) => Err(WatchError::UnknownCamera(camera.to_string())),
             Err(WatchRefusal::ReservationEnded | WatchRefusal::Offer) => {

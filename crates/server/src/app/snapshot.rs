@@ -64,6 +64,8 @@ pub(crate) struct CameraSnapshot {
     /// Live reservations.
     pub(crate) viewer_count: u32,
     pub(crate) active_since: Option<SystemTime>,
+    /// The picture's codec, by its name in SDP; like what follows, of a live stream only.
+    pub(crate) codec: Option<&'static str>,
     pub(crate) width: Option<u32>,
     pub(crate) height: Option<u32>,
     pub(crate) audio: Option<&'static str>,
@@ -172,8 +174,9 @@ impl Actor {
             retry_in: leading.retry_at.map(|at| at.saturating_since(now)),
             viewer_count: u32::try_from(reservations).unwrap_or(u32::MAX),
             active_since: active_since.map(|since| self.clock.system_time(since)),
-            width: format.map(|format| format.video.width),
-            height: format.map(|format| format.video.height),
+            codec: format.map(|format| format.codec.name()),
+            width: format.map(|format| format.width),
+            height: format.map(|format| format.height),
             audio: format.and_then(audio_name),
             pullers: u32::try_from(running).unwrap_or(u32::MAX),
             pulls_started: view.streams().map(|stream| stream.pulls_started).sum(),

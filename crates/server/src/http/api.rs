@@ -351,6 +351,7 @@ fn camera_answer(camera: &CameraSnapshot) -> Camera {
         retry_in_s: camera.retry_in.map(|wait| wait.as_secs()),
         viewer_count: camera.viewer_count,
         active_since: camera.active_since.map(rfc3339),
+        codec: camera.codec,
         width: camera.width,
         height: camera.height,
         audio: camera.audio,

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use media::batch::{Batch, Run};
-pub(crate) use segments::{Offload, Segment, Segments, open_receiver};
+pub(crate) use segments::{Offload, Segment, Segments, Taken, open_receiver};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// Runs handed to the kernel in one call. 128 KiB of batch hold about 14 runs of 8 packets.

@@ -17,6 +17,7 @@ use media::viewer::BURST_INTERVAL;
 use media::{MediaKind, PacketisedFrame, StreamId, ViewerId};
 
 use super::handshakes::Handshakes;
+use super::publishers::{PublisherRoutes, Publishers};
 use super::sys::{Inbox, UdpPort, Waker, wait};
 use super::taps::{TapSender, Taps};
 use super::{EventSink, MediaEvent};
@@ -51,6 +52,8 @@ pub(crate) enum WorkerInput {
     Detach(ViewerId, Option<&'static str>),
     /// SRTCP that landed on another worker.
     Feedback(SocketAddr, Vec<u8>),
+    /// What comes from an address is for a publisher thread, or no more.
+    PublisherAddress(SocketAddr, Option<usize>),
     /// The end. Says when everything before it is done.
     Stop(Sender<()>),
 }
@@ -147,6 +150,7 @@ impl WorkerHandle {
             | WorkerInput::Attach(..)
             | WorkerInput::Move(..)
             | WorkerInput::Detach(..)
+            | WorkerInput::PublisherAddress(..)
             | WorkerInput::Stop(_) => true,
         };
         if !is_admitted {
@@ -177,6 +181,7 @@ pub(crate) struct Worker {
     pub(crate) inputs: Receiver<WorkerInput>,
     pub(crate) others: Vec<WorkerHandle>,
     pub(crate) handshakes: Handshakes,
+    pub(crate) publishers: Publishers,
     pub(crate) events: EventSink,
 }
 
@@ -186,6 +191,7 @@ struct Turn {
     taps: Taps,
     batch: Batch,
     inbox: Inbox,
+    publisher_routes: PublisherRoutes,
     figures: WorkerFigures,
 }
 
@@ -197,6 +203,7 @@ impl Worker {
             taps: Taps::default(),
             batch: Batch::default(),
             inbox: Inbox::new(),
+            publisher_routes: PublisherRoutes::default(),
             figures: WorkerFigures::default(),
         };
         loop {
@@ -251,6 +258,9 @@ impl Worker {
                 WorkerInput::Attach(attach, seed) => turn.fanout.handle_attach(*attach, seed, now),
                 WorkerInput::Move(viewer, route) => turn.fanout.handle_move(viewer, route),
                 WorkerInput::Detach(viewer, reason) => turn.fanout.handle_detach(viewer, reason),
+                WorkerInput::PublisherAddress(address, thread) => {
+                    turn.publisher_routes.set(address, thread);
+                }
                 WorkerInput::Stop(done) => {
                     // Who waits may have given up.
                     let _ = done.send(());
@@ -271,6 +281,12 @@ impl Worker {
         let now = Instant::now();
         turn.figures.received += count as u64;
         for (source, local, packet) in turn.inbox.datagrams() {
+            let routes = &turn.publisher_routes;
+            let taken = self.publishers.receive(routes, self.index, source, local, packet);
+            if let Some(is_taken) = taken {
+                turn.figures.dropped += u64::from(!is_taken);
+                continue;
+            }
             let known = match Content::of(packet) {
                 Content::Handshake => self.handshakes.receive(self.index, source, local, packet),
                 Content::Feedback => {
@@ -403,6 +419,7 @@ mod tests {
             inputs,
             others: Vec::new(),
             handshakes: Handshakes::new(1).0,
+            publishers: Publishers::new(1).0,
             events: EventSink { events, rejected: Arc::default() },
         };
         let mut turn = Turn {
@@ -410,6 +427,7 @@ mod tests {
             taps: Taps::default(),
             batch: Batch::default(),
             inbox: Inbox::new(),
+            publisher_routes: PublisherRoutes::default(),
             figures: WorkerFigures::default(),
         };
         assert!(worker.take_inputs(&mut turn));

@@ -26,7 +26,9 @@ const REASON_CHARACTERS_MAX: usize = 300;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RemoteError {
     /// The URL cannot be asked.
-    #[error("{0} cannot be asked: only http:// URLs with a host can; put a proxy that ends TLS before an https:// server")]
+    #[error(
+        "{0} cannot be asked: only http:// URLs with a host can; put a proxy that ends TLS before an https:// server"
+    )]
     Scheme(Url),
     /// No address, or none that answers.
     #[error("{authority} cannot be reached: {reason}")]
@@ -126,18 +128,25 @@ impl HttpClient {
         })
     }
 
+    /// The connection that is kept, where it goes there and still stands.
+    async fn kept_to(&mut self, authority: &str) -> Option<SendRequest<String>> {
+        let (_, mut sender) = self.kept.take().filter(|(to, _)| to == authority)?;
+        sender.ready().await.is_ok().then_some(sender)
+    }
+
     async fn exchange(&mut self, ask: &Ask<'_>) -> Result<Answer, RemoteError> {
         let authority = authority(ask.url)?;
         let cut = |reason: String| {
             let (method, path) = (ask.method.clone(), ask.url.path().to_owned());
             RemoteError::Cut { method, path, reason }
         };
-        let mut sender = match self.kept.take() {
-            Some((to, mut sender)) if to == authority && sender.ready().await.is_ok() => sender,
-            Some(_) | None => connect(ask.url, &authority).await?,
+        let mut sender = match self.kept_to(&authority).await {
+            Some(sender) => sender,
+            None => connect(ask.url, &authority).await?,
         };
         let request = ask.request(&authority).map_err(|error| cut(format!("{error:#}")))?;
-        let response = sender.send_request(request).await.map_err(|error| cut(error.to_string()))?;
+        let response =
+            sender.send_request(request).await.map_err(|error| cut(error.to_string()))?;
         let (head, body) = response.into_parts();
         let body = read(body).await.map_err(cut)?;
         self.kept = Some((authority, sender));
@@ -180,9 +189,10 @@ impl Answer {
     /// Why it is a refusal: the problem's sentence (RFC 9457), our quota's, or the body itself.
     fn reason(&self) -> String {
         let json: Value = serde_json::from_str(&self.body).unwrap_or_default();
-        let sentence = [&json["detail"], &json["error"]["message_en"], &json["error"], &json["message"]]
-            .into_iter()
-            .find_map(Value::as_str);
+        let sentence =
+            [&json["detail"], &json["error"]["message_en"], &json["error"], &json["message"]]
+                .into_iter()
+                .find_map(Value::as_str);
         let words: Vec<&str> = sentence.unwrap_or(&self.body).split_whitespace().collect();
         let line: String = words.join(" ").chars().filter(|c| !c.is_control()).collect();
         if line.is_empty() {
@@ -202,10 +212,8 @@ fn authority(url: &Url) -> Result<String, RemoteError> {
 /// The addresses of a URL's host, most preferred first.
 pub(super) async fn addresses(url: &Url) -> Result<Vec<SocketAddr>, RemoteError> {
     let authority = authority(url)?;
-    match lookup_host(&authority).await {
-        Ok(found) => Ok(found.collect()),
-        Err(reason) => Err(RemoteError::Unreachable { authority, reason }),
-    }
+    let found = lookup_host(authority.as_str()).await.map(Iterator::collect);
+    found.map_err(|reason| RemoteError::Unreachable { authority, reason })
 }
 
 async fn connect(url: &Url, authority: &str) -> Result<SendRequest<String>, RemoteError> {
@@ -222,7 +230,9 @@ async fn connect(url: &Url, authority: &str) -> Result<SendRequest<String>, Remo
 
 async fn read(mut body: Incoming) -> Result<String, String> {
     let mut bytes: Vec<u8> = Vec::new();
-    while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+    while let Some(frame) =
+        std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
+    {
         let data: Bytes = frame.map_err(|error| error.to_string())?.into_data().unwrap_or_default();
         if bytes.len() + data.len() > BODY_BYTES_MAX {
             return Err(format!("the answer is longer than {BODY_BYTES_MAX} bytes"));

@@ -44,8 +44,13 @@ impl Session {
         let mut url = endpoint.clone();
         for _ in 0..REDIRECTIONS_MAX {
             let content_type = Some("application/sdp");
-            let ask =
-                Ask { method: Method::POST, url: &url, content_type, token, body: offer.to_owned() };
+            let ask = Ask {
+                method: Method::POST,
+                url: &url,
+                content_type,
+                token,
+                body: offer.to_owned(),
+            };
             let answer = http.ask_for_any(&ask).await?;
             let location = answer.header(LOCATION).and_then(|to| url.join(to).ok());
             match location {
@@ -109,9 +114,9 @@ pub(crate) async fn own_address(url: &Url) -> Result<IpAddr, RemoteError> {
     let unreachable =
         |reason| RemoteError::Unreachable { authority: url.authority().to_owned(), reason };
     let found = addresses(url).await?;
-    let server = found.first().ok_or_else(|| {
-        unreachable(std::io::Error::other("its name has no address"))
-    })?;
+    let server = found
+        .first()
+        .ok_or_else(|| unreachable(std::io::Error::other("its name has no address")))?;
     route_to(*server).map_err(unreachable)
 }
 

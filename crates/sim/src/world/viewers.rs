@@ -319,7 +319,8 @@ impl World {
         };
         // A light viewer waits before its first packet and behind a gap, whoever may overtake.
         let own_us = if plan.is_full { BROWSER_US } else { LightViewer::patience_us(&plan.path) };
-        let delay_us_max = plan.path.delay_us_max() + own_us;
+        let stall_us = self.plan.longest_stall_us();
+        let delay_us_max = plan.path.delay_us_max() + own_us + stall_us;
         let at = &mut self.people[person].peers[peer];
         at.viewer = Some(viewer);
         at.stream = stream;
