@@ -29,7 +29,7 @@ mod worker;
 
 pub(crate) use media::peer::OfferError;
 pub(crate) use media::peers::CloseReason;
-pub(crate) use publishers::{Frames, PublishError, PublisherEnd, PublisherHandle, PublisherId};
+pub(crate) use publishers::{PublishError, PublisherEnd, PublisherHandle, PublisherId};
 pub(crate) use sys::{Offload, Segment, Segments, Taken, UdpPort, open_receiver, thread_cpu_time};
 pub(crate) use taps::{Tap, Tapped};
 
