@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use media::batch::Batch;
+use media::batch::{Batch, Route};
 use media::fanout::Fanout;
 use media::packetise::packetise;
 use media::peer::client::{Client, ClientFactory, ClientOutput};
@@ -197,7 +197,8 @@ impl World {
         while self.coming_back.front().is_some_and(|(at, _)| *at <= self.now) {
             let Some((_, mut packet)) = self.coming_back.pop_front() else { break };
             if (128..=191).contains(&packet[0]) {
-                self.fanout.handle_rtcp(self.address, &mut packet, self.now);
+                let route = Route::new(self.server, self.address);
+                self.fanout.handle_rtcp(route, &mut packet, self.now);
             } else {
                 self.table.handle_datagram(self.address, self.server, &packet, self.now);
             }
@@ -235,7 +236,10 @@ impl World {
                     self.fanout.handle_attach(*attach, 0x7ff0_7ff0_0000_0001, self.now);
                 }
                 PeersOutput::Closed { reason, .. } => panic!("closed: {reason:?}"),
-                PeersOutput::Moved { .. } | PeersOutput::Alive { .. } => {}
+                PeersOutput::PathProven { .. }
+                | PeersOutput::PathForgotten { .. }
+                | PeersOutput::Moved { .. }
+                | PeersOutput::Alive { .. } => {}
             }
         }
     }
