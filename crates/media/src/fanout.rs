@@ -93,10 +93,10 @@ pub struct FanoutFigures {
     pub repairs_missed: u64,
     /// Frames skipped for viewers that were too slow.
     pub frames_skipped: u64,
-    /// Frames not sent to a viewer whose answer has no such codec.
-    pub frames_not_taken: u64,
     /// Viewers whose line is too thin for their stream. Up to a twentieth of a second old.
     pub viewers_limited: u64,
+    /// Frames not sent to a viewer whose answer has no such codec.
+    pub frames_not_taken: u64,
     /// Packets refused by the cipher's index check. Always 0: the invariant of [`crate::srtp`].
     pub seal_errors: u64,
     /// Attached viewers.

@@ -152,6 +152,8 @@ pub(crate) struct MediaFigures {
     pub(crate) tap_frames_skipped: u64,
     /// Viewers to whom media flows.
     pub(crate) viewers_connected: u64,
+    /// Of these, those whose line is too thin for their stream.
+    pub(crate) viewers_limited: u64,
     /// Publishers whose connection stands.
     pub(crate) publishers_connected: u64,
     /// Packets of media that publishers sent and somebody wanted.
@@ -166,8 +168,6 @@ pub(crate) struct MediaFigures {
     pub(crate) publisher_keyframes_asked: u64,
     /// Datagrams and frames of publishers for which a queue had no room.
     pub(crate) publisher_overflows: u64,
-    /// Of these, those whose line is too thin for their stream.
-    pub(crate) viewers_limited: u64,
     /// Viewers that moved to another address, or from UDP to TCP and back.
     pub(crate) moves: u64,
     /// Viewers that were let go since no authentic check came (RFC 7675).
