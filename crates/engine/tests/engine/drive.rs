@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::support::*;
 use control::{LedgerOp, Quality};
-use engine::{Request, SourceEvent, SourceFailure, ViewerEvent};
+use engine::{Rendition, Reply, Request, SourceEvent, SourceFailure, ViewerEvent};
 use media::ViewerId;
 use media::peers::CloseReason;
 use proptest::prelude::*;

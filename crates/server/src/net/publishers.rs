@@ -481,7 +481,7 @@ impl PublisherThread {
                 }
             }
             (Transport::Tcp(id), Claim::Taken) => {
-                self.net.connections.set_publisher(id, self.index)
+                self.net.connections.set_publisher(id, self.index);
             }
             (Transport::Tcp(id), Claim::Released) => self.net.connections.close(id),
         }
