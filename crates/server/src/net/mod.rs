@@ -361,7 +361,7 @@ impl MediaPlane {
                 g711::split(&frame).iter().for_each(|part| self.put(stream, part));
             }
             Codec::H264 | Codec::H265 | Codec::Vp8 | Codec::Vp9 | Codec::Av1 | Codec::Opus => {
-                self.put(stream, &frame)
+                self.put(stream, &frame);
             }
         }
     }
