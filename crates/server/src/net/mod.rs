@@ -19,7 +19,7 @@ use media::packetise::packetise;
 use media::peer::PeerFactory;
 use media::peer::publisher::PublisherFactory;
 use media::srtp::GcmBackend;
-use media::{Frame, StreamId, ViewerId};
+use media::{Codec, Frame, StreamId, ViewerId, g711};
 use tokio::sync::mpsc;
 
 mod addresses;
@@ -358,8 +358,20 @@ impl MediaPlane {
 
     /// Puts a source's frame before all viewers of the stream. Never blocks.
     pub(crate) fn publish(&self, stream: StreamId, frame: Frame) {
+        match frame.codec {
+            // Cameras put up to 256 ms into one packet.
+            Codec::Pcmu | Codec::Pcma => {
+                g711::split(&frame).iter().for_each(|part| self.put(stream, part));
+            }
+            Codec::H264 | Codec::H265 | Codec::Vp8 | Codec::Vp9 | Codec::Av1 | Codec::Opus => {
+                self.put(stream, &frame);
+            }
+        }
+    }
+
+    fn put(&self, stream: StreamId, frame: &Frame) {
         self.frames_in.fetch_add(1, Ordering::Relaxed);
-        let packets = Arc::new(packetise(&frame));
+        let packets = Arc::new(packetise(frame));
         if packets.packet_count() == 0 {
             self.frames_not_cut.fetch_add(1, Ordering::Relaxed);
         }
