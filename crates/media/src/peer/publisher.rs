@@ -113,6 +113,11 @@ impl PublisherFactory {
         self.candidates = candidates;
     }
 
+    /// The candidates as lines of SDP.
+    pub fn candidate_lines(&self) -> String {
+        candidate_lines(&self.candidates)
+    }
+
     /// Answers an offer with `recvonly` and ICE-lite: with H.264 alone where it is offered, so that
     /// every browser can watch, else with what there is. DTLS begins from the other side, but for
     /// offers that say `setup:passive`, as FFmpeg's do.
@@ -318,6 +323,16 @@ impl Publisher {
         self.peer.routes()
     }
 
+    /// An ICE restart, as [`Peer::restart`] does it.
+    pub fn restart(&mut self, ours: IceCredentials, theirs: IceCredentials) {
+        self.peer.restart(ours, theirs);
+    }
+
+    /// The user fragment from before a restart, while it is good.
+    pub fn previous_ufrag(&self) -> Option<&str> {
+        self.peer.previous_ufrag()
+    }
+
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.peer.handle_timeout(now);
@@ -509,6 +524,10 @@ impl Publisher {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the enum is not ours and will grow; what is not named is never answered"
+)]
 fn our_codec(codec: format::Codec) -> Option<Codec> {
     match codec {
         format::Codec::H264 => Some(Codec::H264),
@@ -519,7 +538,6 @@ fn our_codec(codec: format::Codec) -> Option<Codec> {
         format::Codec::Opus => Some(Codec::Opus),
         format::Codec::PCMU => Some(Codec::Pcmu),
         format::Codec::PCMA => Some(Codec::Pcma),
-        // Never answered.
         _ => None,
     }
 }
