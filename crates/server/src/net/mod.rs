@@ -30,7 +30,9 @@ mod worker;
 pub(crate) use media::peer::OfferError;
 pub(crate) use media::peers::CloseReason;
 pub(crate) use publishers::{PublishError, PublisherEnd, PublisherHandle, PublisherId};
-pub(crate) use sys::{Offload, Segment, Segments, Taken, UdpPort, open_receiver, thread_cpu_time};
+pub(crate) use sys::{
+    Offload, Segment, Segments, Taken, UdpPort, open_receiver, raise_open_files, thread_cpu_time,
+};
 pub(crate) use taps::{Tap, Tapped};
 
 use handshakes::{HandshakeThread, Handshakes};

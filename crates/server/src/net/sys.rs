@@ -517,6 +517,19 @@ pub(crate) fn thread_cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
+/// Lets this process open as many files as it may: a socket a viewer passes the usual 1024.
+pub(crate) fn raise_open_files() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: an rlimit on the stack that lives until both calls return. Where they fail, the limit
+    // stays, and opening says so.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
+}
+
 /// Lets other threads go first: handshakes must not take time from running pictures.
 pub(crate) fn lower_priority() {
     const NICENESS: libc::c_int = 5;
