@@ -5,6 +5,7 @@
 
 mod cameras;
 mod outcomes;
+mod renditions;
 mod requests;
 mod sessions;
 mod streams;
@@ -22,6 +23,7 @@ use crate::session::Session;
 use crate::stream::Stream;
 use crate::timers::{Timer, Timers};
 
+pub use renditions::SwitchFigures;
 pub use views::{CameraView, Residue, SessionView, StreamView};
 
 /// Most cameras. Twenty times the park that the server is built for (500), so that a wrong import
@@ -52,6 +54,7 @@ pub struct Engine {
     /// Ledger operations under way.
     pending: BTreeMap<OpId, Pending>,
     timers: Timers,
+    switches: SwitchFigures,
     actions: VecDeque<Action>,
     next_op: u64,
     next_stream: u32,
@@ -78,6 +81,8 @@ impl CameraEntry {
 struct Accepting {
     request: RequestId,
     reservation: ReservationId,
+    /// With which it begins.
+    stream: StreamId,
 }
 
 /// What a ledger operation was sent for.
@@ -103,6 +108,7 @@ impl Engine {
             accepting: BTreeMap::new(),
             pending: BTreeMap::new(),
             timers: Timers::default(),
+            switches: SwitchFigures::default(),
             actions: VecDeque::new(),
             next_op: 0,
             next_stream: 0,

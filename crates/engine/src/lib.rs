@@ -7,6 +7,7 @@
 
 pub mod failure;
 
+mod adapt;
 mod backoff;
 mod engine;
 mod io;
@@ -14,13 +15,15 @@ mod session;
 mod stream;
 mod timers;
 
+pub use adapt::SwitchReason;
 pub use engine::{
     CameraView, Engine, KEYFRAME_INTERVAL_MIN, MAX_CAMERAS, Residue, SessionView, StreamView,
+    SwitchFigures,
 };
 pub use failure::{Retry, SourceFailure};
 pub use io::{
-    Action, CameraSpec, Grant, OpId, Released, Reply, Request, RequestId, ReserveRefusal,
-    SourceEvent, ViewerEvent, WatchRefusal,
+    Action, CameraSpec, CodecMismatch, Grant, OpId, Released, Reply, Request, RequestId,
+    ReserveRefusal, SourceEvent, ViewerEvent, WatchRefusal, Watching,
 };
 pub use session::SessionState;
 pub use stream::{Condition, Rendition};

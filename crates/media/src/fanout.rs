@@ -12,10 +12,19 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use crate::batch::{Batch, Route};
+use crate::estimate::LineState;
 use crate::frame::{MediaKind, PacketisedFrame, StreamId, ViewerId};
 use crate::hub::Hub;
 use crate::peers::Attach;
 use crate::viewer::{BURST_INTERVAL, REPORT_INTERVAL, Viewer};
+
+mod line;
+mod switching;
+
+use line::Figure;
+use switching::Switch;
+
+pub use switching::SWITCH_TIMEOUT;
 
 /// Bytes after which a batch is handed out. Large enough that system calls do not count, small
 /// enough to stay in the second-level cache between sealing and sending.
@@ -28,7 +37,7 @@ const RESTART_INTERVAL: Duration = Duration::from_secs(1);
 const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the fan-out tells of its viewers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum FanoutEvent {
     /// The first packet of media was put into a batch for this viewer.
     FirstMedia {
@@ -52,6 +61,32 @@ pub enum FanoutEvent {
         /// Of which stream.
         stream: StreamId,
     },
+    /// A viewer plays the stream that it was last told to go to.
+    Switched {
+        /// Who.
+        viewer: ViewerId,
+        /// What it plays.
+        stream: StreamId,
+    },
+    /// A viewer was told to go to a stream that brought nothing to begin with within
+    /// [`SWITCH_TIMEOUT`]; it stays where it is.
+    SwitchFailed {
+        /// Who.
+        viewer: ViewerId,
+        /// Where it did not get to.
+        stream: StreamId,
+    },
+    /// How a viewer's line does, where that differs from what was told before; at most once a second.
+    Line {
+        /// Whose.
+        viewer: ViewerId,
+        /// What the viewer told of it.
+        line: LineState,
+        /// Which stream it plays.
+        stream: StreamId,
+        /// The stream's payload bits a second; `None` while that is not known.
+        stream_bps: Option<u64>,
+    },
 }
 
 /// Counters since the start; all rise, except `viewers`.
@@ -71,6 +106,8 @@ pub struct FanoutFigures {
     pub packets_lost: u64,
     /// Frames skipped for viewers that were too slow.
     pub frames_skipped: u64,
+    /// Viewers that went from one stream to another.
+    pub switches: u64,
     /// Packets refused by the cipher's index check. Always 0: the invariant of [`crate::srtp`].
     pub seal_errors: u64,
     /// Attached viewers.
@@ -91,6 +128,10 @@ struct Place {
     stream: StreamId,
     sent_media: bool,
     alive_at: Option<Instant>,
+    /// Where it goes.
+    switch: Option<Switch>,
+    /// What was last told of its line.
+    line_told: Option<Figure>,
     /// Which of the report steps is its own.
     report_step: u32,
 }
@@ -102,6 +143,8 @@ pub struct Fanout {
     by_address: HashMap<SocketAddr, usize>,
     hubs: HashMap<StreamId, Hub>,
     jobs: VecDeque<Job>,
+    /// Viewers on their way to another stream, the one that waits longest first.
+    switching: VecDeque<usize>,
     /// Viewers with packets to pace out, and when they are next served.
     catching_up: VecDeque<usize>,
     burst_at: Option<Instant>,
@@ -130,6 +173,7 @@ impl Fanout {
             by_address: HashMap::new(),
             hubs: HashMap::new(),
             jobs: VecDeque::new(),
+            switching: VecDeque::new(),
             catching_up: VecDeque::new(),
             burst_at: None,
             burst_left: 0,
@@ -159,6 +203,7 @@ impl Fanout {
             && self.by_address.is_empty()
             && self.hubs.is_empty()
             && self.jobs.is_empty()
+            && self.switching.is_empty()
             && self.catching_up.is_empty()
     }
 
@@ -183,6 +228,8 @@ impl Fanout {
             stream: attach.stream,
             sent_media: false,
             alive_at: None,
+            switch: None,
+            line_told: None,
             report_step: (seed % u64::from(REPORT_STEPS)) as u32,
         });
         hub.add(place);
@@ -216,6 +263,8 @@ impl Fanout {
 
     fn detach(&mut self, viewer: ViewerId) {
         let Some(place) = self.by_id.remove(&viewer) else { return };
+        self.cancel_switch(place);
+        self.leave_hub(place);
         let gone = self.places.remove(place);
         self.figures.frames_skipped += gone.viewer.frames_skipped();
         self.by_address.retain(|_, other| *other != place);
@@ -224,9 +273,14 @@ impl Fanout {
         if self.catching_up.is_empty() {
             self.burst_at = None;
         }
-        let position = self.hubs.get_mut(&gone.stream).and_then(|hub| hub.remove(place));
-        self.forget_idle_hub(gone.stream);
-        for job in self.jobs.iter_mut().filter(|job| job.stream == gone.stream) {
+    }
+
+    /// The viewer plays its stream no more.
+    fn leave_hub(&mut self, place: usize) {
+        let stream = self.places[place].stream;
+        let position = self.hubs.get_mut(&stream).and_then(|hub| hub.remove(place));
+        self.forget_idle_hub(stream);
+        for job in self.jobs.iter_mut().filter(|job| job.stream == stream) {
             job.served -= usize::from(position.is_some_and(|position| position < job.served));
         }
     }
@@ -234,6 +288,7 @@ impl Fanout {
     /// A source's next frame.
     pub fn handle_frame(&mut self, stream: StreamId, frame: Arc<PacketisedFrame>, now: Instant) {
         self.figures.frames_in += 1;
+        self.admit_arriving(stream, &frame, now);
         let hub = self.hubs.entry(stream).or_default();
         hub.handle_frame(&frame, now);
         if !hub.viewers().is_empty() {
@@ -258,11 +313,7 @@ impl Fanout {
 
     /// A stream with neither viewers nor cached pictures is not worth remembering.
     fn forget_idle_hub(&mut self, stream: StreamId) {
-        if self
-            .hubs
-            .get(&stream)
-            .is_some_and(|hub| hub.viewers().is_empty() && hub.group().is_empty())
-        {
+        if self.hubs.get(&stream).is_some_and(Hub::is_idle) {
             self.hubs.remove(&stream);
         }
     }
@@ -279,6 +330,7 @@ impl Fanout {
         if at.alive_at.is_none_or(|last| now >= last + ALIVE_INTERVAL) {
             at.alive_at = Some(now);
             self.events.push_back(FanoutEvent::Alive { viewer, at: now });
+            self.tell_of_line(place);
         }
         self.figures.packets_lost += heard.newly_lost;
         if heard.goodbye {
@@ -316,7 +368,7 @@ impl Fanout {
 
     /// When [`Self::handle_timeout`] has something to do.
     pub fn next_timeout(&self) -> Option<Instant> {
-        [self.burst_at, self.report_at].into_iter().flatten().min()
+        [self.burst_at, self.report_at, self.switch_deadline()].into_iter().flatten().min()
     }
 
     /// Time passed. What became due is put into batches by [`Self::poll_transmit`].
@@ -324,6 +376,7 @@ impl Fanout {
         if self.report_at.is_some_and(|at| now >= at) {
             self.report(now);
         }
+        self.give_up_switches(now);
         if self.burst_left == 0 && self.burst_at.is_some_and(|at| now >= at) {
             self.burst_at = Some(now);
             self.burst_left = self.catching_up.len();

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::cadence::Cadence;
 use crate::frame::{MediaKind, PacketisedFrame};
 use crate::gop::GopCache;
 
@@ -18,12 +19,17 @@ pub(crate) struct Hub {
     /// When the newest picture came.
     newest_at: Option<Instant>,
     viewers: Vec<usize>,
+    /// The places of those who play another stream until this one has something to begin with.
+    pub(crate) arriving: Vec<usize>,
+    /// What its next frames will be like.
+    pub(crate) cadence: Cadence,
     keyframe_requested_at: Option<Instant>,
 }
 
 impl Hub {
     /// Keeps the frame for those who come later.
     pub(crate) fn handle_frame(&mut self, frame: &Arc<PacketisedFrame>, now: Instant) {
+        self.cadence.handle_frame(frame, now);
         if frame.codec.kind() == MediaKind::Video {
             self.newest_at = Some(now);
             if frame.discontinuity {
@@ -46,6 +52,12 @@ impl Hub {
     /// The source is gone.
     pub(crate) fn handle_interruption(&mut self) {
         self.gop.clear();
+        self.cadence.handle_interruption();
+    }
+
+    /// Neither viewers nor cached pictures: not worth remembering.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.viewers.is_empty() && self.arriving.is_empty() && self.gop.frames().is_empty()
     }
 
     /// The places of its viewers, in joining order.

@@ -5,6 +5,8 @@
 //! it is told the time and the addresses, and hands back bytes to send.
 
 pub mod batch;
+mod cadence;
+mod codec_set;
 pub mod estimate;
 pub mod fanout;
 pub mod frame;
@@ -24,4 +26,5 @@ pub mod stun;
 pub mod timeline;
 pub mod viewer;
 
+pub use codec_set::CodecSet;
 pub use frame::{Codec, Frame, MediaKind, NtpTime, PacketisedFrame, StreamId, ViewerId};

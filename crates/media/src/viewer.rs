@@ -57,6 +57,8 @@ struct OutTrack {
     captured: NtpTime,
     figures: TrackFigures,
     reported_lost: i32,
+    /// The next frame comes from another stream than the one before: their clocks have no relation.
+    comes_from_elsewhere: bool,
 }
 
 struct Pending {
@@ -171,7 +173,8 @@ impl Viewer {
     pub fn handle_group(&mut self, frames: &[Arc<PacketisedFrame>], age: Duration, now: Instant) {
         let Some(last) = frames.last() else { return };
         self.restarted_at = Some(now);
-        self.drop_pending();
+        self.keep_begun();
+        self.video.comes_from_elsewhere = false;
         // What a camera captures at this moment would have the timestamp of the last frame.
         let shown_us = last.captured.unix_micros() + age.as_micros() as u64;
         self.video.captured = NtpTime::from_unix_micros(shown_us);
@@ -197,6 +200,23 @@ impl Viewer {
     pub fn handle_interruption(&mut self) {
         self.playing = false;
         self.drop_pending();
+    }
+
+    /// Frames come from another stream from here on, the first picture of them a keyframe or a cached
+    /// group. They go on in the same sequence numbers and at the time at which they come; what waits
+    /// of the old stream is dropped, but for a frame of which a part has left.
+    pub fn handle_stream_change(&mut self) {
+        self.frames_skipped += self.keep_begun();
+        self.playing = false;
+        for track in std::iter::once(&mut self.video).chain(self.audio.as_mut()) {
+            track.comes_from_elsewhere = true;
+        }
+    }
+
+    /// Whether it has a picture that goes on: a keyframe or a cached group came, and nothing was
+    /// dropped since.
+    pub fn is_playing(&self) -> bool {
+        self.playing
     }
 
     /// The next live frame of either track. What fits goes to the batch at once; a large picture,
@@ -261,20 +281,25 @@ impl Viewer {
     /// The viewer is too slow: whole frames go, up to the next keyframe. A frame of which a part
     /// has left is finished, so that no decoder sees half of one.
     fn skip(&mut self, frame: &PacketisedFrame) {
-        let waiting = self.pending.len() as u64 + 1;
-        let begun = self.pending.pop_front().filter(|first| first.next_payload > 0);
-        self.drop_pending();
-        self.frames_skipped += waiting - u64::from(begun.is_some());
-        if let Some(begun) = begun {
-            self.pending_packets = begun.frame.packet_count() - begun.next_payload;
-            self.pending.push_back(begun);
-        }
+        self.frames_skipped += self.keep_begun() + 1;
         self.playing = false;
         tracing::debug!(
             viewer = self.id.0,
             keyframe = frame.keyframe,
             "viewer is too slow, frames skipped"
         );
+    }
+
+    /// Drops what waits, but for a frame of which a part has left: a decoder would see half of it.
+    /// Returns how many frames went.
+    fn keep_begun(&mut self) -> u64 {
+        let waiting = self.pending.len() as u64;
+        let begun = self.pending.pop_front().filter(|first| first.next_payload > 0);
+        self.drop_pending();
+        let Some(begun) = begun else { return waiting };
+        self.pending_packets = begun.frame.packet_count() - begun.next_payload;
+        self.pending.push_back(begun);
+        waiting - 1
     }
 
     fn drop_pending(&mut self) {
@@ -370,6 +395,7 @@ impl OutTrack {
             captured: NtpTime(0),
             figures: TrackFigures::default(),
             reported_lost: 0,
+            comes_from_elsewhere: false,
         }
     }
 
@@ -385,8 +411,9 @@ impl OutTrack {
 
     fn timestamp(&mut self, frame: &PacketisedFrame, now: Instant) -> u64 {
         self.captured = frame.captured;
+        let comes_from_elsewhere = std::mem::take(&mut self.comes_from_elsewhere);
         let timeline = self.timeline(frame.codec);
-        if frame.discontinuity {
+        if frame.discontinuity || comes_from_elsewhere {
             timeline.anchor(frame.ticks, now);
         }
         timeline.map(frame.ticks, now)

@@ -28,9 +28,10 @@ impl Engine {
             return;
         }
         match event {
-            SourceEvent::Live => {
+            SourceEvent::Live { codec } => {
                 on.failure = None;
                 on.live_since.get_or_insert(now);
+                on.codec = Some(codec);
                 self.drive(stream, StreamEvent::Live, now);
             }
             SourceEvent::Failed(failure) => {
@@ -44,6 +45,7 @@ impl Engine {
                 self.drive(stream, StreamEvent::Failed, now);
             }
         }
+        self.review_stream(stream, now);
     }
 
     /// Viewers of a stream cannot decode. The source is asked for a keyframe, not too often.
@@ -103,6 +105,7 @@ impl Engine {
         let ends = before.pulls() && !after.pulls();
         if ends {
             stream.live_since = None;
+            stream.codec = None;
             stream.keyframe_asked_at = None;
         }
         if ends && event != StreamEvent::Failed {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::support::*;
 use control::{LedgerOp, Quality};
 use engine::{Request, SourceEvent, SourceFailure, ViewerEvent};
-use media::ViewerId;
 use media::peers::CloseReason;
+use media::{Codec, ViewerId};
 use proptest::prelude::*;
 
 const VIEWERS: u32 = 12;
@@ -143,7 +143,7 @@ fn take(world: &mut World, step: Step) {
         }
         Step::Heartbeat { viewer } => {
             let reservation = reservation_id(viewer);
-            world.ask(Request::Heartbeat { reservation, extend: None });
+            world.ask(Request::Heartbeat { reservation, extend: None, quality: None });
         }
         Step::Offer { viewer, camera } => {
             world.offer(viewer, camera);
@@ -178,7 +178,9 @@ fn take(world: &mut World, step: Step) {
             world.ask(Request::StopSource { camera: camera_id(camera) });
         }
         Step::Cameras { present, warm, revision } => change_cameras(world, present, warm, revision),
-        Step::SourceLive { puller } => source(world, puller, SourceEvent::Live),
+        Step::SourceLive { puller } => {
+            source(world, puller, SourceEvent::Live { codec: Codec::H264 });
+        }
         Step::SourceFails { puller, failure } => {
             let failure = [
                 lost(),

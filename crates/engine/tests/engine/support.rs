@@ -12,7 +12,7 @@ use engine::{
     SourceFailure, ViewerEvent,
 };
 use media::peers::CloseReason;
-use media::{StreamId, ViewerId};
+use media::{Codec, CodecSet, StreamId, ViewerId};
 
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
@@ -36,6 +36,8 @@ pub(crate) struct World {
     /// Streams whose picture was dropped since the last look.
     pub(crate) interrupted: Vec<StreamId>,
     pub(crate) keyframe_requests: Vec<StreamId>,
+    /// What peers were told to go to since the last look.
+    pub(crate) switches: Vec<(ViewerId, StreamId)>,
     /// Ledger operations that wait, when the ledger is slow.
     pub(crate) ledger_queue: VecDeque<(OpId, LedgerOp)>,
     pub(crate) ledger_is_slow: bool,
@@ -72,6 +74,7 @@ impl World {
             removed: Vec::new(),
             interrupted: Vec::new(),
             keyframe_requests: Vec::new(),
+            switches: Vec::new(),
             ledger_queue: VecDeque::new(),
             ledger_is_slow: false,
             next_request: 0,
@@ -138,7 +141,7 @@ impl World {
     pub(crate) fn answer(&mut self, peer: ViewerId) {
         let stream = self.offers.remove(&peer).expect("the offer is under way");
         self.peers.insert(peer, stream);
-        self.viewer(peer, ViewerEvent::Accepted);
+        self.viewer(peer, ViewerEvent::Accepted { codecs: CodecSet::ALL });
     }
 
     pub(crate) fn viewer(&mut self, peer: ViewerId, event: ViewerEvent) {
@@ -169,7 +172,12 @@ impl World {
 
     pub(crate) fn live(&mut self, camera: u32) {
         let (stream, puller) = self.puller(camera).expect("a puller runs");
-        self.engine.handle_source(stream, puller.attempt, SourceEvent::Live, self.now);
+        self.engine.handle_source(
+            stream,
+            puller.attempt,
+            SourceEvent::Live { codec: Codec::H264 },
+            self.now,
+        );
         self.settle();
     }
 
@@ -267,6 +275,7 @@ impl World {
                     self.engine.handle_viewer(viewer, closed, self.now);
                 }
             }
+            Action::SwitchViewer { viewer, stream } => self.switches.push((viewer, stream)),
             Action::RequestKeyframe { stream } => self.keyframe_requests.push(stream),
         }
     }

@@ -14,10 +14,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use media::estimate::LineState;
 use media::packetise::packetise;
 use media::peer::PeerFactory;
 use media::srtp::GcmBackend;
-use media::{Frame, StreamId, ViewerId};
+use media::{CodecSet, Frame, StreamId, ViewerId};
 use tokio::sync::mpsc;
 
 mod handshakes;
@@ -58,6 +59,12 @@ pub(crate) enum MediaEvent {
     KeyframeWanted { stream: StreamId },
     /// The first packet of media left for this viewer.
     FirstMedia { viewer: ViewerId },
+    /// The viewer plays the stream that it was last told to go to.
+    Switched { viewer: ViewerId, stream: StreamId },
+    /// The stream that the viewer was told to go to brought nothing in time; it stays where it is.
+    SwitchFailed { viewer: ViewerId, stream: StreamId },
+    /// How the viewer's line does, where that changed; at most once a second.
+    Line { viewer: ViewerId, line: LineState, stream: StreamId, stream_bps: Option<u64> },
     /// A thread of the media plane panicked. Its viewers are lost, and it does not come back.
     Failed,
 }
@@ -68,6 +75,8 @@ pub(crate) struct Accepted {
     pub(crate) answer_sdp: String,
     /// The ICE user fragment of the answer: names the ICE session (the WHEP ETag).
     pub(crate) ice_ufrag: String,
+    /// What the viewer takes.
+    pub(crate) codecs: CodecSet,
 }
 
 /// Counters of the media plane since the start; all rise, except `viewers_connected`.
@@ -202,7 +211,8 @@ impl MediaPlane {
         let stopped = || OfferError::Malformed("the server is shutting down".to_owned());
         let answer =
             self.handshakes.offer(viewer, stream, offer_sdp).await.ok_or_else(stopped)??;
-        Ok(Accepted { ice_ufrag: answer.ufrag, answer_sdp: answer.sdp })
+        let codecs = answer.negotiated.codecs();
+        Ok(Accepted { ice_ufrag: answer.ufrag, answer_sdp: answer.sdp, codecs })
     }
 
     /// Trickle (RFC 8840 fragment). A lite agent with a public port needs no remote candidates:
@@ -214,6 +224,14 @@ impl MediaPlane {
     /// Ends a viewer's session: BYE and DTLS close_notify are sent, then `Closed` is reported.
     pub(crate) fn close(&self, viewer: ViewerId) {
         self.handshakes.close(viewer);
+    }
+
+    /// Lets a viewer to whom media flows go to another stream, without a gap. `Switched` or
+    /// `SwitchFailed` is told, unless the viewer goes before. The newest call counts.
+    pub(crate) fn switch(&self, viewer: ViewerId, stream: StreamId) {
+        for worker in &self.workers {
+            worker.tell(WorkerInput::Switch(viewer, stream));
+        }
     }
 
     /// Puts a source's frame before all viewers of the stream. Never blocks.

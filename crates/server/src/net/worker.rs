@@ -46,6 +46,8 @@ pub(crate) enum WorkerInput {
     Move(ViewerId, Route),
     /// A viewer leaves; with a reason it is told by BYE.
     Detach(ViewerId, Option<&'static str>),
+    /// A viewer goes to another stream. Told to all workers: the one that serves it knows it.
+    Switch(ViewerId, StreamId),
     /// SRTCP that landed on another worker.
     Feedback(SocketAddr, Vec<u8>),
     /// The end. Says when everything before it is done.
@@ -143,6 +145,7 @@ impl WorkerHandle {
             | WorkerInput::Attach(..)
             | WorkerInput::Move(..)
             | WorkerInput::Detach(..)
+            | WorkerInput::Switch(..)
             | WorkerInput::Stop(_) => true,
         };
         if !is_admitted {
@@ -234,6 +237,9 @@ impl Worker {
                 WorkerInput::Attach(attach, seed) => turn.fanout.handle_attach(*attach, seed, now),
                 WorkerInput::Move(viewer, route) => turn.fanout.handle_move(viewer, route),
                 WorkerInput::Detach(viewer, reason) => turn.fanout.handle_detach(viewer, reason),
+                WorkerInput::Switch(viewer, stream) => {
+                    turn.fanout.handle_switch(viewer, stream, now);
+                }
                 WorkerInput::Stop(done) => {
                     // Who waits may have given up.
                     let _ = done.send(());
@@ -297,6 +303,15 @@ impl Worker {
                 FanoutEvent::Goodbye { viewer } => self.handshakes.goodbye(viewer),
                 FanoutEvent::KeyframeWanted { stream } => {
                     self.events.send(MediaEvent::KeyframeWanted { stream });
+                }
+                FanoutEvent::Switched { viewer, stream } => {
+                    self.events.send(MediaEvent::Switched { viewer, stream });
+                }
+                FanoutEvent::SwitchFailed { viewer, stream } => {
+                    self.events.send(MediaEvent::SwitchFailed { viewer, stream });
+                }
+                FanoutEvent::Line { viewer, line, stream, stream_bps } => {
+                    self.events.send(MediaEvent::Line { viewer, line, stream, stream_bps });
                 }
             }
         }
