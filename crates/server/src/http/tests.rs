@@ -541,7 +541,7 @@ fn a_broken_camera_says_why_and_when_it_is_tried_again() {
             "active_since": null, "width": 640, "height": 360, "audio": "opus", "pullers": 0,
             "pulls_started": 3,
             "renditions": [{
-                "rendition": "main", "state": "live", "reason": null, "viewer_count": 2,
+                "rendition": "main", "state": "lost", "reason": null, "viewer_count": 0,
                 "width": 640, "height": 360,
             }],
         })
