@@ -189,6 +189,8 @@ struct Viewer {
     /// Sequence number of each RTP packet, by SSRC, in the order of arrival.
     packets: BTreeMap<u32, Vec<u16>>,
     sound_ssrc: Option<u32>,
+    /// Timestamp of the newest picture of which a packet came, and whether its last one is missing.
+    open_picture: (u32, bool),
     /// Timestamp of each packet of sound, and when it came.
     sounds: Vec<(u32, Instant)>,
     /// Datagrams on their way to the server.
@@ -202,7 +204,8 @@ impl Viewer {
         let (pictures, packets) = (Vec::new(), BTreeMap::new());
         let (sounds, sent) = (Vec::new(), Vec::new());
         let sound_ssrc = None;
-        Self { client, offer, address, pictures, packets, sound_ssrc, sounds, sent }
+        let open_picture = (0, false);
+        Self { client, offer, address, pictures, packets, sound_ssrc, open_picture, sounds, sent }
     }
 
     fn poll(&mut self, published: &BTreeMap<(StreamId, u64), Instant>) {
@@ -500,6 +503,12 @@ impl World {
             let word = |at: usize| u32::from_be_bytes(datagram[at..at + 4].try_into().unwrap());
             let sequence = u16::from_be_bytes([datagram[2], datagram[3]]);
             self.viewer.packets.entry(word(8)).or_default().push(sequence);
+            if self.viewer.sound_ssrc != Some(word(8)) {
+                let ends = datagram[1] & 128 != 0;
+                let (begun, is_open) = self.viewer.open_picture;
+                assert!(!is_open || begun == word(4), "half a picture was left behind");
+                self.viewer.open_picture = (word(4), !ends);
+            }
             if self.viewer.sound_ssrc == Some(word(8)) {
                 self.viewer.sounds.push((word(4), self.now));
             }
