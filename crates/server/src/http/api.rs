@@ -118,6 +118,7 @@ pub(super) fn reserve_answer(
         whep_url: format!("{}/whep/{camera}", base_url(http, host)),
         expires_at: rfc3339(reservation.expires_at),
         quality: reservation.quality.into(),
+        rendition: reservation.rendition.as_str(),
         source: reservation.source.to_string(),
         current_usage: reservation.current_usage,
         limit: reservation.limit,

@@ -606,7 +606,7 @@ async fn reserve_answers_the_addresses_by_which_the_client_came() {
         json!({
             "reservation_id": ONE, "camera_id": "cam-1", "camera_name": "Union",
             "room_name": "camera_cam-1", "expires_at": "2027-01-15T08:00:30.000Z",
-            "quality": "low", "source": "METRO", "current_usage": 1, "limit": 30,
+            "quality": "low", "rendition": "sub", "source": "METRO", "current_usage": 1, "limit": 30,
         })
     );
     let (whep, livekit, _) = urls(Some("[::1]:8080"));

@@ -71,6 +71,8 @@ pub(super) struct ReserveAnswer {
     pub(super) whep_url: String,
     pub(super) expires_at: String,
     pub(super) quality: Quality,
+    /// The stream with which it begins: `main` or `sub`.
+    pub(super) rendition: &'static str,
     pub(super) source: String,
     pub(super) current_usage: u32,
     pub(super) limit: u32,
