@@ -22,6 +22,7 @@ SIGTERM and SIGINT end it. Paths:
 """
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -39,6 +40,9 @@ except (ImportError, ValueError) as missing:
     sys.exit(f"GStreamer's RTSP server is missing ({missing}); run: cargo xtask setup")
 
 WHITE, BLACK, GREY = 235, 16, 128
+# What the encoders are given, and need a tenth of.
+KBIT = 1200
+SMALL = 320, 180
 SYNC = 0b10110010
 COLUMNS = 48
 
@@ -65,10 +69,10 @@ def strip_rows(number, time_ms):
 
 
 class Painter:
-    """Paints I420 pictures of one size."""
+    """Paints I420 pictures of one size, with noise that no encoder saves on, or without."""
 
-    def __init__(self, width, height):
-        self.width, self.height = width, height
+    def __init__(self, width, height, noise):
+        self.width, self.height, self.noise = width, height, noise
         self.cell = width // COLUMNS
         luma = bytearray()
         for row in range(height):
@@ -78,6 +82,9 @@ class Painter:
     def paint(self, number, time_ms):
         """One picture as bytes: Y plane, then U and V at half size."""
         picture = bytearray(self.blank)
+        if self.noise:
+            half = self.width * (self.height // 2)
+            picture[half : 2 * half] = os.urandom(half)
         self.paint_block(picture, number)
         for row, bits in enumerate(strip_rows(number, time_ms)):
             line = b"".join(
@@ -131,7 +138,8 @@ class Factory(GstRtspServer.RTSPMediaFactory):
 
     def __init__(self, launch, width, height, args):
         super().__init__()
-        self.painter = Painter(width, height)
+        noise = args.kbit > KBIT and (width, height) != SMALL
+        self.painter = Painter(width, height, noise)
         self.args = args
         self.set_launch(launch)
         self.set_shared(True)
@@ -184,15 +192,17 @@ def sound(rate, channels):
 def launches(args):
     """Path -> (launch line, width, height)."""
     width, height = (int(side) for side in args.size.split("x"))
-    big, small = picture(width, height, args.fps), picture(320, 180, args.fps)
+    big, small = picture(width, height, args.fps), picture(*SMALL, args.fps)
     x264 = (
-        "x264enc tune=zerolatency speed-preset=ultrafast bitrate=1200 "
+        f"x264enc tune=zerolatency speed-preset=ultrafast bitrate={args.kbit} "
         f"key-int-max={args.gop} ! video/x-h264,profile=baseline"
     )
-    high = f"x264enc speed-preset=veryfast bitrate=1200 key-int-max={args.gop} bframes=2 b-adapt=false"
+    high = f"x264enc speed-preset=veryfast bitrate={KBIT} key-int-max={args.gop} bframes=2 b-adapt=false"
     # Not the payloader's own config-interval: it repeats the parameter sets before each slice.
     rtp = "h264parse config-interval=-1 ! rtph264pay name=pay0 pt=96"
     h264 = f"{big} ! {x264} ! {rtp}"
+    x265 = f"x265enc speed-preset=ultrafast bitrate={KBIT} key-int-max={args.gop}"
+    rtp265 = "h265parse config-interval=-1 ! rtph265pay name=pay0 pt=96"
     aac = "avenc_aac bitrate=64000 ! aacparse ! rtpmp4gpay name=pay1 pt=97"
     lines = {
         "/h264": h264,
@@ -202,12 +212,12 @@ def launches(args):
         "/h264pcma": f"{h264} {sound(8000, 1)} ! alawenc ! rtppcmapay name=pay1 pt=8",
         "/h264hi": f"{big} ! {high} ! video/x-h264,profile=high ! {rtp}",
         "/nokeyframe": f"{big} ! {x264} ! identity name=lossy ! {rtp}",
-        "/h265": f"{big} ! x265enc speed-preset=ultrafast tune=zerolatency bitrate=1200 "
-        f"key-int-max={args.gop} ! h265parse config-interval=-1 ! rtph265pay name=pay0 pt=96",
+        "/h265": f"{big} ! {x265} tune=zerolatency ! {rtp265}",
+        "/h265hi": f"{big} ! {x265} option-string=bframes=2:b-adapt=0 ! {rtp265}",
         "/mjpeg": f"{big} ! jpegenc ! rtpjpegpay name=pay0 pt=26",
     }
     sized = {path: (f"( {line} )", width, height) for path, line in lines.items()}
-    sized["/small"] = (f"( {small} ! {x264} ! {rtp} )", 320, 180)
+    sized["/small"] = (f"( {small} ! {x264} ! {rtp} )", *SMALL)
     return sized
 
 
@@ -244,6 +254,12 @@ def parse_arguments():
     parser.add_argument("--size", default="640x360", help="WIDTHxHEIGHT, even numbers")
     parser.add_argument("--fps", type=int, default=15)
     parser.add_argument("--gop", type=int, default=30, help="frames between keyframes")
+    parser.add_argument(
+        "--kbit",
+        type=int,
+        default=KBIT,
+        help="bitrate at most; above %(default)s the main stream has noise, so that it is reached",
+    )
     parser.add_argument("--stall-after", type=float, help="seconds until the picture stops")
     return parser.parse_args()
 

@@ -19,10 +19,11 @@ const FLAGS = [
 
 /** A browser of its own process. */
 export class Browser {
-  static async start() {
+  /** @param {{ program?: string }} [options] `program`: what starts Chromium, if not itself */
+  static async start({ program = part('chromium') } = {}) {
     const browser = new Browser();
     browser.server = await chromium.launchServer({
-      executablePath: part('chromium'),
+      executablePath: program,
       headless: true,
       args: FLAGS,
       ignoreDefaultArgs: ['--mute-audio'],

@@ -21,7 +21,7 @@ export class RtspCamera {
   /**
    * @param {import('./world.mjs').World} world
    * @param {{ port?: number, auth?: 'none'|'basic'|'digest', password?: string, size?: string, fps?: number,
-   *   gop?: number }} options
+   *   gop?: number, kbit?: number }} options `kbit`: above 1,200 the picture has noise and reaches it
    */
   constructor(world, options) {
     this.world = world;
@@ -35,11 +35,11 @@ export class RtspCamera {
   async start(options = {}) {
     Object.assign(this.options, options);
     this.port ??= await freePort();
-    const { auth = 'none', size = '640x360', fps = 15, gop = 15 } = this.options;
+    const { auth = 'none', size = '640x360', fps = 15, gop = 15, kbit = 1_200 } = this.options;
     part('rtspServer');
     const args = [join(root, 'cameras/rtsp_camera.py'), String(this.port)];
     args.push('--auth', auth, '--user', this.user, '--password', this.password);
-    args.push('--size', size, '--fps', String(fps), '--gop', String(gop));
+    args.push('--size', size, '--fps', String(fps), '--gop', String(gop), '--kbit', String(kbit));
     this.child = new Child(`camera ${this.port}`, part('python'), args, {
       log: this.world.file(`camera-${this.port}.log`),
     });

@@ -24,9 +24,17 @@ const parts = {
     path: '/usr/share/doc/gir1.2-gst-rtsp-server-1.0',
     install: 'cargo xtask setup   # or: sudo apt-get install python3-gi gir1.2-gst-rtsp-server-1.0',
   },
+  webrtcbin: {
+    path: '/usr/share/doc/gstreamer1.0-nice',
+    install: 'cargo xtask setup   # or: sudo apt-get install gstreamer1.0-nice gir1.2-gst-plugins-bad-1.0',
+  },
   aiortc: {
     path: here('../.venv/bin/python'),
     install: 'cargo xtask setup   # or: python3 -m venv e2e/.venv && e2e/.venv/bin/pip install -r e2e/requirements.txt',
+  },
+  tun: {
+    path: '/dev/net/tun',
+    install: 'as root: mkdir -p /dev/net && mknod /dev/net/tun c 10 200   # the tests of bad networks need root',
   },
   manifold: {
     path: process.env.MANIFOLD_BIN ?? here('../../target/release/manifold'),

@@ -17,9 +17,10 @@ export class Child {
    * @param {string} name for messages
    * @param {string} program
    * @param {string[]} args
-   * @param {{ cwd?: string, env?: Record<string, string>, log: string }} options `log`: a file
+   * @param {{ cwd?: string, env?: Record<string, string>, log: string, input?: boolean }} options `log`: a
+   *   file; `input`: it reads its standard input
    */
-  constructor(name, program, args, { cwd, env, log }) {
+  constructor(name, program, args, { cwd, env, log, input = false }) {
     this.name = name;
     this.log = log;
     this.output = '';
@@ -27,7 +28,7 @@ export class Child {
     this.process = spawn(program, args, {
       cwd,
       env: { ...process.env, ...env },
-      stdio: ['ignore', 'pipe', 'pipe'],
+      stdio: [input ? 'pipe' : 'ignore', 'pipe', 'pipe'],
     });
     const file = createWriteStream(log, { flags: 'a' });
     for (const stream of [this.process.stdout, this.process.stderr]) {

@@ -26,5 +26,8 @@ export function withoutVideo(sdp) {
   return session.replace(/^a=group:BUNDLE .*?$/m, `a=group:BUNDLE ${mids.join(' ')}`) + kept.join('');
 }
 
+/** An offer with no codec of video that any camera or publisher sends. */
+export const withOtherCodecs = (sdp) => sdp.replace(/ (H264|VP8|VP9|AV1)\/90000/g, ' theora/90000');
+
 /** An offer whose H264 is only there in packetization-mode 0. */
 export const withPacketizationMode0 = (sdp) => sdp.replaceAll('packetization-mode=1', 'packetization-mode=0');

@@ -6,6 +6,7 @@ import { test } from 'node:test';
 
 import { Browser } from './browser.mjs';
 import { RtspCamera } from './camera.mjs';
+import { Link } from './link.mjs';
 import { Manifold } from './manifold.mjs';
 import { root } from './parts.mjs';
 
@@ -69,8 +70,13 @@ export class World {
     return new RtspCamera(this, options).start();
   }
 
-  async browser() {
-    const browser = await Browser.start();
+  /** A bad network; a browser behind it is `browser({ program: link.wrapper })`. */
+  link(conditions) {
+    return Link.start(this, conditions);
+  }
+
+  async browser(options) {
+    const browser = await Browser.start(options);
     this.browsers.push(browser);
     return browser;
   }

@@ -9,7 +9,7 @@ import { until } from '../harness/wait.mjs';
 const failures = [
   { path: '/nokeyframe', state: 'no_keyframe', status: 'ERROR', reason: /keyframe/ },
   { path: '/h264hi', state: 'b_frames', status: 'ERROR', reason: /B-frames/ },
-  { path: '/h265', state: 'unsupported_codec', status: 'ERROR', reason: /H\.?265/i },
+  { path: '/h265hi', state: 'b_frames', status: 'ERROR', reason: /B-frames/ },
   { path: '/mjpeg', state: 'unsupported_codec', status: 'ERROR', reason: /JPEG/i },
   { path: '/wrong', state: 'not_found', status: 'ERROR', reason: /\/wrong/ },
 ];

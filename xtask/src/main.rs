@@ -5,6 +5,7 @@
 //! [`setup`] alone.
 
 mod bench;
+mod fuzz;
 mod lint;
 mod plot;
 mod repo;
@@ -27,6 +28,8 @@ usage: cargo xtask <chore>
   test [FILTER]             set-up, Rust tests, page tests, then the browser tests against the release
                             binary; FILTER picks browser test files by a part of their name
   ci                        format, clippy, docs, web/dist: all that CI checks beside `test`
+  fuzz [TARGET]             made-up input for all that reads from strangers, 60 s a target (--seconds N);
+                            --minimise makes fuzz/corpus as small as it can be
   web [--check]             builds web/dist; --check fails where it differs from what is committed
   bench [--commit-results]  egress, memory and join times; with --commit-results also writes
                             docs/design/performance.md and performance.svg
@@ -52,6 +55,9 @@ fn run(arguments: &[String]) -> Result<()> {
         ["test"] => testing::run(&repo, None),
         ["test", filter] => testing::run(&repo, Some(filter)),
         ["ci"] => lint::run(&repo),
+        ["fuzz", rest @ ..] if let Some(wanted) = fuzz::Wanted::read(rest) => {
+            fuzz::run(&repo, &wanted)
+        }
         ["web"] => web::build(&repo),
         ["web", "--check"] => web::check(&repo),
         ["bench"] => bench::run(&repo, bench::Keep::InTarget),

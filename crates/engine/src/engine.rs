@@ -4,7 +4,9 @@
 //! stream's reservations are the sessions that name it. [`Engine::check`] derives both anew.
 
 mod cameras;
+mod holds;
 mod outcomes;
+mod readers;
 mod renditions;
 mod requests;
 mod sessions;
@@ -18,11 +20,12 @@ use control::{CameraId, LedgerOp, ReservationId, Timestamp};
 use media::{StreamId, ViewerId};
 
 use crate::backoff::SplitMix;
-use crate::io::{Action, CameraSpec, OpId, Reply, RequestId};
+use crate::io::{Action, CameraSpec, HoldId, OpId, Reply, RequestId};
 use crate::session::Session;
 use crate::stream::Stream;
 use crate::timers::{Timer, Timers};
 
+pub use holds::{HOLD_TIME_MAX, MAX_HOLDS};
 pub use renditions::SwitchFigures;
 pub use views::{CameraView, Residue, SessionView, StreamView};
 
@@ -38,7 +41,7 @@ pub const KEYFRAME_INTERVAL_MIN: Duration = Duration::from_millis(500);
 /// The engine. See the crate's documentation.
 ///
 /// Its collections are bounded: sessions and viewers by [`control::MAX_LEASES`], cameras by
-/// [`MAX_CAMERAS`], streams and timers by two a camera; `accepting` and `pending` by the caller's
+/// [`MAX_CAMERAS`], streams and timers by two a camera, holds by [`MAX_HOLDS`]; `accepting` and `pending` by the caller's
 /// requests and viewer events under way; `actions` by what one input causes, since the caller
 /// drains them after each.
 #[derive(Debug)]
@@ -53,12 +56,15 @@ pub struct Engine {
     accepting: BTreeMap<ViewerId, Accepting>,
     /// Ledger operations under way.
     pending: BTreeMap<OpId, Pending>,
+    /// Streams that are needed for a moment.
+    holds: BTreeMap<HoldId, StreamId>,
     timers: Timers,
     switches: SwitchFigures,
     actions: VecDeque<Action>,
     next_op: u64,
     next_stream: u32,
     next_viewer: u64,
+    next_hold: u64,
     is_shutting_down: bool,
 }
 
@@ -107,12 +113,14 @@ impl Engine {
             viewers: BTreeMap::new(),
             accepting: BTreeMap::new(),
             pending: BTreeMap::new(),
+            holds: BTreeMap::new(),
             timers: Timers::default(),
             switches: SwitchFigures::default(),
             actions: VecDeque::new(),
             next_op: 0,
             next_stream: 0,
             next_viewer: 0,
+            next_hold: 0,
             is_shutting_down: false,
         }
     }
@@ -134,6 +142,7 @@ impl Engine {
                 Timer::Lease => self.apply(LedgerOp::Expire, Pending::Expire),
                 Timer::Retry(stream) => self.retry_due(stream, now),
                 Timer::Close(stream) => self.close_due(stream, now),
+                Timer::Hold(hold) => self.end_hold(hold, None, now),
             }
         }
     }

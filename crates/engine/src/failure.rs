@@ -43,6 +43,11 @@ pub enum SourceFailure {
         /// The codec's name.
         codec: String,
     },
+    /// It is published to, and nobody does.
+    #[error(
+        "nobody publishes to this camera; start the encoder with this server's /whip address and the camera's stream key"
+    )]
+    NoPublisher,
     /// It was live, and then the connection ended or packets stopped.
     #[error("the camera's stream ended: {detail}")]
     Lost {
@@ -82,6 +87,7 @@ impl SourceFailure {
             Self::NoKeyframe { .. } => "no_keyframe",
             Self::BFrames => "b_frames",
             Self::UnsupportedCodec { .. } => "unsupported_codec",
+            Self::NoPublisher => "no_publisher",
             Self::Lost { .. } => "lost",
             Self::Protocol { .. } => "protocol",
         }
@@ -90,7 +96,7 @@ impl SourceFailure {
     /// The camera is not there at all, as opposed to there and of no use.
     pub const fn is_offline(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Lost { .. } => true,
+            Self::Unreachable { .. } | Self::NoPublisher | Self::Lost { .. } => true,
             Self::Unauthorized
             | Self::NotFound { .. }
             | Self::NoKeyframe { .. }
@@ -105,6 +111,7 @@ impl SourceFailure {
         match self {
             Self::NotFound { .. }
             | Self::NoKeyframe { .. }
+            | Self::NoPublisher
             | Self::BFrames
             | Self::UnsupportedCodec { .. } => true,
             Self::Unreachable { .. }
@@ -124,7 +131,11 @@ impl SourceFailure {
             | Self::Lost { .. }
             | Self::NoKeyframe { .. }
             | Self::Protocol { .. } => Retry::Backoff,
-            Self::NotFound { .. } | Self::UnsupportedCodec { .. } | Self::BFrames => {
+            // A publisher that comes is told at once, see `Engine::handle_publisher`.
+            Self::NoPublisher
+            | Self::NotFound { .. }
+            | Self::UnsupportedCodec { .. }
+            | Self::BFrames => {
                 Retry::Steady { least: Duration::from_secs(25), spread: Duration::from_secs(5) }
             }
             Self::Unauthorized => {

@@ -23,6 +23,10 @@ pub struct RequestId(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OpId(pub(crate) u64);
 
+/// Names a hold on a stream. Chosen by the engine, never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HoldId(pub(crate) u64);
+
 /// A camera, as the engine runs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CameraSpec {
@@ -70,6 +74,22 @@ pub enum Request {
         reservation: ReservationId,
         /// The camera that the client believes to watch.
         camera: CameraId,
+    },
+    /// A reader on a reservation: it takes frames inside this process, so that there is no offer.
+    /// Its life is told by `handle_viewer`, as a peer's is.
+    Read {
+        /// Whose.
+        reservation: ReservationId,
+        /// The camera that the client believes to read.
+        camera: CameraId,
+    },
+    /// A stream's source for a moment, without a lease: for a description or a still picture. It is
+    /// let go by `handle_let_go`, or by itself after [`crate::HOLD_TIME_MAX`].
+    Hold {
+        /// Which camera.
+        camera: CameraId,
+        /// Which of its streams.
+        rendition: Rendition,
     },
     /// The end of a peer, and of its lease.
     EndWatch {
@@ -129,6 +149,10 @@ pub enum Reply {
     Heartbeat(Option<Grant>),
     /// The peer, whose offer was answered.
     Watch(Result<ViewerId, WatchRefusal>),
+    /// The reader and its stream.
+    Read(Result<Reader, WatchRefusal>),
+    /// The hold and its stream.
+    Hold(Result<(HoldId, StreamId), HoldRefusal>),
     /// Whether there was such a peer.
     EndWatch(bool),
     /// Whether there is such a camera.
@@ -199,6 +223,30 @@ impl fmt::Display for CodecMismatch {
             write!(f, "; set the camera to H.264, or give it a sub_url in H.264")
         }
     }
+}
+
+/// A reader that was let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reader {
+    /// Its id among the viewers.
+    pub viewer: ViewerId,
+    /// What it reads.
+    pub stream: StreamId,
+}
+
+/// Why a stream was not held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HoldRefusal {
+    /// No such camera.
+    UnknownCamera,
+    /// The camera has no smaller picture.
+    NoSub,
+    /// The camera's last attempt failed and none succeeded since.
+    CameraOffline(SourceFailure),
+    /// [`crate::MAX_HOLDS`] are there already.
+    TooMany,
+    /// The server is shutting down.
+    ShuttingDown,
 }
 
 /// What a running source tells.
@@ -314,7 +362,15 @@ pub enum Action {
         /// Where to.
         stream: StreamId,
     },
-    /// End a peer.
+    /// A hold is over without having been let go: its source failed, or stopped, or its time is
+    /// over (`None`).
+    HoldEnded {
+        /// Which.
+        hold: HoldId,
+        /// Why its source failed, if that was it.
+        failure: Option<SourceFailure>,
+    },
+    /// End a peer or a reader.
     CloseViewer {
         /// Which.
         viewer: ViewerId,

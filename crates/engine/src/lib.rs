@@ -17,13 +17,13 @@ mod timers;
 
 pub use adapt::SwitchReason;
 pub use engine::{
-    CameraView, Engine, KEYFRAME_INTERVAL_MIN, MAX_CAMERAS, Residue, SessionView, StreamView,
-    SwitchFigures,
+    CameraView, Engine, HOLD_TIME_MAX, KEYFRAME_INTERVAL_MIN, MAX_CAMERAS, MAX_HOLDS, Residue,
+    SessionView, StreamView, SwitchFigures,
 };
 pub use failure::{Retry, SourceFailure};
 pub use io::{
-    Action, CameraSpec, CodecMismatch, Grant, OpId, Released, Reply, Request, RequestId,
-    ReserveRefusal, SourceEvent, ViewerEvent, WatchRefusal, Watching,
+    Action, CameraSpec, CodecMismatch, Grant, HoldId, HoldRefusal, OpId, Reader, Released, Reply,
+    Request, RequestId, ReserveRefusal, SourceEvent, ViewerEvent, WatchRefusal, Watching,
 };
 pub use session::SessionState;
 pub use stream::{Condition, Rendition};

@@ -83,6 +83,8 @@ pub(crate) struct Session {
     pub(crate) expires_at: Timestamp,
     /// What the peer takes; everything, as long as it has not told.
     pub(crate) codecs: CodecSet,
+    /// The peer reads frames inside this process: it stays on the stream that it asked for.
+    pub(crate) is_reader: bool,
     /// Which rendition suits it.
     pub(crate) adaptation: Adaptation,
     /// Where the media plane was last told to bring it, until it says how that went.
@@ -115,6 +117,7 @@ impl Session {
             viewer: None,
             expires_at: lease.expires_at,
             codecs: CodecSet::ALL,
+            is_reader: false,
             adaptation: Adaptation::new(reservation.quality),
             reservation,
             switch: None,
@@ -135,6 +138,7 @@ impl Session {
     pub(crate) fn forget_peer(&mut self) {
         self.switch = None;
         self.codecs = CodecSet::ALL;
+        self.is_reader = false;
     }
 
     pub(crate) fn note_failed_switch(&mut self, now: Timestamp) {

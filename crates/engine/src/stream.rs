@@ -217,6 +217,8 @@ pub(crate) struct Stream {
     pub(crate) warm: bool,
     /// How long it is kept after its last viewer.
     pub(crate) close_after: Duration,
+    /// Who needs its picture for a moment without watching. At most [`crate::MAX_HOLDS`].
+    pub(crate) holds: usize,
     /// The live reservations on it.
     pub(crate) reservations: BTreeSet<ReservationId>,
     /// The reservations that are on their way to it, or wait for it to work. They are on the camera's
@@ -252,6 +254,7 @@ impl Stream {
             state: StreamState::Idle,
             warm: false,
             close_after: Duration::ZERO,
+            holds: 0,
             reservations: BTreeSet::new(),
             expected: BTreeSet::new(),
             codec: None,
@@ -269,7 +272,8 @@ impl Stream {
 
     /// Whether somebody wants it.
     pub(crate) fn is_wanted(&self) -> bool {
-        self.warm || !self.reservations.is_empty() || !self.expected.is_empty()
+        let is_empty = self.reservations.is_empty() && self.expected.is_empty();
+        self.warm || self.holds > 0 || !is_empty
     }
 
     /// Whether the next attempt comes by itself.

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use control::Timestamp;
 use media::StreamId;
 
+use crate::io::HoldId;
+
 /// What happens when a time comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
@@ -14,9 +16,11 @@ pub(crate) enum Timer {
     Retry(StreamId),
     /// A stream without viewers is let go.
     Close(StreamId),
+    /// Who held a stream for a moment has not let it go.
+    Hold(HoldId),
 }
 
-/// The timers that are set: at most one for leases and two a stream. Operations take O(log n).
+/// The timers that are set: at most one for leases, two a stream and one a hold. Operations take O(log n).
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     due: BTreeMap<Timer, Timestamp>,

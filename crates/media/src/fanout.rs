@@ -108,6 +108,8 @@ pub struct FanoutFigures {
     pub frames_skipped: u64,
     /// Viewers that went from one stream to another.
     pub switches: u64,
+    /// Frames not sent to a viewer whose answer has no such codec.
+    pub frames_not_taken: u64,
     /// Packets refused by the cipher's index check. Always 0: the invariant of [`crate::srtp`].
     pub seal_errors: u64,
     /// Attached viewers.
@@ -296,6 +298,12 @@ impl Fanout {
         }
     }
 
+    /// The frames of a stream since its last keyframe, and how long ago the newest of them came: for
+    /// consumers that are no viewers. Empty while there is no whole group.
+    pub fn group(&self, stream: StreamId, now: Instant) -> (&[Arc<PacketisedFrame>], Duration) {
+        self.hubs.get(&stream).map_or((&[], Duration::ZERO), |hub| (hub.group(), hub.age(now)))
+    }
+
     /// The stream's source is gone: its cached pictures are of no use, its viewers wait.
     pub fn handle_interruption(&mut self, stream: StreamId) {
         let Some(hub) = self.hubs.get_mut(&stream) else { return };
@@ -451,6 +459,10 @@ impl Fanout {
         job.served += 1;
         let now = job.now;
         let at = &mut self.places[place];
+        if at.viewer.takes(job.frame.codec) == Some(false) {
+            self.figures.frames_not_taken += 1;
+            return true;
+        }
         let sent = at.viewer.handle_frame(&job.frame, now, batch);
         self.figures.seal_errors += u64::from(sent.is_err());
         let (is_catching_up, sent_media) = (at.viewer.is_catching_up(), at.sent_media);

@@ -12,6 +12,17 @@ use bytes::Bytes;
 /// top and stay within a datagram of 1200 bytes, which passes every usual path whole.
 pub const MAX_PAYLOAD: usize = 1160;
 
+/// Largest RTP payload in bytes that is forwarded as a publisher cut it. Publishers cut to 1200
+/// bytes and less; what a path of 1500 bytes carries is the bound: without 48 bytes of IPv6 and UDP,
+/// 12 of RTP header, 32 of header extensions, 2 of an RTX sequence number and 16 of the tag, 1390
+/// are left.
+pub const MAX_CUT_PAYLOAD: usize = 1500 - 48 - 12 - 32 - 2 - 16;
+
+/// Largest access unit in bytes. A 3840x2160 picture of 4:2:0 has 12.4 MB raw, and every level
+/// that allows it asks for at least half (MinCR, ITU-T H.264 table A-1): 6.2 MB. The codecs after
+/// H.264 need less for the same picture.
+pub(crate) const MAX_ACCESS_UNIT: usize = 8 << 20;
+
 /// A stream inside this process: one rendition (main or sub) of one camera.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamId(pub u32);
@@ -98,6 +109,44 @@ impl Codec {
     }
 }
 
+/// How large a picture is, in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PictureSize {
+    /// From left to right.
+    pub width: u32,
+    /// From top to bottom.
+    pub height: u32,
+}
+
+/// Largest width or height in pixels that is believed: level 6.2 of H.264 and H.265 ends at 16,888 for
+/// extreme shapes, and no camera or browser comes near.
+pub(crate) const MAX_PICTURE_SIDE: u32 = 16_384;
+
+/// An access unit of H.264 or H.265 made fit for browsers: no delimiters, no filler, parameter sets
+/// before each keyframe.
+#[derive(Debug, Clone)]
+pub struct AccessUnit {
+    /// NAL units in decoding order.
+    pub units: Vec<Bytes>,
+    /// Decoding can start here. H.264: an IDR picture, or intra slices alone behind a recovery
+    /// point. H.265: an IRAP picture.
+    pub keyframe: bool,
+    /// It may be shown before a picture that was sent before it. H.264: it has a B slice, in a stream
+    /// that does not rule that out. H.265: it does by its order count, or leads its IRAP picture.
+    pub reordered: bool,
+}
+
+/// What one RTP payload of VP8, VP9 or AV1 tells of its picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PayloadHead {
+    /// The picture begins with it.
+    pub(crate) begins: bool,
+    /// The picture begins with it, and decoding can start there.
+    pub(crate) keyframe: bool,
+    /// Told where a keyframe begins.
+    pub(crate) size: Option<PictureSize>,
+}
+
 /// A moment on this server's wall clock as an NTP timestamp: seconds since 1900 in the upper 32
 /// bits, fractions in the lower (RFC 3550 §4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -176,9 +225,9 @@ pub struct PacketisedFrame {
 
 impl PacketisedFrame {
     /// Makes each of the frame's units a payload, as a publisher cut them; none if one of them is
-    /// empty or does not fit into a packet.
+    /// empty or larger than [`MAX_CUT_PAYLOAD`].
     pub(crate) fn as_cut(frame: &Frame) -> Self {
-        let fits = |unit: &Bytes| (1..=MAX_PAYLOAD).contains(&unit.len());
+        let fits = |unit: &Bytes| (1..=MAX_CUT_PAYLOAD).contains(&unit.len());
         if !frame.units.iter().all(fits) {
             return Self::new(frame, Vec::new(), Vec::new());
         }

@@ -4,7 +4,6 @@
 //! for browsers ([`Normaliser`]) and cut into RTP payloads ([`packetise()`]). [`Depacketiser`] goes
 //! the other way, for tests and load tools. Pictures are never decoded here.
 
-mod bits;
 mod depacketise;
 mod error;
 mod nal;
@@ -13,10 +12,11 @@ mod packetise;
 mod slice;
 mod sps;
 
-pub use crate::frame::MAX_PAYLOAD;
+pub use crate::frame::{AccessUnit, MAX_PAYLOAD};
 pub use depacketise::{DepacketiseError, Depacketiser};
 pub use error::H264Error;
+pub(crate) use nal::begins_picture;
 pub use nal::{NalType, split_annex_b, split_avcc};
-pub use normalise::{AccessUnit, Normaliser};
+pub use normalise::Normaliser;
 pub use packetise::packetise;
 pub use sps::{Sps, VideoFormat};

@@ -1,8 +1,23 @@
-//! H.265 (ITU-T H.265, RFC 7798): cutting access units into RTP payloads.
+//! H.265: parameter sets, pictures out of order, and packetising once (RFC 7798).
+//!
+//! As [`h264`](crate::h264): a camera's access units are made fit for browsers ([`Normaliser`]) and
+//! cut into RTP payloads ([`packetise()`]); [`Depacketiser`] goes the other way. Only the base layer
+//! is forwarded. Pictures are never decoded here.
 
-use crate::frame::{Frame, PacketisedFrame};
+mod depacketise;
+mod error;
+mod nal;
+mod normalise;
+mod order;
+mod packetise;
+mod parameters;
+mod slice;
 
-/// Cuts an access unit into RTP payloads.
-pub fn packetise(frame: &Frame) -> PacketisedFrame {
-    PacketisedFrame::as_cut(frame)
-}
+pub use crate::frame::AccessUnit;
+pub use depacketise::{DepacketiseError, Depacketiser};
+pub use error::H265Error;
+pub use nal::NalType;
+pub(crate) use nal::begins_picture;
+pub use normalise::Normaliser;
+pub use packetise::packetise;
+pub use parameters::{Sps, VideoFormat};

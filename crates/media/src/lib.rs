@@ -4,27 +4,41 @@
 //! leave once a viewer as protected RTP. This crate does no IO, reads no clock and knows no users:
 //! it is told the time and the addresses, and hands back bytes to send.
 
+mod av1;
 pub mod batch;
+mod bits;
 mod cadence;
 mod codec_set;
+pub mod depacketise;
 pub mod estimate;
 pub mod fanout;
 pub mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod g711;
 pub mod gop;
 pub mod h264;
 pub mod h265;
 mod hub;
+mod jitter;
 pub mod negotiated;
 pub mod opus;
 pub mod packetise;
+mod payloads;
 pub mod peer;
 pub mod peers;
+pub mod publish;
+pub mod publishers;
+pub mod reception;
 pub mod rtcp;
 pub mod srtp;
 pub mod stun;
 pub mod timeline;
 pub mod viewer;
+mod vp8;
+mod vp9;
 
 pub use codec_set::CodecSet;
-pub use frame::{Codec, Frame, MediaKind, NtpTime, PacketisedFrame, StreamId, ViewerId};
+pub use frame::{
+    Codec, Frame, MediaKind, NtpTime, PacketisedFrame, PictureSize, StreamId, ViewerId,
+};

@@ -137,6 +137,52 @@ pub(crate) fn wants_video(sdp: &str) -> bool {
     })
 }
 
+/// Whether an offer has a video section that is open and wants to send.
+pub(crate) fn sends_video(sdp: &str) -> bool {
+    sections(sdp).iter().any(|section| {
+        let mut head = section.head.split(' ');
+        head.next() == Some("video")
+            && head.next() != Some("0")
+            && !section.lines.iter().any(|line| matches!(*line, "recvonly" | "inactive"))
+    })
+}
+
+/// The parameter sets that an offer's H.264 names out of band (RFC 6184 §8.1), as NAL units.
+pub(crate) fn sprop_parameter_sets(sdp: &str) -> Vec<Vec<u8>> {
+    let video = sections(sdp).into_iter().filter(|section| section.head.starts_with("video "));
+    let formats = video.flat_map(|section| section.lines).filter(|line| line.starts_with("fmtp:"));
+    let values = formats
+        .flat_map(|line| line.split([' ', ';']))
+        .filter_map(|parameter| parameter.trim().strip_prefix("sprop-parameter-sets="));
+    values.flat_map(|sets| sets.split(',')).filter_map(decode_base64).take(MAX_SETS).collect()
+}
+
+/// Parameter sets that are taken from an offer, at most: a pair for each of a few profiles.
+const MAX_SETS: usize = 32;
+
+/// RFC 4648 §4, with or without padding.
+fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len() * 3 / 4);
+    let (mut bits, mut count) = (0_u32, 0);
+    for character in text.trim_end_matches('=').bytes() {
+        let value = match character {
+            b'A'..=b'Z' => character - b'A',
+            b'a'..=b'z' => character - b'a' + 26,
+            b'0'..=b'9' => character - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        bits = (bits << 6) | u32::from(value);
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count) as u8);
+        }
+    }
+    (!bytes.is_empty()).then_some(bytes)
+}
+
 impl<'a> Section<'a> {
     fn value_of(&self, name: &str) -> Option<&'a str> {
         self.lines.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
@@ -229,6 +275,16 @@ mod tests {
         assert_eq!(audio.payload(Codec::Opus).unwrap().payload_type, 111);
         assert_eq!(audio.payload(Codec::Pcmu).unwrap().payload_type, 0);
         assert!(!audio.takes(Codec::Pcma));
+    }
+
+    #[test]
+    fn parameter_sets_are_read_from_the_offer() {
+        let offer = "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=fmtp:96 packetization-mode=1;sprop-parameter-sets=Z0LAH9oBQBbpqA==,aM48gA==;profile-level-id=42c01f\r\na=sendonly\r\n";
+        let sets = sprop_parameter_sets(offer);
+        assert_eq!(sets[0], [0x67, 0x42, 0xc0, 0x1f, 0xda, 0x01, 0x40, 0x16, 0xe9, 0xa8]);
+        assert_eq!(sets[1..], [vec![0x68, 0xce, 0x3c, 0x80]]);
+        assert!(sends_video(offer) && !sends_video(&offer.replace("sendonly", "recvonly")));
+        assert_eq!(sprop_parameter_sets(&offer.replace("Z0LA", "Z0L!")).len(), 1);
     }
 
     #[test]

@@ -11,8 +11,12 @@
 //! that very address.
 
 pub mod client;
+mod codecs;
 mod offer;
+pub mod publisher;
+mod rsa;
 mod tap;
+pub mod tapped_client;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -22,6 +26,7 @@ use std::time::Instant;
 
 use str0m::change::SdpOffer;
 use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion};
+use str0m::crypto::dtls::DtlsProvider;
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::ExtensionMap;
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
@@ -30,17 +35,12 @@ use crate::negotiated::{Negotiated, offered_video_codecs, wants_video};
 use crate::srtp::SrtpProfile;
 use crate::stun::BindingRequest;
 use offer::{as_one_stream, check_size, malformed, without_unserved_feedback};
+use rsa::{DtlsForAll, widen_request};
 use tap::{KeySlot, KeyTap, KeyTapProvider};
 
 /// Addresses that proved to be the viewer's, at most. A browser has a handful of interfaces; the
 /// oldest is forgotten beyond that.
 const MAX_ADDRESSES: usize = 16;
-
-/// What we take of H.264, always with packetization-mode 1: our payload type (the offer's own number
-/// replaces it) and the profile. Constrained baseline, baseline, main and high are what browsers
-/// offer; the level is no reason to refuse.
-const H264_PROFILES: [(u8, u32); 4] =
-    [(108, 0x42_e01f), (127, 0x42_001f), (123, 0x4d_001f), (114, 0x64_001f)];
 
 /// Addresses that a viewer may come from in the whole session, since str0m forgets none of them
 /// (some 200 bytes each). A phone that gets a new one every 30 s comes to this in eight hours.
@@ -55,9 +55,9 @@ pub enum OfferError {
     /// No open `m=video` section that wants to receive.
     #[error("the offer has no video section that receives; add a recvonly video transceiver")]
     NoVideo,
-    /// No H.264 with packetization-mode 1.
+    /// No codec that any source could send.
     #[error(
-        "the offer has no H.264 video with packetization-mode=1, which the cameras send; it has {offered}"
+        "the offer has no video codec that is sent here: H.264 with packetization-mode=1, H.265, VP8, VP9 or AV1; it has {offered}"
     )]
     NoCommonCodec {
         /// The encoding names that were offered.
@@ -114,9 +114,8 @@ impl PeerFactory {
     /// Makes the one certificate of the process (2 ms).
     pub fn new(candidates: Vec<SocketAddr>) -> Option<Self> {
         let mut crypto = str0m_aws_lc_rs::default_provider();
-        let certificate = crypto.dtls_provider.generate_certificate()?;
-        // str0m wants a provider for the life of the process; there is one a factory.
-        crypto.dtls_provider = Box::leak(Box::new(KeyTapProvider(crypto.dtls_provider)));
+        let certificate = DtlsForAll.generate_certificate()?;
+        crypto.dtls_provider = &KeyTapProvider(&DtlsForAll);
         Some(Self { crypto: Arc::new(crypto), certificate, candidates })
     }
 
@@ -161,18 +160,7 @@ impl PeerFactory {
             let offered = offered_video_codecs(offer).join(", ");
             return Err(OfferError::NoCommonCodec { offered });
         }
-        let peer = Peer {
-            rtc,
-            key_slot,
-            password: credentials.password.clone(),
-            local: self.candidates.clone(),
-            addresses: VecDeque::new(),
-            moves: 0,
-            forgotten: None,
-            selected: None,
-            connected: false,
-            failed: false,
-        };
+        let peer = Peer::new(rtc, key_slot, credentials, self.candidates.clone());
         Ok((peer, Answer { sdp: answer, ufrag: credentials.ufrag.clone(), negotiated }))
     }
 
@@ -189,13 +177,8 @@ impl PeerFactory {
             .set_ice_lite(true)
             .set_rtp_mode(true)
             .set_extension_map(ExtensionMap::empty())
-            .clear_codecs()
-            .enable_opus(true, false)
-            .enable_pcmu(true, false)
-            .enable_pcma(true, false);
-        for (payload_type, profile_level_id) in H264_PROFILES {
-            config.codec_config().add_h264(payload_type.into(), None, true, profile_level_id);
-        }
+            .clear_codecs();
+        codecs::add_all(config.codec_config());
         config
     }
 }
@@ -259,6 +242,26 @@ pub struct Path {
 }
 
 impl Peer {
+    fn new(
+        rtc: Rtc,
+        key_slot: KeySlot,
+        credentials: &IceCredentials,
+        local: Vec<SocketAddr>,
+    ) -> Self {
+        Self {
+            rtc,
+            key_slot,
+            password: credentials.password.clone(),
+            local,
+            addresses: VecDeque::new(),
+            moves: 0,
+            forgotten: None,
+            selected: None,
+            connected: false,
+            failed: false,
+        }
+    }
+
     /// Where media goes, once an authentic check came.
     pub fn selected_path(&self) -> Option<Path> {
         self.selected
@@ -341,7 +344,7 @@ impl Peer {
                         let destination = transmit.destination;
                         return PeerOutput::Transmit {
                             destination,
-                            contents: transmit.contents.to_vec(),
+                            contents: widen_request(transmit.contents.to_vec()),
                         };
                     }
                 }
@@ -366,7 +369,7 @@ impl Peer {
         if !self.connected {
             return None;
         }
-        self.key_slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+        take_from(&self.key_slot)
     }
 
     /// False when the viewer came from too many addresses already.
@@ -418,6 +421,11 @@ impl Peer {
             .copied()
             .unwrap_or(local)
     }
+}
+
+/// The keys in a slot, once.
+fn take_from(slot: &KeySlot) -> Option<SessionKeys> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// RFC 7983 §7: 0 to 3 is STUN, 20 to 63 is DTLS; SRTP and SRTCP are 128 to 191.

@@ -15,7 +15,7 @@
 mod parse;
 mod write;
 
-pub use parse::{MAX_FEEDBACK_ENTRIES, MAX_LOST_ENTRIES, RtcpError, parse};
+pub use parse::{MAX_FEEDBACK_ENTRIES, MAX_LOST_ENTRIES, MAX_TRANSPORT_PACKETS, RtcpError, parse};
 pub use write::{write_bye, write_sender_report};
 
 use crate::frame::NtpTime;
@@ -86,9 +86,25 @@ pub enum Feedback {
         /// Of all streams together; `u64::MAX` if the viewer's figure is beyond that.
         bitrate: u64,
     },
+    /// Which packets arrived when, counted over all streams (transport-wide congestion control).
+    Transport(TransportFeedback),
     /// The viewer leaves (RFC 3550 §6.6).
     Bye,
 }
+
+/// Arrivals by transport-wide sequence number (draft-holmer-rmcat-transport-wide-cc-extensions-01
+/// §3.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransportFeedback {
+    /// The transport-wide sequence number that `arrivals` begins with.
+    pub first_sequence: u16,
+    /// When each packet arrived on the viewer's own clock, in [`TRANSPORT_TICK_MICROS`] and
+    /// wrapping; `None` for one that did not. At most [`MAX_TRANSPORT_PACKETS`] in a compound.
+    pub arrivals: Vec<Option<u32>>,
+}
+
+/// Microseconds of a tick of [`TransportFeedback::arrivals`].
+pub const TRANSPORT_TICK_MICROS: u32 = 250;
 
 /// What a sender report says (RFC 3550 §6.4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,15 +7,19 @@
 //!         | RTCP header (8) | ciphertext | E + index (4) | tag (10) | AES128_CM_HMAC_SHA1_80
 //! ```
 //!
-//! This module does not guess roll-over counters, re-key, use MKIs, or open RTP: a viewer sends
-//! none. It reads no clock and no randomness.
+//! This module does not re-key or use MKIs. The server opens no RTP, as a viewer sends none; what a
+//! viewer does with ours is in [`ReceivedSession`], for load tools and tests. It reads no clock and
+//! no randomness.
 //!
-//! **Invariant:** under one key an SSRC never uses a packet index twice; `protect_rtp` refuses.
+//! **Invariant:** under one key an SSRC never uses a packet index for two different packets.
+//! `protect_rtp` refuses an index that is not above the last; `repeat_rtp` takes none that was not
+//! used, and its caller hands over the very packet that used it.
 
 mod backend;
 mod cipher;
 mod index;
 mod keys;
+mod received;
 
 use std::fmt;
 
@@ -25,7 +29,9 @@ pub use backend::{
 };
 use cipher::Cipher;
 use index::{ReplayWindows, SentIndices};
-use keys::{Master, Purpose, Role};
+pub use keys::Role;
+use keys::{Master, Purpose};
+pub use received::ReceivedSession;
 
 /// Bytes of an RTP header without contributing sources and extensions (RFC 3550 §5.1).
 const RTP_HEADER_BYTES: usize = 12;
@@ -98,6 +104,14 @@ pub enum SrtpError {
         expected: usize,
         /// What was given.
         actual: usize,
+    },
+    /// A packet is to be repeated that was never sent: it would use up an index unnoticed.
+    #[error("packet index {index} of SSRC {ssrc:08x} was not used and cannot be repeated")]
+    NeverSent {
+        /// The stream that the packet belongs to.
+        ssrc: u32,
+        /// The index that was asked for.
+        index: u64,
     },
     /// All packet indices under this key are used up (2^48 of RTP, 2^31 of RTCP): the viewer must
     /// connect anew.
@@ -183,10 +197,58 @@ impl SrtpSender {
         index: u64,
         out: &mut Vec<u8>,
     ) -> Result<(), SrtpError> {
+        self.protect_rtp_parts(header, &[payload], index, out)
+    }
+
+    /// Like [`Self::protect_rtp`], with the payload in parts, as a retransmission has it: the
+    /// original sequence number and the original payload (RFC 4588 §4).
+    pub fn protect_rtp_parts(
+        &mut self,
+        header: &[u8],
+        payload: &[&[u8]],
+        index: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SrtpError> {
         let ssrc = rtp_ssrc(header, index)?;
         self.sent.claim(ssrc, index)?;
+        self.seal(ssrc, header, payload, index, out)
+    }
+
+    /// Appends a packet that was sent before once more, byte for byte. `index` must have been
+    /// reached already, and header and payload must be **exactly** those that were sealed with it.
+    ///
+    /// The nonce is made of key, SSRC and index alone (RFC 7714 §8.1), so that this one uses it
+    /// again. Over the same header and payload that gives the same ciphertext and tag: who has both
+    /// copies has one. Over anything else it would give away the difference of the plaintexts and
+    /// the key of all tags. Callers therefore build a repeat only from what they wrote down when
+    /// they sent the packet, and from a frame, which never changes.
+    ///
+    /// On an error `out` is left as it was.
+    pub fn repeat_rtp(
+        &self,
+        header: &[u8],
+        payload: &[u8],
+        index: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SrtpError> {
+        let ssrc = rtp_ssrc(header, index)?;
+        if !self.sent.reaches(ssrc, index) {
+            return Err(SrtpError::NeverSent { ssrc, index });
+        }
+        self.seal(ssrc, header, &[payload], index, out)
+    }
+
+    fn seal(
+        &self,
+        ssrc: u32,
+        header: &[u8],
+        payload: &[&[u8]],
+        index: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SrtpError> {
         let start = out.len();
-        out.reserve(header.len() + payload.len() + self.rtp.tag_len());
+        let payload_bytes: usize = payload.iter().map(|part| part.len()).sum();
+        out.reserve(header.len() + payload_bytes + self.rtp.tag_len());
         let sealed = self.rtp.seal_rtp(ssrc, index, header, payload, out);
         sealed.inspect_err(|_| out.truncate(start))
     }

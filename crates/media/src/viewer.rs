@@ -157,6 +157,15 @@ impl Viewer {
         LineState::default()
     }
 
+    /// Whether it can be sent this codec; `None` when it wants nothing of that kind at all.
+    pub fn takes(&self, codec: Codec) -> Option<bool> {
+        let track = match codec.kind() {
+            MediaKind::Video => Some(&self.video),
+            MediaKind::Audio => self.audio.as_ref(),
+        };
+        track.map(|track| track.negotiated.takes(codec))
+    }
+
     /// Sent so far, by kind.
     pub fn figures(&self, kind: MediaKind) -> TrackFigures {
         match kind {
@@ -375,7 +384,9 @@ impl Viewer {
                     }
                 }
                 Feedback::Bye => heard.goodbye = true,
-                Feedback::Nack { .. } | Feedback::EstimatedBitrate { .. } => {}
+                Feedback::Nack { .. }
+                | Feedback::EstimatedBitrate { .. }
+                | Feedback::Transport(_) => {}
             }
         }
         Ok(heard)

@@ -7,6 +7,7 @@
 mod actor;
 mod clock;
 mod joins;
+mod outlets;
 mod pullers;
 mod snapshot;
 
@@ -25,6 +26,7 @@ use actor::{Actor, Command};
 pub(crate) use control::Quality;
 pub(crate) use engine::Rendition;
 pub(crate) use joins::JOIN_BUCKETS_MS;
+pub(crate) use outlets::{Held, HoldError, Reading};
 #[cfg(test)]
 pub(crate) use snapshot::ReservationSnapshot;
 pub(crate) use snapshot::{CameraSnapshot, RenditionSnapshot, Snapshot, SourceSnapshot};

@@ -3,9 +3,12 @@
 //!
 //! Nothing is opened, bound or resolved here; that a port is free is found out by whoever binds it.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod json;
 mod layers;
 mod reader;
+mod rtsp;
 mod shipped;
 mod tree;
 
@@ -25,6 +28,7 @@ use reader::{Section, Setting, text};
 use tree::{Node, Origin};
 
 pub(crate) use layers::{Environment, Flags, LoadError, Loaded, load};
+pub(crate) use rtsp::{Rtsp, RtspUser};
 #[cfg(test)]
 pub(crate) use tests::right as from_toml;
 pub(crate) use tree::Problem;
@@ -52,6 +56,7 @@ pub(crate) struct Config {
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) http: Http,
     pub(crate) media: Media,
+    pub(crate) rtsp: Rtsp,
     pub(crate) auth: Auth,
     pub(crate) quota: Quota,
     /// Never empty, ids unique.
@@ -206,13 +211,15 @@ impl Config {
         let quota = read_quota(section.section("quota"));
         let http = read_http(section.section("http"));
         let media = read_media(section.section("media"));
+        let (rtsp, rtsp_origin) = rtsp::read(section.section("rtsp"));
         check_store(section.section("store"));
         let log = read_log(section.section("log"));
         let sources = read_sources(&mut section);
         let cameras = read_cameras(&mut section, &sources);
         check_listen(&mut section, listen_origin, &listen, auth.mode, open_on_network);
+        rtsp::check(&mut section, rtsp_origin, &rtsp, auth.mode, open_on_network);
         section.finish();
-        Self { listen, http, media, auth, quota, sources, cameras, log }
+        Self { listen, http, media, rtsp, auth, quota, sources, cameras, log }
     }
 }
 

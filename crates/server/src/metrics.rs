@@ -3,8 +3,11 @@
 //! Everything but the HTTP counters is computed from one [`Snapshot`] when it is asked for: there is
 //! no second account that could drift from the first. `docs/ref/metrics.md` lists the names.
 
+mod outlets;
+
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use engine::{Rendition, SwitchReason};
@@ -16,6 +19,10 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
+
+pub(crate) use outlets::Outlets;
+
+use outlets::OutletFigures;
 
 use crate::app::{CameraSnapshot, JOIN_BUCKETS_MS, Snapshot};
 
@@ -47,10 +54,12 @@ impl Requests {
 pub(crate) fn encode(
     snapshot: Snapshot,
     requests: &Requests,
+    outlets: &Arc<Outlets>,
     uptime: Duration,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register("manifold_http_requests", "HTTP requests answered", requests.0.clone());
+    registry.register_collector(Box::new(OutletFigures(Arc::clone(outlets))));
     registry.register_collector(Box::new(Figures { snapshot, uptime }));
     let mut text = String::new();
     text::encode(&mut text, &registry)?;
@@ -173,6 +182,21 @@ impl Figures {
                 "manifold_frames_skipped",
                 "Frames not sent to a viewer that could not keep up",
                 media.frames_skipped,
+            ),
+            (
+                "manifold_frames_not_taken",
+                "Frames not sent to a viewer whose answer has no such codec",
+                media.frames_not_taken,
+            ),
+            (
+                "manifold_frames_not_cut",
+                "Frames of which no packets could be made",
+                media.frames_not_cut,
+            ),
+            (
+                "manifold_tap_frames_skipped",
+                "Frames not handed to an RTSP reader that could not keep up",
+                media.tap_frames_skipped,
             ),
         ];
         for (name, help, value) in figures {

@@ -13,6 +13,9 @@ use crate::random::Random;
 /// Viewers come and cameras fail in this time at most; then everything ends.
 const ACTIVE_MS_MAX: u64 = 25_000;
 
+/// A worker that waits longer for a processor than this has worse troubles than a viewer's picture.
+const STALL_US_MAX: u64 = 300_000;
+
 /// A frame of 300 packets; 60 of them a second are more than the 15,000 packets that a viewer is paced.
 const FLOOD_BYTES: u64 = 350_000;
 
@@ -30,6 +33,8 @@ pub(crate) struct Plan {
     pub(crate) ending: Ending,
     /// Between two forged or broken datagrams to the media port.
     pub(crate) noise_every_us: Option<u64>,
+    /// The media worker gets no processor, from a time on and for so long.
+    pub(crate) stalls: Vec<(SimTime, u64)>,
 }
 
 /// How long parts of the server may take to hear of each other, at most.
@@ -211,11 +216,23 @@ impl Plan {
                 Ending::Shutdown,
             ]),
             noise_every_us: random.percent(30).then(|| random.between(5_000, 200_000)),
+            stalls: Vec::new(),
         };
+        if random.percent(25) {
+            let stall =
+                |_| (within(&mut random, active_until), random.between(20_000, STALL_US_MAX));
+            plan.stalls = (0..3).map(stall).collect();
+        }
         if is_flood {
             plan.make_flood();
         }
         plan
+    }
+
+    /// How much later than otherwise a packet may leave.
+    pub(crate) fn longest_stall_us(&self) -> u64 {
+        // They may follow each other, but the last one to end lets everything out.
+        self.stalls.iter().map(|(_, us)| us).sum()
     }
 
     /// One camera sends one viewer more than it is paced, for a moment: every second takes some
@@ -225,6 +242,7 @@ impl Plan {
         self.viewers.truncate(1);
         self.operator.clear();
         self.noise_every_us = None;
+        self.stalls.clear();
         self.ending = Ending::Leave;
         for camera in &mut self.cameras {
             camera.has_sub = false;

@@ -2,7 +2,8 @@
 //!
 //! What happens between threads there takes time; here three queues stand for it, each in order and
 //! with a delay by seed: the ledger's outcomes, the media plane's events to the engine, and the
-//! engine's commands to the handshake threads.
+//! engine's commands to the handshake threads. A fourth is what waits for the media worker while that
+//! gets no processor.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -16,7 +17,7 @@ use engine::{
 use media::batch::{Batch, Route};
 use media::fanout::{Fanout, FanoutEvent};
 use media::peer::{IceCredentials, Received};
-use media::peers::{CloseReason, PeerTable, PeersOutput};
+use media::peers::{Attach, CloseReason, PeerTable, PeersOutput};
 use media::viewer::MAX_PENDING_PACKETS;
 use media::{Codec, PacketisedFrame, StreamId, ViewerId};
 
@@ -107,6 +108,18 @@ enum Later {
     Close(ViewerId),
 }
 
+/// What the media worker is told, in order.
+#[derive(Debug)]
+enum WorkerInput {
+    Frame(StreamId, Arc<PacketisedFrame>),
+    Interrupt(StreamId),
+    Remove(StreamId),
+    Attach(Box<Attach>, u64),
+    Move(ViewerId, Route),
+    Detach(ViewerId, Option<&'static str>),
+    Feedback(SocketAddr, Vec<u8>),
+}
+
 /// One of the three queues.
 #[derive(Debug, Clone, Copy)]
 enum Lane {
@@ -126,6 +139,9 @@ pub(crate) struct Server {
     table: Option<PeerTable>,
     light: LightTable,
     pub(crate) fanout: Fanout,
+    /// What came while the worker stalls.
+    waiting: VecDeque<WorkerInput>,
+    stalled_until: SimTime,
     offers: BTreeMap<RequestId, Offer>,
     answers: BTreeMap<RequestId, String>,
     later: BTreeMap<(SimTime, u64), Later>,
@@ -157,6 +173,8 @@ impl Server {
             table,
             light: LightTable::new(clock, secret),
             fanout: Fanout::new(),
+            waiting: VecDeque::new(),
+            stalled_until: SimTime::default(),
             offers: BTreeMap::new(),
             answers: BTreeMap::new(),
             later: BTreeMap::new(),
@@ -225,7 +243,7 @@ impl Server {
     }
 
     pub(crate) fn publish(&mut self, stream: StreamId, frame: Arc<PacketisedFrame>, now: SimTime) {
-        self.fanout.handle_frame(stream, frame, self.clock.instant(now));
+        self.tell_worker(WorkerInput::Frame(stream, frame), now);
         self.settle(now);
     }
 
@@ -242,7 +260,7 @@ impl Server {
                 self.light.handle_datagram(source, media_port(), packet, now);
             }
             [128..=191, 192..=223, ..] => {
-                self.fanout.handle_rtcp(source, packet, at);
+                self.tell_worker(WorkerInput::Feedback(source, packet.to_vec()), now);
             }
             _ => {}
         }
@@ -256,7 +274,7 @@ impl Server {
             self.engine.next_timeout().map(|at| self.clock.of_timestamp(at)),
             of_instant(self.table.as_ref().and_then(PeerTable::next_timeout)),
             self.light.next_timeout(),
-            of_instant(self.fanout.next_timeout()),
+            self.worker_timeout(),
         ]
         .into_iter()
         .flatten()
@@ -270,8 +288,63 @@ impl Server {
             table.handle_timeout(at);
         }
         self.light.handle_timeout(now);
-        self.fanout.handle_timeout(at);
+        self.run_worker(now);
         self.settle(now);
+    }
+
+    /// The media worker gets no processor up to a time.
+    pub(crate) fn handle_stall(&mut self, until: SimTime) {
+        self.stalled_until = self.stalled_until.max(until);
+    }
+
+    /// When the worker has something to do and a processor to do it with.
+    fn worker_timeout(&self) -> Option<SimTime> {
+        let due = self.fanout.next_timeout().map(|at| self.clock.of_instant(at));
+        let due = if self.waiting.is_empty() { due } else { Some(self.stalled_until) };
+        due.map(|at| at.max(self.stalled_until))
+    }
+
+    fn tell_worker(&mut self, input: WorkerInput, now: SimTime) {
+        if now < self.stalled_until {
+            self.waiting.push_back(input);
+        } else {
+            self.run_worker(now);
+            self.handle_worker(input, now);
+        }
+    }
+
+    /// What waited for the end of a stall, and the timers.
+    fn run_worker(&mut self, now: SimTime) {
+        if now < self.stalled_until {
+            return;
+        }
+        while let Some(input) = self.waiting.pop_front() {
+            self.handle_worker(input, now);
+            self.flush(now);
+        }
+        self.fanout.handle_timeout(self.clock.instant(now));
+    }
+
+    fn handle_worker(&mut self, input: WorkerInput, now: SimTime) {
+        let at = self.clock.instant(now);
+        match input {
+            WorkerInput::Frame(stream, frame) => self.fanout.handle_frame(stream, frame, at),
+            WorkerInput::Interrupt(stream) => self.fanout.handle_interruption(stream),
+            WorkerInput::Remove(stream) => self.fanout.handle_stream_removed(stream),
+            WorkerInput::Attach(attach, seed) => {
+                let viewer = attach.viewer;
+                self.fanout.handle_attach(*attach, seed, at);
+                self.outputs.push_back(ServerOutput::Attached { viewer });
+            }
+            WorkerInput::Move(viewer, route) => self.fanout.handle_move(viewer, route),
+            WorkerInput::Detach(viewer, goodbye) => {
+                self.fanout.handle_detach(viewer, goodbye);
+                self.outputs.push_back(ServerOutput::Detached { viewer });
+            }
+            WorkerInput::Feedback(source, mut packet) => {
+                self.fanout.handle_rtcp(source, &mut packet, at);
+            }
+        }
     }
 
     /// What must hold at every moment.
@@ -314,6 +387,7 @@ impl Server {
         note(!self.light.is_empty(), "light peers".to_owned());
         let table = self.table.as_ref();
         note(table.is_some_and(|table| !table.is_empty()), "peers".to_owned());
+        note(!self.waiting.is_empty(), "something before the worker".to_owned());
         note(!self.later.is_empty(), "something between the threads".to_owned());
         note(!self.offers.is_empty(), format!("{} offers", self.offers.len()));
         left
@@ -365,11 +439,11 @@ impl Server {
                 self.outputs.push_back(ServerOutput::StopSource { stream });
             }
             Action::InterruptStream { stream } => {
-                self.fanout.handle_interruption(stream);
+                self.tell_worker(WorkerInput::Interrupt(stream), now);
                 self.outputs.push_back(ServerOutput::Interrupted { stream });
             }
             Action::RemoveStream { stream } => {
-                self.fanout.handle_stream_removed(stream);
+                self.tell_worker(WorkerInput::Remove(stream), now);
                 self.outputs.push_back(ServerOutput::Interrupted { stream });
             }
             Action::AcceptViewer { request, viewer, stream } => {
@@ -380,6 +454,8 @@ impl Server {
                 self.push(Lane::Commands, Later::Switch(viewer, stream), now);
             }
             Action::CloseViewer { viewer } => self.push(Lane::Commands, Later::Close(viewer), now),
+            // Nobody holds anything in the simulation.
+            Action::HoldEnded { .. } => {}
             Action::RequestKeyframe { stream } => {
                 self.outputs.push_back(ServerOutput::RequestKeyframe { stream });
             }
@@ -473,8 +549,8 @@ impl Server {
         self.drain_tables(now);
     }
 
-    fn detach(&mut self, viewer: ViewerId, goodbye: Option<&str>, now: SimTime) {
-        self.fanout.handle_detach(viewer, goodbye);
+    fn detach(&mut self, viewer: ViewerId, goodbye: Option<&'static str>, now: SimTime) {
+        self.tell_worker(WorkerInput::Detach(viewer, goodbye), now);
         self.outputs.push_back(ServerOutput::Detached { viewer });
         self.flush(now);
     }
@@ -497,13 +573,12 @@ impl Server {
                 let viewer = attach.viewer;
                 let handshake_ms = attach.handshake.as_millis() as u32;
                 let seed = self.attach_seed();
-                self.fanout.handle_attach(*attach, seed, self.clock.instant(now));
-                self.outputs.push_back(ServerOutput::Attached { viewer });
+                self.tell_worker(WorkerInput::Attach(attach, seed), now);
                 self.flush(now);
                 self.tell(viewer, ViewerEvent::Connected { handshake_ms }, now);
             }
             PeersOutput::Moved { viewer, source, destination } => {
-                self.fanout.handle_move(viewer, Route { source, destination });
+                self.tell_worker(WorkerInput::Move(viewer, Route { source, destination }), now);
             }
             PeersOutput::Alive { viewer, at } => {
                 let at = self.clock.timestamp(self.clock.of_instant(at));
@@ -532,6 +607,9 @@ impl Server {
 
     /// Takes everything out of the fan-out.
     fn flush(&mut self, now: SimTime) {
+        if now < self.stalled_until {
+            return;
+        }
         let mut batch = Batch::default();
         loop {
             batch.clear();

@@ -55,6 +55,7 @@ enum Event {
     Operator(OperatorAct),
     PutBack { camera: usize },
     Noise,
+    Stall { us: u64 },
     End,
     EndedPromptly,
 }
@@ -231,6 +232,9 @@ impl World {
         for (at, act) in self.plan.operator.clone() {
             self.at(at, Event::Operator(act));
         }
+        for (at, us) in self.plan.stalls.clone() {
+            self.at(at, Event::Stall { us });
+        }
         if self.plan.noise_every_us.is_some() {
             self.at(SimTime::default(), Event::Noise);
         }
@@ -267,6 +271,10 @@ impl World {
                 self.put_cameras();
             }
             Event::Noise => self.make_noise(),
+            Event::Stall { us } => {
+                self.note(|| format!("the worker stalls for {us} us"));
+                self.server.handle_stall(self.now + us);
+            }
             Event::End => self.begin_end(),
             Event::EndedPromptly => self.check_ended_promptly(),
         }

@@ -2,12 +2,15 @@
 //! on, if that is set).
 #![expect(clippy::print_stdout, reason = "a run that failed or took long is named as it ends")]
 
+use std::num::NonZero;
+use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
 use sim::{Failure, Report};
 
-/// Runs of every kind: storms (15 %), full viewers (a third), floods (2 and 72 among them).
-const SEEDS: std::ops::Range<u64> = 0..200;
+/// Runs of every kind: storms (15 %), full viewers (a third), floods (2 and 72 among them), a worker
+/// that stalls (a quarter). As many as take two cores half a minute.
+const SEEDS: std::ops::Range<u64> = 0..1_000;
 
 /// Seeds beyond that which failed before what they found was repaired.
 const REGRESSIONS: [u64; 6] = [
@@ -22,13 +25,24 @@ const REGRESSIONS: [u64; 6] = [
 
 #[test]
 fn runs() {
-    let mut failures = Vec::new();
-    for seed in seeds() {
-        if let Err(failure) = run(seed) {
-            println!("{}: {:.200}", failure.seed, failure.what);
-            failures.push(failure);
+    let seeds = Mutex::new(seeds().into_iter());
+    let failures = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let work = || {
+        while let Some(seed) = { seeds.lock().unwrap().next() } {
+            if let Err(failure) = run(seed) {
+                println!("{}: {:.200}", failure.seed, failure.what);
+                failures.lock().unwrap().push(failure);
+            }
         }
-    }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
+    });
+    let mut failures = failures.into_inner().unwrap();
+    failures.sort_by_key(|failure| failure.seed);
     if let Some(first) = failures.first() {
         panic!("{} runs failed, the first of them:\n{first}", failures.len());
     }

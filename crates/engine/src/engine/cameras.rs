@@ -43,6 +43,7 @@ impl Engine {
             self.reply(accepting.request, Reply::Watch(Err(WatchRefusal::ShuttingDown)));
             self.actions.push_back(Action::CloseViewer { viewer });
         }
+        self.end_all_holds(now);
         for stream in self.streams.values_mut() {
             stream.warm = false;
         }
@@ -142,6 +143,7 @@ impl Engine {
 
     /// Ends everything of a stream and forgets it.
     fn remove_stream(&mut self, id: StreamId, now: Timestamp) {
+        self.end_holds(id, None, now);
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };

@@ -157,7 +157,9 @@ impl Engine {
     /// What a viewer's camera does, its line or its wish has changed, or time has passed: sees to it
     /// that the session is on its way to the stream that suits it.
     pub(super) fn review(&mut self, id: &ReservationId, now: Timestamp) {
-        let Some(session) = self.sessions.get(id) else { return };
+        let Some(session) = self.sessions.get(id).filter(|session| !session.is_reader) else {
+            return;
+        };
         let Some(entry) = self.cameras.get(&session.reservation.camera) else { return };
         let preferred = entry.stream(session.adaptation.rendition());
         let (current, asked) = (session.stream, session.switch.map(|switch| switch.to));

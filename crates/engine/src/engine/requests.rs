@@ -28,6 +28,8 @@ impl Engine {
                 self.apply(LedgerOp::Heartbeat { id: reservation, extend }, pending);
             }
             Request::Watch { reservation, camera } => self.watch(id, reservation, &camera, now),
+            Request::Read { reservation, camera } => self.read(id, reservation, &camera, now),
+            Request::Hold { camera, rendition } => self.hold(id, &camera, rendition, now),
             Request::EndWatch { viewer } => self.end_watch(id, viewer, now),
             Request::StopSource { camera } => self.stop_source(id, &camera, now),
             Request::Snapshot => {
@@ -98,7 +100,7 @@ impl Engine {
     }
 
     /// Why the last attempt at a stream failed, if none succeeded since.
-    fn failure_of(&self, stream: StreamId) -> Option<SourceFailure> {
+    pub(super) fn failure_of(&self, stream: StreamId) -> Option<SourceFailure> {
         match self.streams.get(&stream)?.condition() {
             Condition::Failed(failure) => Some(failure.clone()),
             Condition::Idle | Condition::Connecting | Condition::Live | Condition::Closing => None,
@@ -107,7 +109,7 @@ impl Engine {
 
     /// Tries a failed stream that nobody watches anew, if the wait after its failure is over: a
     /// repaired camera is found by the next one who asks for it.
-    fn probe(&mut self, stream: StreamId, now: Timestamp) {
+    pub(super) fn probe(&mut self, stream: StreamId, now: Timestamp) {
         if self.streams.get(&stream).is_some_and(|stream| stream.retry_at <= now) {
             self.drive(stream, StreamEvent::Probe, now);
         }
@@ -132,7 +134,7 @@ impl Engine {
         self.drive(stream, StreamEvent::Joined, now);
     }
 
-    fn may_watch(
+    pub(super) fn may_watch(
         &self,
         reservation: &ReservationId,
         camera: &CameraId,

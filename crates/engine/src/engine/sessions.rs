@@ -67,7 +67,8 @@ impl Engine {
             return;
         };
         let (camera_id, reservation_id) = (&reservation.camera, &reservation.id);
-        if on.reservations.is_empty() && !on.state.pulls() {
+        // A hold may have started the source a moment before its first viewer.
+        if on.reservations.is_empty() && (!on.state.pulls() || on.holds > 0) {
             info!(%camera_id, %reservation_id, user = ?reservation.user, "Creating new stream resources (first viewer)");
         } else {
             info!(%camera_id, %reservation_id, user = ?reservation.user, "Reusing existing stream resources for additional viewer");
@@ -106,6 +107,11 @@ impl Engine {
         }
         if stream.warm {
             info!(%camera_id, reservation_id = %id, "Last viewer disconnected - stream kept warm");
+            return;
+        }
+        if stream.holds > 0 {
+            info!(%camera_id, reservation_id = %id, "Last viewer disconnected - stream kept for a moment, its picture is asked for");
+            stream.last_viewer = Some(id.clone());
             return;
         }
         info!(%camera_id, reservation_id = %id, "Last viewer disconnected - cleaning up all stream resources");
@@ -154,7 +160,7 @@ impl Engine {
         }
     }
 
-    fn connected(&mut self, viewer: ViewerId, handshake_ms: u32, now: Timestamp) {
+    pub(super) fn connected(&mut self, viewer: ViewerId, handshake_ms: u32, now: Timestamp) {
         let Some(session) = self.session_of_mut(viewer) else {
             return;
         };

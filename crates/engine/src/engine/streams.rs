@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use control::Timestamp;
+use control::{CameraId, Timestamp};
 use media::StreamId;
 use tracing::{debug, info, warn};
 
 use super::{Engine, KEYFRAME_INTERVAL_MIN};
 use crate::failure::SourceFailure;
 use crate::io::{Action, SourceEvent};
-use crate::stream::{Condition, Stream, StreamEvent, StreamState};
+use crate::stream::{Condition, Rendition, Stream, StreamEvent, StreamState};
 use crate::timers::Timer;
 
 impl Engine {
@@ -41,11 +41,36 @@ impl Engine {
                 on.retry_at = now + wait;
                 log_failure(on, &failure, wait);
                 on.failures += 1;
-                on.failure = Some(failure);
+                on.failure = Some(failure.clone());
                 self.drive(stream, StreamEvent::Failed, now);
+                self.end_holds(stream, Some(&failure), now);
             }
         }
         self.review_stream(stream, now);
+    }
+
+    /// A publisher came for a camera's stream: a stream that waits after a failure is tried now.
+    pub fn handle_publisher(&mut self, camera: &CameraId, rendition: Rendition, now: Timestamp) {
+        let entry = self.cameras.get(camera);
+        let stream = entry.and_then(|entry| match rendition {
+            Rendition::Main => Some(entry.main),
+            Rendition::Sub => entry.sub,
+        });
+        let Some(on) = stream.and_then(|stream| self.streams.get(&stream)) else {
+            return;
+        };
+        match on.state {
+            StreamState::Waiting => self.drive(on.id, StreamEvent::RetryDue, now),
+            // Nobody watches; the next one who asks shall not be refused for what is over.
+            StreamState::Failed => self.drive(on.id, StreamEvent::Probe, now),
+            StreamState::Idle
+            | StreamState::Connecting
+            | StreamState::Live
+            | StreamState::Reconnecting
+            | StreamState::Probing
+            | StreamState::ClosingConnecting
+            | StreamState::ClosingLive => {}
+        }
     }
 
     /// Viewers of a stream cannot decode. The source is asked for a keyframe, not too often.

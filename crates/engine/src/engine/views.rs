@@ -96,6 +96,8 @@ pub struct Residue {
     pub viewers: usize,
     /// Streams that somebody wants.
     pub wanted_streams: usize,
+    /// Streams held for a moment.
+    pub holds: usize,
     /// Running pullers.
     pub pullers: usize,
     /// Ledger operations under way.
@@ -141,6 +143,7 @@ impl Engine {
             sessions: self.sessions.len(),
             viewers: self.viewers.len() + self.accepting.len(),
             wanted_streams: count(Stream::is_wanted),
+            holds: self.holds.len(),
             pullers: count(|stream| stream.state.pulls()),
             ledger_ops: self.pending.len(),
             timers: self.timers.len(),
@@ -178,6 +181,10 @@ impl Engine {
                 if !session.is_some_and(|session| session.stream != *id && session.expects(*id)) {
                     return Err(format!("{id:?} expects {reservation} in vain"));
                 }
+            }
+            let holds = self.holds.values().filter(|held| *held == id).count();
+            if holds != stream.holds {
+                return Err(format!("{id:?} counts {} holds, {holds} are there", stream.holds));
             }
         }
         self.streams.values().try_for_each(Stream::check)

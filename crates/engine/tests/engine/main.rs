@@ -1,7 +1,9 @@
 //! The engine with a ledger, cameras and peers that do as the test says, in virtual time.
 
 mod drive;
+mod holds;
 mod log_lines;
+mod readers;
 mod sessions;
 mod streams;
 mod support;

@@ -8,8 +8,8 @@ use control::{
     SourceId, Timestamp, Unit,
 };
 use engine::{
-    Action, CameraSpec, Engine, Grant, OpId, Rendition, Reply, Request, RequestId, SourceEvent,
-    SourceFailure, ViewerEvent,
+    Action, CameraSpec, Engine, Grant, HoldId, OpId, Rendition, Reply, Request, RequestId,
+    SourceEvent, SourceFailure, ViewerEvent,
 };
 use media::peers::CloseReason;
 use media::{Codec, CodecSet, StreamId, ViewerId};
@@ -38,6 +38,8 @@ pub(crate) struct World {
     pub(crate) keyframe_requests: Vec<StreamId>,
     /// What peers were told to go to since the last look.
     pub(crate) switches: Vec<(ViewerId, StreamId)>,
+    /// Holds that ended by themselves.
+    pub(crate) holds_ended: Vec<(HoldId, Option<SourceFailure>)>,
     /// Ledger operations that wait, when the ledger is slow.
     pub(crate) ledger_queue: VecDeque<(OpId, LedgerOp)>,
     pub(crate) ledger_is_slow: bool,
@@ -75,6 +77,7 @@ impl World {
             interrupted: Vec::new(),
             keyframe_requests: Vec::new(),
             switches: Vec::new(),
+            holds_ended: Vec::new(),
             ledger_queue: VecDeque::new(),
             ledger_is_slow: false,
             next_request: 0,
@@ -276,6 +279,7 @@ impl World {
                 }
             }
             Action::SwitchViewer { viewer, stream } => self.switches.push((viewer, stream)),
+            Action::HoldEnded { hold, failure } => self.holds_ended.push((hold, failure)),
             Action::RequestKeyframe { stream } => self.keyframe_requests.push(stream),
         }
     }

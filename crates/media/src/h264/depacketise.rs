@@ -6,8 +6,9 @@
 
 use bytes::Bytes;
 
-use crate::h264::nal::MAX_ACCESS_UNIT;
-use crate::h264::packetise::{FU_A, FU_END, FU_START, STAP_A};
+use crate::frame::MAX_ACCESS_UNIT;
+use crate::h264::packetise::{FU_A, STAP_A};
+use crate::payloads::{FU_END, FU_START};
 
 /// Why a payload cannot be part of a whole stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

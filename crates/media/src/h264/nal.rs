@@ -4,10 +4,6 @@ use bytes::Bytes;
 
 use crate::h264::error::H264Error;
 
-/// Largest access unit in bytes. A 3840x2160 picture of 4:2:0 has 12.4 MB raw, and every level
-/// that allows it asks for at least half (MinCR, ITU-T H.264 table A-1): 6.2 MB.
-pub(super) const MAX_ACCESS_UNIT: usize = 8 << 20;
-
 /// The kinds of NAL unit that this crate tells apart (ITU-T H.264 table 7-1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NalType {
@@ -41,6 +37,17 @@ impl NalType {
             8 => Self::Pps,
             _ => Self::Other,
         })
+    }
+}
+
+/// Whether an access unit may begin with this NAL unit: anything but a slice that is not the first of
+/// its picture, or a data partition.
+pub(crate) fn begins_picture(nal: &[u8]) -> bool {
+    match NalType::of(nal) {
+        // first_mb_in_slice is 0, which is written as a single 1.
+        Some(NalType::Slice | NalType::IdrSlice) => nal.get(1).is_some_and(|byte| byte & 0x80 != 0),
+        Some(NalType::Partition) | None => false,
+        Some(NalType::Sei | NalType::Sps | NalType::Pps | NalType::Other) => true,
     }
 }
 

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::frame::{AccessUnit, MAX_ACCESS_UNIT};
 use crate::h264::error::H264Error;
-use crate::h264::nal::{MAX_ACCESS_UNIT, NalType};
+use crate::h264::nal::NalType;
 use crate::h264::slice::{SliceHeader, SliceType, is_instant_recovery_point};
 use crate::h264::sps::{Pps, Sps, VideoFormat};
 
@@ -20,17 +21,6 @@ const MAX_PPS: usize = 32;
 /// SEI units up to this size are forwarded: what matters to a decoder takes a few dozen bytes, what
 /// is larger is a vendor's private data, and would cost every viewer a packet of its own.
 const MAX_SEI: usize = 256;
-
-/// An access unit made fit for browsers: no AUD, no filler, parameter sets before each keyframe.
-#[derive(Debug, Clone)]
-pub struct AccessUnit {
-    /// NAL units in decoding order.
-    pub units: Vec<Bytes>,
-    /// Contains an IDR picture, or consists of intra slices alone behind a recovery point.
-    pub keyframe: bool,
-    /// Contains a B slice, in a stream that may show pictures in another order than it sends them.
-    pub reordered: bool,
-}
 
 /// Cleans a camera's access units and keeps its parameter sets.
 #[derive(Debug, Default)]

@@ -1,6 +1,6 @@
 //! The head of a slice, and the one SEI message that tells where decoding can start.
 
-use crate::h264::bits::{BitReader, unescape};
+use crate::bits::{BitReader, unescape};
 use crate::h264::error::H264Error;
 
 /// Three Exp-Golomb numbers of at most 63 bits each stand in front; all that is read of a slice.
@@ -35,7 +35,7 @@ pub(super) struct SliceHeader {
 impl SliceHeader {
     /// Reads a whole NAL unit of type 1, 2 or 5.
     pub(super) fn parse(nal: &[u8]) -> Result<Self, H264Error> {
-        let payload = unescape(nal, HEAD);
+        let payload = unescape(nal, 1, HEAD);
         let mut reader = BitReader::new(&payload);
         let mut read = || {
             reader.unsigned()?; // first_mb_in_slice
@@ -53,7 +53,7 @@ impl SliceHeader {
 /// Whether an SEI NAL unit says that decoding from this access unit gives right pictures at once
 /// (recovery_frame_cnt 0). A broken message says nothing.
 pub(super) fn is_instant_recovery_point(nal: &[u8]) -> bool {
-    let payload = unescape(nal, MAX_SEI);
+    let payload = unescape(nal, 1, MAX_SEI);
     let mut rest = payload.as_slice();
     // Each message takes at least two bytes, so the loop ends with the data.
     while let Some((message_type, behind)) = read_extended(rest) {

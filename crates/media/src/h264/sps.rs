@@ -1,15 +1,15 @@
 //! The parameter sets: what of them decides whether and how a picture can be forwarded.
 
-use crate::h264::bits::{BitReader, unescape};
+use crate::bits::{BitReader, unescape};
+use crate::frame::{MAX_PICTURE_SIDE, PictureSize};
 use crate::h264::error::H264Error;
 
 /// Largest parameter set that is read or kept, in bytes. The largest that the syntax allows (all
 /// scaling lists, two HRDs of 32 entries) stays under 2 KiB.
 pub(super) const MAX_PARAMETER_SET: usize = 4096;
 
-/// Largest width or height in pixels: level 6.2 ends at 16,888 for extreme shapes, and no camera
-/// or browser comes near.
-const MAX_SIDE: i64 = 16_384;
+/// As [`MAX_PICTURE_SIDE`], for arithmetic that may go below zero.
+const MAX_SIDE: i64 = MAX_PICTURE_SIDE as i64;
 
 /// What a sequence parameter set says of the picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,13 @@ pub struct VideoFormat {
     pub width: u32,
     /// Cropped height in pixels.
     pub height: u32,
+}
+
+impl VideoFormat {
+    /// The size alone.
+    pub fn size(&self) -> PictureSize {
+        PictureSize { width: self.width, height: self.height }
+    }
 }
 
 /// A sequence parameter set (ITU-T H.264 §7.3.2.1.1), as far as it matters here.
@@ -43,7 +50,7 @@ impl Sps {
         if nal.len() > MAX_PARAMETER_SET {
             return Err(H264Error::ParameterSetSize { bytes: nal.len() });
         }
-        let payload = unescape(nal, MAX_PARAMETER_SET);
+        let payload = unescape(nal, 1, MAX_PARAMETER_SET);
         let mut reader = BitReader::new(&payload);
         let malformed = H264Error::Malformed { what: "sequence parameter set", bytes: nal.len() };
         let head = Head::read(&mut reader).ok_or_else(|| malformed.clone())?;
@@ -81,7 +88,7 @@ impl Pps {
             return Err(H264Error::ParameterSetSize { bytes: nal.len() });
         }
         // Two Exp-Golomb numbers of at most 17 and 11 bits.
-        let payload = unescape(nal, 8);
+        let payload = unescape(nal, 1, 8);
         let mut reader = BitReader::new(&payload);
         let mut read = || {
             let id = reader.unsigned_up_to(255)? as u8;

@@ -2,7 +2,7 @@
 
 use super::{
     BYE, Feedback, PAYLOAD_FEEDBACK, RECEIVER_REPORT, ReportBlock, SENDER_REPORT,
-    TRANSPORT_FEEDBACK,
+    TRANSPORT_FEEDBACK, TransportFeedback,
 };
 
 /// Entries that [`parse`] returns at most. A full datagram of report blocks has some 60, one of FIR
@@ -14,6 +14,11 @@ pub const MAX_FEEDBACK_ENTRIES: usize = 256;
 /// six times that.
 pub const MAX_LOST_ENTRIES: usize = 1_024;
 
+/// Packets that [`parse`] tells the arrival of at most, over all transport-wide feedback of a
+/// compound. Browsers report every 50 to 250 ms; so many packets in that time are 45 Mbit/s. Four
+/// bytes can claim 8,191 lost ones.
+pub const MAX_TRANSPORT_PACKETS: usize = 1_024;
+
 const HEADER_BYTES: usize = 4;
 const SSRC_BYTES: usize = 4;
 const SENDER_INFO_BYTES: usize = 20;
@@ -21,6 +26,7 @@ const REPORT_BLOCK_BYTES: usize = 24;
 
 /// Feedback message types (RFC 4585 §6.2 and §6.3, RFC 5104 §4.3).
 const FORMAT_GENERIC_NACK: u8 = 1;
+const FORMAT_TRANSPORT_WIDE: u8 = 15;
 const FORMAT_PICTURE_LOSS: u8 = 1;
 const FORMAT_FULL_INTRA: u8 = 4;
 const FORMAT_APPLICATION: u8 = 15;
@@ -58,6 +64,7 @@ pub fn parse(packet: &[u8]) -> Result<Vec<Feedback>, RtcpError> {
 struct Found {
     entries: Vec<Feedback>,
     lost: usize,
+    arrivals: usize,
 }
 
 impl Found {
@@ -128,18 +135,29 @@ fn read_bye(body: &[u8], count: u8, found: &mut Found) -> Option<()> {
     Some(())
 }
 
+/// Both kinds begin alike.
+///
 /// ```text
 /// |                     SSRC of who reports                       |
 /// |                     SSRC of the stream                        |
-/// |          PID                  |             BLP               |   once or more
 /// ```
 fn read_transport_feedback(body: &[u8], format: u8, found: &mut Found) -> Option<()> {
     let ssrc = word(body, 4)?;
-    if format != FORMAT_GENERIC_NACK {
-        return Some(());
+    match format {
+        FORMAT_GENERIC_NACK => read_nack(ssrc, &body[8..], found),
+        FORMAT_TRANSPORT_WIDE => read_arrivals(&body[8..], found)?,
+        // Whatever is invented later.
+        _ => {}
     }
+    Some(())
+}
+
+/// ```text
+/// |          PID                  |             BLP               |   once or more
+/// ```
+fn read_nack(ssrc: u32, entries: &[u8], found: &mut Found) {
     let mut lost = Vec::new();
-    for pair in body[8..].chunks_exact(4) {
+    for pair in entries.chunks_exact(4) {
         let first = u16::from_be_bytes([pair[0], pair[1]]);
         let following = u16::from_be_bytes([pair[2], pair[3]]);
         // Bit i of the mask stands for the packet i + 1 after the first.
@@ -155,7 +173,87 @@ fn read_transport_feedback(body: &[u8], format: u8, found: &mut Found) -> Option
         found.lost += lost.len();
         found.push(Feedback::Nack { ssrc, lost });
     }
+}
+
+/// What became of a packet (draft-holmer-rmcat-transport-wide-cc-extensions-01 §3.1.1).
+#[derive(Debug, Clone, Copy)]
+enum Status {
+    Missing,
+    /// It has one byte in the list of deltas.
+    SmallDelta,
+    /// It has two, signed.
+    LargeDelta,
+}
+
+/// ```text
+/// |      base sequence number     |      packet status count      |
+/// |                 reference time                | fb pkt. count |
+/// |          packet chunk         |         packet chunk          |   as the count needs
+/// |   recv delta  |   recv delta  | ...
+/// ```
+fn read_arrivals(entries: &[u8], found: &mut Found) -> Option<()> {
+    let first = word(entries, 0)?;
+    let count = (first & 0xffff) as usize;
+    let room = MAX_TRANSPORT_PACKETS - found.arrivals;
+    let (statuses, mut deltas) = read_statuses(entries.get(8..)?, count)?;
+    // The reference counts 64 ms, which are 256 ticks: its 24 bits fill the upper ones.
+    let mut time = word(entries, 4)? & 0xffff_ff00;
+    let mut arrivals = Vec::with_capacity(statuses.len().min(room));
+    for status in statuses.into_iter().take(room) {
+        let delta = match status {
+            Status::Missing => {
+                arrivals.push(None);
+                continue;
+            }
+            Status::SmallDelta => deltas.split_off_first().map(|byte| i32::from(*byte)),
+            Status::LargeDelta => deltas.split_first_chunk().map(|(bytes, rest)| {
+                deltas = rest;
+                i32::from(i16::from_be_bytes(*bytes))
+            }),
+        };
+        time = time.wrapping_add_signed(delta?);
+        arrivals.push(Some(time));
+    }
+    if !arrivals.is_empty() {
+        found.arrivals += arrivals.len();
+        let first_sequence = (first >> 16) as u16;
+        found.push(Feedback::Transport(TransportFeedback { first_sequence, arrivals }));
+    }
     Some(())
+}
+
+/// The statuses of the first packets, as far as the bound lets, and what stands behind all chunks.
+///
+/// ```text
+/// |0| S |   run length (13)       |   that many packets of status S
+/// |1|0| 14 statuses of one bit    |   0: missing, 1: small delta
+/// |1|1| 7 statuses of two bits    |
+/// ```
+fn read_statuses(mut rest: &[u8], count: usize) -> Option<(Vec<Status>, &[u8])> {
+    let mut statuses = Vec::with_capacity(count.min(MAX_TRANSPORT_PACKETS));
+    let mut read = 0;
+    while read < count {
+        let (chunk, behind) = rest.split_first_chunk()?;
+        let chunk = u16::from_be_bytes(*chunk);
+        rest = behind;
+        let (many, status): (usize, &dyn Fn(usize) -> u16) = match chunk >> 14 {
+            0 | 1 => (usize::from(chunk & 0x1fff), &|_| chunk >> 13 & 3),
+            2 => (14, &|at| chunk >> (13 - at) & 1),
+            _ => (7, &|at| chunk >> (12 - 2 * at) & 3),
+        };
+        let many = many.min(count - read);
+        let room = MAX_TRANSPORT_PACKETS - statuses.len();
+        for at in 0..many.min(room) {
+            statuses.push(match status(at) {
+                1 => Status::SmallDelta,
+                2 => Status::LargeDelta,
+                // 3 is reserved and has no delta.
+                _ => Status::Missing,
+            });
+        }
+        read += many;
+    }
+    Some((statuses, rest))
 }
 
 /// ```text

@@ -221,7 +221,60 @@ fn a_bye_without_sources_or_reason_says_no_more_than_it_must() {
     assert_eq!(parse(&out), Ok(vec![Feedback::Bye; 2]), "31 sources are one packet's bound");
 }
 
+#[test]
+fn arrivals_are_read_from_all_kinds_of_chunks() {
+    // As in the figures of the draft, §3.1: a run, one-bit statuses, two-bit statuses.
+    let entries = [
+        &[0xff, 0xfe, 0, 19][..],
+        &[0, 0, 1, 7],
+        &[0x20, 2],
+        &[0b1011_0000, 0],
+        &[0b1101_1000, 0],
+        &[4, 8, 4, 0, 4, 0xff, 0xfe],
+        &[0; 3],
+    ]
+    .concat();
+
+    let found = parse(&feedback(TRANSPORT_FEEDBACK, 15, &entries));
+
+    let mut arrivals = vec![None; 19];
+    arrivals[..4].copy_from_slice(&[Some(260), Some(268), Some(272), Some(272)]);
+    arrivals[16..18].copy_from_slice(&[Some(276), Some(274)]);
+    let transport = TransportFeedback { first_sequence: 0xfffe, arrivals };
+    assert_eq!(found, Ok(vec![Feedback::Transport(transport)]));
+}
+
+#[test]
+fn a_few_bytes_that_claim_thousands_of_packets_are_cut() {
+    let runs = [[0x1f, 0xff]; 8].concat();
+    let entries = [&[0, 0, 0xff, 0xf8, 0, 0, 0, 0][..], &runs].concat();
+    let found = parse(&feedback(TRANSPORT_FEEDBACK, 15, &entries)).unwrap();
+    assert_eq!(found.iter().map(arrivals_len).sum::<usize>(), MAX_TRANSPORT_PACKETS);
+}
+
 proptest! {
+    /// Against an independent writer of the format.
+    #[test]
+    fn arrivals_come_back(
+        first in any::<u16>(),
+        reference in 0u32..1 << 24,
+        deltas in prop::collection::vec(prop::option::weighted(0.8, -600i32..600), 1..200),
+        two_bits in any::<bool>(),
+    ) {
+        let mut time = reference << 8;
+        let expected: Vec<Option<u32>> = deltas
+            .iter()
+            .map(|delta| delta.map(|delta| {
+                time = time.wrapping_add_signed(delta);
+                time
+            }))
+            .collect();
+        let entries = transport_entries(first, reference, &deltas, two_bits);
+        let found = parse(&feedback(TRANSPORT_FEEDBACK, 15, &entries));
+        let transport = TransportFeedback { first_sequence: first, arrivals: expected };
+        prop_assert_eq!(found, Ok(vec![Feedback::Transport(transport)]));
+    }
+
     #[test]
     fn nothing_makes_the_parser_panic(noise in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = parse(&noise);
@@ -246,6 +299,7 @@ proptest! {
             let Ok(found) = parse(bytes) else { continue };
             prop_assert!(found.len() <= MAX_FEEDBACK_ENTRIES);
             prop_assert!(found.iter().map(lost_len).sum::<usize>() <= MAX_LOST_ENTRIES);
+            prop_assert!(found.iter().map(arrivals_len).sum::<usize>() <= MAX_TRANSPORT_PACKETS);
         }
     }
 
@@ -320,6 +374,19 @@ fn lost_len(entry: &Feedback) -> usize {
         | Feedback::PictureLoss { .. }
         | Feedback::FullIntra { .. }
         | Feedback::EstimatedBitrate { .. }
+        | Feedback::Transport(_)
+        | Feedback::Bye => 0,
+    }
+}
+
+fn arrivals_len(entry: &Feedback) -> usize {
+    match entry {
+        Feedback::Transport(transport) => transport.arrivals.len(),
+        Feedback::Report(_)
+        | Feedback::Nack { .. }
+        | Feedback::PictureLoss { .. }
+        | Feedback::FullIntra { .. }
+        | Feedback::EstimatedBitrate { .. }
         | Feedback::Bye => 0,
     }
 }
@@ -341,6 +408,39 @@ fn report(packet_type: u8, sender_info: &[u8], blocks: &[ReportBlock]) -> Vec<u8
 fn feedback(packet_type: u8, format: u8, entries: &[u8]) -> Vec<u8> {
     let ssrcs = [THEIRS.to_be_bytes(), OURS.to_be_bytes()].concat();
     packet_of(format, packet_type, &[ssrcs.as_slice(), entries].concat())
+}
+
+/// Two-bit statuses, or runs of one.
+fn transport_entries(
+    first: u16,
+    reference: u32,
+    deltas: &[Option<i32>],
+    two_bits: bool,
+) -> Vec<u8> {
+    let mut out = first.to_be_bytes().to_vec();
+    out.extend((deltas.len() as u16).to_be_bytes());
+    out.extend((reference << 8 | 1).to_be_bytes());
+    let status = |delta: &Option<i32>| match delta {
+        None => 0u16,
+        Some(0..=255) => 1,
+        Some(_) => 2,
+    };
+    if two_bits {
+        for seven in deltas.chunks(7) {
+            let bits = seven.iter().enumerate().map(|(at, delta)| status(delta) << (12 - 2 * at));
+            out.extend((0xc000 | bits.sum::<u16>()).to_be_bytes());
+        }
+    } else {
+        out.extend(deltas.iter().flat_map(|delta| (status(delta) << 13 | 1).to_be_bytes()));
+    }
+    for delta in deltas.iter().flatten() {
+        match *delta {
+            0..=255 => out.push(*delta as u8),
+            large => out.extend((large as i16).to_be_bytes()),
+        }
+    }
+    out.resize(out.len().next_multiple_of(4), 0);
+    out
 }
 
 /// `count` may reach into the padding bit.

@@ -93,19 +93,21 @@ impl Cipher {
         }
     }
 
-    /// Appends header, ciphertext and tag. On an error `out` may have grown.
+    /// Appends header, ciphertext of the payload's parts, and tag. On an error `out` may have grown.
     pub(super) fn seal_rtp(
         &self,
         ssrc: u32,
         index: u64,
         header: &[u8],
-        payload: &[u8],
+        payload: &[&[u8]],
         out: &mut Vec<u8>,
     ) -> Result<(), SrtpError> {
         let start = out.len();
         out.extend_from_slice(header);
         let body = out.len();
-        out.extend_from_slice(payload);
+        for part in payload {
+            out.extend_from_slice(part);
+        }
         match self {
             Self::Gcm(cipher) => cipher.key.seal(cipher.nonce(ssrc, index), header, body, out),
             Self::Cm(cipher) => {
@@ -147,6 +149,34 @@ impl Cipher {
             }
         }
         Ok(())
+    }
+
+    /// Authenticates and decrypts an RTP packet in place, whose header has `header` bytes. Returns
+    /// where its payload ends.
+    pub(super) fn open_rtp(
+        &self,
+        ssrc: u32,
+        index: u64,
+        header: usize,
+        packet: &mut [u8],
+    ) -> Result<usize, SrtpError> {
+        let too_short = SrtpError::NotAuthentic;
+        let end = packet.len().checked_sub(self.tag_len()).filter(|end| *end >= header);
+        let end = end.ok_or(too_short)?;
+        match self {
+            Self::Gcm(cipher) => {
+                let (header, sealed) = packet.split_at_mut(header);
+                cipher.key.open(cipher.nonce(ssrc, index), header, sealed)?;
+            }
+            Self::Cm(cipher) => {
+                let rollover_counter = ((index >> 16) as u32).to_be_bytes();
+                let (signed, tag) = packet.split_at_mut(end);
+                let expected = cipher.tag(signed, &rollover_counter);
+                constant_time::verify_slices_are_equal(&expected, tag).map_err(|_| too_short)?;
+                apply_keystream(&cipher.key, cipher.iv(ssrc, index), &mut signed[header..])?;
+            }
+        }
+        Ok(end)
     }
 
     /// Reads what an SRTCP packet claims; `None` if it is too short to be one.

@@ -18,6 +18,11 @@ pub(super) struct SentIndices {
 }
 
 impl SentIndices {
+    /// Whether packets of this SSRC were sent up to `index`, so that it may have been used.
+    pub(super) fn reaches(&self, ssrc: u32, index: u64) -> bool {
+        self.highest.iter().any(|(known, highest)| *known == ssrc && index <= *highest)
+    }
+
     /// Takes `index` for this SSRC, once and for all.
     pub(super) fn claim(&mut self, ssrc: u32, index: u64) -> Result<(), SrtpError> {
         if index >= RTP_INDEX_END {

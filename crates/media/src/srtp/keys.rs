@@ -7,8 +7,10 @@ use super::{SrtpError, SrtpProfile};
 
 /// Which side of the DTLS handshake writes with a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
+pub enum Role {
+    /// Who sent the ClientHello.
     Client,
+    /// Who answered it.
     Server,
 }
 

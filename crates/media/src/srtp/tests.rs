@@ -116,7 +116,7 @@ fn aes_cm_gives_the_keystream_of_rfc_3711_appendix_b2() {
     let header = [0; RTP_HEADER_BYTES];
     let mut out = Vec::new();
 
-    cipher.seal_rtp(0, 0, &header, &[0; 0xff02 * 16], &mut out).expect("AES takes it");
+    cipher.seal_rtp(0, 0, &header, &[&[0; 0xff02 * 16]], &mut out).expect("AES takes it");
 
     let block = |counter: usize| &out[RTP_HEADER_BYTES + counter * 16..][..16];
     assert_eq!(block(0), hex("e03ead0935c95e80e166b16dd92b4eb4"));
@@ -436,6 +436,59 @@ proptest! {
                 prop_assert!(out.is_empty());
             }
         }
+    }
+
+    /// Whatever was sent in between: a repeat has the bytes of the first time, takes no index, and
+    /// is refused of a packet that was never sent.
+    #[test]
+    fn repeats_are_byte_identical(
+        profile in any_profile(),
+        backend in any_backend(),
+        first in 0..(1u64 << 48) - 2000,
+        steps in prop::collection::vec(1u64..30, 1..40),
+        repeated in prop::collection::vec(any::<prop::sample::Index>(), 1..20),
+        payload in prop::collection::vec(any::<u8>(), 1..1200),
+    ) {
+        let mut sender = SrtpSender::with_backend(profile, &some_material(profile), backend).unwrap();
+        let mut index = first;
+        let mut sent = Vec::new();
+        for step in steps {
+            index += step;
+            let header = rtp_header(index as u16, SSRC);
+            let payload = [payload.as_slice(), &index.to_be_bytes()].concat();
+            let mut out = Vec::new();
+            sender.protect_rtp(&header, &payload, index, &mut out).unwrap();
+            sent.push((header, payload, index, out));
+        }
+        for choice in repeated {
+            let (header, payload, index, expected) = choice.get(&sent);
+            let mut out = b"before".to_vec();
+            sender.repeat_rtp(header, payload, *index, &mut out).unwrap();
+            prop_assert_eq!(&out[6..], expected.as_slice());
+        }
+        let next = index + 1;
+        let mut out = Vec::new();
+        for (ssrc, index) in [(SSRC, next), (SSRC + 1, first)] {
+            let refused = sender.repeat_rtp(&rtp_header(index as u16, ssrc), b"x", index, &mut out);
+            prop_assert_eq!(refused, Err(SrtpError::NeverSent { ssrc, index }));
+        }
+        prop_assert!(out.is_empty());
+        let header = rtp_header(next as u16, SSRC);
+        prop_assert_eq!(sender.protect_rtp(&header, b"next", next, &mut out), Ok(()));
+    }
+
+    #[test]
+    fn a_payload_in_parts_is_their_concatenation(
+        profile in any_profile(),
+        parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..4),
+    ) {
+        let (mut whole, _) = pair(profile);
+        let (mut cut, _) = pair(profile);
+        let borrowed: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        let (mut expected, mut out) = (Vec::new(), Vec::new());
+        whole.protect_rtp(&rtp_header(7, SSRC), &parts.concat(), 7, &mut expected).unwrap();
+        cut.protect_rtp_parts(&rtp_header(7, SSRC), &borrowed, 7, &mut out).unwrap();
+        prop_assert_eq!(out, expected);
     }
 
     #[test]

@@ -14,9 +14,13 @@ use tracing::{debug, error, info, warn};
 
 use super::clock::Clock;
 use super::joins::Joins;
+use super::outlets::{OutletCommand, OutletMessage, Outlets};
 use super::pullers::{Ended, Pullers};
 use super::snapshot::Snapshot;
-use super::{AppConfig, CameraConfig, Released, Reservation, ReserveError, WatchError, Watching};
+use super::{
+    AppConfig, CameraConfig, Held, HoldError, Reading, Released, Reservation, ReserveError,
+    WatchError, Watching,
+};
 use crate::net::{Accepted, MediaEvent, MediaPlane, OfferError};
 
 /// Said to who meets a full quota: after this time a viewer that vanished is gone for certain.
@@ -67,6 +71,8 @@ pub(super) enum Command {
         ingress: CameraId,
         reply: oneshot::Sender<bool>,
     },
+    /// Of those who take frames inside this process.
+    Outlet(OutletCommand),
     Snapshot {
         reply: oneshot::Sender<Snapshot>,
     },
@@ -84,25 +90,28 @@ pub(super) struct Offer {
     pub(super) _permit: OwnedSemaphorePermit,
 }
 
-/// What the actor's own tasks tell it. Bounded by the tasks: one answer an offer, and a source is
-/// live once an attempt and a change of format.
+/// What the actor's own tasks and outlets tell it. Bounded by them: one answer an offer, a source is
+/// live once an attempt and a change of format, an outlet says every few seconds that it lives.
 pub(super) enum Message {
     Answered { request: RequestId, viewer: ViewerId, result: Result<Accepted, OfferError> },
     Live { stream: StreamId, attempt: u64, codec: Codec },
+    Outlet(OutletMessage),
 }
 
 /// Who waits for which reply of the engine.
-enum Waiting {
+pub(super) enum Waiting {
     Reserve { camera: CameraId, reply: oneshot::Sender<Result<Reservation, ReserveError>> },
     Release(oneshot::Sender<Option<Released>>),
     Heartbeat(oneshot::Sender<Option<Reservation>>),
     Watch(WaitingWatch),
+    Hold(oneshot::Sender<Result<Held, HoldError>>, CameraId),
+    Read(oneshot::Sender<Result<Reading, WatchError>>, CameraId),
     EndWatch(oneshot::Sender<bool>),
     StopSource(oneshot::Sender<bool>),
     Snapshot(oneshot::Sender<Snapshot>),
 }
 
-struct WaitingWatch {
+pub(super) struct WaitingWatch {
     camera: CameraId,
     offer: Offer,
     answer: Option<Result<Accepted, OfferError>>,
@@ -126,12 +135,13 @@ pub(super) struct Actor {
     pub(super) joins: Joins,
     pub(super) sources: Vec<Source>,
     pub(super) cameras: HashMap<CameraId, CameraConfig>,
+    pub(super) outlets: Outlets,
     ledger: MemoryLedger,
     waiting: HashMap<RequestId, Waiting>,
     next_request: u64,
     peers: HashMap<ViewerId, Peer>,
     resources: HashMap<String, ViewerId>,
-    messages: mpsc::UnboundedSender<Message>,
+    pub(super) messages: mpsc::UnboundedSender<Message>,
     messages_in: mpsc::UnboundedReceiver<Message>,
     /// A part of the media plane is gone for good.
     has_failed: bool,
@@ -152,6 +162,7 @@ impl Actor {
             joins: Joins::default(),
             sources: config.sources,
             cameras: config.cameras.into_iter().map(by_id).collect(),
+            outlets: Outlets::default(),
             ledger: MemoryLedger::new(config.quota, Policy::default()),
             waiting: HashMap::new(),
             next_request: 0,
@@ -237,12 +248,13 @@ impl Actor {
                 let camera = self.camera_of_ingress(ingress);
                 self.ask(Request::StopSource { camera }, Waiting::StopSource(reply));
             }
+            Command::Outlet(command) => self.handle_outlet_command(command),
             Command::Snapshot { reply } => self.ask(Request::Snapshot, Waiting::Snapshot(reply)),
             Command::Shutdown { reply } => self.shut_down(reply),
         }
     }
 
-    fn ask(&mut self, request: Request, waiting: Waiting) {
+    pub(super) fn ask(&mut self, request: Request, waiting: Waiting) {
         let id = RequestId(self.next_request);
         self.next_request += 1;
         self.waiting.insert(id, waiting);
@@ -300,6 +312,7 @@ impl Actor {
                 }
                 self.engine.handle_viewer(viewer, event, now);
             }
+            Message::Outlet(message) => self.handle_outlet_message(message),
             Message::Live { stream, attempt, codec } => {
                 self.engine.handle_source(stream, attempt, SourceEvent::Live { codec }, now);
             }
@@ -333,9 +346,12 @@ impl Actor {
                 }
                 Action::SwitchViewer { viewer, stream } => self.media.switch(viewer, stream),
                 Action::CloseViewer { viewer } => {
-                    self.forget_peer(viewer);
-                    self.media.close(viewer);
+                    if !self.outlets.close_reader(viewer) {
+                        self.forget_peer(viewer);
+                        self.media.close(viewer);
+                    }
                 }
+                Action::HoldEnded { hold, failure } => self.outlets.end_hold(hold, failure),
                 Action::RequestKeyframe { stream } => self.pullers.ask_for_keyframe(stream),
             }
         }
@@ -398,6 +414,12 @@ impl Actor {
                 let _ = reply.send(grant.map(|grant| self.reservation(grant)));
             }
             (Waiting::Watch(watch), Reply::Watch(result)) => self.reply_watch(watch, result),
+            (Waiting::Hold(reply, camera), Reply::Hold(held)) => {
+                self.reply_hold(reply, &camera, held);
+            }
+            (Waiting::Read(reply, camera), Reply::Read(reader)) => {
+                self.reply_read(reply, &camera, reader);
+            }
             (Waiting::EndWatch(reply), Reply::EndWatch(done))
             | (Waiting::StopSource(reply), Reply::StopSource(done)) => {
                 let _ = reply.send(done);

@@ -66,6 +66,8 @@ pub(crate) struct CameraSnapshot {
     /// Live reservations.
     pub(crate) viewer_count: u32,
     pub(crate) active_since: Option<SystemTime>,
+    /// The picture's codec, by its name in SDP; like what follows, of a live stream only.
+    pub(crate) codec: Option<&'static str>,
     pub(crate) width: Option<u32>,
     pub(crate) height: Option<u32>,
     pub(crate) audio: Option<&'static str>,
@@ -91,6 +93,7 @@ pub(crate) struct RenditionSnapshot {
     pub(crate) reason: Option<String>,
     /// Reservations whose viewers see it.
     pub(crate) viewer_count: u32,
+    pub(crate) codec: Option<&'static str>,
     pub(crate) width: Option<u32>,
     pub(crate) height: Option<u32>,
 }
@@ -140,11 +143,18 @@ impl Actor {
                 .map(|lease| self.reservation_snapshot(lease))
                 .collect(),
             started_at: self.clock.started_at(),
-            media: self.media.figures(),
+            media: self.media_figures(),
             join_buckets: self.joins.buckets.to_vec(),
             join_sum_ms: self.joins.sum_ms,
             switches: *self.engine.switches(),
         }
+    }
+
+    /// Readers inside this process are viewers to whom media flows, too.
+    fn media_figures(&self) -> MediaFigures {
+        let mut figures = self.media.figures();
+        figures.viewers_connected += self.outlets.readers() as u64;
+        figures
     }
 
     fn source_snapshots(&self, ledger: &control::ledger::Snapshot) -> Vec<SourceSnapshot> {
@@ -186,8 +196,9 @@ impl Actor {
             retry_in: leading.retry_at.map(|at| at.saturating_since(now)),
             viewer_count: u32::try_from(reservations).unwrap_or(u32::MAX),
             active_since: active_since.map(|since| self.clock.system_time(since)),
-            width: format.map(|format| format.video.width),
-            height: format.map(|format| format.video.height),
+            codec: format.map(|format| format.codec.name()),
+            width: format.map(|format| format.width),
+            height: format.map(|format| format.height),
             audio: format.and_then(audio_name),
             pullers: u32::try_from(running).unwrap_or(u32::MAX),
             pulls_started: view.streams().map(|stream| stream.pulls_started).sum(),
@@ -204,8 +215,9 @@ impl Actor {
             state: stream.condition.word(),
             reason: reason(&stream.condition),
             viewer_count: u32::try_from(stream.reservations).unwrap_or(u32::MAX),
-            width: format.map(|format| format.video.width),
-            height: format.map(|format| format.video.height),
+            codec: format.map(|format| format.codec.name()),
+            width: format.map(|format| format.width),
+            height: format.map(|format| format.height),
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod bench;
 mod check;
+mod load;
 mod serve;
 
 use std::io::Write;
@@ -33,6 +34,8 @@ enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Many viewers of any WHEP server, in one process
+    Load(load::LoadArgs),
     /// Measure what viewers cost on this machine
     Bench {
         #[command(subcommand)]
@@ -61,6 +64,9 @@ struct ServeArgs {
     /// Send and receive media here
     #[arg(long, value_name = "ADDR:PORT")]
     udp: Option<String>,
+    /// Serve cameras to players and recorders by RTSP here; "" for nowhere
+    #[arg(long, value_name = "ADDR:PORT")]
+    rtsp: Option<String>,
     /// How the log is written
     #[arg(long, value_name = "text|json")]
     log_format: Option<String>,
@@ -99,12 +105,16 @@ pub(crate) fn run() -> ExitCode {
         None => ended(serve::run(&cli.serve)),
         Some(Command::Serve(args)) => ended(serve::run(&args)),
         Some(Command::Config { command: ConfigCommand::Check { config } }) => check::run(config),
+        Some(Command::Load(args)) => load::run(args).unwrap_or_else(|failure| failed(&failure)),
         Some(Command::Bench { command }) => ended(bench::run(&command)),
     }
 }
 
 fn ended(result: Result<(), Failure>) -> ExitCode {
-    let Err(failure) = result else { return ExitCode::SUCCESS };
+    result.map_or_else(|failure| failed(&failure), |()| ExitCode::SUCCESS)
+}
+
+fn failed(failure: &Failure) -> ExitCode {
     complain(&failure.to_string());
     ExitCode::from(failure.exit_code())
 }
@@ -129,6 +139,7 @@ impl ServeArgs {
             config: self.config.clone(),
             listen: self.listen.clone(),
             udp: self.udp.clone(),
+            rtsp: self.rtsp.clone(),
             log_format: self.log_format.clone(),
             log_level: self.log_level.clone(),
         }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -19,7 +20,9 @@ use crate::http::wire::Ready;
 use crate::http::{self, Http, Keyring};
 use crate::ingest;
 use crate::logging;
+use crate::metrics::Outlets;
 use crate::net::{MediaConfig, MediaPlane};
+use crate::rtsp_out::{Cameras, RtspOut};
 
 /// From the signal to the end of the process, at most. Telling viewers and ending sources takes the
 /// application 3 s, HTTP 2 s beside it; the promise to operators is 5 s.
@@ -49,12 +52,26 @@ async fn serve(loaded: &Loaded, ready_file: Option<&Path>) -> anyhow::Result<()>
     let settings = settings_name(loaded);
     let listeners = http::bind(&config.listen, &settings).await?;
     let addresses = listeners.addresses().to_vec();
-    let keyring = Keyring::new(&config.auth)?;
+    let rtsp = bind_rtsp(config, &settings).await?;
+    let rtsp_address = rtsp.as_ref().map(RtspOut::address);
+    let keyring = Arc::new(Keyring::new(&config.auth)?);
     let (app, udp) = start_app(config, &settings)?;
-    let http = Http::new(app.clone(), keyring, config, addresses.clone());
+    let outlets = Arc::new(Outlets::default());
+    let http = Http::new(
+        app.clone(),
+        Arc::clone(&keyring),
+        config,
+        addresses.clone(),
+        Arc::clone(&outlets),
+    );
     let closing = CancellationToken::new();
+    if let Some(rtsp) = rtsp {
+        let cameras = Cameras::new(app.clone(), keyring, &config.rtsp, config.auth.mode);
+        tokio::spawn(rtsp.serve(cameras, outlets, closing.clone()));
+    }
     let serving = tokio::spawn(listeners.serve(http::router(http.clone()), closing.clone()));
-    announce(config, &addresses, udp, ready_file)?;
+    let bound = Bound { listen: addresses, udp, rtsp: rtsp_address };
+    announce(config, &bound, ready_file)?;
 
     let signal = tokio::select! {
         name = signals.next() => Some(name),
@@ -79,17 +96,26 @@ fn settings_name(loaded: &Loaded) -> String {
     file.display().to_string()
 }
 
-fn announce(
-    config: &Config,
-    addresses: &[SocketAddr],
+/// What is really bound.
+struct Bound {
+    listen: Vec<SocketAddr>,
     udp: SocketAddr,
-    ready_file: Option<&Path>,
-) -> anyhow::Result<()> {
+    rtsp: Option<SocketAddr>,
+}
+
+async fn bind_rtsp(config: &Config, settings: &str) -> Result<Option<RtspOut>, BindError> {
+    match config.rtsp.listen {
+        Some(address) => RtspOut::bind(address, "rtsp.listen", settings).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+fn announce(config: &Config, bound: &Bound, ready_file: Option<&Path>) -> anyhow::Result<()> {
     if let Some(path) = ready_file {
-        write_ready(path, addresses, udp)
+        write_ready(path, bound)
             .with_context(|| format!("cannot write --ready-file {}", path.display()))?;
     }
-    let page = page_address(addresses[0]);
+    let page = page_address(bound.listen[0]);
     say(&format!("Manifold is ready: http://{page}/"));
     say(&counted(config.cameras.len(), "camera"));
     Ok(())
@@ -105,9 +131,10 @@ fn page_address(address: SocketAddr) -> SocketAddr {
 }
 
 /// Written beside and renamed, so that a reader never sees a part.
-fn write_ready(path: &Path, addresses: &[SocketAddr], udp: SocketAddr) -> anyhow::Result<()> {
-    let listen = addresses.iter().map(ToString::to_string).collect();
-    let text = serde_json::to_string(&Ready { listen, udp: udp.to_string() })?;
+fn write_ready(path: &Path, bound: &Bound) -> anyhow::Result<()> {
+    let listen = bound.listen.iter().map(ToString::to_string).collect();
+    let rtsp = bound.rtsp.map(|address| address.to_string());
+    let text = serde_json::to_string(&Ready { listen, udp: bound.udp.to_string(), rtsp })?;
     let mut beside = path.as_os_str().to_owned();
     beside.push(".part");
     std::fs::write(&beside, text)?;

@@ -26,6 +26,8 @@ pub(crate) struct Flags {
     pub(crate) listen: Vec<String>,
     /// `--udp`
     pub(crate) udp: Option<String>,
+    /// `--rtsp`
+    pub(crate) rtsp: Option<String>,
     /// `--log-format`
     pub(crate) log_format: Option<String>,
     /// `--log-level`
@@ -157,6 +159,7 @@ fn keep_id(key: &str, at: usize) -> String {
 fn lay_flags(root: &mut Node, flags: &Flags) {
     let texts = [
         ("--udp", ["media", "udp"], flags.udp.as_ref()),
+        ("--rtsp", ["rtsp", "listen"], flags.rtsp.as_ref()),
         ("--log-format", ["log", "format"], flags.log_format.as_ref()),
         ("--log-level", ["log", "level"], flags.log_level.as_ref()),
     ];

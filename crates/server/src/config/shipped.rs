@@ -14,6 +14,9 @@ pub(super) const TOTAL_LIMIT: u32 = 500;
 pub(super) const MEDIA_UDP: SocketAddr =
     SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8555));
 
+/// Where players and recorders read cameras.
+pub(super) const RTSP: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8554));
+
 /// All; audio; stream API; LiveKit-compatible.
 const HTTP_PORTS: [u16; 4] = [8080, 8081, 8086, 7880];
 

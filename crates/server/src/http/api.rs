@@ -374,6 +374,7 @@ fn camera_answer(camera: &CameraSnapshot) -> Camera {
         retry_in_s: camera.retry_in.map(|wait| wait.as_secs()),
         viewer_count: camera.viewer_count,
         active_since: camera.active_since.map(rfc3339),
+        codec: camera.codec,
         width: camera.width,
         height: camera.height,
         audio: camera.audio,
@@ -389,6 +390,7 @@ fn rendition_answer(rendition: &RenditionSnapshot) -> Rendition {
         state: rendition.state,
         reason: rendition.reason.clone(),
         viewer_count: rendition.viewer_count,
+        codec: rendition.codec,
         width: rendition.width,
         height: rendition.height,
     }

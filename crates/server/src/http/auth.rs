@@ -151,7 +151,11 @@ impl Keyring {
         authorization: Option<&[u8]>,
         now: SystemTime,
     ) -> Result<Grant, TokenError> {
-        let token = bearer(authorization.ok_or(TokenError::Missing)?)?;
+        self.verify_token(bearer(authorization.ok_or(TokenError::Missing)?)?, now)
+    }
+
+    /// What a token says, if it holds at `now`.
+    pub(crate) fn verify_token(&self, token: &str, now: SystemTime) -> Result<Grant, TokenError> {
         if token.len() > TOKEN_LENGTH_MAX {
             return Err(TokenError::Malformed);
         }
@@ -184,6 +188,11 @@ impl Grant {
         let id = id.and_then(|id| ReservationId::parse(id).ok()).ok_or(GrantError::NotAViewer)?;
         let may_watch = video.room_join && video.can_subscribe != Some(false);
         if may_watch { Ok(id) } else { Err(GrantError::NotAViewer) }
+    }
+
+    /// Whom the token was made for.
+    pub(crate) fn subject(&self) -> &str {
+        &self.claims.sub
     }
 
     /// Whether the token may call the API.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `api` | reserve, release, heartbeat, stats, cameras |
 //! | `whep` | the viewers' door (RFC 9725 turned around) |
+//! | `frame` | still pictures |
 //! | `rooms` | rooms and pullers, as LiveKit shows them |
 //! | `status` | health and metrics |
 //! | `page` | the embedded web page |
@@ -16,6 +17,7 @@
 mod api;
 mod auth;
 mod extract;
+mod frame;
 mod guard;
 mod listen;
 mod page;
@@ -51,7 +53,8 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::app::{App, Snapshot};
 use crate::config::{AuthMode, Config};
-use crate::metrics::Requests;
+use crate::metrics::{Outlets, Requests};
+use crate::stills::Stills;
 use guard::SiteRules;
 use problem::Problem;
 
@@ -85,13 +88,15 @@ pub(crate) struct Http(Arc<Inner>);
 
 struct Inner {
     app: App,
-    keyring: Keyring,
+    keyring: Arc<Keyring>,
     auth_mode: AuthMode,
     rules: SiteRules,
     links: Vec<HeaderValue>,
     livekit_url: Option<String>,
     addresses: Vec<SocketAddr>,
     requests: Requests,
+    outlets: Arc<Outlets>,
+    stills: Stills,
     closing: AtomicBool,
     /// The last snapshot that was taken for who needs no key, and when.
     recent: Mutex<Option<(Instant, Arc<Snapshot>)>>,
@@ -101,10 +106,12 @@ impl Http {
     /// `addresses` are those that are really bound; never empty.
     pub(crate) fn new(
         app: App,
-        keyring: Keyring,
+        keyring: Arc<Keyring>,
         config: &Config,
         addresses: Vec<SocketAddr>,
+        outlets: Arc<Outlets>,
     ) -> Self {
+        let stills = Stills::new(app.clone(), Arc::clone(&outlets));
         Self(Arc::new(Inner {
             app,
             keyring,
@@ -114,6 +121,8 @@ impl Http {
             livekit_url: config.http.livekit_url.clone(),
             addresses,
             requests: Requests::default(),
+            outlets,
+            stills,
             closing: AtomicBool::new(false),
             recent: Mutex::new(None),
         }))
@@ -157,6 +166,14 @@ impl Http {
         &self.0.rules
     }
 
+    fn outlets(&self) -> &Arc<Outlets> {
+        &self.0.outlets
+    }
+
+    fn stills(&self) -> &Stills {
+        &self.0.stills
+    }
+
     fn requests(&self) -> &Requests {
         &self.0.requests
     }
@@ -166,6 +183,7 @@ impl Http {
 pub(crate) fn router(http: Http) -> Router {
     let guarded = api_routes()
         .route_layer(from_fn_with_state(http.clone(), guard::require_key))
+        .merge(frame_routes())
         .layer(api_cors(http.clone()));
     Router::new()
         .merge(guarded)
@@ -202,6 +220,11 @@ fn api_routes() -> Router<Http> {
         .route("/rooms/{name}", get(rooms::room))
         .route("/ingress/{id}", delete(rooms::stop_ingress))
         .route("/metrics", get(status::metrics))
+}
+
+/// Behind a check of its own: a viewer's token is enough.
+fn frame_routes() -> Router<Http> {
+    Router::new().route("/api/v1/cameras/{id}/frame.jpeg", get(frame::jpeg))
 }
 
 fn whep_routes() -> Router<Http> {

@@ -70,9 +70,10 @@ pub(super) async fn metrics(
     let Some(content_type) = format.content_type() else {
         return Ok(Json(plain(&snapshot, uptime)).into_response());
     };
-    let text = metrics::encode(snapshot, http.requests(), uptime).map_err(|_| {
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written")
-    })?;
+    let text =
+        metrics::encode(snapshot, http.requests(), http.outlets(), uptime).map_err(|_| {
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written")
+        })?;
     Ok(([(CONTENT_TYPE, HeaderValue::from_static(content_type))], text).into_response())
 }
 

@@ -23,9 +23,9 @@ impl Server {
     async fn start(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = config::from_toml("");
         change(&mut config);
-        let keyring = Keyring::new(&config.auth).unwrap();
+        let keyring = Arc::new(Keyring::new(&config.auth).unwrap());
         let addresses = vec!["127.0.0.1:8080".parse().unwrap(), "127.0.0.1:7880".parse().unwrap()];
-        let http = Http::new(App::ended(), keyring, &config, addresses);
+        let http = Http::new(App::ended(), keyring, &config, addresses, Arc::default());
         Self { router: router(http.clone()), http }
     }
 
@@ -400,6 +400,7 @@ fn snapshot() -> Snapshot {
         retry_in: (state == "lost").then(|| Duration::from_millis(3900)),
         viewer_count,
         active_since: (viewer_count > 0).then(|| at(1_800_000_001)),
+        codec: Some("H264"),
         width: Some(640),
         height: Some(360),
         audio: Some("opus"),
@@ -412,6 +413,7 @@ fn snapshot() -> Snapshot {
             state,
             reason: None,
             viewer_count,
+            codec: Some("H264"),
             width: Some(640),
             height: Some(360),
         }],
@@ -542,7 +544,7 @@ fn a_broken_camera_says_why_and_when_it_is_tried_again() {
             "pulls_started": 3,
             "renditions": [{
                 "rendition": "main", "state": "lost", "reason": null, "viewer_count": 0,
-                "width": 640, "height": 360,
+                "codec": "H264", "width": 640, "height": 360,
             }],
         })
     );
@@ -638,7 +640,9 @@ fn figures_come_in_prometheus_text() {
     let requests = Requests::default();
     requests.count("/rooms/{name}", 200);
     requests.count("/rooms/{name}", 200);
-    let text = crate::metrics::encode(snapshot(), &requests, Duration::from_secs(90)).unwrap();
+    let text =
+        crate::metrics::encode(snapshot(), &requests, &Arc::default(), Duration::from_secs(90))
+            .unwrap();
     for line in [
         "cctv_streams_active{source=\"METRO\"} 2",
         "cctv_streams_limit{source=\"METRO\"} 30",
@@ -687,7 +691,9 @@ async fn a_session_is_answered_with_its_address_and_tag() {
 #[test]
 fn the_reference_names_every_figure() {
     let reference = include_str!("../../../../docs/ref/metrics.md");
-    let text = crate::metrics::encode(snapshot(), &Requests::default(), Duration::ZERO).unwrap();
+    let text =
+        crate::metrics::encode(snapshot(), &Requests::default(), &Arc::default(), Duration::ZERO)
+            .unwrap();
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     for line in types {
         let (name, kind) = line.split_once(' ').unwrap();

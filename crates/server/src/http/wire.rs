@@ -211,6 +211,7 @@ pub(super) struct Camera {
     pub(super) retry_in_s: Option<u64>,
     pub(super) viewer_count: u32,
     pub(super) active_since: Option<String>,
+    pub(super) codec: Option<&'static str>,
     pub(super) width: Option<u32>,
     pub(super) height: Option<u32>,
     pub(super) audio: Option<&'static str>,
@@ -227,6 +228,7 @@ pub(super) struct Rendition {
     pub(super) state: &'static str,
     pub(super) reason: Option<String>,
     pub(super) viewer_count: u32,
+    pub(super) codec: Option<&'static str>,
     pub(super) width: Option<u32>,
     pub(super) height: Option<u32>,
 }
@@ -305,9 +307,18 @@ pub(super) struct ProblemBody<'a> {
     pub(super) detail: &'a str,
 }
 
+/// Query of `GET /api/v1/cameras/{id}/frame.jpeg`.
+#[derive(Debug, Deserialize)]
+pub(super) struct FrameQuery {
+    /// Most pixels in a row.
+    pub(super) width: Option<u32>,
+}
+
 /// What `--ready-file` holds.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Ready {
     pub(crate) listen: Vec<String>,
     pub(crate) udp: String,
+    /// `None`: RTSP is off.
+    pub(crate) rtsp: Option<String>,
 }

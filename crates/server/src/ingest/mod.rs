@@ -5,6 +5,8 @@
 
 mod audio;
 mod clock;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 pub(crate) mod opus;
 mod rtsp;
 mod source_url;
@@ -13,13 +15,13 @@ pub(crate) mod testcard;
 use std::sync::Arc;
 use std::time::Duration;
 
-use media::Frame;
-use media::h264::VideoFormat;
+use media::{Codec, Frame};
 use tokio::sync::Notify;
 
 use self::testcard::TestCard;
 
 pub(crate) use self::source_url::SourceUrl;
+pub(crate) use self::testcard::strip;
 
 /// How RTP comes from an RTSP camera.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,9 +45,13 @@ pub(crate) trait Output: Send + Sync + 'static {
 /// What a live source sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SourceFormat {
-    pub(crate) video: VideoFormat,
+    /// The picture's codec.
+    pub(crate) codec: Codec,
+    /// Pixels of the picture.
+    pub(crate) width: u32,
+    pub(crate) height: u32,
     /// The sound as viewers get it, if there is any.
-    pub(crate) audio: Option<media::Codec>,
+    pub(crate) audio: Option<Codec>,
 }
 
 /// One attempt at a source: connects, then feeds `output` until the source fails. Dropping the

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use engine::SourceFailure;
 use futures::StreamExt;
-use media::Codec;
+use media::{Codec, h264, h265};
 use retina::client::{
     Credentials, Demuxed, Described, InitialSequenceNumberPolicy, InitialTimestampPolicy,
     PlayOptions, Session, SessionGroup, SessionIdPolicy, SessionOptions, SetupOptions, Stream,
@@ -27,7 +27,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
 use self::failure::Explain;
-use self::feed::{Feed, Sound, SoundTrack};
+use self::feed::{Feed, Picture, PictureTrack, Sound, SoundTrack};
 use super::audio::AacToOpus;
 use super::{FIRST_KEYFRAME_TIMEOUT, Output, RtspTransport};
 
@@ -98,7 +98,7 @@ async fn attempt(
         .map_err(|error| explain.before_play(&error))?;
 
     let video = choose_video(session.streams())?;
-    set_up(&mut session, video, transport, limits, explain).await?;
+    set_up(&mut session, video.stream, transport, limits, explain).await?;
     let mut sound = choose_sound(session.streams());
     if let Some(track) = &sound
         && let Err(failure) = set_up(&mut session, track.stream, transport, limits, explain).await
@@ -118,10 +118,11 @@ async fn attempt(
         .and_then(Session::demuxed)
         .map_err(|error| explain.before_play(&error))?;
 
-    let mut feed = Feed::new(output, video, sound);
-    if let Some((sps, pps)) = parameter_sets(&frames.streams()[video]) {
-        feed.handle_parameter_sets(sps, pps);
+    let mut video = video;
+    for nal in parameter_sets(&frames.streams()[video.stream]) {
+        video.picture.handle_parameter_set(nal);
     }
+    let feed = Feed::new(output, video, sound);
     tracing::debug!(transport = ?transport, sound = ?feed.sound_codec(), "the camera plays");
     play(frames, feed, limits, explain).await
 }
@@ -188,19 +189,23 @@ async fn set_up(
         .map_err(|error| explain.before_play(&error))
 }
 
-/// The first H.264 track, or what there is instead.
-fn choose_video(streams: &[Stream]) -> Result<usize, SourceFailure> {
-    let is_h264 = |stream: &Stream| {
-        stream.media() == "video"
-            && stream.encoding_name() == "h264"
-            && stream.clock_rate_hz() == Codec::H264.clock_rate()
+/// The first track of pictures that can be passed on, H.264 before H.265, or what there is instead.
+fn choose_video(streams: &[Stream]) -> Result<PictureTrack, SourceFailure> {
+    let track_of = |name: &str, codec: Codec| {
+        streams.iter().position(|stream| {
+            stream.media() == "video"
+                && stream.encoding_name() == name
+                && stream.clock_rate_hz() == codec.clock_rate()
+        })
     };
-    if let Some(chosen) = streams.iter().position(is_h264) {
-        return Ok(chosen);
+    if let Some(stream) = track_of("h264", Codec::H264) {
+        return Ok(PictureTrack { stream, picture: Picture::H264(h264::Normaliser::default()) });
+    }
+    if let Some(stream) = track_of("h265", Codec::H265) {
+        return Ok(PictureTrack { stream, picture: Picture::H265(h265::Normaliser::default()) });
     }
     let codec = match streams.iter().find(|stream| matches!(stream.media(), "video" | "image")) {
         Some(stream) => match stream.encoding_name() {
-            "h265" | "hevc" => "H.265".to_owned(),
             "jpeg" => "MJPEG".to_owned(),
             "mp4v-es" => "MPEG-4 Visual".to_owned(),
             other => failure::excerpt(&other.to_ascii_uppercase()),
@@ -246,11 +251,18 @@ fn sound_of(stream: &Stream) -> Option<Sound> {
     }
 }
 
-/// The parameter sets of the session description (RFC 6184 §8.1).
-fn parameter_sets(stream: &Stream) -> Option<(&[u8], &[u8])> {
-    let Some(ParametersRef::Video(parameters)) = stream.parameters() else { return None };
-    let VideoParametersCodec::H264 { sps, pps } = parameters.codec_params() else { return None };
-    Some((sps, pps))
+/// The parameter sets of the session description (RFC 6184 §8.1, RFC 7798 §7.1).
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the enum is not ours and will grow; what else there is has no parameter sets"
+)]
+fn parameter_sets(stream: &Stream) -> Vec<&[u8]> {
+    let Some(ParametersRef::Video(parameters)) = stream.parameters() else { return Vec::new() };
+    match parameters.codec_params() {
+        VideoParametersCodec::H264 { sps, pps } => vec![sps, pps],
+        VideoParametersCodec::H265 { vps, sps, pps } => vec![vps, sps, pps],
+        _ => Vec::new(),
+    }
 }
 
 /// Our wall clock as it was when the session began, run by the monotonic clock, so that a server

@@ -9,7 +9,7 @@ mod card;
 mod encoder;
 mod font;
 mod pace;
-pub(super) mod strip;
+pub(crate) mod strip;
 mod tone;
 
 use std::sync::Arc;
@@ -172,7 +172,12 @@ impl Camera {
         if !self.live
             && let Some(video) = self.encoder.format()
         {
-            output.live(SourceFormat { video, audio: Some(Codec::Opus) });
+            output.live(SourceFormat {
+                codec: Codec::H264,
+                width: video.width,
+                height: video.height,
+                audio: Some(Codec::Opus),
+            });
         }
         output.frame(Frame {
             codec: Codec::H264,
@@ -222,7 +227,7 @@ mod tests {
 
         let live = output.live.lock().unwrap().clone();
         assert_eq!(live.len(), 1);
-        assert_eq!((live[0].video.width, live[0].video.height), (320, 180));
+        assert_eq!((live[0].width, live[0].height), (320, 180));
         let frames = output.frames.lock().unwrap();
         for (codec, step) in [(Codec::H264, 6_000), (Codec::Opus, 960)] {
             let track: Vec<_> = frames.iter().filter(|frame| frame.codec == codec).collect();

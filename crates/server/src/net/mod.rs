@@ -17,19 +17,25 @@ use std::time::{Duration, Instant};
 use media::estimate::LineState;
 use media::packetise::packetise;
 use media::peer::PeerFactory;
+use media::peer::publisher::PublisherFactory;
 use media::srtp::GcmBackend;
 use media::{CodecSet, Frame, StreamId, ViewerId};
 use tokio::sync::mpsc;
 
 mod handshakes;
+mod publishers;
 mod sys;
+mod taps;
 mod worker;
 
 pub(crate) use media::peer::OfferError;
 pub(crate) use media::peers::CloseReason;
-pub(crate) use sys::{UdpPort, thread_cpu_time};
+pub(crate) use publishers::{Frames, PublishError, PublisherEnd, PublisherHandle, PublisherId};
+pub(crate) use sys::{Offload, Segment, Segments, Taken, UdpPort, open_receiver, thread_cpu_time};
+pub(crate) use taps::{Tap, Tapped};
 
 use handshakes::{HandshakeThread, Handshakes};
+use publishers::{PublisherThread, Publishers};
 use worker::{Worker, WorkerHandle, WorkerInput};
 
 /// How long viewers may take to be told that the server ends.
@@ -65,6 +71,10 @@ pub(crate) enum MediaEvent {
     SwitchFailed { viewer: ViewerId, stream: StreamId },
     /// How the viewer's line does, where that changed; at most once a second.
     Line { viewer: ViewerId, line: LineState, stream: StreamId, stream_bps: Option<u64> },
+    /// A publisher's DTLS finished: it may be asked for media.
+    PublisherConnected { publisher: PublisherId },
+    /// A publisher's session is over, whoever ended it. Sent exactly once a publisher.
+    PublisherClosed { publisher: PublisherId, reason: PublisherEnd },
     /// A thread of the media plane panicked. Its viewers are lost, and it does not come back.
     Failed,
 }
@@ -96,12 +106,30 @@ pub(crate) struct MediaFigures {
     pub(crate) send_drops: u64,
     /// Frames skipped for viewers that were too slow.
     pub(crate) frames_skipped: u64,
+    /// Frames not sent to a viewer whose answer has no such codec.
+    pub(crate) frames_not_taken: u64,
+    /// Frames of which no packets could be made: empty, or cut larger than a packet may be.
+    pub(crate) frames_not_cut: u64,
     /// Picture loss indications and full intra requests received.
     pub(crate) keyframe_requests: u64,
     /// Packets that viewers reported as lost.
     pub(crate) packets_lost_reported: u64,
+    /// Frames skipped for taps that were too slow.
+    pub(crate) tap_frames_skipped: u64,
     /// Viewers to whom media flows.
     pub(crate) viewers_connected: u64,
+    /// Publishers whose connection stands.
+    pub(crate) publishers_connected: u64,
+    /// Packets of media that publishers sent and somebody wanted.
+    pub(crate) publisher_packets: u64,
+    /// Packets of publishers that never came, however often they were asked for again.
+    pub(crate) publisher_packets_lost: u64,
+    /// Pictures of publishers that were not passed on: broken, or before a keyframe.
+    pub(crate) publisher_frames_withheld: u64,
+    /// Keyframes that publishers were asked for.
+    pub(crate) publisher_keyframes_asked: u64,
+    /// Datagrams and frames of publishers for which a queue had no room.
+    pub(crate) publisher_overflows: u64,
 }
 
 /// Where events go, and the one count that belongs to no worker.
@@ -138,9 +166,12 @@ impl Drop for Alarm {
 pub(crate) struct MediaPlane {
     workers: Vec<WorkerHandle>,
     handshakes: Handshakes,
+    publishers: Publishers,
     local: SocketAddr,
     rejected: Arc<AtomicU64>,
     frames_in: Arc<AtomicU64>,
+    frames_not_cut: Arc<AtomicU64>,
+    tap_frames_skipped: Arc<AtomicU64>,
 }
 
 impl MediaPlane {
@@ -158,6 +189,7 @@ impl MediaPlane {
         let rejected = Arc::new(AtomicU64::new(0));
         let events = EventSink { events, rejected: Arc::clone(&rejected) };
         let (handshakes, shard_inputs) = Handshakes::new(cores);
+        let (publishers, publisher_inputs) = Publishers::new(cores);
         let mut workers = Vec::new();
         let mut worker_inputs = Vec::new();
         for port in ports {
@@ -174,6 +206,7 @@ impl MediaPlane {
                 inputs,
                 others,
                 handshakes: handshakes.clone(),
+                publishers: publishers.clone(),
                 events: events.clone(),
             };
             let alarm = Alarm(events.clone());
@@ -193,7 +226,27 @@ impl MediaPlane {
                 thread.run();
             })?;
         }
-        Ok(Self { workers, handshakes, local, rejected, frames_in: Arc::default() })
+        let no_certificate = || io::Error::other("no DTLS certificate could be made");
+        for (index, inputs) in publisher_inputs.into_iter().enumerate() {
+            let factory = PublisherFactory::new(candidates.clone()).ok_or_else(no_certificate)?;
+            let (workers, sink) = (workers.clone(), events.clone());
+            let thread = PublisherThread::new(index, inputs, factory, workers, sink, &publishers);
+            let alarm = Alarm(events.clone());
+            thread::Builder::new().name(format!("publisher-{index}")).spawn(move || {
+                let _alarm = alarm;
+                thread.run();
+            })?;
+        }
+        Ok(Self {
+            workers,
+            handshakes,
+            publishers,
+            local,
+            rejected,
+            frames_in: Arc::default(),
+            frames_not_cut: Arc::default(),
+            tap_frames_skipped: Arc::default(),
+        })
     }
 
     /// Where the port is bound.
@@ -213,6 +266,15 @@ impl MediaPlane {
             self.handshakes.offer(viewer, stream, offer_sdp).await.ok_or_else(stopped)??;
         let codecs = answer.negotiated.codecs();
         Ok(Accepted { ice_ufrag: answer.ufrag, answer_sdp: answer.sdp, codecs })
+    }
+
+    /// Answers a publisher's offer. Its media is taken from the handle's [`PublisherHandle::attach`].
+    pub(crate) async fn accept_publisher(
+        &self,
+        offer_sdp: String,
+    ) -> Result<(PublisherHandle, Accepted), PublishError> {
+        let stopped = || OfferError::Malformed("the server is shutting down".to_owned());
+        self.publishers.offer(offer_sdp).await.unwrap_or_else(|| Err(stopped().into()))
     }
 
     /// Trickle (RFC 8840 fragment). A lite agent with a public port needs no remote candidates:
@@ -238,9 +300,21 @@ impl MediaPlane {
     pub(crate) fn publish(&self, stream: StreamId, frame: Frame) {
         self.frames_in.fetch_add(1, Ordering::Relaxed);
         let packets = Arc::new(packetise(&frame));
+        if packets.packet_count() == 0 {
+            self.frames_not_cut.fetch_add(1, Ordering::Relaxed);
+        }
         for worker in &self.workers {
             worker.tell(WorkerInput::Frame(stream, Arc::clone(&packets)));
         }
+    }
+
+    /// The frames of a stream for a consumer that is no WebRTC viewer, beginning with the cached
+    /// group. One worker hands them over, so that a frame of a stream without taps costs nothing.
+    pub(crate) fn tap(&self, stream: StreamId) -> Tap {
+        let (sender, tap) = taps::channel(Arc::clone(&self.tap_frames_skipped));
+        let worker = stream.0 as usize % self.workers.len();
+        self.workers[worker].tell(WorkerInput::Tap(stream, Box::new(sender)));
+        tap
     }
 
     /// The source is gone or restarts: the cached picture is dropped, viewers stay and wait.
@@ -262,6 +336,8 @@ impl MediaPlane {
         let mut sum = MediaFigures {
             frames_in: self.frames_in.load(Ordering::Relaxed),
             datagrams_dropped: self.rejected.load(Ordering::Relaxed),
+            frames_not_cut: self.frames_not_cut.load(Ordering::Relaxed),
+            tap_frames_skipped: self.tap_frames_skipped.load(Ordering::Relaxed),
             ..MediaFigures::default()
         };
         for figures in self.workers.iter().map(WorkerHandle::figures) {
@@ -271,10 +347,18 @@ impl MediaPlane {
             sum.datagrams_dropped += figures.dropped + figures.fanout.rejected;
             sum.send_drops += figures.send_drops;
             sum.frames_skipped += figures.fanout.frames_skipped;
+            sum.frames_not_taken += figures.fanout.frames_not_taken;
             sum.keyframe_requests += figures.fanout.keyframe_requests;
             sum.packets_lost_reported += figures.fanout.packets_lost;
             sum.viewers_connected += figures.fanout.viewers;
         }
+        let (publishers, dropped) = self.publishers.figures();
+        sum.publishers_connected = publishers.connected;
+        sum.publisher_packets = publishers.publishers.tracks.packets;
+        sum.publisher_packets_lost = publishers.publishers.tracks.lost;
+        sum.publisher_frames_withheld = publishers.publishers.tracks.withheld;
+        sum.publisher_keyframes_asked = publishers.publishers.keyframes_asked;
+        sum.publisher_overflows = publishers.overflows + dropped;
         sum
     }
 
@@ -287,6 +371,8 @@ impl MediaPlane {
     }
 
     fn end(&self) {
+        self.publishers.close_all(GOODBYE_LIMIT);
+        self.publishers.stop();
         self.handshakes.close_all(GOODBYE_LIMIT);
         self.handshakes.stop();
         let (done, all_done) = crossbeam_channel::bounded(self.workers.len());

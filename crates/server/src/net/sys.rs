@@ -4,6 +4,8 @@
 //! It knows sockets and buffers, nothing of media. The only other `unsafe` of this program wraps the
 //! Opus encoder, in `ingest/opus.rs`.
 
+mod segments;
+
 use std::io;
 use std::mem::{MaybeUninit, size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
@@ -13,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use media::batch::{Batch, Run};
+pub(crate) use segments::{Offload, Segment, Segments, Taken, open_receiver};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// Runs handed to the kernel in one call. 128 KiB of batch hold about 14 runs of 8 packets.

@@ -17,7 +17,9 @@ use media::viewer::BURST_INTERVAL;
 use media::{MediaKind, PacketisedFrame, StreamId, ViewerId};
 
 use super::handshakes::Handshakes;
+use super::publishers::{PublisherRoutes, Publishers};
 use super::sys::{Inbox, UdpPort, Waker, wait};
+use super::taps::{TapSender, Taps};
 use super::{EventSink, MediaEvent};
 
 /// Frames that may wait for a worker: 500 cameras at 30 frames a second for a third of a second.
@@ -40,6 +42,8 @@ pub(crate) enum WorkerInput {
     Interrupt(StreamId),
     /// The stream is over.
     Remove(StreamId),
+    /// Somebody wants the stream's frames inside this process.
+    Tap(StreamId, Box<TapSender>),
     /// A viewer is ready for media; the number seeds its sequence numbers and timestamps.
     Attach(Box<Attach>, u64),
     /// A viewer's path changed.
@@ -50,6 +54,8 @@ pub(crate) enum WorkerInput {
     Switch(ViewerId, StreamId),
     /// SRTCP that landed on another worker.
     Feedback(SocketAddr, Vec<u8>),
+    /// What comes from an address is for a publisher thread, or no more.
+    PublisherAddress(SocketAddr, Option<usize>),
     /// The end. Says when everything before it is done.
     Stop(Sender<()>),
 }
@@ -142,10 +148,12 @@ impl WorkerHandle {
             WorkerInput::Feedback(..) => self.shared.admits_feedback(),
             WorkerInput::Remove(stream) => self.shared.forget(*stream),
             WorkerInput::Interrupt(_)
+            | WorkerInput::Tap(..)
             | WorkerInput::Attach(..)
             | WorkerInput::Move(..)
             | WorkerInput::Detach(..)
             | WorkerInput::Switch(..)
+            | WorkerInput::PublisherAddress(..)
             | WorkerInput::Stop(_) => true,
         };
         if !is_admitted {
@@ -176,14 +184,17 @@ pub(crate) struct Worker {
     pub(crate) inputs: Receiver<WorkerInput>,
     pub(crate) others: Vec<WorkerHandle>,
     pub(crate) handshakes: Handshakes,
+    pub(crate) publishers: Publishers,
     pub(crate) events: EventSink,
 }
 
 /// What the thread owns while it runs.
 struct Turn {
     fanout: Fanout,
+    taps: Taps,
     batch: Batch,
     inbox: Inbox,
+    publisher_routes: PublisherRoutes,
     figures: WorkerFigures,
 }
 
@@ -192,8 +203,10 @@ impl Worker {
     pub(crate) fn run(self) {
         let mut turn = Turn {
             fanout: Fanout::new(),
+            taps: Taps::default(),
             batch: Batch::default(),
             inbox: Inbox::new(),
+            publisher_routes: PublisherRoutes::default(),
             figures: WorkerFigures::default(),
         };
         loop {
@@ -225,6 +238,7 @@ impl Worker {
             match input {
                 WorkerInput::Frame(stream, frame) => {
                     self.handle.shared.waiting_frames.fetch_sub(1, Ordering::Relaxed);
+                    turn.taps.handle_frame(stream, &frame);
                     turn.fanout.handle_frame(stream, frame, now);
                 }
                 WorkerInput::Feedback(source, mut packet) => {
@@ -232,13 +246,26 @@ impl Worker {
                     let known = turn.fanout.handle_rtcp(source, &mut packet, now);
                     turn.figures.dropped += u64::from(!known);
                 }
-                WorkerInput::Interrupt(stream) => turn.fanout.handle_interruption(stream),
-                WorkerInput::Remove(stream) => turn.fanout.handle_stream_removed(stream),
+                WorkerInput::Interrupt(stream) => {
+                    turn.taps.handle_interruption(stream);
+                    turn.fanout.handle_interruption(stream);
+                }
+                WorkerInput::Remove(stream) => {
+                    turn.taps.handle_interruption(stream);
+                    turn.fanout.handle_stream_removed(stream);
+                }
+                WorkerInput::Tap(stream, sender) => {
+                    let (group, age) = turn.fanout.group(stream, now);
+                    turn.taps.handle_tap(stream, *sender, group, age);
+                }
                 WorkerInput::Attach(attach, seed) => turn.fanout.handle_attach(*attach, seed, now),
                 WorkerInput::Move(viewer, route) => turn.fanout.handle_move(viewer, route),
                 WorkerInput::Detach(viewer, reason) => turn.fanout.handle_detach(viewer, reason),
                 WorkerInput::Switch(viewer, stream) => {
                     turn.fanout.handle_switch(viewer, stream, now);
+                }
+                WorkerInput::PublisherAddress(address, thread) => {
+                    turn.publisher_routes.set(address, thread);
                 }
                 WorkerInput::Stop(done) => {
                     // Who waits may have given up.
@@ -260,6 +287,12 @@ impl Worker {
         let now = Instant::now();
         turn.figures.received += count as u64;
         for (source, local, packet) in turn.inbox.datagrams() {
+            let routes = &turn.publisher_routes;
+            let taken = self.publishers.receive(routes, self.index, source, local, packet);
+            if let Some(is_taken) = taken {
+                turn.figures.dropped += u64::from(!is_taken);
+                continue;
+            }
             let known = match Content::of(packet) {
                 Content::Handshake => self.handshakes.receive(self.index, source, local, packet),
                 Content::Feedback => {
@@ -401,12 +434,15 @@ mod tests {
             inputs,
             others: Vec::new(),
             handshakes: Handshakes::new(1).0,
+            publishers: Publishers::new(1).0,
             events: EventSink { events, rejected: Arc::default() },
         };
         let mut turn = Turn {
             fanout: Fanout::new(),
+            taps: Taps::default(),
             batch: Batch::default(),
             inbox: Inbox::new(),
+            publisher_routes: PublisherRoutes::default(),
             figures: WorkerFigures::default(),
         };
         assert!(worker.take_inputs(&mut turn));

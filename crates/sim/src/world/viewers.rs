@@ -226,6 +226,8 @@ impl World {
             Request::Release { reservation } => self.promise_end(reservation.clone()),
             Request::EndWatch { viewer } => self.promise_end_of(*viewer),
             Request::Reserve { .. } | Request::Heartbeat { .. } | Request::Watch { .. } => {}
+            // Viewers of the simulation come over WebRTC.
+            Request::Read { .. } | Request::Hold { .. } => {}
             Request::StopSource { .. } | Request::Snapshot => {}
         }
         self.server.handle_request(id, request, offer, self.now);
@@ -317,7 +319,8 @@ impl World {
         };
         // A light viewer waits before its first packet and behind a gap, whoever may overtake.
         let own_us = if plan.is_full { BROWSER_US } else { LightViewer::patience_us(&plan.path) };
-        let delay_us_max = plan.path.delay_us_max() + own_us;
+        let stall_us = self.plan.longest_stall_us();
+        let delay_us_max = plan.path.delay_us_max() + own_us + stall_us;
         let at = &mut self.people[person].peers[peer];
         at.viewer = Some(viewer);
         at.stream = stream;

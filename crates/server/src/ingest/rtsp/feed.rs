@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use engine::SourceFailure;
-use media::h264::{Normaliser, split_avcc};
-use media::{Codec, Frame, MediaKind};
+use media::frame::AccessUnit;
+use media::h264::split_avcc;
+use media::{Codec, Frame, MediaKind, PictureSize, h264, h265};
 use retina::codec::CodecItem;
 use retina::rtcp::ReceivedCompoundPacket;
 
@@ -23,6 +24,56 @@ const TICKS_ORIGIN: i64 = 1 << 40;
 /// A step in timestamps over this is a new timeline. Pictures come at least every ten seconds, or
 /// the attempt ends.
 const STEP_SECONDS_MAX: i64 = 15;
+
+/// The track of pictures that was chosen.
+pub(super) struct PictureTrack {
+    /// Index of its stream in the session.
+    pub(super) stream: usize,
+    pub(super) picture: Picture,
+}
+
+/// What makes a camera's pictures fit for browsers.
+pub(super) enum Picture {
+    H264(h264::Normaliser),
+    H265(h265::Normaliser),
+}
+
+impl Picture {
+    fn codec(&self) -> Codec {
+        match self {
+            Self::H264(_) => Codec::H264,
+            Self::H265(_) => Codec::H265,
+        }
+    }
+
+    /// A parameter set that came out of band.
+    pub(super) fn handle_parameter_set(&mut self, nal: &[u8]) {
+        match self {
+            Self::H264(normaliser) => normaliser.handle_parameter_set(nal),
+            Self::H265(normaliser) => normaliser.handle_parameter_set(nal),
+        }
+    }
+
+    /// One access unit, each NAL unit behind its length in four bytes; why not, where it is broken.
+    fn handle_access_unit(&mut self, data: &Bytes) -> Result<Option<AccessUnit>, String> {
+        let nals = split_avcc(data).map_err(|error| error.to_string())?;
+        match self {
+            Self::H264(normaliser) => {
+                normaliser.handle_access_unit(nals).map_err(|error| error.to_string())
+            }
+            Self::H265(normaliser) => {
+                normaliser.handle_access_unit(nals).map_err(|error| error.to_string())
+            }
+        }
+    }
+
+    fn size(&self) -> Option<PictureSize> {
+        match self {
+            Self::H264(normaliser) => normaliser.format().map(|format| format.size()),
+            Self::H265(normaliser) => normaliser.format().map(|format| format.size()),
+        }
+    }
+}
 
 /// The track of sound that was chosen.
 pub(super) struct SoundTrack {
@@ -61,8 +112,7 @@ impl Sound {
 pub(super) struct Feed {
     output: Arc<dyn Output>,
     clock: SourceClock,
-    normaliser: Normaliser,
-    video_stream: usize,
+    video: PictureTrack,
     sound: Option<SoundTrack>,
     /// What was last said to be live.
     live: Option<SourceFormat>,
@@ -74,18 +124,18 @@ impl Feed {
     /// Nothing leaves before the first keyframe.
     pub(super) fn new(
         output: Arc<dyn Output>,
-        video_stream: usize,
+        video: PictureTrack,
         sound: Option<SoundTrack>,
     ) -> Self {
         let sound_codec = sound.as_ref().map_or(Codec::Opus, |track| track.sound.codec());
+        let video_codec = video.picture.codec();
         Self {
             output,
-            clock: SourceClock::new(Codec::H264.clock_rate(), sound_codec.clock_rate()),
-            normaliser: Normaliser::default(),
-            video_stream,
+            clock: SourceClock::new(video_codec.clock_rate(), sound_codec.clock_rate()),
+            video,
             sound,
             live: None,
-            video_steps: Steps::new(Codec::H264),
+            video_steps: Steps::new(video_codec),
             sound_steps: Steps::new(sound_codec),
         }
     }
@@ -100,12 +150,6 @@ impl Feed {
         self.sound.as_ref().map(|track| track.sound.codec())
     }
 
-    /// Parameter sets that came out of band.
-    pub(super) fn handle_parameter_sets(&mut self, sps: &[u8], pps: &[u8]) {
-        self.normaliser.handle_parameter_set(sps);
-        self.normaliser.handle_parameter_set(pps);
-    }
-
     /// The next thing from the camera, which arrived at `arrival` (microseconds, Unix epoch).
     #[expect(
         clippy::wildcard_enum_match_arm,
@@ -117,7 +161,7 @@ impl Feed {
         arrival: i64,
     ) -> Result<(), SourceFailure> {
         match item {
-            CodecItem::VideoFrame(frame) if frame.stream_id() == self.video_stream => {
+            CodecItem::VideoFrame(frame) if frame.stream_id() == self.video.stream => {
                 let (ticks, lost) = (frame.timestamp().timestamp(), frame.loss());
                 self.handle_picture(ticks, lost, frame.into_data().into(), arrival)
             }
@@ -143,8 +187,7 @@ impl Feed {
         arrival: i64,
     ) -> Result<(), SourceFailure> {
         self.count_lost(lost);
-        let unit = split_avcc(&data).and_then(|units| self.normaliser.handle_access_unit(units));
-        let unit = match unit {
+        let unit = match self.video.picture.handle_access_unit(&data) {
             Ok(Some(unit)) => unit,
             Ok(None) => return Ok(()),
             Err(error) => {
@@ -163,7 +206,7 @@ impl Feed {
         if self.is_live() {
             let (ticks, discontinuity) = self.video_steps.next(ticks);
             self.output.frame(Frame {
-                codec: Codec::H264,
+                codec: self.video.picture.codec(),
                 ticks,
                 captured,
                 keyframe: unit.keyframe,
@@ -215,7 +258,7 @@ impl Feed {
         let report = packet.pkts().next().and_then(|first| first.as_sender_report().ok().flatten());
         let Some(ntp) = report.map(|report| report.ntp_timestamp().0) else { return };
         let stream = packet.stream_id();
-        if stream == self.video_stream {
+        if stream == self.video.stream {
             self.clock.handle_sender_report(MediaKind::Video, ntp, at.timestamp());
         } else if let Some(track) = self.sound.as_ref().filter(|track| track.stream == stream) {
             let ticks = track.sound.ticks(at.timestamp());
@@ -225,8 +268,9 @@ impl Feed {
 
     /// Says that the source is live, or that its format has changed.
     fn announce(&mut self) {
-        let Some(video) = self.normaliser.format() else { return };
-        let format = SourceFormat { video, audio: self.sound_codec() };
+        let Some(PictureSize { width, height }) = self.video.picture.size() else { return };
+        let codec = self.video.picture.codec();
+        let format = SourceFormat { codec, width, height, audio: self.sound_codec() };
         if self.live != Some(format) {
             self.live = Some(format);
             self.output.live(format);
@@ -338,7 +382,7 @@ mod tests {
     fn sender_reports_reach_the_clock() {
         let output = Arc::new(Recorder::default());
         let sound = SoundTrack { stream: 0, sound: Sound::G711(Codec::Pcmu) };
-        let mut feed = Feed::new(output.clone(), 1, Some(sound));
+        let mut feed = Feed::new(output.clone(), h264_of(1), Some(sound));
         let picture = pictures(64, 1);
         feed.handle_picture(0, 0, picture[0].clone(), NOW).unwrap();
 
@@ -366,7 +410,11 @@ mod tests {
     fn feed(sound: Option<Sound>) -> (Feed, Arc<Recorder>) {
         let output = Arc::new(Recorder::default());
         let sound = sound.map(|sound| SoundTrack { stream: 1, sound });
-        (Feed::new(output.clone(), 0, sound), output)
+        (Feed::new(output.clone(), h264_of(0), sound), output)
+    }
+
+    fn h264_of(stream: usize) -> PictureTrack {
+        PictureTrack { stream, picture: Picture::H264(h264::Normaliser::default()) }
     }
 
     /// A keyframe of `side` x `side` pixels and pictures that follow it, as a camera sends them.
@@ -420,7 +468,7 @@ mod tests {
 
         fn live(&self, format: SourceFormat) {
             let audio = format.audio.map(|codec| format!(" {codec:?}")).unwrap_or_default();
-            self.push(format!("live {}x{}{audio}", format.video.width, format.video.height));
+            self.push(format!("live {}x{}{audio}", format.width, format.height));
         }
 
         fn lost(&self, packets: u64) {

@@ -7,7 +7,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, MutexGuard};
 use std::thread;
 
-use media::Frame;
+use media::h265::NalType;
+use media::{Frame, MediaKind};
 use openh264::decoder::Decoder as VideoDecoder;
 use openh264::formats::YUVSource;
 use tokio::task::JoinHandle;
@@ -29,7 +30,7 @@ async fn a_picture_arrives_and_its_clock_can_be_read() {
 
     pull.wait(|seen| seen.pictures().len() >= 40).await;
     let seen = pull.seen();
-    let format = seen.formats[0].video;
+    let format = seen.formats[0];
     assert_eq!((format.width, format.height, seen.formats[0].audio), (640, 360, None));
     assert_eq!(seen.formats.len(), 1);
     assert!(seen.frames[0].keyframe && seen.frames[0].discontinuity);
@@ -136,19 +137,38 @@ async fn a_wrong_path_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn h265_arrives_with_its_parameter_sets() {
+    let camera = Camera::start(&[]);
+    let pull = Pull::start(&camera.address("/h265"));
+
+    pull.wait(|seen| seen.pictures().len() >= 40).await;
+    let seen = pull.seen();
+    let expected = SourceFormat { codec: Codec::H265, width: 640, height: 360, audio: None };
+    assert_eq!(seen.formats, [expected]);
+    let keyframes: Vec<_> = seen.frames.iter().filter(|frame| frame.keyframe).collect();
+    assert!(seen.frames[0].keyframe && keyframes.len() >= 2);
+    for frame in keyframes {
+        let kinds = frame.units.iter().filter_map(|nal| NalType::of(nal));
+        let sets = [NalType::Vps, NalType::Sps, NalType::Pps];
+        assert_eq!(kinds.take(3).collect::<Vec<_>>(), sets);
+    }
+    assert!(seen.frames.iter().all(|frame| frame.codec == Codec::H265));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn b_frames_are_refused() {
     let camera = Camera::start(&[]);
-    let failure = Pull::start(&camera.address("/h264hi")).failure().await;
-    assert_eq!(failure, SourceFailure::BFrames);
+    for path in ["/h264hi", "/h265hi"] {
+        let failure = Pull::start(&camera.address(path)).failure().await;
+        assert_eq!(failure, SourceFailure::BFrames, "{path}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn other_codecs_are_named() {
     let camera = Camera::start(&[]);
-    for (path, codec) in [("/h265", "H.265"), ("/mjpeg", "MJPEG")] {
-        let failure = Pull::start(&camera.address(path)).failure().await;
-        assert_eq!(failure, SourceFailure::UnsupportedCodec { codec: codec.to_owned() });
-    }
+    let failure = Pull::start(&camera.address("/mjpeg")).failure().await;
+    assert_eq!(failure, SourceFailure::UnsupportedCodec { codec: "MJPEG".to_owned() });
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -221,7 +241,7 @@ async fn giving_up_tears_the_session_down() {
     let camera = Camera::start(&[]);
     let pull = Pull::start(&camera.address("/small"));
     pull.wait(|seen| !seen.frames.is_empty()).await;
-    let format = pull.seen().formats[0].video;
+    let format = pull.seen().formats[0];
     assert_eq!((format.width, format.height), (320, 180));
     camera.expect_line("play /small");
 
@@ -357,11 +377,15 @@ struct Seen {
 
 impl Seen {
     fn pictures(&self) -> Vec<&Frame> {
-        self.frames.iter().filter(|frame| frame.codec == Codec::H264).collect()
+        self.of(MediaKind::Video)
     }
 
     fn sounds(&self) -> Vec<&Frame> {
-        self.frames.iter().filter(|frame| frame.codec != Codec::H264).collect()
+        self.of(MediaKind::Audio)
+    }
+
+    fn of(&self, kind: MediaKind) -> Vec<&Frame> {
+        self.frames.iter().filter(|frame| frame.codec.kind() == kind).collect()
     }
 }
 

@@ -51,17 +51,17 @@ fn checksum(frame: u32, unix_ms: u64) -> u8 {
 }
 
 /// What a strip says.
-#[cfg(test)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::ingest) struct Reading {
-    pub(in crate::ingest) frame: u32,
-    pub(in crate::ingest) unix_ms: u64,
+pub(crate) struct Reading {
+    /// The picture's number.
+    pub(crate) frame: u32,
+    /// When it was made.
+    pub(crate) unix_ms: u64,
 }
 
 /// Reads the strip from a luma plane whose rows begin every `stride` samples; `None` if there is
 /// none or it is damaged.
-#[cfg(test)]
-pub(in crate::ingest) fn read(luma: &[u8], stride: usize, width: usize) -> Option<Reading> {
+pub(crate) fn read(luma: &[u8], stride: usize, width: usize) -> Option<Reading> {
     let row = |row: usize| {
         (0..COLUMNS).try_fold(0_u64, |bits, column| {
             Some(bits << 1 | u64::from(mean(luma, stride, cell(width), column, row)? > 128))
@@ -74,7 +74,6 @@ pub(in crate::ingest) fn read(luma: &[u8], stride: usize, width: usize) -> Optio
 }
 
 /// Mean of the central half of a cell.
-#[cfg(test)]
 fn mean(luma: &[u8], stride: usize, cell: usize, column: usize, row: usize) -> Option<usize> {
     let inner = cell / 4..cell - cell / 4;
     let mut sum = 0;

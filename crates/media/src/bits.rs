@@ -1,13 +1,14 @@
-//! Reading the raw byte sequence payload of a NAL unit bit by bit (ITU-T H.264 §7.2, §9.1).
+//! Reading what encoders write bit by bit: the raw byte sequence payload of a NAL unit (ITU-T H.264
+//! §7.2 and §9.1, H.265 the same), the frame headers of VP9 and AV1.
 
 /// Undoes emulation prevention (ITU-T H.264 §7.4.1): every `00 00 03` becomes `00 00`.
 ///
-/// `nal` is the NAL unit with its header byte, which is left out of the result. At most `limit`
-/// bytes are produced.
-pub(super) fn unescape(nal: &[u8], limit: usize) -> Vec<u8> {
+/// `nal` is the NAL unit with its header of `header` bytes, which is left out of the result. At most
+/// `limit` bytes are produced.
+pub(crate) fn unescape(nal: &[u8], header: usize, limit: usize) -> Vec<u8> {
     let mut payload = Vec::with_capacity(nal.len().min(limit));
     let mut zeros = 0;
-    for &byte in nal.iter().skip(1) {
+    for &byte in nal.iter().skip(header) {
         if payload.len() == limit {
             break;
         }
@@ -22,18 +23,18 @@ pub(super) fn unescape(nal: &[u8], limit: usize) -> Vec<u8> {
 }
 
 /// A cursor over bits, most significant first. Every read answers `None` at the end of the data.
-pub(super) struct BitReader<'a> {
+pub(crate) struct BitReader<'a> {
     data: &'a [u8],
     position: usize,
 }
 
 impl<'a> BitReader<'a> {
-    pub(super) fn new(data: &'a [u8]) -> Self {
+    pub(crate) fn new(data: &'a [u8]) -> Self {
         Self { data, position: 0 }
     }
 
     /// `u(1)`.
-    pub(super) fn flag(&mut self) -> Option<bool> {
+    pub(crate) fn flag(&mut self) -> Option<bool> {
         let byte = self.data.get(self.position / 8)?;
         let bit = byte >> (7 - self.position % 8) & 1;
         self.position += 1;
@@ -41,7 +42,7 @@ impl<'a> BitReader<'a> {
     }
 
     /// `u(count)`, at most 32 bits.
-    pub(super) fn bits(&mut self, count: u32) -> Option<u32> {
+    pub(crate) fn bits(&mut self, count: u32) -> Option<u32> {
         debug_assert!(count <= 32);
         let mut value = 0;
         for _ in 0..count {
@@ -50,13 +51,13 @@ impl<'a> BitReader<'a> {
         Some(value)
     }
 
-    pub(super) fn skip(&mut self, count: usize) -> Option<()> {
+    pub(crate) fn skip(&mut self, count: usize) -> Option<()> {
         let position = self.position.checked_add(count)?;
         (position <= self.data.len() * 8).then(|| self.position = position)
     }
 
     /// `ue(v)`: an unsigned Exp-Golomb number of at most 2^32 - 2, the largest of the standard.
-    pub(super) fn unsigned(&mut self) -> Option<u32> {
+    pub(crate) fn unsigned(&mut self) -> Option<u32> {
         let mut zeros = 0;
         while !self.flag()? {
             zeros += 1;
@@ -69,12 +70,12 @@ impl<'a> BitReader<'a> {
     }
 
     /// `ue(v)` that must not exceed `max`.
-    pub(super) fn unsigned_up_to(&mut self, max: u32) -> Option<u32> {
+    pub(crate) fn unsigned_up_to(&mut self, max: u32) -> Option<u32> {
         self.unsigned().filter(|value| *value <= max)
     }
 
     /// `se(v)`: a signed Exp-Golomb number (§9.1.1).
-    pub(super) fn signed(&mut self) -> Option<i32> {
+    pub(crate) fn signed(&mut self) -> Option<i32> {
         let code = i64::from(self.unsigned()?);
         let magnitude = (code + 1) / 2;
         i32::try_from(if code % 2 == 1 { magnitude } else { -magnitude }).ok()
@@ -108,9 +109,9 @@ mod tests {
     #[test]
     fn emulation_prevention_is_removed() {
         let nal = [0x67, 0, 0, 3, 1, 0, 0, 3, 0, 0, 3, 3, 3];
-        assert_eq!(unescape(&nal, 64), [0, 0, 1, 0, 0, 0, 0, 3, 3]);
-        assert_eq!(unescape(&nal, 2), [0, 0]);
-        assert!(unescape(&[], 64).is_empty());
+        assert_eq!(unescape(&nal, 1, 64), [0, 0, 1, 0, 0, 0, 0, 3, 3]);
+        assert_eq!(unescape(&nal, 1, 2), [0, 0]);
+        assert!(unescape(&[], 1, 64).is_empty());
     }
 
     proptest! {

@@ -1,0 +1,68 @@
+//! H.264 as cameras and publishers send it, up to the packets of a viewer.
+
+use bytes::Bytes;
+
+use crate::frame::{Codec, Frame, MAX_PAYLOAD, NtpTime};
+use crate::h264::{
+    AccessUnit, Depacketiser, NalType, Normaliser, packetise, split_annex_b, split_avcc,
+};
+
+/// An Annex B stream, cut into access units at their delimiters. What leaves the normaliser survives
+/// the payloads byte by byte, and a keyframe has its parameter sets.
+pub fn h264(data: &[u8]) {
+    let stream = Bytes::copy_from_slice(data);
+    let units = split_annex_b(&stream);
+    let mut normaliser = Normaliser::default();
+    for access_unit in access_units(units) {
+        check(&mut normaliser, access_unit);
+    }
+    // The same bytes as a camera's out-of-band parameter set, and with lengths before each NAL unit.
+    normaliser.handle_parameter_set(data);
+    if let Ok(units) = split_avcc(&stream) {
+        check(&mut normaliser, units);
+    }
+}
+
+fn access_units(units: Vec<Bytes>) -> Vec<Vec<Bytes>> {
+    const DELIMITER: u8 = 9;
+    let mut found = vec![Vec::new()];
+    for unit in units {
+        if unit.first().is_some_and(|first| first & 0x1f == DELIMITER) {
+            found.push(Vec::new());
+        }
+        if let Some(newest) = found.last_mut() {
+            newest.push(unit);
+        }
+    }
+    found
+}
+
+fn check(normaliser: &mut Normaliser, units: Vec<Bytes>) {
+    let Ok(Some(unit)) = normaliser.handle_access_unit(units) else { return };
+    let kinds: Vec<_> = unit.units.iter().map(|nal| NalType::of(nal)).collect();
+    assert!(!kinds.contains(&Some(NalType::Other)), "delimiters and filler are left out");
+    if unit.keyframe {
+        assert_eq!(kinds.first(), Some(&Some(NalType::Sps)));
+        assert!(kinds.contains(&Some(NalType::Pps)));
+    }
+    assert_eq!(through_payloads(&unit), unit.units);
+}
+
+fn through_payloads(unit: &AccessUnit) -> Vec<Bytes> {
+    let cut = packetise(&Frame {
+        codec: Codec::H264,
+        ticks: 0,
+        captured: NtpTime(0),
+        keyframe: unit.keyframe,
+        discontinuity: false,
+        units: unit.units.clone(),
+    });
+    let mut depacketiser = Depacketiser::default();
+    let mut units = Vec::new();
+    for payload in cut.payloads() {
+        assert!((1..=MAX_PAYLOAD).contains(&payload.len()));
+        units.extend(depacketiser.handle_payload(payload).expect("it is our own payload"));
+    }
+    depacketiser.handle_end_of_frame().expect("the frame is whole");
+    units
+}

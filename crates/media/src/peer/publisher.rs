@@ -1,0 +1,535 @@
+//! A publisher's peer connection: all of it is str0m's, SRTP and RTCP included.
+//!
+//! Unlike a viewer's [`Peer`] it has one sender a key, str0m, which decrypts, answers with receiver
+//! reports and transport-wide feedback, and asks for lost packets again (NACK). Packets become frames
+//! in [`Track`]s. There is at most one picture and one sound; simulcast is not answered.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use str0m::bwe::Bitrate;
+use str0m::change::SdpOffer;
+use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion};
+use str0m::crypto::dtls::DtlsProvider;
+use str0m::format;
+use str0m::media::KeyframeRequestKind;
+use str0m::rtp::{ExtensionMap, RtpPacket};
+use str0m::{Candidate, Event, IceCreds, Output, Rtc, RtcConfig};
+
+use super::offer::{check_size, malformed};
+use super::rsa::{DtlsForAll, widen_request};
+use super::tap::KeySlot;
+use super::{IceCredentials, OfferError, Peer, Received};
+use crate::frame::{Codec, MediaKind};
+use crate::negotiated::{offered_video_codecs, sends_video, sprop_parameter_sets};
+use crate::publish::{Incoming, SenderReport, Track, TrackFigures, TrackOutput};
+use crate::stun::BindingRequest;
+
+/// How often at most a publisher is asked for a keyframe. One costs as much as many frames, and one
+/// under way is an answer to all who ask meanwhile.
+pub const KEYFRAME_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What publishers without transport-wide feedback are told that they may send, in bit/s: more than
+/// any camera does. They begin slowly and stay there where they are told nothing.
+const RATE_MAX: u64 = 50_000_000;
+
+/// How often they are told. RFC 4585 leaves it to the receiver; libwebrtc forgets after 3 s.
+const RATE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Payload types that stand for H.264 until the offer's own replace them: ours, its
+/// retransmissions', packetization mode, profile.
+const H264_PAYLOADS: [(u8, u8, bool, u32); 9] = [
+    (127, 121, true, 0x42_001f),
+    (108, 109, true, 0x42_e01f),
+    (123, 119, true, 0x4d_001f),
+    (114, 115, true, 0x64_001f),
+    (37, 38, true, 0x64_0c1f),
+    (125, 107, false, 0x42_001f),
+    (124, 120, false, 0x42_e01f),
+    (35, 36, false, 0x4d_001f),
+    (39, 40, false, 0x64_001f),
+];
+
+/// Why a publisher's offer cannot be answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// Not SDP, or not an offer of WebRTC.
+    #[error(transparent)]
+    Offer(#[from] OfferError),
+    /// No open `m=video` section that wants to send.
+    #[error("the offer has no video section that sends; a camera needs a picture")]
+    NoVideo,
+    /// Nothing that can be passed on to viewers.
+    #[error(
+        "the offer has no video codec that viewers can be given (H.264 best, H.265, VP8, VP9 or AV1); it has {offered}"
+    )]
+    NoCommonCodec {
+        /// The encoding names that were offered.
+        offered: String,
+    },
+}
+
+/// What all publishers of a process share.
+pub struct PublisherFactory {
+    crypto: Arc<CryptoProvider>,
+    certificate: DtlsCert,
+    candidates: Vec<SocketAddr>,
+}
+
+/// Which codecs are answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Codecs {
+    /// What every browser plays.
+    H264,
+    /// Where the offer has nothing better.
+    Others,
+}
+
+impl PublisherFactory {
+    /// `candidates` as for [`PeerFactory`](super::PeerFactory). Makes a certificate of its own.
+    pub fn new(candidates: Vec<SocketAddr>) -> Option<Self> {
+        let mut crypto = str0m_aws_lc_rs::default_provider();
+        let certificate = DtlsForAll.generate_certificate()?;
+        crypto.dtls_provider = &DtlsForAll;
+        Some(Self { crypto: Arc::new(crypto), certificate, candidates })
+    }
+
+    /// Answers an offer with `recvonly`, `setup:passive` and ICE-lite: with H.264 alone where it is
+    /// offered, so that every browser can watch, else with what there is.
+    pub fn answer(
+        &self,
+        offer: &str,
+        credentials: &IceCredentials,
+        now: Instant,
+    ) -> Result<(Publisher, String), PublishError> {
+        check_size(offer)?;
+        // str0m reads what strangers wrote, and a panic here would end the thread of all publishers.
+        let answered = || self.answer_readable(offer, credentials, now);
+        catch_unwind(AssertUnwindSafe(answered)).unwrap_or_else(|_| {
+            Err(OfferError::Malformed("it is not understood".to_owned()).into())
+        })
+    }
+
+    fn answer_readable(
+        &self,
+        offer: &str,
+        credentials: &IceCredentials,
+        now: Instant,
+    ) -> Result<(Publisher, String), PublishError> {
+        let parameter_sets = sprop_parameter_sets(offer);
+        let offer = without_layers(offer);
+        // Broken ones are refused for that, whatever else they lack.
+        SdpOffer::from_sdp_string(&offer).map_err(|error| malformed(&error))?;
+        if !sends_video(&offer) {
+            return Err(PublishError::NoVideo);
+        }
+        if offer.lines().any(|line| line == "a=setup:passive") {
+            let reason = "a=setup must be actpass or active".to_owned();
+            return Err(OfferError::Malformed(reason).into());
+        }
+        for codecs in [Codecs::H264, Codecs::Others] {
+            let (rtc, answer) = self.answer_with(codecs, &offer, credentials, now)?;
+            let answer = as_receiver(&answer);
+            if has_video(&answer) {
+                let peer = Peer::new(rtc, KeySlot::default(), credentials, self.candidates.clone());
+                return Ok((Publisher::new(peer, parameter_sets), answer));
+            }
+        }
+        let offered = offered_video_codecs(&offer).join(", ");
+        Err(PublishError::NoCommonCodec { offered })
+    }
+
+    fn answer_with(
+        &self,
+        codecs: Codecs,
+        offer: &str,
+        credentials: &IceCredentials,
+        now: Instant,
+    ) -> Result<(Rtc, String), OfferError> {
+        let parsed = SdpOffer::from_sdp_string(offer).map_err(|error| malformed(&error))?;
+        let mut rtc = self.config(codecs, credentials).build(now);
+        for address in &self.candidates {
+            if let Ok(candidate) = Candidate::host(*address, "udp") {
+                rtc.add_local_candidate(candidate);
+            }
+        }
+        let answer = rtc.sdp_api().accept_offer(parsed).map_err(|error| malformed(&error))?;
+        Ok((rtc, answer.to_sdp_string()))
+    }
+
+    fn config(&self, codecs: Codecs, credentials: &IceCredentials) -> RtcConfig {
+        let mut config = RtcConfig::new()
+            .set_crypto_provider(Arc::clone(&self.crypto))
+            .set_dtls_cert(self.certificate.clone())
+            .set_dtls_version(DtlsVersion::Dtls12)
+            .set_local_ice_credentials(IceCreds {
+                ufrag: credentials.ufrag.clone(),
+                pass: credentials.password.clone(),
+            })
+            .set_ice_lite(true)
+            .set_rtp_mode(true)
+            .set_extension_map(ExtensionMap::standard())
+            .clear_codecs()
+            .enable_opus(true, false)
+            .enable_pcmu(true, false)
+            .enable_pcma(true, false);
+        match codecs {
+            Codecs::H264 => {
+                for (payload, resend, mode, profile) in H264_PAYLOADS {
+                    let (payload, resend) = (payload.into(), Some(resend.into()));
+                    config.codec_config().add_h264(payload, resend, mode, profile);
+                }
+                config
+            }
+            Codecs::Others => {
+                config.enable_h265(true).enable_vp8(true).enable_vp9(true).enable_av1(true)
+            }
+        }
+    }
+}
+
+/// What a publisher wants done or tells.
+#[derive(Debug)]
+pub enum PublisherOutput {
+    /// Send this datagram.
+    Transmit {
+        /// The publisher's address.
+        destination: SocketAddr,
+        /// STUN, DTLS or SRTCP.
+        contents: Vec<u8>,
+    },
+    /// DTLS is done; media may come.
+    Connected,
+    /// What came of packets; never [`TrackOutput::KeyframeWanted`].
+    Track(TrackOutput),
+    /// The publisher said goodbye, or the connection failed: of no more use.
+    Closed,
+    /// Nothing more until input comes or this moment.
+    Timeout(Instant),
+}
+
+/// Counters of one publisher.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PublisherFigures {
+    /// Both tracks' together.
+    pub tracks: TrackFigures,
+    /// Keyframes that it was asked for.
+    pub keyframes_asked: u64,
+}
+
+/// Whether anybody wants what a publisher sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Demand {
+    /// Nobody: packets are thrown away as they come.
+    Unwanted,
+    /// Somebody does, from the next keyframe on.
+    Wanted,
+}
+
+/// One publisher. See the module's documentation.
+pub struct Publisher {
+    peer: Peer,
+    video: Track,
+    audio: Track,
+    demand: Demand,
+    connected: bool,
+    /// When something authentic came last.
+    heard: Option<Instant>,
+    /// When a keyframe was asked for last, and whether one is wanted again.
+    keyframe_asked: Option<Instant>,
+    keyframe_wanted: bool,
+    keyframes_asked: u64,
+    rate_due: Option<Instant>,
+    outputs: VecDeque<TrackOutput>,
+}
+
+impl Publisher {
+    fn new(peer: Peer, parameter_sets: Vec<Vec<u8>>) -> Self {
+        let mut video = Track::new(MediaKind::Video);
+        video.set_parameter_sets(parameter_sets);
+        Self {
+            peer,
+            video,
+            audio: Track::new(MediaKind::Audio),
+            demand: Demand::Unwanted,
+            connected: false,
+            heard: None,
+            keyframe_asked: None,
+            keyframe_wanted: false,
+            keyframes_asked: 0,
+            rate_due: None,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// A binding request that names our user fragment, as [`Peer::handle_check`] takes it.
+    pub fn handle_check(
+        &mut self,
+        source: SocketAddr,
+        local: SocketAddr,
+        request: &BindingRequest<'_>,
+        packet: &[u8],
+        now: Instant,
+    ) -> Received {
+        let received = self.peer.handle_check(source, local, request, packet, now);
+        if received == Received::Authentic {
+            self.heard = Some(now);
+        }
+        received
+    }
+
+    /// DTLS, SRTP or SRTCP. Only what comes from a proven address is looked at.
+    pub fn handle_datagram(
+        &mut self,
+        source: SocketAddr,
+        local: SocketAddr,
+        packet: &[u8],
+        now: Instant,
+    ) -> Received {
+        self.peer.handle_dtls(source, local, packet, now)
+    }
+
+    /// The address that was forgotten since the last call, if one was.
+    pub fn take_forgotten(&mut self) -> Option<SocketAddr> {
+        self.peer.take_forgotten()
+    }
+
+    /// Time passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.peer.handle_timeout(now);
+        self.video.handle_timeout(now);
+        self.audio.handle_timeout(now);
+        self.collect();
+        self.ask_for_keyframe(now);
+        if self.rate_due.is_some_and(|due| due <= now) {
+            self.rate_due = Some(now + RATE_INTERVAL);
+            self.tell_rate();
+        }
+    }
+
+    /// Somebody begins or ceases to want what it sends.
+    pub fn set_demand(&mut self, demand: Demand) {
+        self.demand = demand;
+        if demand == Demand::Wanted {
+            self.want_keyframe();
+        }
+    }
+
+    /// Frames were lost behind it: it goes on at the next keyframe.
+    pub fn handle_overflow(&mut self) {
+        self.video.hold();
+        self.collect();
+    }
+
+    /// Somebody cannot decode. Asked at most once a [`KEYFRAME_INTERVAL`]; never forgotten.
+    pub fn want_keyframe(&mut self) {
+        self.keyframe_wanted = true;
+    }
+
+    /// Starts the goodbye; poll until [`PublisherOutput::Closed`] or a timeout.
+    pub fn close(&mut self) {
+        self.peer.close();
+    }
+
+    /// When something authentic came from it last.
+    pub fn heard(&self) -> Option<Instant> {
+        self.heard
+    }
+
+    /// Counters.
+    pub fn figures(&self) -> PublisherFigures {
+        let tracks = self.video.figures() + self.audio.figures();
+        PublisherFigures { tracks, keyframes_asked: self.keyframes_asked }
+    }
+
+    /// The next thing to do; call until it is `Timeout` or `Closed`.
+    pub fn poll_output(&mut self, now: Instant) -> PublisherOutput {
+        self.ask_for_keyframe(now);
+        loop {
+            if let Some(output) = self.outputs.pop_front() {
+                return PublisherOutput::Track(output);
+            }
+            if self.peer.failed || !self.peer.rtc.is_alive() {
+                return PublisherOutput::Closed;
+            }
+            let Some(output) = self.peer.guarded(Rtc::poll_output) else {
+                return PublisherOutput::Closed;
+            };
+            match output {
+                Ok(Output::Transmit(transmit)) => {
+                    let destination = transmit.destination;
+                    let contents = widen_request(transmit.contents.to_vec());
+                    return PublisherOutput::Transmit { destination, contents };
+                }
+                Ok(Output::Timeout(at)) => return PublisherOutput::Timeout(self.earliest(at)),
+                Ok(Output::Event(Event::Connected)) => {
+                    self.peer.connected = true;
+                    self.connected = true;
+                    self.rate_due = Some(now);
+                    return PublisherOutput::Connected;
+                }
+                Ok(Output::Event(Event::RtpPacket(packet))) => self.handle_packet(packet, now),
+                Ok(Output::Event(Event::Closed)) => return PublisherOutput::Closed,
+                Ok(Output::Event(_)) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "publisher's connection failed");
+                    self.peer.rtc.disconnect();
+                    return PublisherOutput::Closed;
+                }
+            }
+        }
+    }
+
+    fn handle_packet(&mut self, packet: RtpPacket, now: Instant) {
+        self.heard = Some(now);
+        let codec = self.codec_of(&packet);
+        let Some(codec) = codec.filter(|_| self.demand == Demand::Wanted) else { return };
+        let track = match codec.kind() {
+            MediaKind::Video => &mut self.video,
+            MediaKind::Audio => &mut self.audio,
+        };
+        let incoming = Incoming {
+            ssrc: *packet.header.ssrc,
+            codec,
+            number: *packet.seq_no,
+            timestamp: packet.header.timestamp,
+            marker: packet.header.marker,
+            report: packet.last_sender_info.map(|info| SenderReport {
+                ntp: ntp(info.ntp_time),
+                // Extended by its own history, of which the lower half is the sender's.
+                timestamp: info.rtp_time.numer() as u32,
+            }),
+            payload: bytes::Bytes::from_owner(packet.payload),
+        };
+        track.handle_packet(incoming, now);
+        self.collect();
+        self.ask_for_keyframe(now);
+    }
+
+    fn codec_of(&self, packet: &RtpPacket) -> Option<Codec> {
+        let payload_type = packet.header.payload_type;
+        let config = self.peer.rtc.codec_config();
+        let payload = config.find(|payload| payload.pt() == payload_type)?;
+        our_codec(payload.spec().codec)
+    }
+
+    /// Takes over what the tracks have.
+    fn collect(&mut self) {
+        for track in [&mut self.video, &mut self.audio] {
+            while let Some(output) = track.poll_output() {
+                match output {
+                    TrackOutput::KeyframeWanted => self.keyframe_wanted = true,
+                    TrackOutput::Frame(_) | TrackOutput::Report { .. } | TrackOutput::Lost(_) => {
+                        self.outputs.push_back(output);
+                    }
+                }
+            }
+        }
+    }
+
+    fn keyframe_due(&self) -> Option<Instant> {
+        let asked = self.keyframe_asked.filter(|_| self.keyframe_wanted)?;
+        Some(asked + KEYFRAME_INTERVAL)
+    }
+
+    fn ask_for_keyframe(&mut self, now: Instant) {
+        let is_too_soon = self.keyframe_due().is_some_and(|due| now < due);
+        if !self.keyframe_wanted || !self.connected || is_too_soon {
+            return;
+        }
+        let ssrc = self.video.ssrc();
+        let asked = self.peer.guarded(|rtc| {
+            let mut api = rtc.direct_api();
+            let stream = ssrc.and_then(|ssrc| api.stream_rx(&ssrc.into()));
+            stream.map(|stream| stream.request_keyframe(KeyframeRequestKind::Pli)).is_some()
+        });
+        // Before its first packet there is no SSRC to ask for.
+        if asked == Some(true) {
+            self.keyframe_wanted = false;
+            self.keyframe_asked = Some(now);
+            self.keyframes_asked += 1;
+        }
+    }
+
+    /// Lets a publisher that only knows REMB send at full rate.
+    fn tell_rate(&mut self) {
+        let ssrcs = [self.video.ssrc(), self.audio.ssrc()];
+        // Nothing to say before the first packet.
+        let _ = self.peer.guarded(|rtc| {
+            for ssrc in ssrcs.into_iter().flatten() {
+                if let Some(stream) = rtc.direct_api().stream_rx(&ssrc.into()) {
+                    stream.request_remb(Bitrate::bps(RATE_MAX));
+                }
+            }
+        });
+    }
+
+    fn earliest(&self, at: Instant) -> Instant {
+        let own = [
+            self.video.next_timeout(),
+            self.audio.next_timeout(),
+            self.keyframe_due().filter(|_| self.connected),
+            self.rate_due,
+        ];
+        own.into_iter().flatten().fold(at, Instant::min)
+    }
+}
+
+fn our_codec(codec: format::Codec) -> Option<Codec> {
+    match codec {
+        format::Codec::H264 => Some(Codec::H264),
+        format::Codec::H265 => Some(Codec::H265),
+        format::Codec::Vp8 => Some(Codec::Vp8),
+        format::Codec::Vp9 => Some(Codec::Vp9),
+        format::Codec::Av1 => Some(Codec::Av1),
+        format::Codec::Opus => Some(Codec::Opus),
+        format::Codec::PCMU => Some(Codec::Pcmu),
+        format::Codec::PCMA => Some(Codec::Pcma),
+        // Never answered.
+        _ => None,
+    }
+}
+
+/// Seconds since 1900 and fractions (RFC 3550 §4). Publishers whose clock counts from their start
+/// are before 1970, which is as good: only differences matter.
+fn ntp(time: SystemTime) -> u64 {
+    const UNIX: i128 = 2_208_988_800_000_000;
+    let micros = match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => after.as_micros() as i128,
+        Err(before) => -(before.duration().as_micros() as i128),
+    };
+    let micros = (micros + UNIX).max(0);
+    // The era wraps in 2036 as the field does.
+    ((micros << 32) / 1_000_000) as u64
+}
+
+/// The offer without simulcast (RFC 8853): what is left is one stream a section.
+fn without_layers(offer: &str) -> String {
+    let is_layer = |line: &&str| line.starts_with("a=simulcast:") || line.starts_with("a=rid:");
+    offer.lines().filter(|line| !is_layer(line)).flat_map(|line| [line, "\r\n"]).collect()
+}
+
+/// The answer with every section `recvonly` (RFC 9725 §4.2), whatever direction was offered.
+fn as_receiver(answer: &str) -> String {
+    let lines = answer.lines().map(|line| match line {
+        "a=sendrecv" => "a=recvonly",
+        "a=sendonly" => "a=inactive",
+        other => other,
+    });
+    let is_ours = |line: &&str| line.starts_with("a=ssrc") || line.starts_with("a=msid:");
+    lines.filter(|line| !is_ours(line)).flat_map(|line| [line, "\r\n"]).collect()
+}
+
+/// Whether the answer takes a picture.
+fn has_video(answer: &str) -> bool {
+    let mut sections =
+        answer.split("\r\nm=").skip(1).filter(|section| section.starts_with("video "));
+    sections.any(|section| {
+        !section.starts_with("video 0 ")
+            && section.lines().any(|line| line == "a=recvonly")
+            && section.lines().any(|line| line.starts_with("a=rtpmap:"))
+    })
+}

@@ -1,0 +1,378 @@
+//! All publishers of one thread: routing, time, and what they ask to be done.
+//!
+//! Sans-IO like [`crate::peers`]: datagrams and offers in, [`PublishersOutput`] out. Frames of
+//! publishers whom nobody wants are not made.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::peer::publisher::{
+    Demand, PublishError, Publisher, PublisherFactory, PublisherFigures, PublisherOutput,
+};
+use crate::peer::{IceCredentials, Received};
+use crate::publish::TrackOutput;
+use crate::stun::BindingRequest;
+
+/// How long ICE and DTLS may take.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long a connected publisher may be silent: neither a check nor a packet of media. Checks of
+/// consent come every 4 to 6 s (RFC 7675 §5.1), but media every few milliseconds.
+pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long after its last packet a publisher holds its place against another one with the same key:
+/// an encoder that was killed and started anew gets in within two seconds.
+pub const PRESENCE: Duration = Duration::from_secs(2);
+
+/// How long a goodbye may take to leave.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// A publisher inside this process: one WHIP session. Never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PublisherId(pub u64);
+
+/// Why a publisher's session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PublisherEnd {
+    /// It said goodbye, or its connection broke.
+    Peer,
+    /// ICE or DTLS did not finish within [`HANDSHAKE_TIMEOUT`], or failed.
+    NeverConnected,
+    /// Nothing came for [`SILENCE_TIMEOUT`].
+    Silent,
+    /// We were asked to end it.
+    Asked,
+}
+
+/// What is to be done for publishers.
+#[derive(Debug)]
+pub enum PublishersOutput {
+    /// Send STUN, DTLS or SRTCP.
+    Transmit {
+        /// Our address that the publisher talks to.
+        source: SocketAddr,
+        /// The publisher's address.
+        destination: SocketAddr,
+        /// The datagram.
+        contents: Vec<u8>,
+    },
+    /// An address proved to be the publisher's, or is no longer held to be: what comes from it
+    /// belongs here, or no more.
+    Address {
+        /// The publisher's address.
+        address: SocketAddr,
+        /// Whether it is known from here on.
+        claim: Claim,
+    },
+    /// DTLS is done.
+    Connected(PublisherId),
+    /// What came of its packets.
+    Track(PublisherId, TrackOutput),
+    /// The session is over. Comes exactly once for every accepted publisher.
+    Closed {
+        /// Whose session.
+        publisher: PublisherId,
+        /// What ended it.
+        reason: PublisherEnd,
+    },
+}
+
+/// Whether an address is a publisher's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// From here on.
+    Taken,
+    /// No longer.
+    Released,
+}
+
+struct Entry {
+    publisher: Publisher,
+    ufrag: String,
+    /// Our address in the newest authentic check.
+    local: SocketAddr,
+    since: Instant,
+    phase: Phase,
+    deadline: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Handshaking,
+    Connected,
+    /// The goodbye is leaving.
+    Closing(PublisherEnd),
+}
+
+/// All publishers of one thread. Its size is bounded by the stream keys: a key has one session.
+pub struct PublisherTable {
+    factory: PublisherFactory,
+    /// Boxed: an entry takes some 15 KB.
+    entries: HashMap<PublisherId, Box<Entry>>,
+    by_ufrag: HashMap<String, PublisherId>,
+    by_address: HashMap<SocketAddr, PublisherId>,
+    deadlines: BTreeSet<(Instant, PublisherId)>,
+    /// Of those who are gone.
+    past: PublisherFigures,
+    outputs: VecDeque<PublishersOutput>,
+}
+
+impl PublisherTable {
+    /// An empty table whose publishers share the factory.
+    pub fn new(factory: PublisherFactory) -> Self {
+        Self {
+            factory,
+            entries: HashMap::new(),
+            by_ufrag: HashMap::new(),
+            by_address: HashMap::new(),
+            deadlines: BTreeSet::new(),
+            past: PublisherFigures::default(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Publishers to whom DTLS is done.
+    pub fn connected(&self) -> usize {
+        self.entries.values().filter(|entry| entry.phase == Phase::Connected).count()
+    }
+
+    /// Everybody who is not yet gone, in no order.
+    pub fn publishers(&self) -> Vec<PublisherId> {
+        self.entries.keys().copied().collect()
+    }
+
+    /// Whether nobody is here and nothing is remembered of anybody.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+            && self.by_ufrag.is_empty()
+            && self.by_address.is_empty()
+            && self.deadlines.is_empty()
+    }
+
+    /// Counters of all publishers since the start.
+    pub fn figures(&self) -> PublisherFigures {
+        let present = self.entries.values().map(|entry| entry.publisher.figures());
+        present.fold(self.past, sum)
+    }
+
+    /// Whether a publisher holds its key: media or a check came within [`PRESENCE`], or its
+    /// handshake began within it.
+    pub fn is_present(&self, publisher: PublisherId, now: Instant) -> bool {
+        self.entries.get(&publisher).is_some_and(|entry| {
+            let heard = entry.publisher.heard().unwrap_or(entry.since);
+            !matches!(entry.phase, Phase::Closing(_)) && now < heard + PRESENCE
+        })
+    }
+
+    /// Answers an offer. `credentials` must be fresh: the user fragment names the session.
+    pub fn handle_offer(
+        &mut self,
+        id: PublisherId,
+        offer: &str,
+        credentials: &IceCredentials,
+        now: Instant,
+    ) -> Result<String, PublishError> {
+        let (publisher, answer) = self.factory.answer(offer, credentials, now)?;
+        let entry = Entry {
+            publisher,
+            ufrag: credentials.ufrag.clone(),
+            local: SocketAddr::from(([0, 0, 0, 0], 0)),
+            since: now,
+            phase: Phase::Handshaking,
+            deadline: now,
+        };
+        self.deadlines.insert((now, id));
+        self.by_ufrag.insert(credentials.ufrag.clone(), id);
+        self.entries.insert(id, Box::new(entry));
+        self.drive(id, now);
+        Ok(answer)
+    }
+
+    /// A datagram for a publisher. `local` is our address that it arrived at.
+    pub fn handle_datagram(
+        &mut self,
+        source: SocketAddr,
+        local: SocketAddr,
+        packet: &[u8],
+        now: Instant,
+    ) -> Received {
+        let request = BindingRequest::parse(packet);
+        let id = match &request {
+            Some(request) => request.local_ufrag().and_then(|ufrag| self.by_ufrag.get(ufrag)),
+            None => self.by_address.get(&source),
+        };
+        let Some(id) = id.copied() else { return Received::Dropped };
+        let Some(entry) = self.entries.get_mut(&id) else { return Received::Dropped };
+        let received = match &request {
+            Some(request) => entry.publisher.handle_check(source, local, request, packet, now),
+            // A lite agent sends no checks, so that other STUN is a stray.
+            None if packet.first().is_none_or(|first| *first < 4) => Received::Dropped,
+            None => entry.publisher.handle_datagram(source, local, packet, now),
+        };
+        match received {
+            Received::Dropped => return received,
+            Received::Accepted => {}
+            Received::Authentic => {
+                entry.local = local;
+                let forgotten = entry.publisher.take_forgotten();
+                self.claim(id, source, forgotten);
+            }
+        }
+        self.drive(id, now);
+        received
+    }
+
+    /// Somebody begins or ceases to want what a publisher sends.
+    pub fn set_demand(&mut self, id: PublisherId, demand: Demand, now: Instant) {
+        self.with(id, now, |publisher| publisher.set_demand(demand));
+    }
+
+    /// Frames were lost behind the table.
+    pub fn handle_overflow(&mut self, id: PublisherId, now: Instant) {
+        self.with(id, now, Publisher::handle_overflow);
+    }
+
+    /// Somebody cannot decode.
+    pub fn want_keyframe(&mut self, id: PublisherId, now: Instant) {
+        self.with(id, now, Publisher::want_keyframe);
+    }
+
+    /// Starts a publisher's goodbye; `Closed` follows. Unknown ones are ignored.
+    pub fn handle_close(&mut self, id: PublisherId, reason: PublisherEnd, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        if matches!(entry.phase, Phase::Closing(_)) {
+            return;
+        }
+        entry.phase = Phase::Closing(reason);
+        entry.since = now;
+        entry.publisher.close();
+        self.drive(id, now);
+    }
+
+    /// The next moment at which [`Self::handle_timeout`] has something to do.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// Time passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((at, id)) = self.deadlines.first().copied() {
+            if at > now {
+                break;
+            }
+            let Some(entry) = self.entries.get_mut(&id) else {
+                self.deadlines.pop_first();
+                continue;
+            };
+            if entry.own_deadline() <= now {
+                let reason = match entry.phase {
+                    Phase::Handshaking => PublisherEnd::NeverConnected,
+                    Phase::Connected => PublisherEnd::Silent,
+                    Phase::Closing(reason) => reason,
+                };
+                self.remove(id, reason);
+                continue;
+            }
+            entry.publisher.handle_timeout(now);
+            self.drive(id, now);
+        }
+    }
+
+    /// What is to be done next.
+    pub fn poll_output(&mut self) -> Option<PublishersOutput> {
+        self.outputs.pop_front()
+    }
+
+    fn with(&mut self, id: PublisherId, now: Instant, act: impl FnOnce(&mut Publisher)) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            act(&mut entry.publisher);
+            self.drive(id, now);
+        }
+    }
+
+    /// Remembers whose an address is.
+    fn claim(&mut self, id: PublisherId, source: SocketAddr, forgotten: Option<SocketAddr>) {
+        if let Some(address) = forgotten
+            && self.by_address.get(&address) == Some(&id)
+        {
+            self.by_address.remove(&address);
+            let claim = Claim::Released;
+            self.outputs.push_back(PublishersOutput::Address { address, claim });
+        }
+        if self.by_address.insert(source, id).is_none() {
+            let claim = Claim::Taken;
+            self.outputs.push_back(PublishersOutput::Address { address: source, claim });
+        }
+    }
+
+    /// Drains one publisher and sets its next deadline.
+    fn drive(&mut self, id: PublisherId, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let next = loop {
+            match entry.publisher.poll_output(now) {
+                PublisherOutput::Transmit { destination, contents } => {
+                    let source = entry.local;
+                    let output = PublishersOutput::Transmit { source, destination, contents };
+                    self.outputs.push_back(output);
+                }
+                PublisherOutput::Connected if entry.phase == Phase::Handshaking => {
+                    entry.phase = Phase::Connected;
+                    self.outputs.push_back(PublishersOutput::Connected(id));
+                }
+                PublisherOutput::Connected => {}
+                PublisherOutput::Track(output) => {
+                    self.outputs.push_back(PublishersOutput::Track(id, output));
+                }
+                PublisherOutput::Closed => break None,
+                PublisherOutput::Timeout(at) => break Some(at),
+            }
+        };
+        let Some(next) = next else {
+            let reason = match entry.phase {
+                Phase::Closing(reason) => reason,
+                Phase::Connected => PublisherEnd::Peer,
+                Phase::Handshaking => PublisherEnd::NeverConnected,
+            };
+            self.remove(id, reason);
+            return;
+        };
+        self.deadlines.remove(&(entry.deadline, id));
+        // A deadline in the past would be driven for ever within one instant.
+        entry.deadline = entry.own_deadline().min(next).max(now + Duration::from_millis(1));
+        self.deadlines.insert((entry.deadline, id));
+    }
+
+    fn remove(&mut self, id: PublisherId, reason: PublisherEnd) {
+        let Some(entry) = self.entries.remove(&id) else { return };
+        self.past = sum(self.past, entry.publisher.figures());
+        self.deadlines.remove(&(entry.deadline, id));
+        self.by_ufrag.remove(&entry.ufrag);
+        let addresses = self.by_address.iter().filter(|(_, owner)| **owner == id);
+        let addresses: Vec<SocketAddr> = addresses.map(|(address, _)| *address).collect();
+        for address in addresses {
+            self.by_address.remove(&address);
+            let claim = Claim::Released;
+            self.outputs.push_back(PublishersOutput::Address { address, claim });
+        }
+        self.outputs.push_back(PublishersOutput::Closed { publisher: id, reason });
+    }
+}
+
+impl Entry {
+    /// When it is over whatever str0m says.
+    fn own_deadline(&self) -> Instant {
+        match self.phase {
+            Phase::Handshaking => self.since + HANDSHAKE_TIMEOUT,
+            Phase::Connected => self.publisher.heard().unwrap_or(self.since) + SILENCE_TIMEOUT,
+            Phase::Closing(_) => self.since + CLOSE_TIMEOUT,
+        }
+    }
+}
+
+fn sum(one: PublisherFigures, other: PublisherFigures) -> PublisherFigures {
+    PublisherFigures {
+        tracks: one.tracks + other.tracks,
+        keyframes_asked: one.keyframes_asked + other.keyframes_asked,
+    }
+}

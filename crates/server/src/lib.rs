@@ -1,0 +1,27 @@
+//! The manifold program, as a library: `main.rs` runs it, and fuzz targets reach what it reads.
+//!
+//! The only place of sockets, files, clocks and JSON: [`cli`] starts, [`http`] serves, [`app`] drives
+//! the engine, [`net`] moves media, [`ingest`] brings it in,
+//! [`rtsp_out`] hands it to players and recorders.
+
+mod app;
+mod bench;
+mod bind_error;
+mod cli;
+mod config;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
+mod http;
+mod ingest;
+mod load;
+mod logging;
+mod metrics;
+mod net;
+mod remote;
+mod rtsp_out;
+mod stills;
+
+/// Does what the command line asks for; ends with the process's exit code.
+pub fn run() -> std::process::ExitCode {
+    cli::run()
+}

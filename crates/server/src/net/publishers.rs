@@ -1,0 +1,504 @@
+//! Publisher threads: the whole of WHIP's media side, beside the fan-out and never in it.
+//!
+//! ```text
+//! encoder --STUN, DTLS, SRTP, SRTCP--> worker --bounded queue--> publisher thread: PublisherTable
+//! publisher thread --frames, bounded channel--> the camera's source attempt --> MediaPlane::publish
+//! ```
+//! A worker finds out whose a datagram is without a lock: from a table of proven addresses of its own,
+//! which the publisher threads keep up to date by command. What looks like RTP and comes from nobody
+//! in that table is dropped where it landed.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
+use media::batch::{Route, Run};
+use media::peer::publisher::{Demand, PublisherFactory, PublisherFigures};
+use media::peer::{IceCredentials, Received};
+use media::publish::TrackOutput;
+use media::publishers::{Claim, PublisherTable, PublishersOutput};
+use tokio::sync::{mpsc, oneshot};
+
+use super::worker::{WorkerHandle, WorkerInput};
+use super::{Accepted, EventSink, MediaEvent, random_u64};
+
+pub(crate) use media::peer::publisher::PublishError;
+pub(crate) use media::publishers::{PublisherEnd, PublisherId};
+
+/// Datagrams that may wait for a publisher thread: 500 publishers of 2 Mbit/s send 125 of them a
+/// millisecond, so that this is some 30 ms of all of them on one thread. What is beyond is dropped and
+/// counted; publishers are asked for it again (NACK).
+const MAX_WAITING_DATAGRAMS: usize = 4_000;
+
+/// Frames that may wait for a source attempt: three seconds of 30 pictures and 50 packets of sound. It
+/// goes on at a keyframe when it was later than that.
+const MAX_WAITING_FRAMES: usize = 240;
+
+/// The thread is the first character of the user fragment, an ice-char that names no handshake thread.
+const SHARD_NAMES: &[u8] = b"ghijklmnopqrstuvwxyz";
+
+/// What user fragments and passwords are made of: 32 ice-chars (RFC 8839 §5.4).
+const ICE_CHARS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+
+/// What a publisher thread is told.
+enum Command {
+    Offer {
+        publisher: PublisherId,
+        offer: String,
+        reply: oneshot::Sender<Result<Accepted, PublishError>>,
+    },
+    IsPresent(PublisherId, oneshot::Sender<bool>),
+    Attach(PublisherId, mpsc::Sender<TrackOutput>),
+    /// Frees what was attached, if nobody takes from it any more.
+    Detach(PublisherId),
+    WantKeyframe(PublisherId),
+    Close(PublisherId),
+    CloseAll(Sender<()>),
+    Stop,
+}
+
+/// A datagram from a worker.
+struct Datagram {
+    worker: usize,
+    source: SocketAddr,
+    local: SocketAddr,
+    packet: Vec<u8>,
+}
+
+#[derive(Clone)]
+struct Shard {
+    commands: Sender<Command>,
+    datagrams: Sender<Datagram>,
+    figures: Arc<Mutex<ShardFigures>>,
+}
+
+/// What one thread counts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ShardFigures {
+    pub(crate) publishers: PublisherFigures,
+    /// To whom DTLS is done.
+    pub(crate) connected: u64,
+    /// Frames that found no room behind a thread.
+    pub(crate) overflows: u64,
+}
+
+/// The receiving ends of one thread.
+pub(crate) struct ShardInputs {
+    commands: Receiver<Command>,
+    datagrams: Receiver<Datagram>,
+    figures: Arc<Mutex<ShardFigures>>,
+}
+
+/// The way to all publisher threads.
+#[derive(Clone)]
+pub(crate) struct Publishers {
+    shards: Vec<Shard>,
+    next: Arc<AtomicU64>,
+    /// Sessions whose address the workers may not know yet.
+    handshaking: Arc<AtomicUsize>,
+    /// Datagrams of publishers for which there was no room.
+    dropped: Arc<AtomicU64>,
+}
+
+/// One worker's table of the addresses that proved to be publishers'. Bounded by the sessions, of
+/// which a stream key has one, and the addresses of each.
+#[derive(Debug, Default)]
+pub(crate) struct PublisherRoutes(HashMap<SocketAddr, usize>);
+
+impl PublisherRoutes {
+    /// What comes from `address` is for `thread`, or for nobody.
+    pub(crate) fn set(&mut self, address: SocketAddr, thread: Option<usize>) {
+        match thread {
+            Some(thread) => self.0.insert(address, thread),
+            None => self.0.remove(&address),
+        };
+    }
+}
+
+impl Publishers {
+    /// `count` threads, at most as many as there are names.
+    pub(crate) fn new(count: usize) -> (Self, Vec<ShardInputs>) {
+        let (shards, inputs) = (0..count.clamp(1, SHARD_NAMES.len()))
+            .map(|_| {
+                let (commands, commands_in) = unbounded();
+                let (datagrams, datagrams_in) = bounded(MAX_WAITING_DATAGRAMS);
+                let figures = Arc::<Mutex<ShardFigures>>::default();
+                let inputs = ShardInputs {
+                    commands: commands_in,
+                    datagrams: datagrams_in,
+                    figures: Arc::clone(&figures),
+                };
+                (Shard { commands, datagrams, figures }, inputs)
+            })
+            .unzip();
+        let publishers = Self {
+            shards,
+            next: Arc::default(),
+            handshaking: Arc::default(),
+            dropped: Arc::default(),
+        };
+        (publishers, inputs)
+    }
+
+    /// Answers a publisher's offer. `None` when the threads are gone.
+    pub(crate) async fn offer(
+        &self,
+        offer: String,
+    ) -> Option<Result<(PublisherHandle, Accepted), PublishError>> {
+        let publisher = PublisherId(self.next.fetch_add(1, Ordering::Relaxed));
+        let handle = PublisherHandle { publishers: self.clone(), publisher };
+        let (reply, answer) = oneshot::channel();
+        self.shard_of(publisher).commands.send(Command::Offer { publisher, offer, reply }).ok()?;
+        let answer = answer.await.ok()?;
+        Some(answer.map(|accepted| (handle, accepted)))
+    }
+
+    /// Takes a datagram that is a publisher's. `None` when it is not; false when it is dropped here.
+    pub(crate) fn receive(
+        &self,
+        routes: &PublisherRoutes,
+        worker: usize,
+        source: SocketAddr,
+        local: SocketAddr,
+        packet: &[u8],
+    ) -> Option<bool> {
+        let send = |shard: usize| {
+            let datagram = Datagram { worker, source, local, packet: packet.to_vec() };
+            let is_taken = self.shards[shard].datagrams.try_send(datagram).is_ok();
+            self.dropped.fetch_add(u64::from(!is_taken), Ordering::Relaxed);
+            is_taken
+        };
+        match packet.first()? {
+            0..=3 => {
+                let name = media::stun::BindingRequest::parse(packet)?.local_ufrag()?;
+                let name = name.bytes().next()?;
+                let shard = SHARD_NAMES.iter().position(|other| *other == name)?;
+                (shard < self.shards.len()).then(|| send(shard))
+            }
+            first => {
+                if let Some(shard) = routes.0.get(&source) {
+                    return Some(send(*shard));
+                }
+                // The first flight of DTLS may overtake the news of its address. Who does not know
+                // it drops it, here and in the handshake threads.
+                if matches!(first, 20..=63) && self.handshaking.load(Ordering::Relaxed) > 0 {
+                    for shard in 0..self.shards.len() {
+                        send(shard);
+                    }
+                }
+                None
+            }
+        }
+    }
+
+    /// Sum over all threads since the start.
+    pub(crate) fn figures(&self) -> (ShardFigures, u64) {
+        let mut sum = ShardFigures::default();
+        for shard in &self.shards {
+            let figures = *shard.figures.lock().unwrap_or_else(PoisonError::into_inner);
+            sum.publishers.tracks = sum.publishers.tracks + figures.publishers.tracks;
+            sum.publishers.keyframes_asked += figures.publishers.keyframes_asked;
+            sum.connected += figures.connected;
+            sum.overflows += figures.overflows;
+        }
+        (sum, self.dropped.load(Ordering::Relaxed))
+    }
+
+    /// Says goodbye to everybody; returns when all are told, or after `limit`.
+    pub(crate) fn close_all(&self, limit: Duration) {
+        let (done, all_done) = bounded(self.shards.len());
+        for shard in &self.shards {
+            let _ = shard.commands.send(Command::CloseAll(done.clone()));
+        }
+        drop(done);
+        let deadline = Instant::now() + limit;
+        for _ in &self.shards {
+            if all_done.recv_deadline(deadline).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Ends the threads.
+    pub(crate) fn stop(&self) {
+        for shard in &self.shards {
+            let _ = shard.commands.send(Command::Stop);
+        }
+    }
+
+    fn shard_of(&self, publisher: PublisherId) -> &Shard {
+        &self.shards[publisher.0 as usize % self.shards.len()]
+    }
+}
+
+/// One publisher's session.
+#[derive(Clone)]
+pub(crate) struct PublisherHandle {
+    publishers: Publishers,
+    publisher: PublisherId,
+}
+
+impl PublisherHandle {
+    /// Which one.
+    pub(crate) fn id(&self) -> PublisherId {
+        self.publisher
+    }
+
+    /// Whether it holds its place against another publisher.
+    pub(crate) async fn is_present(&self) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::IsPresent(self.publisher, reply));
+        answer.await.unwrap_or(false)
+    }
+
+    /// Its frames from the next keyframe on. Ends when the session does; the last one who attached
+    /// gets them.
+    pub(crate) fn attach(&self) -> Frames {
+        let (sender, frames) = mpsc::channel(MAX_WAITING_FRAMES);
+        self.tell(Command::Attach(self.publisher, sender));
+        Frames { frames, handle: self.clone() }
+    }
+
+    /// Viewers cannot decode.
+    pub(crate) fn want_keyframe(&self) {
+        self.tell(Command::WantKeyframe(self.publisher));
+    }
+
+    /// Ends the session by our will.
+    pub(crate) fn close(&self) {
+        self.tell(Command::Close(self.publisher));
+    }
+
+    fn tell(&self, command: Command) {
+        // Failing means that the threads are gone, and the session with them.
+        let _ = self.publishers.shard_of(self.publisher).commands.send(command);
+    }
+}
+
+/// What a publisher sends, as long as this lives.
+pub(crate) struct Frames {
+    frames: mpsc::Receiver<TrackOutput>,
+    handle: PublisherHandle,
+}
+
+impl Frames {
+    /// The next one; `None` when the session has ended.
+    pub(crate) async fn next(&mut self) -> Option<TrackOutput> {
+        self.frames.recv().await
+    }
+}
+
+impl Drop for Frames {
+    fn drop(&mut self) {
+        self.frames.close();
+        self.handle.tell(Command::Detach(self.handle.publisher));
+    }
+}
+
+/// One publisher thread.
+pub(crate) struct PublisherThread {
+    index: usize,
+    inputs: ShardInputs,
+    table: PublisherTable,
+    workers: Vec<WorkerHandle>,
+    events: EventSink,
+    handshaking: Arc<AtomicUsize>,
+    /// Sessions that are counted in `handshaking`; whether they are is the value.
+    sessions: HashMap<PublisherId, Progress>,
+    attached: HashMap<PublisherId, mpsc::Sender<TrackOutput>>,
+    overflows: u64,
+    /// The worker on which the newest datagram landed.
+    arrival: usize,
+    closing_all: Option<Sender<()>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Handshaking,
+    Connected,
+}
+
+impl PublisherThread {
+    pub(crate) fn new(
+        index: usize,
+        inputs: ShardInputs,
+        factory: PublisherFactory,
+        workers: Vec<WorkerHandle>,
+        events: EventSink,
+        publishers: &Publishers,
+    ) -> Self {
+        Self {
+            index,
+            inputs,
+            table: PublisherTable::new(factory),
+            workers,
+            events,
+            handshaking: Arc::clone(&publishers.handshaking),
+            sessions: HashMap::new(),
+            attached: HashMap::new(),
+            overflows: 0,
+            arrival: 0,
+            closing_all: None,
+        }
+    }
+
+    /// Runs until it is told to stop.
+    pub(crate) fn run(mut self) {
+        loop {
+            let timeout = self.table.next_timeout().map_or_else(never, crossbeam_channel::at);
+            select! {
+                recv(self.inputs.commands) -> command => match command {
+                    Ok(Command::Stop) | Err(_) => return,
+                    Ok(command) => self.handle_command(command, Instant::now()),
+                },
+                recv(self.inputs.datagrams) -> datagram => {
+                    if let Ok(datagram) = datagram {
+                        self.handle_datagram(&datagram);
+                    }
+                },
+                recv(timeout) -> _ => self.table.handle_timeout(Instant::now()),
+            }
+            self.drain();
+        }
+    }
+
+    fn handle_command(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::Offer { publisher, offer, reply } => {
+                let credentials = self.new_credentials();
+                let answer = self.table.handle_offer(publisher, &offer, &credentials, now);
+                if answer.is_ok() {
+                    self.handshaking.fetch_add(1, Ordering::Relaxed);
+                    self.sessions.insert(publisher, Progress::Handshaking);
+                }
+                let accepted = answer.map(|answer_sdp| Accepted {
+                    answer_sdp,
+                    ice_ufrag: credentials.ufrag,
+                    // A publisher takes nothing.
+                    codecs: CodecSet::default(),
+                });
+                // Whoever asked may have gone away; the handshake then times out.
+                let _ = reply.send(accepted);
+            }
+            Command::IsPresent(publisher, reply) => {
+                let _ = reply.send(self.table.is_present(publisher, now));
+            }
+            Command::Attach(publisher, sender) => {
+                if self.sessions.contains_key(&publisher) {
+                    self.attached.insert(publisher, sender);
+                    self.table.set_demand(publisher, Demand::Wanted, now);
+                }
+            }
+            Command::Detach(publisher) => self.detach_if_closed(publisher, now),
+            Command::WantKeyframe(publisher) => self.table.want_keyframe(publisher, now),
+            Command::Close(publisher) => {
+                self.table.handle_close(publisher, PublisherEnd::Asked, now);
+            }
+            Command::CloseAll(done) => {
+                for publisher in self.table.publishers() {
+                    self.table.handle_close(publisher, PublisherEnd::Asked, now);
+                }
+                self.closing_all = Some(done);
+            }
+            Command::Stop => {}
+        }
+    }
+
+    /// Another attempt may have attached meanwhile.
+    fn detach_if_closed(&mut self, publisher: PublisherId, now: Instant) {
+        if self.attached.get(&publisher).is_some_and(mpsc::Sender::is_closed) {
+            self.attached.remove(&publisher);
+            self.table.set_demand(publisher, Demand::Unwanted, now);
+        }
+    }
+
+    fn handle_datagram(&mut self, datagram: &Datagram) {
+        self.arrival = datagram.worker;
+        let Datagram { source, local, packet, .. } = datagram;
+        let received = self.table.handle_datagram(*source, *local, packet, Instant::now());
+        if received == Received::Dropped {
+            self.events.count_rejected();
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.table.poll_output() {
+            self.execute(output);
+        }
+        let figures = ShardFigures {
+            publishers: self.table.figures(),
+            connected: self.table.connected() as u64,
+            overflows: self.overflows,
+        };
+        *self.inputs.figures.lock().unwrap_or_else(PoisonError::into_inner) = figures;
+        if self.table.is_empty()
+            && let Some(done) = self.closing_all.take()
+        {
+            // The one who waits may have given up.
+            let _ = done.send(());
+        }
+    }
+
+    fn execute(&mut self, output: PublishersOutput) {
+        match output {
+            PublishersOutput::Transmit { source, destination, contents } => {
+                let len = contents.len();
+                let route = Route { source, destination };
+                let run = Run { route, start: 0, len, segment: len, count: 1 };
+                // What is lost of it is sent again, or is a report of which the next one is near.
+                self.workers[self.arrival].shared().port.send_one(&run, &contents);
+            }
+            PublishersOutput::Address { address, claim } => {
+                let thread = match claim {
+                    Claim::Taken => Some(self.index),
+                    Claim::Released => None,
+                };
+                for worker in &self.workers {
+                    worker.tell(WorkerInput::PublisherAddress(address, thread));
+                }
+            }
+            PublishersOutput::Connected(publisher) => {
+                self.sessions.insert(publisher, Progress::Connected);
+                self.handshaking.fetch_sub(1, Ordering::Relaxed);
+                self.events.send(MediaEvent::PublisherConnected { publisher });
+            }
+            PublishersOutput::Track(publisher, output) => self.hand_on(publisher, output),
+            PublishersOutput::Closed { publisher, reason } => {
+                if self.sessions.remove(&publisher) == Some(Progress::Handshaking) {
+                    self.handshaking.fetch_sub(1, Ordering::Relaxed);
+                }
+                self.attached.remove(&publisher);
+                self.events.send(MediaEvent::PublisherClosed { publisher, reason });
+            }
+        }
+    }
+
+    fn hand_on(&mut self, publisher: PublisherId, output: TrackOutput) {
+        let Some(sender) = self.attached.get(&publisher) else { return };
+        match sender.try_send(output) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                self.overflows += 1;
+                self.table.handle_overflow(publisher, Instant::now());
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => {
+                self.detach_if_closed(publisher, Instant::now());
+            }
+        }
+    }
+
+    /// Fresh ICE credentials: 80 bits of user fragment after the thread's name, 160 of password
+    /// (RFC 8445 §5.3 asks for 24 and 128).
+    fn new_credentials(&self) -> IceCredentials {
+        let name = char::from(SHARD_NAMES[self.index % SHARD_NAMES.len()]);
+        let random_chars =
+            |count: usize| (0..count).map(|_| char::from(ICE_CHARS[(random_u64() & 31) as usize]));
+        IceCredentials {
+            ufrag: std::iter::once(name).chain(random_chars(16)).collect(),
+            password: random_chars(32).collect(),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! A WHEP or WHIP session at another server (RFC 9725): opened by an offer, ended by DELETE.
+//!
+//! Redirections are followed. Candidates are not trickled: offers carry theirs.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use hyper::Method;
+use hyper::header::{LINK, LOCATION};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use url::Url;
+
+use super::http::{Answer, Ask, HttpClient, RemoteError, addresses};
+
+/// Redirections that are followed one after the other (RFC 9725 §4.5 has load balancers in mind).
+const REDIRECTIONS_MAX: usize = 4;
+
+/// An open session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// The server's SDP.
+    pub(crate) answer: String,
+    /// STUN and TURN servers that it names.
+    pub(crate) ice_servers: usize,
+    /// Where the session can be ended; servers need not name it.
+    resource: Option<Url>,
+}
+
+/// A place that was reserved with our own API.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    /// Opens the camera's WHEP endpoint.
+    pub(crate) token: SecretString,
+}
+
+impl Session {
+    /// Brings the offer.
+    pub(crate) async fn open(
+        http: &mut HttpClient,
+        endpoint: &Url,
+        token: Option<&SecretString>,
+        offer: &str,
+    ) -> Result<Self, RemoteError> {
+        let mut url = endpoint.clone();
+        for _ in 0..REDIRECTIONS_MAX {
+            let content_type = Some("application/sdp");
+            let ask = Ask {
+                method: Method::POST,
+                url: &url,
+                content_type,
+                token,
+                body: offer.to_owned(),
+            };
+            let answer = http.ask_for_any(&ask).await?;
+            let location = answer.header(LOCATION).and_then(|to| url.join(to).ok());
+            match location {
+                Some(to) if answer.status.is_redirection() => url = to,
+                resource => return Self::of_answer(&url, answer, resource),
+            }
+        }
+        Err(RemoteError::Cut {
+            method: Method::POST,
+            path: endpoint.path().to_owned(),
+            reason: format!("it was redirected more than {REDIRECTIONS_MAX} times"),
+        })
+    }
+
+    fn of_answer(url: &Url, answer: Answer, resource: Option<Url>) -> Result<Self, RemoteError> {
+        if !answer.status.is_success() {
+            return Err(answer.into_refusal(Method::POST, url));
+        }
+        let links = answer.headers.get_all(LINK).iter().filter_map(|link| link.to_str().ok());
+        let ice_servers = links.map(|link| link.matches("rel=\"ice-server\"").count()).sum();
+        Ok(Self { answer: answer.body, ice_servers, resource })
+    }
+
+    /// Ends the session. Nothing to do where the server named no address for that.
+    pub(crate) async fn close(
+        &self,
+        http: &mut HttpClient,
+        token: Option<&SecretString>,
+    ) -> Result<(), RemoteError> {
+        let Some(url) = &self.resource else { return Ok(()) };
+        let ask =
+            Ask { method: Method::DELETE, url, content_type: None, token, body: String::new() };
+        http.ask(&ask).await.map(drop)
+    }
+}
+
+/// Reserves a place before a camera with our own API at `base`.
+pub(crate) async fn reserve(
+    http: &mut HttpClient,
+    base: &Url,
+    camera: &str,
+    token: Option<&SecretString>,
+) -> Result<Reservation, RemoteError> {
+    let path = "/api/v1/stream/reserve";
+    let url = base.join(path).map_err(|_| RemoteError::Scheme(base.clone()))?;
+    let body = json!({ "camera_id": camera, "user_id": "load" }).to_string();
+    let content_type = Some("application/json");
+    let ask = Ask { method: Method::POST, url: &url, content_type, token, body };
+    let answer = http.ask(&ask).await?;
+    let json: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+    let token = json["token"].as_str().ok_or_else(|| RemoteError::Cut {
+        method: Method::POST,
+        path: path.to_owned(),
+        reason: "the answer has no token: is this Manifold's API?".to_owned(),
+    })?;
+    Ok(Reservation { token: token.into() })
+}
+
+/// This machine's address on the way to a server.
+pub(crate) async fn own_address(url: &Url) -> Result<IpAddr, RemoteError> {
+    let unreachable =
+        |reason| RemoteError::Unreachable { authority: url.authority().to_owned(), reason };
+    let found = addresses(url).await?;
+    let server = found
+        .first()
+        .ok_or_else(|| unreachable(std::io::Error::other("its name has no address")))?;
+    route_to(*server).map_err(unreachable)
+}
+
+/// Connecting a UDP socket sends nothing; it makes the kernel choose a way.
+fn route_to(server: SocketAddr) -> std::io::Result<IpAddr> {
+    let any: SocketAddr =
+        if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(server)?;
+    Ok(socket.local_addr()?.ip())
+}

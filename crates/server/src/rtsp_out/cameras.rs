@@ -1,0 +1,223 @@
+//! The library of a running Manifold: its cameras, for who may see them.
+//!
+//! A description holds the camera's stream for a moment and takes no quota; playing is a lease.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use control::{CameraId, Quality, ReservationId};
+use engine::Rendition;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::auth::{Authorization, Challenge, Verdict, same};
+use super::message::Status;
+use super::sdp::{Description, TrackFormat};
+use super::uri::Uri;
+use super::{Ask, Library, Playing, Refusal};
+use crate::app::{App, Held, HoldError, Reading, ReserveError, WatchError};
+use crate::config::{AuthMode, Rtsp, RtspUser};
+use crate::http::Keyring;
+use crate::net::Tapped;
+
+/// How long a client waits for a camera's first keyframe. Players give up after 10 s themselves.
+const DESCRIBE_TIME_MAX: Duration = Duration::from_secs(9);
+
+/// Whom a reservation is for where nobody said who he is.
+const ANYBODY: &str = "rtsp";
+
+/// All cameras, and who may see them.
+#[derive(Clone)]
+pub(crate) struct Cameras(Arc<Inner>);
+
+struct Inner {
+    app: App,
+    keyring: Arc<Keyring>,
+    users: Vec<RtspUser>,
+    /// A password or token is asked for.
+    asks: bool,
+}
+
+impl Cameras {
+    /// Nobody is asked for anything in mode `open` while there are no users.
+    pub(crate) fn new(app: App, keyring: Arc<Keyring>, rtsp: &Rtsp, mode: AuthMode) -> Self {
+        let users = rtsp.users.clone();
+        let asks = mode == AuthMode::Keys || !users.is_empty();
+        Self(Arc::new(Inner { app, keyring, users, asks }))
+    }
+}
+
+/// Who asks, once he has proved it.
+enum Who {
+    /// Gets a reservation of his own with each connection.
+    User(String),
+    /// Has one: a viewer's token is good for its own reservation.
+    Viewer(ReservationId),
+}
+
+/// What is kept between description and playing.
+pub(crate) struct Described {
+    who: Who,
+    camera: String,
+    rendition: Rendition,
+    /// Keeps the source running until the lease does.
+    held: Held,
+}
+
+impl Library for Cameras {
+    type Described = Described;
+    type Playing = Reading;
+
+    async fn describe(&self, ask: Ask<'_>) -> Result<(Description, Described), Refusal> {
+        let who = self.0.who(&ask)?;
+        let Uri { name, sub, .. } = ask.uri;
+        let rendition = if *sub { Rendition::Sub } else { Rendition::Main };
+        let mut held = self.0.app.hold(name, rendition).await.map_err(not_held)?;
+        let picture = first_picture(&mut held).await?;
+        let sound = self.0.app.format(held.stream).await.and_then(|format| format.audio);
+        let tracks = std::iter::once(picture).chain(sound.map(TrackFormat::of_sound)).collect();
+        let description = Description { title: name.clone(), tracks };
+        Ok((description, Described { who, camera: name.clone(), rendition, held }))
+    }
+
+    async fn play(&self, described: Described) -> Result<Reading, Refusal> {
+        let Described { who, camera, rendition, held } = described;
+        let app = &self.0.app;
+        let (reservation, is_own) = match who {
+            Who::Viewer(reservation) => (reservation, false),
+            Who::User(user) => {
+                let quality = match rendition {
+                    Rendition::Main => Quality::High,
+                    Rendition::Sub => Quality::Low,
+                };
+                let reserved = app.reserve(&camera, &user, quality).await.map_err(not_reserved)?;
+                (reserved.id, true)
+            }
+        };
+        let reading = app.read(reservation.clone(), &camera).await;
+        drop(held);
+        if reading.is_err() && is_own {
+            app.release(reservation.as_str()).await;
+        }
+        reading.map_err(not_read)
+    }
+}
+
+impl Playing for Reading {
+    async fn next(&mut self) -> Option<Tapped> {
+        self.next_tapped().await
+    }
+
+    fn alive(&self) {
+        Self::alive(self);
+    }
+}
+
+/// Waits for the first keyframe, which says what the picture is.
+async fn first_picture(held: &mut Held) -> Result<TrackFormat, Refusal> {
+    let unavailable = |sentence: String| Refusal::Because(Status::ServiceUnavailable, sentence);
+    match tokio::time::timeout(DESCRIBE_TIME_MAX, held.keyframe()).await {
+        Ok(Ok(keyframe)) => Ok(TrackFormat::of_keyframe(&keyframe)),
+        Ok(Err(Some(failure))) => Err(unavailable(failure.to_string())),
+        Ok(Err(None)) => Err(unavailable("the camera was stopped".to_owned())),
+        Err(_) => {
+            let waited = DESCRIBE_TIME_MAX.as_secs();
+            Err(unavailable(format!("the camera has sent no keyframe within {waited} s")))
+        }
+    }
+}
+
+impl Inner {
+    fn who(&self, ask: &Ask<'_>) -> Result<Who, Refusal> {
+        if let Some(token) = &ask.uri.token {
+            return self.token_of(token, ask.uri);
+        }
+        if !self.asks {
+            return Ok(Who::User(ANYBODY.to_owned()));
+        }
+        match ask.authorization {
+            None => Err(self.unauthorized("this camera asks for a password or a token")),
+            Some(Authorization::Bearer(token)) => self.token_of(token, ask.uri),
+            Some(Authorization::Basic { user, password }) => {
+                let known = self.users.iter().find(|known| known.name == *user);
+                match known {
+                    Some(known) if has_password(known, password) => Ok(Who::User(user.clone())),
+                    Some(_) => Err(self.wrong()),
+                    None => self.token_of(password, ask.uri),
+                }
+            }
+            Some(Authorization::Digest(digest)) => {
+                let known = self.users.iter().find(|known| known.name == digest.user);
+                let verdict =
+                    known.map(|known| digest.verify(ask.method.name(), ask.nonce, &known.password));
+                match verdict {
+                    Some(Verdict::Right) => Ok(Who::User(digest.user.clone())),
+                    Some(Verdict::Stale) => {
+                        let sentence = "the challenge is too old".to_owned();
+                        Err(Refusal::Unauthorized(Challenge::Stale, sentence))
+                    }
+                    Some(Verdict::Wrong) | None => Err(self.wrong()),
+                }
+            }
+        }
+    }
+
+    /// A viewer's token opens its own reservation; one that may call the API opens all cameras.
+    fn token_of(&self, token: &SecretString, uri: &Uri) -> Result<Who, Refusal> {
+        let grant = self
+            .keyring
+            .verify_token(token.expose_secret(), SystemTime::now())
+            .map_err(|error| self.unauthorized(&error.to_string()))?;
+        if grant.admin().is_ok() {
+            return Ok(Who::User(grant.subject().to_owned()));
+        }
+        let forbidden = |sentence: String| Refusal::Because(Status::Forbidden, sentence);
+        let camera = CameraId::parse(&uri.name)
+            .map_err(|_| not_held(HoldError::UnknownCamera(uri.name.chars().take(64).collect())))?;
+        let viewer = grant.viewer_of(&camera.room_name());
+        viewer.map(Who::Viewer).map_err(|error| forbidden(error.to_string()))
+    }
+
+    fn wrong(&self) -> Refusal {
+        self.unauthorized("the user name or the password is wrong")
+    }
+
+    fn unauthorized(&self, sentence: &str) -> Refusal {
+        let challenge =
+            if self.users.is_empty() { Challenge::Basic } else { Challenge::DigestOrBasic };
+        Refusal::Unauthorized(challenge, sentence.to_owned())
+    }
+}
+
+fn has_password(user: &RtspUser, password: &SecretString) -> bool {
+    same(user.password.expose_secret(), password.expose_secret())
+}
+
+fn not_held(error: HoldError) -> Refusal {
+    let status = match &error {
+        HoldError::UnknownCamera(_) | HoldError::NoSub(_) => Status::NotFound,
+        HoldError::CameraOffline(_) | HoldError::TooMany | HoldError::ShuttingDown => {
+            Status::ServiceUnavailable
+        }
+    };
+    Refusal::Because(status, error.to_string())
+}
+
+fn not_reserved(error: ReserveError) -> Refusal {
+    let status = match &error {
+        ReserveError::UnknownCamera(_) => Status::NotFound,
+        ReserveError::QuotaExceeded { .. } => Status::NotEnoughBandwidth,
+        ReserveError::CameraOffline(_) | ReserveError::ShuttingDown => Status::ServiceUnavailable,
+    };
+    Refusal::Because(status, error.to_string())
+}
+
+fn not_read(error: WatchError) -> Refusal {
+    let status = match &error {
+        WatchError::UnknownCamera(_) => Status::NotFound,
+        WatchError::ReservationEnded => Status::Forbidden,
+        WatchError::Offer(_) | WatchError::Codec(_) | WatchError::ShuttingDown => {
+            Status::ServiceUnavailable
+        }
+    };
+    Refusal::Because(status, error.to_string())
+}

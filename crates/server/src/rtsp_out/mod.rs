@@ -1,0 +1,184 @@
+//! RTSP out: cameras for players and recorders (RFC 2326), interleaved in the TCP connection.
+//!
+//! | module | what |
+//! |---|---|
+//! | `message` | requests and answers as bytes |
+//! | `uri`, `transport`, `auth` | what single parts of requests say |
+//! | `sdp` | a camera's description |
+//! | `player` | frames to a reader's packets |
+//! | `connection` | one client, from the first byte to the last |
+//! | `cameras` | what there is to read: Manifold's cameras |
+//!
+//! The server knows no camera: it is given a [`Library`]. `bench cameras` has another one. Frames are
+//! those of all viewers; UDP is refused, since players fall back to TCP by themselves.
+
+mod auth;
+mod cameras;
+mod connection;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
+mod message;
+mod player;
+mod sdp;
+mod transport;
+mod uri;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::bind_error::BindError;
+use crate::metrics::Outlets;
+use crate::net::Tapped;
+
+pub(crate) use cameras::Cameras;
+pub(crate) use sdp::{Description, TrackFormat};
+
+use auth::{Authorization, Challenge};
+use connection::Patience;
+use message::{Method, Status};
+use uri::Uri;
+
+/// Connections at once. A player or recorder has one a camera; 2,000 are the park twice over, and
+/// further ones wait in the kernel.
+const CONNECTIONS_MAX: usize = 2_000;
+
+/// Pause after an error of accept, so that a lack of file descriptors does not burn a core.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a client asks for.
+#[derive(Debug)]
+pub(crate) struct Ask<'a> {
+    /// Which camera.
+    uri: &'a Uri,
+    /// The method, which Digest binds.
+    method: Method,
+    /// Who asks, if he says so.
+    authorization: Option<&'a Authorization>,
+    /// The connection's challenge.
+    nonce: &'a str,
+}
+
+/// Why a request is refused.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// 401: the client is to say who it is. The sentence tells what was wrong, if it did.
+    Unauthorized(Challenge, String),
+    /// With a sentence for people.
+    Because(Status, String),
+}
+
+/// What there is to read.
+pub(crate) trait Library: Clone + Send + Sync + 'static {
+    /// What is kept from a description to the begin of playing; dropped when it comes to nothing.
+    type Described: Send;
+    /// A stream that plays.
+    type Playing: Playing;
+
+    /// What a camera sends. May take as long as a camera needs to its first keyframe.
+    fn describe(
+        &self,
+        ask: Ask<'_>,
+    ) -> impl Future<Output = Result<(Description, Self::Described), Refusal>> + Send;
+
+    /// Begins to play what was described.
+    fn play(
+        &self,
+        described: Self::Described,
+    ) -> impl Future<Output = Result<Self::Playing, Refusal>> + Send;
+}
+
+/// A stream that plays. It ends when it is dropped.
+pub(crate) trait Playing: Send {
+    /// The next frames; `None` when it is over. Cancel-safe.
+    fn next(&mut self) -> impl Future<Output = Option<Tapped>> + Send;
+
+    /// The reader is there. Told every few seconds.
+    fn alive(&self);
+}
+
+/// A bound listener.
+#[derive(Debug)]
+pub(crate) struct RtspOut {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl RtspOut {
+    /// Binds the address that `key` of `settings` has.
+    pub(crate) async fn bind(
+        address: SocketAddr,
+        key: &'static str,
+        settings: &str,
+    ) -> Result<Self, BindError> {
+        let failed =
+            |reason| BindError { address, key, index: None, settings: settings.to_owned(), reason };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, address })
+    }
+
+    /// What is really bound.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `closing` is cancelled.
+    pub(crate) async fn serve<L: Library>(
+        self,
+        library: L,
+        counters: Arc<Outlets>,
+        closing: CancellationToken,
+    ) {
+        self.serve_within(Patience::default(), library, counters, closing).await;
+    }
+
+    async fn serve_within<L: Library>(
+        self,
+        patience: Patience,
+        library: L,
+        counters: Arc<Outlets>,
+        closing: CancellationToken,
+    ) {
+        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut connections = JoinSet::new();
+        loop {
+            let next = async {
+                // The semaphore is never closed; should it be, nothing more is accepted.
+                let permit = Arc::clone(&permits).acquire_owned().await.ok()?;
+                Some((permit, self.listener.accept().await))
+            };
+            tokio::select! {
+                () = closing.cancelled() => break,
+                Some((permit, accepted)) = next => match accepted {
+                    Ok((stream, _)) => {
+                        let (library, counters) = (library.clone(), Arc::clone(&counters));
+                        let closing = closing.clone();
+                        connections.spawn(async move {
+                            counters.rtsp_connections.add(1);
+                            connection::converse(stream, patience, library, &counters, closing).await;
+                            counters.rtsp_connections.subtract_one();
+                            drop(permit);
+                        });
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "an RTSP connection could not be accepted");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                Some(_) = connections.join_next() => {}
+            }
+        }
+        drop(self.listener);
+        while connections.join_next().await.is_some() {}
+    }
+}
+
+#[cfg(test)]
+mod tests;

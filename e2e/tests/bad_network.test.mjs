@@ -1,0 +1,89 @@
+// Delay, loss, a bottleneck and an address that changes, between Chromium and the server.
+//
+// The link is a program of its own (net/link.py) and needs root. Each scenario opens the page over a good
+// link, so that what is looked at is the media plane and not the page's way through a bad one.
+
+import assert from 'node:assert/strict';
+
+import { pause } from '../harness/wait.mjs';
+import { scenario } from '../harness/world.mjs';
+
+/** In every window of this length a picture must be decoded, or it is seen to stand still. */
+const WINDOW_MS = 4_000;
+
+scenario('80 ms of round trip and 3 % of loss: the picture plays on', async (world) => {
+  const { viewer, link } = await behindLink(world);
+
+  await link.set({ delay_ms: 40, jitter_ms: 5, loss: 0.03, seed: 1 });
+
+  await keepsPicture(viewer, 5);
+  const did = await link.end();
+  assert.ok(did.to_browser.lost > 10, JSON.stringify(did));
+});
+
+for (const loss of [0.05, 0.2]) {
+  scenario(`${loss * 100} % of loss: the picture plays on`, async (world) => {
+    const { viewer, link } = await behindLink(world);
+
+    await link.set({ delay_ms: 10, loss, seed: 1 });
+
+    await keepsPicture(viewer, 5);
+    const did = await link.end();
+    assert.ok(did.to_browser.lost > 20, JSON.stringify(did));
+  });
+}
+
+scenario('a NAT that gives another port: the picture plays on', async (world) => {
+  const { viewer, link } = await behindLink(world);
+
+  await link.set({ nat: 1_000 });
+  await viewer.advances('cam-1', 15, 30_000);
+  await link.set({ nat: 2_000 });
+  await viewer.advances('cam-1', 15, 30_000);
+
+  const tile = await viewer.tile('cam-1');
+  assert.equal(tile.state, 'playing');
+  assert.deepEqual(viewer.errors, []);
+});
+
+scenario('a bottleneck of half of what the camera sends: the picture plays on', async (world) => {
+  const { viewer, link } = await behindLink(world, { camera: { kbit: 2_500 } });
+  const before = await viewer.tile('cam-1');
+
+  await link.set({ rate_kbit: 1_000, delay_ms: 20 });
+
+  await keepsPicture(viewer, 5);
+  const did = await link.end();
+  assert.ok(did.to_browser.dropped > 20, JSON.stringify({ before, did }));
+});
+
+/** A page with one camera behind a good link. */
+async function behindLink(world, { camera: options = {}, path = '/h264', sub } = {}) {
+  const camera = await world.camera(options);
+  const link = await world.link();
+  const manifold = await world.manifold({
+    listen: ['127.0.0.1:0', `${link.here}:0`],
+    media: { udp: `${link.here}:0` },
+    auth: { allow_open_on_network: true },
+    cameras: [{ id: 'cam-1', url: camera.url(path), sub_url: sub && camera.url(sub) }],
+  });
+  const browser = await world.browser({ program: link.wrapper });
+  const viewer = await world.open(`${manifold.urls[1]}/?open=cam-1`, { browser });
+  await viewer.plays('cam-1');
+  return { camera, link, manifold, viewer };
+}
+
+/** Looks at `windows` windows one after the other: pictures are decoded in each. */
+async function keepsPicture(viewer, windows) {
+  const decoded = async () => (await viewer.inbound('cam-1')).video?.framesDecoded ?? 0;
+  const counts = [];
+  let before = await decoded();
+  for (let window = 0; window < windows; window++) {
+    await pause(WINDOW_MS);
+    const now = await decoded();
+    counts.push(now - before);
+    before = now;
+  }
+  assert.ok(counts.every((count) => count > 0), `decoded in windows of ${WINDOW_MS} ms: ${counts}`);
+  return counts;
+}
