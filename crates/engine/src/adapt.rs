@@ -75,7 +75,6 @@ pub(crate) struct Adaptation {
     judgement: Judgement,
     /// Since when the judgement is what it is; `None` while no figures of the present stream are known.
     judged_since: Option<Timestamp>,
-    estimate_bps: Option<u64>,
     up_after: Duration,
     /// When the full picture was last tried.
     tried_at: Option<Timestamp>,
@@ -89,7 +88,6 @@ impl Adaptation {
             reason: SwitchReason::Quality,
             judgement: Judgement::Middling,
             judged_since: None,
-            estimate_bps: None,
             up_after: UP_AFTER_FIRST,
             tried_at: None,
         }
@@ -128,39 +126,20 @@ impl Adaptation {
         }
     }
 
-    /// What the viewer tells of its line, over which a stream of `stream_bps` goes.
-    pub(crate) fn handle_line(
-        &mut self,
-        line: &LineState,
-        stream_bps: Option<u64>,
-        now: Timestamp,
-    ) {
-        let judgement = self.judge(line, stream_bps);
-        self.estimate_bps = line.estimate_bps;
-        if judgement != self.judgement || self.judged_since.is_none() {
-            self.judgement = judgement;
-            self.judged_since = Some(now);
-        }
-        self.handle_time(now);
-    }
-
-    /// An estimate below the stream's rate counts unless it rises: estimates grow by some percent a
-    /// second, from what they were when less was sent.
-    fn judge(&self, line: &LineState, stream_bps: Option<u64>) -> Judgement {
-        let is_narrow = match (line.estimate_bps, stream_bps) {
-            (Some(estimate), Some(stream)) => {
-                let rises = self.estimate_bps.is_none_or(|before| estimate > before);
-                estimate < stream && !rises
-            }
-            (_, None) | (None, _) => false,
-        };
-        if is_narrow || line.loss > LOSS_BAD {
+    /// What the viewer tells of its line.
+    pub(crate) fn handle_line(&mut self, line: &LineState, now: Timestamp) {
+        let judgement = if line.is_too_thin || line.loss > LOSS_BAD {
             Judgement::Bad
         } else if line.loss < LOSS_GOOD {
             Judgement::Good
         } else {
             Judgement::Middling
+        };
+        if judgement != self.judgement || self.judged_since.is_none() {
+            self.judgement = judgement;
+            self.judged_since = Some(now);
         }
+        self.handle_time(now);
     }
 
     /// Time passed. Called at least once a second while the viewer lives.
@@ -199,7 +178,6 @@ impl Adaptation {
     fn forget_line(&mut self) {
         self.judgement = Judgement::Middling;
         self.judged_since = None;
-        self.estimate_bps = None;
     }
 }
 
@@ -215,8 +193,6 @@ pub(crate) const fn first_rendition(quality: Quality) -> Rendition {
 mod tests {
     use super::*;
 
-    const STREAM: Option<u64> = Some(2_000_000);
-
     /// An adaptation and a viewer that reports once a second.
     struct Viewer {
         adaptation: Adaptation,
@@ -230,13 +206,13 @@ mod tests {
 
         /// Reports the same for some seconds and switches whenever it is told to. Returns what it saw
         /// at the end of each.
-        fn report(&mut self, seconds: u64, loss: f32, estimate_bps: Option<u64>) -> Vec<Rendition> {
-            let line = LineState { loss, estimate_bps, ..LineState::default() };
+        fn report(&mut self, seconds: u64, loss: f32, is_too_thin: bool) -> Vec<Rendition> {
+            let line = LineState { loss, is_too_thin, ..LineState::default() };
             let mut seen = Vec::new();
             for _ in 0..seconds {
                 let before = self.adaptation.rendition();
                 self.now = self.now + Duration::from_secs(1);
-                self.adaptation.handle_line(&line, STREAM, self.now);
+                self.adaptation.handle_line(&line, self.now);
                 let after = self.adaptation.rendition();
                 if before != after {
                     self.adaptation.handle_switched(after, self.now);
@@ -249,7 +225,7 @@ mod tests {
         /// Seconds of a good line until the full picture is tried.
         fn good_seconds_to_main(&mut self) -> u64 {
             for seconds in 1..1_000 {
-                if self.report(1, 0.0, None) == [Rendition::Main] {
+                if self.report(1, 0.0, false) == [Rendition::Main] {
                     return seconds;
                 }
             }
@@ -268,8 +244,8 @@ mod tests {
     fn low_and_high_hold_whatever_the_line_does() {
         for (quality, fixed) in [(Quality::Low, Rendition::Sub), (Quality::High, Rendition::Main)] {
             let mut viewer = Viewer::new(quality);
-            let mut seen = viewer.report(30, 0.5, Some(10_000));
-            seen.extend(viewer.report(600, 0.0, None));
+            let mut seen = viewer.report(30, 0.5, true);
+            seen.extend(viewer.report(600, 0.0, false));
             assert!(seen.iter().all(|rendition| *rendition == fixed), "{quality:?}");
         }
     }
@@ -278,8 +254,8 @@ mod tests {
     fn auto_and_medium_go_down_after_two_bad_seconds() {
         for quality in [Quality::Auto, Quality::Medium] {
             let mut viewer = Viewer::new(quality);
-            viewer.report(12, 0.0, None);
-            let seen = viewer.report(3, 0.2, None);
+            viewer.report(12, 0.0, false);
+            let seen = viewer.report(3, 0.2, false);
             assert_eq!(seen, [Rendition::Main, Rendition::Main, Rendition::Sub], "{quality:?}");
             assert_eq!(viewer.adaptation.reason(), SwitchReason::Line);
         }
@@ -289,26 +265,22 @@ mod tests {
     fn one_burst_of_losses_changes_nothing() {
         let mut viewer = Viewer::new(Quality::Auto);
         for _ in 0..20 {
-            let mut seen = viewer.report(2, 0.3, None);
-            seen.extend(viewer.report(1, 0.0, None));
+            let mut seen = viewer.report(2, 0.3, false);
+            seen.extend(viewer.report(1, 0.0, false));
             assert!(!seen.contains(&Rendition::Sub));
         }
     }
 
     #[test]
-    fn an_estimate_below_the_rate_counts_unless_it_rises() {
+    fn a_line_that_is_too_thin_is_bad_without_any_loss() {
         let mut viewer = Viewer::new(Quality::Auto);
-        for step in 0..20 {
-            let seen = viewer.report(1, 0.0, Some(400_000 + step * 30_000));
-            assert_eq!(seen, [Rendition::Main], "it rises");
-        }
-        assert_eq!(viewer.report(4, 0.0, Some(900_000)).last(), Some(&Rendition::Sub), "it stays");
+        assert_eq!(viewer.report(4, 0.0, true).last(), Some(&Rendition::Sub));
     }
 
     #[test]
     fn medium_rises_on_a_good_line_and_not_on_a_lossy_one() {
         let mut viewer = Viewer::new(Quality::Medium);
-        assert!(!viewer.report(600, 0.07, None).contains(&Rendition::Main));
+        assert!(!viewer.report(600, 0.07, false).contains(&Rendition::Main));
         assert_eq!(viewer.good_seconds_to_main(), 11);
     }
 
@@ -317,14 +289,14 @@ mod tests {
         let mut viewer = Viewer::new(Quality::Auto);
         let mut waits = Vec::new();
         for _ in 0..7 {
-            viewer.report(5, 0.3, None);
+            viewer.report(5, 0.3, false);
             assert_eq!(viewer.adaptation.rendition(), Rendition::Sub);
             // The first good report after a bad one only begins the good time.
             waits.push(viewer.good_seconds_to_main() - 1);
         }
         assert_eq!(waits, [10, 20, 40, 80, 160, 300, 300]);
-        viewer.report(40, 0.0, None);
-        viewer.report(5, 0.3, None);
+        viewer.report(40, 0.0, false);
+        viewer.report(5, 0.3, false);
         assert_eq!(viewer.good_seconds_to_main(), 11, "a try that lasted starts it anew");
     }
 
@@ -346,7 +318,7 @@ mod tests {
     #[test]
     fn asking_for_the_same_again_undoes_nothing() {
         let mut viewer = Viewer::new(Quality::Auto);
-        viewer.report(5, 0.3, None);
+        viewer.report(5, 0.3, false);
         viewer.adaptation.handle_quality(Quality::Auto);
         assert_eq!(viewer.adaptation.rendition(), Rendition::Sub);
     }

@@ -299,8 +299,6 @@ pub enum ViewerEvent {
         line: LineState,
         /// Which stream goes over it.
         stream: StreamId,
-        /// That stream's bits a second, where they are known.
-        stream_bps: Option<u64>,
     },
     /// It is gone.
     Closed(CloseReason),

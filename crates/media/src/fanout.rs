@@ -16,7 +16,7 @@ use crate::estimate::LineState;
 use crate::frame::{MediaKind, PacketisedFrame, StreamId, ViewerId};
 use crate::hub::Hub;
 use crate::peers::Attach;
-use crate::viewer::{BURST_INTERVAL, REPORT_INTERVAL, Viewer};
+use crate::viewer::{BURST_INTERVAL, Lost, REPORT_INTERVAL, Tally, Viewer};
 
 mod line;
 mod switching;
@@ -31,8 +31,8 @@ pub use switching::SWITCH_TIMEOUT;
 const BATCH_BYTES: usize = 128 * 1024;
 /// The reports of all viewers are spread over this many steps of the report interval.
 const REPORT_STEPS: u32 = 20;
-/// A viewer that lost its picture gets the cached group again at most this often.
-const RESTART_INTERVAL: Duration = Duration::from_secs(1);
+/// Bytes of repairs that may be ready to go. Beyond it viewers have to ask again: media comes first.
+const MAX_REPAIR_BYTES: usize = 8 * BATCH_BYTES;
 /// How often at most a viewer is reported to be alive.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -84,12 +84,10 @@ pub enum FanoutEvent {
         line: LineState,
         /// Which stream it plays.
         stream: StreamId,
-        /// The stream's payload bits a second; `None` while that is not known.
-        stream_bps: Option<u64>,
     },
 }
 
-/// Counters since the start; all rise, except `viewers`.
+/// Counters since the start; all rise, except `viewers` and `viewers_limited`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FanoutFigures {
     /// Frames of all streams that came in.
@@ -104,16 +102,36 @@ pub struct FanoutFigures {
     pub keyframe_requests: u64,
     /// Packets that viewers reported as lost.
     pub packets_lost: u64,
+    /// Packets that viewers asked for again (NACK).
+    pub nacks: u64,
+    /// Of these, those that were sent again.
+    pub repairs: u64,
+    /// Of these, those that were refused: too often, too early, or too many.
+    pub repairs_refused: u64,
+    /// Of these, those that are not kept any more, or never were.
+    pub repairs_missed: u64,
     /// Frames skipped for viewers that were too slow.
     pub frames_skipped: u64,
     /// Viewers that went from one stream to another.
     pub switches: u64,
     /// Frames not sent to a viewer whose answer has no such codec.
     pub frames_not_taken: u64,
+    /// Viewers whose line is too thin for their stream. Up to a twentieth of a second old.
+    pub viewers_limited: u64,
     /// Packets refused by the cipher's index check. Always 0: the invariant of [`crate::srtp`].
     pub seal_errors: u64,
     /// Attached viewers.
     pub viewers: u64,
+}
+
+impl FanoutFigures {
+    fn count(&mut self, tally: Tally) {
+        self.nacks += tally.nacked;
+        self.repairs += tally.repaired;
+        self.repairs_refused += tally.refused;
+        self.repairs_missed += tally.missed;
+        self.frames_skipped += tally.frames_skipped;
+    }
 }
 
 /// Part of a frame's way to its viewers.
@@ -267,8 +285,8 @@ impl Fanout {
         let Some(place) = self.by_id.remove(&viewer) else { return };
         self.cancel_switch(place);
         self.leave_hub(place);
-        let gone = self.places.remove(place);
-        self.figures.frames_skipped += gone.viewer.frames_skipped();
+        let mut gone = self.places.remove(place);
+        self.figures.count(gone.viewer.take_tally());
         self.by_address.retain(|_, other| *other != place);
         self.catching_up.retain(|other| *other != place);
         self.burst_left = self.burst_left.min(self.catching_up.len());
@@ -330,7 +348,7 @@ impl Fanout {
     pub fn handle_rtcp(&mut self, source: SocketAddr, packet: &mut [u8], now: Instant) -> bool {
         let Some(place) = self.by_address.get(&source).copied() else { return false };
         let at = &mut self.places[place];
-        let Ok(heard) = at.viewer.handle_rtcp(packet) else {
+        let Ok(heard) = at.viewer.handle_rtcp(packet, now) else {
             self.figures.rejected += 1;
             return true;
         };
@@ -341,6 +359,7 @@ impl Fanout {
             self.tell_of_line(place);
         }
         self.figures.packets_lost += heard.newly_lost;
+        self.repair(place, &heard.lost, now);
         if heard.goodbye {
             self.events.push_back(FanoutEvent::Goodbye { viewer });
         } else if heard.picture_lost {
@@ -350,11 +369,28 @@ impl Fanout {
         true
     }
 
+    /// Packets go again that a viewer asked for, made of the frames that all viewers share.
+    fn repair(&mut self, place: usize, lost: &[Lost], now: Instant) {
+        if lost.is_empty() {
+            return;
+        }
+        let at = &mut self.places[place];
+        if self.immediate.bytes().len() > MAX_REPAIR_BYTES {
+            self.figures.nacks += lost.len() as u64;
+            self.figures.repairs_refused += lost.len() as u64;
+            return;
+        }
+        let hub = self.hubs.get(&at.stream);
+        let find = |serial| hub.and_then(|hub| hub.find(serial));
+        let sent = at.viewer.repair(lost, find, now, &mut self.immediate);
+        self.figures.seal_errors += u64::from(sent.is_err());
+    }
+
     /// A viewer cannot decode: the cached group helps it at once, else the source is asked.
     fn restore_picture(&mut self, place: usize, now: Instant) {
         let at = &mut self.places[place];
         let Some(hub) = self.hubs.get_mut(&at.stream) else { return };
-        if at.viewer.is_catching_up() || at.viewer.restarted_within(RESTART_INTERVAL, now) {
+        if !at.viewer.may_restart(now) {
             return;
         }
         if hub.group().is_empty() {
@@ -393,12 +429,20 @@ impl Fanout {
 
     fn report(&mut self, now: Instant) {
         self.report_step = (self.report_step + 1) % REPORT_STEPS;
+        let mut viewers_limited = 0;
         for (_, place) in &mut self.places {
             if place.report_step == self.report_step {
                 let sent = place.viewer.poll_reports(now, &mut self.immediate);
                 self.figures.seal_errors += u64::from(sent.is_err());
+                self.figures.count(place.viewer.take_tally());
+                if let Some(hub) = self.hubs.get(&place.stream) {
+                    let (rate, oldest) = (hub.bits_per_second(), hub.oldest());
+                    place.viewer.handle_stream_state(rate, oldest, now);
+                }
             }
+            viewers_limited += u64::from(place.viewer.is_limited());
         }
+        self.figures.viewers_limited = viewers_limited;
         let some_left = !self.places.is_empty();
         self.report_at = some_left.then_some(now + REPORT_INTERVAL / REPORT_STEPS);
     }
@@ -408,7 +452,7 @@ impl Fanout {
         let Some(now) = self.burst_at.filter(|_| self.burst_left > 0) else { return false };
         self.burst_left -= 1;
         if let Some(place) = self.catching_up.pop_front() {
-            let sent = self.places[place].viewer.poll_pending(batch);
+            let sent = self.places[place].viewer.poll_pending(now, batch);
             self.figures.seal_errors += u64::from(sent.is_err());
             self.note_first_media(place, now);
             if self.places[place].viewer.is_catching_up() {

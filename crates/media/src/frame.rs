@@ -5,12 +5,19 @@
 //! sequence number, an SSRC or a payload type: those belong to a viewer.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
 /// Largest RTP payload in bytes. Header, extensions, the RTX sequence number and the SRTP tag go on
 /// top and stay within a datagram of 1200 bytes, which passes every usual path whole.
 pub const MAX_PAYLOAD: usize = 1160;
+
+/// Bytes around a payload, at most: RTP header (12), header extension (8), SRTP tag (16).
+pub const PACKET_OVERHEAD: usize = 36;
+/// With the original sequence number in front of a repeated payload (RFC 4588 §4) no datagram is
+/// over 1200 bytes.
+const _: () = assert!(MAX_PAYLOAD + PACKET_OVERHEAD + 2 <= 1_200);
 
 /// Largest RTP payload in bytes that is forwarded as a publisher cut it. Publishers cut to 1200
 /// bytes and less; what a path of 1500 bytes carries is the bound: without 48 bytes of IPv6 and UDP,
@@ -202,6 +209,9 @@ impl fmt::Debug for Frame {
     }
 }
 
+/// The next frame's serial. 64 bits do not wrap.
+static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
+
 /// A frame cut into RTP payloads, made once and shared by every viewer.
 ///
 /// ```text
@@ -219,6 +229,7 @@ pub struct PacketisedFrame {
     pub keyframe: bool,
     /// See [`Frame::discontinuity`].
     pub discontinuity: bool,
+    serial: u64,
     data: Box<[u8]>,
     ends: Box<[u32]>,
 }
@@ -252,6 +263,7 @@ impl PacketisedFrame {
             captured: frame.captured,
             keyframe: frame.keyframe,
             discontinuity: frame.discontinuity,
+            serial: NEXT_SERIAL.fetch_add(1, Ordering::Relaxed),
             data: data.into_boxed_slice(),
             ends: ends.into_boxed_slice(),
         }
@@ -268,6 +280,13 @@ impl PacketisedFrame {
         }
     }
 
+    /// Names this frame among all of the process, of whatever stream; of two frames of one stream
+    /// the later one has the greater. What was sent of a frame is found again by it, so that a
+    /// packet is repeated from the very frame that it was made of.
+    pub fn serial(&self) -> u64 {
+        self.serial
+    }
+
     /// How many RTP packets the frame takes.
     pub fn packet_count(&self) -> usize {
         self.ends.len()
@@ -276,6 +295,18 @@ impl PacketisedFrame {
     /// All payload bytes together.
     pub fn payload_bytes(&self) -> usize {
         self.data.len()
+    }
+
+    /// What the frame takes of a viewer's line, in bytes: payloads, headers and tags.
+    pub fn wire_bytes(&self) -> usize {
+        self.wire_bytes_from(0)
+    }
+
+    /// The same of payload `index` and those behind it; 0 when there are not so many.
+    pub(crate) fn wire_bytes_from(&self, index: usize) -> usize {
+        let packets = self.packet_count().saturating_sub(index);
+        let start = index.checked_sub(1).and_then(|before| self.ends.get(before));
+        self.data.len() - start.map_or(0, |end| *end as usize) + packets * PACKET_OVERHEAD
     }
 
     /// The payloads in sending order.

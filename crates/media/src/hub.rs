@@ -1,4 +1,5 @@
-//! One stream and who watches it: the cached group of pictures and the viewers' places.
+//! One stream and who watches it: the cached group of pictures, the frames that repairs are made
+//! of, and the viewers' places.
 //!
 //! Holds no viewer's state, only where it is found: the fan-out owns the viewers.
 
@@ -6,8 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cadence::Cadence;
+use crate::estimate::RateMeter;
 use crate::frame::{MediaKind, PacketisedFrame};
 use crate::gop::GopCache;
+use crate::rtx::FrameRing;
 
 /// A source is asked for a keyframe at most this often, however many viewers need one.
 const KEYFRAME_REQUEST_INTERVAL: Duration = Duration::from_secs(1);
@@ -16,6 +19,9 @@ const KEYFRAME_REQUEST_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
     gop: GopCache,
+    pictures: FrameRing,
+    sounds: FrameRing,
+    rate: RateMeter,
     /// When the newest picture came.
     newest_at: Option<Instant>,
     viewers: Vec<usize>,
@@ -29,14 +35,40 @@ pub(crate) struct Hub {
 impl Hub {
     /// Keeps the frame for those who come later.
     pub(crate) fn handle_frame(&mut self, frame: &Arc<PacketisedFrame>, now: Instant) {
+        self.rate.handle_passed(frame.wire_bytes(), now);
         self.cadence.handle_frame(frame, now);
-        if frame.codec.kind() == MediaKind::Video {
-            self.newest_at = Some(now);
-            if frame.discontinuity {
-                self.gop.clear();
+        match frame.codec.kind() {
+            MediaKind::Audio => self.sounds.push(frame, now),
+            MediaKind::Video => {
+                self.newest_at = Some(now);
+                if frame.discontinuity {
+                    self.gop.clear();
+                }
+                self.gop.handle_frame(frame);
+                self.pictures.push(frame, now);
             }
-            self.gop.handle_frame(frame);
         }
+    }
+
+    /// A frame of the last moments or of the cached group, for a repair.
+    pub(crate) fn find(&self, serial: u64) -> Option<&Arc<PacketisedFrame>> {
+        let cached = || {
+            let group = self.gop.frames();
+            let at = group.binary_search_by_key(&serial, |frame| frame.serial()).ok()?;
+            group.get(at)
+        };
+        self.pictures.find(serial).or_else(|| self.sounds.find(serial)).or_else(cached)
+    }
+
+    /// Of older frames than this nothing can be repaired.
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        let cached = self.gop.frames().first().map(|frame| frame.serial());
+        [cached, self.pictures.oldest(), self.sounds.oldest()].into_iter().flatten().min()
+    }
+
+    /// What the stream takes on the wire in bits a second; `None` in its first second.
+    pub(crate) fn bits_per_second(&self) -> Option<u64> {
+        self.rate.bits_per_second()
     }
 
     /// The frames since the last keyframe; empty while there is no whole group.

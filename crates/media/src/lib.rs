@@ -31,6 +31,7 @@ pub mod publish;
 pub mod publishers;
 pub mod reception;
 pub mod rtcp;
+mod rtx;
 pub mod srtp;
 pub mod stun;
 pub mod timeline;

@@ -30,6 +30,58 @@ pub struct Track {
     pub rtx_ssrc: Option<u32>,
     /// Payload types in the answer's order; of H.264 only those with packetization-mode 1.
     pub payloads: Vec<Payload>,
+    /// What each packet tells besides, from which the line's rate is estimated.
+    pub extension: Option<HeaderExtension>,
+}
+
+/// A header extension of the answer (RFC 8285 §4.2, one-byte headers).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeaderExtension {
+    /// Its local identifier, 1 to 14.
+    pub id: u8,
+    /// What it says.
+    pub kind: ExtensionKind,
+}
+
+/// What the header extensions say that we send. Each goes with its own feedback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExtensionKind {
+    /// When the packet was sent; the viewer estimates and tells the rate (REMB).
+    AbsoluteSendTime,
+    /// A number over all streams; the viewer tells which arrived when, and we estimate.
+    TransportSequence,
+}
+
+impl ExtensionKind {
+    /// The name in `a=extmap` lines.
+    pub const fn uri(self) -> &'static str {
+        match self {
+            Self::AbsoluteSendTime => "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time",
+            Self::TransportSequence => {
+                "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
+            }
+        }
+    }
+
+    /// The feedback that goes with it, as `a=rtcp-fb` lines name it.
+    pub const fn feedback(self) -> &'static str {
+        match self {
+            Self::AbsoluteSendTime => "goog-remb",
+            Self::TransportSequence => "transport-cc",
+        }
+    }
+}
+
+/// Identifiers of a one-byte header: 0 is padding, 15 is reserved (RFC 8285 §4.2).
+const ONE_BYTE_IDS: std::ops::RangeInclusive<u8> = 1..=14;
+
+/// The identifier of an `a=extmap` line's value, if it is this extension's and fits a one-byte
+/// header: `3 http://…` or `3/recvonly http://…`.
+pub(crate) fn extension_id(extmap: &str, kind: ExtensionKind) -> Option<u8> {
+    let (id, rest) = extmap.split_once(' ')?;
+    let id = id.split('/').next()?.parse().ok()?;
+    let uri = rest.split(' ').next()?;
+    (uri == kind.uri() && ONE_BYTE_IDS.contains(&id)).then_some(id)
 }
 
 impl Track {
@@ -210,7 +262,27 @@ impl<'a> Section<'a> {
         };
         let ssrc = self.value_of("ssrc")?.split(' ').next()?.parse().ok()?;
         let payloads = self.rtpmaps().filter_map(|(pt, name)| self.payload(pt, name)).collect();
-        Some(Track { kind, ssrc, rtx_ssrc: self.rtx_ssrc(ssrc), payloads })
+        let extension = self.extension();
+        Some(Track { kind, ssrc, rtx_ssrc: self.rtx_ssrc(ssrc), payloads, extension })
+    }
+
+    /// The extension that we fill, which the answer names together with its feedback.
+    fn extension(&self) -> Option<HeaderExtension> {
+        let maps = || self.lines.iter().filter_map(|line| line.strip_prefix("extmap:"));
+        [ExtensionKind::AbsoluteSendTime, ExtensionKind::TransportSequence].into_iter().find_map(
+            |kind| {
+                let id = maps().find_map(|map| extension_id(map, kind))?;
+                self.has_feedback(kind.feedback()).then_some(HeaderExtension { id, kind })
+            },
+        )
+    }
+
+    /// `rtcp-fb:96 goog-remb`, of any payload type.
+    fn has_feedback(&self, name: &str) -> bool {
+        self.lines
+            .iter()
+            .filter_map(|line| line.strip_prefix("rtcp-fb:")?.split_once(' '))
+            .any(|(_, feedback)| feedback == name)
     }
 
     /// `None` for what we do not send: retransmissions by themselves, H.264 with packetization-mode 0.
@@ -288,10 +360,14 @@ mod tests {
     }
 
     #[test]
-    fn retransmissions_are_found_by_their_own_lines() {
-        let answer = "m=video 9 UDP/TLS/RTP/SAVPF 96 97\r\na=rtpmap:96 VP8/90000\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\na=ssrc-group:FID 88 99\r\na=ssrc:88 cname:abc\r\na=ssrc:99 cname:abc\r\n";
+    fn retransmissions_and_extensions_are_found_by_their_own_lines() {
+        let answer = "m=video 9 UDP/TLS/RTP/SAVPF 96 97\r\na=rtpmap:96 VP8/90000\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\na=rtcp-fb:96 goog-remb\r\na=extmap:15 http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time\r\na=extmap:3 http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time\r\na=ssrc-group:FID 88 99\r\na=ssrc:88 cname:abc\r\na=ssrc:99 cname:abc\r\n";
         let video = Negotiated::from_answer(answer).video.unwrap();
         assert_eq!((video.ssrc, video.rtx_ssrc), (88, Some(99)));
         assert_eq!(video.payload(Codec::Vp8).unwrap().rtx, Some(97));
+        let kind = ExtensionKind::AbsoluteSendTime;
+        assert_eq!(video.extension, Some(HeaderExtension { id: 3, kind }), "15 needs two bytes");
+        let silent = answer.replace("a=rtcp-fb:96 goog-remb\r\n", "");
+        assert_eq!(Negotiated::from_answer(&silent).video.unwrap().extension, None);
     }
 }

@@ -28,13 +28,13 @@ use str0m::change::SdpOffer;
 use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion};
 use str0m::crypto::dtls::DtlsProvider;
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::ExtensionMap;
+use str0m::rtp::{Extension, ExtensionMap};
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
 
 use crate::negotiated::{Negotiated, offered_video_codecs, wants_video};
 use crate::srtp::SrtpProfile;
 use crate::stun::BindingRequest;
-use offer::{as_one_stream, check_size, malformed, without_unserved_feedback};
+use offer::{as_one_stream, check_size, malformed, with_served_feedback};
 use rsa::{DtlsForAll, widen_request};
 use tap::{KeySlot, KeyTap, KeyTapProvider};
 
@@ -154,7 +154,7 @@ impl PeerFactory {
         }
         let answer =
             rtc.sdp_api().accept_offer(parsed).map_err(|error| malformed(&error))?.to_sdp_string();
-        let answer = as_one_stream(&without_unserved_feedback(&answer));
+        let answer = as_one_stream(&with_served_feedback(offer, &answer));
         let negotiated = Negotiated::from_answer(&answer);
         if negotiated.video.as_ref().is_none_or(|video| video.payloads.is_empty()) {
             let offered = offered_video_codecs(offer).join(", ");
@@ -176,11 +176,19 @@ impl PeerFactory {
             })
             .set_ice_lite(true)
             .set_rtp_mode(true)
-            .set_extension_map(ExtensionMap::empty())
+            .set_extension_map(extensions())
             .clear_codecs();
         codecs::add_all(config.codec_config());
         config
     }
+}
+
+/// The header extensions that our packets may carry; the offer's own numbers replace ours.
+fn extensions() -> ExtensionMap {
+    let mut map = ExtensionMap::empty();
+    map.set(2, Extension::AbsoluteSendTime);
+    map.set(3, Extension::TransportSequenceNumber);
+    map
 }
 
 /// What a peer wants done.

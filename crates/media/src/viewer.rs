@@ -1,24 +1,34 @@
-//! One viewer's egress: sequence numbers, timestamps, the keyframe gate, pacing, reports.
+//! One viewer's egress: sequence numbers, timestamps, the keyframe gate, pacing, repairs, reports.
 //!
-//! Frames come packetised and shared; what is a viewer's own is twelve bytes of header a packet,
-//! the seal, and a place in the batch. Knows nothing of ICE, DTLS or sockets.
+//! Frames come packetised and shared; what is a viewer's own is a header a packet, the seal, and a
+//! place in the batch. Knows nothing of ICE, DTLS or sockets.
 //!
 //! ```text
-//! Waiting --keyframe or cached group--> Playing --source restarts, too slow--> Waiting
+//! Waiting --keyframe or cached group--> Playing --source restarts--> Waiting
+//!                                        |    ^
+//!                           too slow     v    | keyframe
+//!                                       Skipping
 //! ```
+
+mod feedback;
+mod pace;
+mod track;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use feedback::{Heard, Lost};
+
 use crate::batch::{Batch, Route};
-use crate::estimate::LineState;
+use crate::estimate::{Estimator, LineState};
 use crate::frame::{Codec, MediaKind, NtpTime, PacketisedFrame, ViewerId};
-use crate::negotiated::{Negotiated, Track};
+use crate::negotiated::Negotiated;
 use crate::peer::SessionKeys;
-use crate::rtcp::{self, Feedback, SenderInfo};
+use crate::rtcp;
 use crate::srtp::{SrtcpReceiver, SrtpError, SrtpSender};
-use crate::timeline::Timeline;
+use pace::Pace;
+use track::{OutTrack, Outlet};
 
 /// Packets a viewer gets at most in one [`BURST_INTERVAL`] when it catches up. Measured: 30 in 2 ms
 /// are clean with Chromium, above about 1,000 at once its socket overflows.
@@ -30,41 +40,57 @@ const LIVE_PACKETS: usize = 2 * BURST_PACKETS;
 /// Packets that may wait for a viewer: a cached group of 16 MiB in payloads of 1160 bytes, and a
 /// quarter more of live frames meanwhile. Beyond it whole frames are skipped up to a keyframe.
 pub const MAX_PENDING_PACKETS: usize = 18_000;
-/// RFC 3550 §5.1: version 2, no padding, no extension, no CSRC.
-const RTP_VERSION_BYTE: u8 = 0x80;
-const MARKER: u8 = 0x80;
+/// How long the last of what waits may take at the pace of a thin line. Beyond it whole frames are
+/// skipped up to a keyframe: a live picture that is later than this is none.
+pub const MAX_WAIT: Duration = Duration::from_secs(1);
 /// Between two sender reports of a track. RFC 3550 §6.2 asks for 5 s; browsers synchronise picture
 /// and sound only after the first ones, and at 1 s a report is 0.1 % of the traffic.
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// A viewer that lost its picture gets the cached group again at most this often.
+const RESTART_INTERVAL: Duration = Duration::from_secs(1);
+/// While repairs are under way, or a thin line still carries the last group, at most this often.
+/// Browsers ask every 200 ms until the first keyframe is whole, and give up repairs after 3 s.
+const PATIENT_RESTART_INTERVAL: Duration = Duration::from_secs(3);
 
 /// What a viewer's track counts. All rise.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TrackFigures {
-    /// RTP packets sent.
+    /// RTP packets sent, without repeats.
     pub packets: u64,
-    /// Payload bytes sent.
+    /// Payload bytes of them.
     pub octets: u64,
 }
 
-/// One track as this viewer gets it.
-struct OutTrack {
-    negotiated: Track,
-    /// Extended sequence number of the next packet: roll-over counter and 16 bits (RFC 3711 §3.3.1).
-    next_index: u64,
-    timeline: Option<Timeline>,
-    start_timestamp: u32,
-    /// Capture time of the frame that has the timeline's newest timestamp.
-    captured: NtpTime,
-    figures: TrackFigures,
-    reported_lost: i32,
-    /// The next frame comes from another stream than the one before: their clocks have no relation.
-    comes_from_elsewhere: bool,
+/// What a viewer counts between two calls of [`Viewer::take_tally`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Packets that the viewer asked for again.
+    pub nacked: u64,
+    /// Of these, those that were sent again.
+    pub repaired: u64,
+    /// Of these, those that were refused: too often, too early, or too many.
+    pub refused: u64,
+    /// Of these, those that are not kept any more, or never were.
+    pub missed: u64,
+    /// Frames that were not sent since the viewer was too slow.
+    pub frames_skipped: u64,
 }
 
 struct Pending {
     frame: Arc<PacketisedFrame>,
     timestamp: u64,
     next_payload: usize,
+}
+
+/// What becomes of the next picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Play {
+    /// There is nothing yet that it could refer to: only a keyframe is sent.
+    Waiting,
+    /// It is sent.
+    Playing,
+    /// One before it was not sent since the viewer is too slow: only a keyframe is sent.
+    Skipping,
 }
 
 /// One viewer's egress state.
@@ -76,22 +102,18 @@ pub struct Viewer {
     cname: String,
     video: OutTrack,
     audio: Option<OutTrack>,
-    playing: bool,
+    play: Play,
     pending: VecDeque<Pending>,
     pending_packets: usize,
-    frames_skipped: u64,
+    pending_bytes: usize,
+    pace: Pace,
+    estimator: Estimator,
+    tally: Tally,
     restarted_at: Option<Instant>,
-}
-
-/// What a viewer's feedback asks for or tells.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Heard {
-    /// It cannot decode (PLI or FIR for our picture).
-    pub picture_lost: bool,
-    /// Packets newly reported as lost.
-    pub newly_lost: u64,
-    /// It said BYE.
-    pub goodbye: bool,
+    /// The newest full intra request: the same number again is a repetition (RFC 5104 §4.3.1.2).
+    newest_request: Option<u8>,
+    /// What times in packets count from.
+    epoch: Option<Instant>,
 }
 
 impl Viewer {
@@ -114,11 +136,16 @@ impl Viewer {
             cname: negotiated.cname,
             video,
             audio,
-            playing: false,
+            play: Play::Waiting,
             pending: VecDeque::new(),
             pending_packets: 0,
-            frames_skipped: 0,
+            pending_bytes: 0,
+            pace: Pace::default(),
+            estimator: Estimator::default(),
+            tally: Tally::default(),
             restarted_at: None,
+            newest_request: None,
+            epoch: None,
         })
     }
 
@@ -147,14 +174,19 @@ impl Viewer {
         self.pending_packets
     }
 
-    /// Frames that were not sent since the viewer was too slow.
-    pub fn frames_skipped(&self) -> u64 {
-        self.frames_skipped
-    }
-
     /// How its line does.
     pub fn line(&self) -> LineState {
-        LineState::default()
+        self.estimator.line()
+    }
+
+    /// Whether its line is too thin for the stream: it is paced, and frames may be skipped.
+    pub fn is_limited(&self) -> bool {
+        self.pace.is_limited()
+    }
+
+    /// What was counted since the last call.
+    pub fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
     }
 
     /// Whether it can be sent this codec; `None` when it wants nothing of that kind at all.
@@ -163,7 +195,7 @@ impl Viewer {
             MediaKind::Video => Some(&self.video),
             MediaKind::Audio => self.audio.as_ref(),
         };
-        track.map(|track| track.negotiated.takes(codec))
+        track.map(|track| track.takes(codec))
     }
 
     /// Sent so far, by kind.
@@ -179,57 +211,72 @@ impl Viewer {
     /// Puts a cached group of pictures before the viewer, so that it has a picture at once. The
     /// timestamps are compressed: the last frame, which came `age` ago, is "now". The viewer plays
     /// from then on.
+    ///
+    /// A line that would take longer than [`MAX_WAIT`] for the group gets its keyframe alone, and
+    /// plays from the next one on.
     pub fn handle_group(&mut self, frames: &[Arc<PacketisedFrame>], age: Duration, now: Instant) {
         let Some(last) = frames.last() else { return };
         self.restarted_at = Some(now);
-        self.keep_begun();
+        self.tally.frames_skipped += self.keep_begun();
         self.video.comes_from_elsewhere = false;
+        let bytes = frames.iter().map(|frame| frame.wire_bytes()).sum();
+        let affordable = if self.pace.time_for(bytes) > MAX_WAIT { &frames[..1] } else { frames };
+        self.tally.frames_skipped += (frames.len() - affordable.len()) as u64;
+        self.play = if affordable.len() == frames.len() { Play::Playing } else { Play::Skipping };
         // What a camera captures at this moment would have the timestamp of the last frame.
         let shown_us = last.captured.unix_micros() + age.as_micros() as u64;
         self.video.captured = NtpTime::from_unix_micros(shown_us);
-        let timeline = self.video.timeline(Codec::H264);
-        let timestamps = timeline.compress(frames.len(), last.ticks, age, now);
-        for (frame, timestamp) in frames.iter().zip(timestamps) {
-            self.pending_packets += frame.packet_count();
-            self.pending.push_back(Pending {
-                frame: Arc::clone(frame),
-                timestamp,
-                next_payload: 0,
-            });
+        let timeline = self.video.timeline(last.codec);
+        let timestamps = timeline.compress(affordable.len(), last.ticks, age, now);
+        for (frame, timestamp) in affordable.iter().zip(timestamps) {
+            self.wait(frame, timestamp);
         }
-        self.playing = true;
     }
 
-    /// Whether the viewer was given a cached group within `period` before `now`.
-    pub fn restarted_within(&self, period: Duration, now: Instant) -> bool {
-        self.restarted_at.is_some_and(|at| now.saturating_duration_since(at) < period)
+    /// Whether a viewer that lost its picture gets the cached group again. A group that is on its
+    /// way is waited for, and so are repairs of it.
+    pub fn may_restart(&self, now: Instant) -> bool {
+        let Some(at) = self.restarted_at else { return !self.is_catching_up() };
+        let round_trip = self.line().round_trip;
+        let interval = if self.video.repairs.is_repairing(round_trip, now)
+            || (self.pace.is_limited() && self.is_catching_up())
+        {
+            PATIENT_RESTART_INTERVAL
+        } else {
+            RESTART_INTERVAL
+        };
+        let is_full_speed = self.is_catching_up() && !self.pace.is_limited();
+        !is_full_speed && now.saturating_duration_since(at) >= interval
     }
 
-    /// The source is gone: what waits is dropped, and play goes on with the next keyframe.
-    pub fn handle_interruption(&mut self) {
-        self.playing = false;
-        self.drop_pending();
-    }
-
-    /// Frames come from another stream from here on, the first picture of them a keyframe or a cached
-    /// group. They go on in the same sequence numbers and at the time at which they come; what waits
-    /// of the old stream is dropped, but for a frame of which a part has left.
-    pub fn handle_stream_change(&mut self) {
-        self.frames_skipped += self.keep_begun();
-        self.playing = false;
+    /// Frames come from another stream from here on, of `rate` bits a second where that is known; the
+    /// first picture of them is a keyframe or a cached group. They go on in the same sequence numbers
+    /// and at the time at which they come; what waits of the old stream is dropped, but for a frame of
+    /// which a part has left.
+    pub fn handle_stream_change(&mut self, rate: Option<u64>, now: Instant) {
+        self.tally.frames_skipped += self.keep_begun();
+        self.play = Play::Waiting;
         for track in std::iter::once(&mut self.video).chain(self.audio.as_mut()) {
             track.comes_from_elsewhere = true;
         }
+        self.estimator.handle_stream_change(rate, now);
+        self.pace.set(self.estimator.limit(), now);
     }
 
     /// Whether it has a picture that goes on: a keyframe or a cached group came, and nothing was
     /// dropped since.
     pub fn is_playing(&self) -> bool {
-        self.playing
+        self.play == Play::Playing
+    }
+
+    /// The source is gone: what waits is dropped, and play goes on with the next keyframe.
+    pub fn handle_interruption(&mut self) {
+        self.play = Play::Waiting;
+        self.drop_pending();
     }
 
     /// The next live frame of either track. What fits goes to the batch at once; a large picture,
-    /// or one behind others, waits for [`Self::poll_pending`].
+    /// or one behind others, or any over a thin line, waits for [`Self::poll_pending`].
     pub fn handle_frame(
         &mut self,
         frame: &Arc<PacketisedFrame>,
@@ -242,18 +289,19 @@ impl Viewer {
         }
     }
 
+    /// Sound is not paced: it is little, and a gap is heard.
     fn handle_sound(
         &mut self,
         frame: &Arc<PacketisedFrame>,
         now: Instant,
         batch: &mut Batch,
     ) -> Result<(), SrtpError> {
-        let Some(track) = self.audio.as_mut() else { return Ok(()) };
+        let (mut out, _, audio) = self.outlet(batch, now);
+        let Some(track) = audio else { return Ok(()) };
         let timestamp = track.timestamp(frame, now);
-        let route = &self.route;
-        (0..frame.packet_count()).try_for_each(|index| {
-            track.send(&mut self.sender, route, frame, index, timestamp, batch)
-        })
+        let bytes = track.send(&mut out, frame, 0..frame.packet_count(), timestamp)?;
+        self.pace.spend(bytes);
+        Ok(())
     }
 
     fn handle_picture(
@@ -267,36 +315,50 @@ impl Viewer {
             // Here, since this frame may not be sent, and those behind it do not tell of the new clock.
             self.video.timeline(frame.codec).anchor(frame.ticks, now);
         }
-        if !self.playing && !frame.keyframe {
+        if !self.admits(frame) {
             return Ok(());
         }
-        if self.pending_packets + frame.packet_count() > MAX_PENDING_PACKETS {
-            self.skip(frame);
-            return Ok(());
-        }
-        self.playing = true;
+        self.play = Play::Playing;
         let timestamp = self.video.timestamp(frame, now);
-        if self.pending.is_empty() && frame.packet_count() <= LIVE_PACKETS {
-            let route = &self.route;
-            let (track, sender) = (&mut self.video, &mut self.sender);
-            return (0..frame.packet_count())
-                .try_for_each(|index| track.send(sender, route, frame, index, timestamp, batch));
+        let is_small = frame.packet_count() <= LIVE_PACKETS;
+        if !self.pending.is_empty() || !is_small || self.pace.is_limited() {
+            self.wait(frame, timestamp);
+            return Ok(());
         }
-        self.pending_packets += frame.packet_count();
-        self.pending.push_back(Pending { frame: Arc::clone(frame), timestamp, next_payload: 0 });
-        Ok(())
+        let (mut out, video, _) = self.outlet(batch, now);
+        video.send(&mut out, frame, 0..frame.packet_count(), timestamp).map(drop)
     }
 
-    /// The viewer is too slow: whole frames go, up to the next keyframe. A frame of which a part
-    /// has left is finished, so that no decoder sees half of one.
-    fn skip(&mut self, frame: &PacketisedFrame) {
-        self.frames_skipped += self.keep_begun() + 1;
-        self.playing = false;
-        tracing::debug!(
-            viewer = self.id.0,
-            keyframe = frame.keyframe,
-            "viewer is too slow, frames skipped"
-        );
+    /// Whether the next picture is sent. A viewer that is too slow for it has what waits, and then
+    /// nothing up to the next keyframe, which goes before all that waits then.
+    fn admits(&mut self, frame: &PacketisedFrame) -> bool {
+        if self.play != Play::Playing && !frame.keyframe {
+            self.tally.frames_skipped += u64::from(self.play == Play::Skipping);
+            return false;
+        }
+        if frame.keyframe && !self.has_room(frame) {
+            self.tally.frames_skipped += self.keep_begun();
+        }
+        let has_room = self.has_room(frame);
+        if !has_room {
+            self.tally.frames_skipped += 1;
+            self.begin_to_skip();
+        }
+        has_room
+    }
+
+    /// A frame that nothing waits before is let through however long it takes.
+    fn has_room(&self, frame: &PacketisedFrame) -> bool {
+        let bytes = self.pending_bytes + frame.wire_bytes();
+        self.pending_packets + frame.packet_count() <= MAX_PENDING_PACKETS
+            && (self.pending.is_empty() || self.pace.time_for(bytes) <= MAX_WAIT)
+    }
+
+    fn begin_to_skip(&mut self) {
+        if self.play != Play::Skipping {
+            tracing::debug!(viewer = self.id.0, "viewer is too slow, frames are skipped");
+        }
+        self.play = Play::Skipping;
     }
 
     /// Drops what waits, but for a frame of which a part has left: a decoder would see half of it.
@@ -307,28 +369,63 @@ impl Viewer {
         self.drop_pending();
         let Some(begun) = begun else { return waiting };
         self.pending_packets = begun.frame.packet_count() - begun.next_payload;
+        self.pending_bytes = begun.wire_bytes_left();
         self.pending.push_back(begun);
         waiting - 1
+    }
+
+    /// The line turned out to be thinner: what would come too late is not sent, the newest first,
+    /// since nothing that stays refers to it.
+    fn drop_what_is_late(&mut self) {
+        while self.pending.len() > 1 && self.pace.time_for(self.pending_bytes) > MAX_WAIT {
+            let Some(last) = self.pending.pop_back() else { return };
+            self.pending_packets -= last.frame.packet_count() - last.next_payload;
+            self.pending_bytes -= last.wire_bytes_left();
+            self.tally.frames_skipped += 1;
+            self.begin_to_skip();
+        }
+    }
+
+    fn wait(&mut self, frame: &Arc<PacketisedFrame>, timestamp: u64) {
+        let pending = Pending { frame: Arc::clone(frame), timestamp, next_payload: 0 };
+        self.pending_packets += frame.packet_count();
+        self.pending_bytes += pending.wire_bytes_left();
+        self.pending.push_back(pending);
     }
 
     fn drop_pending(&mut self) {
         self.pending.clear();
         self.pending_packets = 0;
+        self.pending_bytes = 0;
     }
 
-    /// Up to [`BURST_PACKETS`] of what waits. Call once a [`BURST_INTERVAL`].
-    pub fn poll_pending(&mut self, batch: &mut Batch) -> Result<(), SrtpError> {
-        for _ in 0..BURST_PACKETS {
-            let Some(first) = self.pending.front_mut() else { return Ok(()) };
-            if first.next_payload < first.frame.packet_count() {
-                let index = first.next_payload;
-                first.next_payload += 1;
-                self.pending_packets -= 1;
-                let (frame, timestamp) = (&first.frame, first.timestamp);
-                self.video.send(&mut self.sender, &self.route, frame, index, timestamp, batch)?;
-            }
-            if first.next_payload >= first.frame.packet_count() {
+    /// What waits, as far as it is due: [`BURST_PACKETS`] at most, less over a thin line. Call once a
+    /// [`BURST_INTERVAL`].
+    pub fn poll_pending(&mut self, now: Instant, batch: &mut Batch) -> Result<(), SrtpError> {
+        self.pace.refill(now);
+        let mut left = BURST_PACKETS;
+        while let Some(first) = self.pending.front_mut() {
+            let begin = first.next_payload;
+            let waiting = first.frame.packet_count() - begin;
+            let affordable = self.pace.packets(first.wire_bytes_left().div_ceil(waiting.max(1)));
+            let count = waiting.min(left).min(affordable);
+            let bytes_before = first.wire_bytes_left();
+            first.next_payload += count;
+            let sent_bytes = bytes_before - first.wire_bytes_left();
+            let (frame, timestamp) = (Arc::clone(&first.frame), first.timestamp);
+            if count == waiting {
                 self.pending.pop_front();
+            }
+            left -= count;
+            self.pending_packets -= count;
+            self.pending_bytes -= sent_bytes;
+            if count > 0 {
+                let (mut out, video, _) = self.outlet(batch, now);
+                let bytes = video.send(&mut out, &frame, begin..begin + count, timestamp)?;
+                self.pace.spend(bytes);
+            }
+            if count < waiting || left == 0 {
+                break;
             }
         }
         Ok(())
@@ -338,7 +435,7 @@ impl Viewer {
     /// on one clock. Nothing before the first frame.
     pub fn poll_reports(&mut self, now: Instant, batch: &mut Batch) -> Result<(), SrtpError> {
         let mut compound = Vec::with_capacity(192);
-        for track in std::iter::once(&self.video).chain(self.audio.as_ref()) {
+        for track in std::iter::once(&mut self.video).chain(self.audio.as_mut()) {
             if let Some(info) = track.report(now) {
                 rtcp::write_sender_report(&info, &self.cname, &mut compound);
             }
@@ -348,10 +445,8 @@ impl Viewer {
 
     /// BYE for both tracks.
     pub fn poll_goodbye(&mut self, reason: &str, batch: &mut Batch) -> Result<(), SrtpError> {
-        let ssrcs: Vec<u32> = std::iter::once(&self.video)
-            .chain(self.audio.as_ref())
-            .map(|track| track.negotiated.ssrc)
-            .collect();
+        let tracks = std::iter::once(&self.video).chain(self.audio.as_ref());
+        let ssrcs: Vec<u32> = tracks.map(OutTrack::ssrc).collect();
         let mut compound = Vec::with_capacity(64);
         rtcp::write_bye(&ssrcs, reason, &mut compound);
         self.send_rtcp(&compound, batch)
@@ -367,263 +462,30 @@ impl Viewer {
         added
     }
 
-    /// The viewer's SRTCP. An error changes nothing.
-    pub fn handle_rtcp(&mut self, packet: &mut [u8]) -> Result<Heard, SrtpError> {
-        let compound = self.receiver.unprotect_rtcp(packet)?;
-        let mut heard = Heard::default();
-        // Authentic but unreadable: the viewer lives, its words are lost.
-        for feedback in rtcp::parse(compound).unwrap_or_default() {
-            match feedback {
-                Feedback::PictureLoss { ssrc } | Feedback::FullIntra { ssrc, .. } => {
-                    heard.picture_lost |= ssrc == self.video.negotiated.ssrc;
-                }
-                Feedback::Report(block) => {
-                    let tracks = std::iter::once(&mut self.video).chain(self.audio.as_mut());
-                    for track in tracks.filter(|track| track.negotiated.ssrc == block.ssrc) {
-                        heard.newly_lost += track.newly_lost(block.cumulative_lost);
-                    }
-                }
-                Feedback::Bye => heard.goodbye = true,
-                Feedback::Nack { .. }
-                | Feedback::EstimatedBitrate { .. }
-                | Feedback::Transport(_) => {}
-            }
-        }
-        Ok(heard)
+    /// What packets leave through, and the tracks that they leave from.
+    fn outlet<'a>(
+        &'a mut self,
+        batch: &'a mut Batch,
+        now: Instant,
+    ) -> (Outlet<'a>, &'a mut OutTrack, Option<&'a mut OutTrack>) {
+        let epoch = *self.epoch.get_or_insert(now);
+        let out = Outlet {
+            sender: &mut self.sender,
+            estimator: &mut self.estimator,
+            route: &self.route,
+            batch,
+            at_micros: now.saturating_duration_since(epoch).as_micros() as u64,
+        };
+        (out, &mut self.video, self.audio.as_mut())
     }
 }
 
-impl OutTrack {
-    fn new(negotiated: Track, seed: u64) -> Self {
-        let [a, b, c, d, low, high, _, _] = seed.to_le_bytes();
-        Self {
-            negotiated,
-            // The first sequence number stays below 2^15, so that a lost first packet cannot make
-            // the receiver guess a wrong roll-over counter (RFC 3711 §3.3.1).
-            next_index: u64::from(u16::from_le_bytes([low, high]) & 0x7fff),
-            timeline: None,
-            start_timestamp: u32::from_le_bytes([a, b, c, d]),
-            captured: NtpTime(0),
-            figures: TrackFigures::default(),
-            reported_lost: 0,
-            comes_from_elsewhere: false,
-        }
-    }
-
-    /// The timeline in the clock of this codec; a source that changed its codec starts a new one.
-    fn timeline(&mut self, codec: Codec) -> &mut Timeline {
-        let start = self.start_timestamp;
-        let fits = |timeline: &Timeline| timeline.clock_rate() == codec.clock_rate();
-        if !self.timeline.as_ref().is_some_and(fits) {
-            self.timeline = None;
-        }
-        self.timeline.get_or_insert_with(|| Timeline::new(start, codec.clock_rate()))
-    }
-
-    fn timestamp(&mut self, frame: &PacketisedFrame, now: Instant) -> u64 {
-        self.captured = frame.captured;
-        let comes_from_elsewhere = std::mem::take(&mut self.comes_from_elsewhere);
-        let timeline = self.timeline(frame.codec);
-        if frame.discontinuity || comes_from_elsewhere {
-            timeline.anchor(frame.ticks, now);
-        }
-        timeline.map(frame.ticks, now)
-    }
-
-    /// Seals payload `index` into the batch. Nothing is sent of a codec that the viewer does not take.
-    fn send(
-        &mut self,
-        sender: &mut SrtpSender,
-        route: &Route,
-        frame: &PacketisedFrame,
-        index: usize,
-        timestamp: u64,
-        batch: &mut Batch,
-    ) -> Result<(), SrtpError> {
-        let Some(payload) = self.negotiated.payload(frame.codec) else { return Ok(()) };
-        let last_of_picture =
-            frame.codec.kind() == MediaKind::Video && index + 1 == frame.packet_count();
-        let marker = if last_of_picture { MARKER } else { 0 };
-        let mut header = [0; 12];
-        header[0] = RTP_VERSION_BYTE;
-        header[1] = marker | payload.payload_type;
-        header[2..4].copy_from_slice(&(self.next_index as u16).to_be_bytes());
-        header[4..8].copy_from_slice(&(timestamp as u32).to_be_bytes());
-        header[8..12].copy_from_slice(&self.negotiated.ssrc.to_be_bytes());
-        let payload = frame.payload(index);
-        let packet_index = self.next_index;
-        // Spent even if sealing fails: the sender would refuse it for ever after.
-        self.next_index += 1;
-        batch.add(route, |out| sender.protect_rtp(&header, payload, packet_index, out))?;
-        self.figures.packets += 1;
-        self.figures.octets += payload.len() as u64;
-        Ok(())
-    }
-
-    /// The newest frame's capture time and timestamp, both carried on to `now`.
-    fn report(&self, now: Instant) -> Option<SenderInfo> {
-        let timeline = self.timeline.as_ref()?;
-        let (_, at) = timeline.newest().filter(|_| self.figures.packets > 0)?;
-        let elapsed = now.saturating_duration_since(at).as_micros() as u64;
-        Some(SenderInfo {
-            ssrc: self.negotiated.ssrc,
-            ntp: NtpTime::from_unix_micros(self.captured.unix_micros() + elapsed),
-            rtp_timestamp: timeline.at(now)? as u32,
-            packets: self.figures.packets as u32,
-            octets: self.figures.octets as u32,
-        })
-    }
-
-    fn newly_lost(&mut self, cumulative: i32) -> u64 {
-        let new = cumulative.saturating_sub(self.reported_lost).max(0);
-        self.reported_lost = cumulative;
-        new as u64
+impl Pending {
+    /// What its packets that have not left take of the line.
+    fn wire_bytes_left(&self) -> usize {
+        self.frame.wire_bytes_from(self.next_payload)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::frame::Frame;
-    use crate::negotiated::Payload;
-    use crate::packetise::packetise;
-    use crate::srtp::SrtpProfile;
-    use bytes::Bytes;
-    use proptest::prelude::*;
-
-    const SSRC: u32 = 0x1234_5678;
-
-    #[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
-    fn epoch() -> Instant {
-        Instant::now()
-    }
-
-    fn viewer(seed: u64) -> Viewer {
-        let profile = SrtpProfile::AeadAes128Gcm;
-        let keys = SessionKeys { profile, material: vec![7; profile.keying_material_len()] };
-        let payload = Payload {
-            codec: Codec::H264,
-            payload_type: 108,
-            rtx: None,
-            profile_level_id: Some([0x42, 0xe0, 31]),
-        };
-        let payloads = vec![payload];
-        let video = Track { kind: MediaKind::Video, ssrc: SSRC, rtx_ssrc: None, payloads };
-        let negotiated =
-            Negotiated { video: Some(video), audio: None, cname: "manifold".to_owned() };
-        let local = "10.0.0.1:8555".parse().unwrap();
-        let route = Route { source: local, destination: "10.0.0.2:4000".parse().unwrap() };
-        Viewer::new(ViewerId(1), route, &keys, negotiated, seed).unwrap()
-    }
-
-    fn picture(ticks: u64, bytes: usize, keyframe: bool) -> Arc<PacketisedFrame> {
-        let kind = if keyframe { 0x65 } else { 0x41 };
-        let frame = Frame {
-            codec: Codec::H264,
-            ticks,
-            captured: NtpTime::from_unix_micros(1_700_000_000_000_000 + ticks % (1 << 32)),
-            keyframe,
-            discontinuity: false,
-            units: vec![Bytes::from([vec![kind], vec![1; bytes]].concat())],
-        };
-        Arc::new(packetise(&frame))
-    }
-
-    /// Marker, sequence number and timestamp of each RTP packet in the batch.
-    fn headers(batch: &Batch) -> Vec<(bool, u16, u32)> {
-        let mut headers = Vec::new();
-        for run in batch.runs() {
-            for packet in batch.bytes()[run.start..run.start + run.len].chunks(run.segment) {
-                if packet[1] & 0x7f == 108 {
-                    let word =
-                        |at: usize| u32::from_be_bytes(packet[at..at + 4].try_into().unwrap());
-                    assert_eq!((packet[0], word(8)), (RTP_VERSION_BYTE, SSRC));
-                    headers.push((packet[1] & MARKER != 0, word(0) as u16, word(4)));
-                }
-            }
-        }
-        headers
-    }
-
-    #[test]
-    fn nothing_is_sent_before_a_keyframe() {
-        let (mut viewer, mut batch) = (viewer(1), Batch::default());
-        viewer.handle_frame(&picture(0, 100, false), epoch(), &mut batch).unwrap();
-        assert!(batch.is_empty());
-        viewer.handle_frame(&picture(6_000, 100, true), epoch(), &mut batch).unwrap();
-        assert_eq!(headers(&batch).len(), 1);
-    }
-
-    #[test]
-    fn a_viewer_that_is_too_slow_goes_on_at_a_keyframe() {
-        let (mut viewer, mut batch) = (viewer(1), Batch::default());
-        let now = epoch();
-        let large = MAX_PENDING_PACKETS / 10 * crate::frame::MAX_PAYLOAD;
-        for index in 0..12 {
-            viewer
-                .handle_frame(&picture(index * 6_000, large, index == 0), now, &mut batch)
-                .unwrap();
-        }
-        assert!(viewer.frames_skipped() > 0);
-        assert!(viewer.pending_packets <= MAX_PENDING_PACKETS);
-        viewer.handle_frame(&picture(80_000, 100, false), now, &mut batch).unwrap();
-        assert!(headers(&batch).is_empty(), "no picture that refers to a skipped one");
-        while viewer.is_catching_up() {
-            viewer.poll_pending(&mut batch).unwrap();
-        }
-        batch.clear();
-        viewer.handle_frame(&picture(90_000, 100, true), now, &mut batch).unwrap();
-        assert_eq!(headers(&batch).len(), 1);
-    }
-
-    #[test]
-    fn a_report_ties_the_timestamp_to_the_capture_time() {
-        let (mut viewer, mut batch) = (viewer(5), Batch::default());
-        let now = epoch();
-        let frame = picture(90_000, 100, true);
-        viewer.handle_frame(&frame, now, &mut batch).unwrap();
-        let (_, _, timestamp) = headers(&batch)[0];
-        let report = viewer.video.report(now + Duration::from_millis(500)).unwrap();
-        assert_eq!(report.rtp_timestamp, timestamp.wrapping_add(45_000));
-        let later = report.ntp.unix_micros() - frame.captured.unix_micros();
-        assert!((499_998..=500_000).contains(&later), "{later}");
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
-        /// Over the wraps of the sequence number and the timestamp, wherever they start.
-        #[test]
-        fn sequence_numbers_count_and_timestamps_follow_the_source(
-            seed: u64,
-            first_ticks: u64,
-            sizes in proptest::collection::vec(20_000usize..60_000, 40..60),
-        ) {
-            let (mut viewer, mut batch) = (viewer(seed), Batch::default());
-            let now = epoch();
-            // Both are within reach of their wrap, whatever the seed.
-            viewer.video.next_index |= 0xf000;
-            viewer.video.start_timestamp |= 0xffff_0000;
-            let mut expected = viewer.video.next_index as u16;
-            let mut start = None;
-            let mut packets = 0u64;
-            for round in 0..6u64 {
-                for (index, size) in sizes.iter().enumerate() {
-                    let step = round * sizes.len() as u64 + index as u64;
-                    let ticks = first_ticks.wrapping_add(step * 3_000);
-                    batch.clear();
-                    viewer.handle_frame(&picture(ticks, *size, step == 0), now, &mut batch).unwrap();
-                    let sent = headers(&batch);
-                    let start = *start.get_or_insert(sent[0].2);
-                    packets += sent.len() as u64;
-                    for (position, (marker, sequence, timestamp)) in sent.iter().enumerate() {
-                        prop_assert_eq!(*marker, position + 1 == sent.len());
-                        prop_assert_eq!(*sequence, expected);
-                        prop_assert_eq!(*timestamp, start.wrapping_add((step * 3_000) as u32));
-                        expected = expected.wrapping_add(1);
-                    }
-                }
-            }
-            prop_assert!(packets > 1 << 12, "the sequence number wrapped");
-        }
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@ mod actor;
 mod clock;
 mod joins;
 mod outlets;
+mod publishing;
 mod pullers;
 mod snapshot;
 
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use control::{CameraId, ReservationId, Source};
 use engine::CodecMismatch;
+use secrecy::SecretString;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::ingest::{RtspTransport, SourceUrl};
@@ -27,6 +29,7 @@ pub(crate) use control::Quality;
 pub(crate) use engine::Rendition;
 pub(crate) use joins::JOIN_BUCKETS_MS;
 pub(crate) use outlets::{Held, HoldError, Reading};
+pub(crate) use publishing::{Accepted, Credentials, KeyRefusal, PublishRefusal, Publishing};
 #[cfg(test)]
 pub(crate) use snapshot::ReservationSnapshot;
 pub(crate) use snapshot::{CameraSnapshot, RenditionSnapshot, Snapshot, SourceSnapshot};
@@ -150,6 +153,7 @@ pub(crate) struct Watching {
 pub(crate) struct App {
     commands: mpsc::Sender<Command>,
     offers: Arc<Semaphore>,
+    publishing: Publishing,
 }
 
 impl App {
@@ -160,16 +164,17 @@ impl App {
         media_events: mpsc::UnboundedReceiver<MediaEvent>,
     ) -> Self {
         let (commands, inbox) = mpsc::channel(MAX_WAITING_COMMANDS);
-        let actor = Actor::new(config, media);
+        let publishing = Publishing::new(config.cameras.iter(), media.clone());
+        let actor = Actor::new(config, media, publishing.clone());
         tokio::spawn(actor.run(inbox, media_events));
-        Self { commands, offers: Arc::new(Semaphore::new(MAX_OFFERS)) }
+        Self { commands, offers: Arc::new(Semaphore::new(MAX_OFFERS)), publishing }
     }
 
     /// A handle to an application that has ended.
     #[cfg(test)]
     pub(crate) fn ended() -> Self {
         let (commands, _) = mpsc::channel(1);
-        Self { commands, offers: Arc::new(Semaphore::new(1)) }
+        Self { commands, offers: Arc::new(Semaphore::new(1)), publishing: Publishing::nowhere() }
     }
 
     pub(crate) async fn reserve(
@@ -251,6 +256,23 @@ impl App {
             return false;
         };
         self.ask(|reply| Command::StopSource { ingress, reply }).await.unwrap_or(false)
+    }
+
+    /// Those who publish to cameras.
+    pub(crate) fn publishing(&self) -> &Publishing {
+        &self.publishing
+    }
+
+    /// Makes a camera a new stream key, see [`Publishing::new_key`].
+    pub(crate) async fn new_stream_key(
+        &self,
+        camera: CameraId,
+    ) -> Result<SecretString, KeyRefusal> {
+        let is_known = self.snapshot().await.cameras.iter().any(|known| known.id == camera);
+        if !is_known {
+            return Err(KeyRefusal::UnknownCamera(camera.to_string()));
+        }
+        self.publishing.new_key(camera, Rendition::Main)
     }
 
     /// Everything that stats, rooms, cameras, health and metrics show, at one instant.

@@ -82,6 +82,12 @@ impl Collector for Figures {
         self.joins(encoder)?;
         gauge(encoder, "manifold_viewers_connected", "Viewers to whom media flows")?
             .encode_gauge(&self.snapshot.media.viewers_connected)?;
+        gauge(
+            encoder,
+            "manifold_viewers_limited",
+            "Viewers whose line is too thin for their stream",
+        )?
+        .encode_gauge(&self.snapshot.media.viewers_limited)?;
         gauge(encoder, "manifold_reservations", "Live reservations")?
             .encode_gauge(&count(self.snapshot.reservations.len()))?;
         gauge(encoder, "manifold_uptime_seconds", "Seconds since the start")?
@@ -177,6 +183,18 @@ impl Figures {
                 "manifold_packets_lost_reported",
                 "Packets that viewers reported lost",
                 media.packets_lost_reported,
+            ),
+            ("manifold_nacks", "Packets that viewers asked for again", media.nacks),
+            ("manifold_repairs", "Packets sent again since a viewer asked", media.repairs),
+            (
+                "manifold_repairs_refused",
+                "Packets not sent again, as a viewer asked too often, too early or for too much",
+                media.repairs_refused,
+            ),
+            (
+                "manifold_repairs_missed",
+                "Packets not sent again, as they are not kept any more or never were sent",
+                media.repairs_missed,
             ),
             (
                 "manifold_frames_skipped",

@@ -67,7 +67,13 @@ fn negotiated(viewer: ViewerId) -> Negotiated {
         rtx: None,
         profile_level_id,
     };
-    let track = |kind, payloads| Track { kind, ssrc: ssrc(viewer, kind), rtx_ssrc: None, payloads };
+    let track = |kind, payloads| Track {
+        kind,
+        ssrc: ssrc(viewer, kind),
+        rtx_ssrc: None,
+        payloads,
+        extension: None,
+    };
     let h264 = payload((Codec::H264, VIDEO_PAYLOAD_TYPE), Some([0x42, 0xe0, 31]));
     let sound = AUDIO_PAYLOAD_TYPES.map(|known| payload(known, None));
     Negotiated {

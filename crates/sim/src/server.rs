@@ -648,8 +648,8 @@ impl Server {
                 FanoutEvent::SwitchFailed { viewer, stream } => {
                     self.tell(viewer, ViewerEvent::SwitchFailed { stream }, now);
                 }
-                FanoutEvent::Line { viewer, line, stream, stream_bps } => {
-                    self.tell(viewer, ViewerEvent::Line { line, stream, stream_bps }, now);
+                FanoutEvent::Line { viewer, line, stream } => {
+                    self.tell(viewer, ViewerEvent::Line { line, stream }, now);
                 }
             }
         }

@@ -54,8 +54,8 @@ impl Engine {
             ViewerEvent::FirstMedia => self.first_media(viewer),
             ViewerEvent::Switched { stream } => self.switched(viewer, stream, now),
             ViewerEvent::SwitchFailed { stream } => self.switch_failed(viewer, stream, now),
-            ViewerEvent::Line { line, stream, stream_bps } => {
-                self.line(viewer, &line, (stream, stream_bps), now);
+            ViewerEvent::Line { line, stream } => {
+                self.line(viewer, &line, stream, now);
             }
             ViewerEvent::Closed(closed_by) => self.closed(viewer, closed_by, now),
         }
@@ -190,19 +190,13 @@ impl Engine {
     }
 
     /// What is told of a line counts for the stream that went over it.
-    fn line(
-        &mut self,
-        viewer: ViewerId,
-        line: &LineState,
-        (stream, stream_bps): (StreamId, Option<u64>),
-        now: Timestamp,
-    ) {
+    fn line(&mut self, viewer: ViewerId, line: &LineState, stream: StreamId, now: Timestamp) {
         let Some(session) = self.session_of_mut(viewer) else {
             return;
         };
         if session.stream == stream {
             let reservation = session.reservation.id.clone();
-            session.adaptation.handle_line(line, stream_bps, now);
+            session.adaptation.handle_line(line, now);
             self.review(&reservation, now);
         }
     }

@@ -116,6 +116,12 @@ impl Residue {
 }
 
 impl Engine {
+    /// Which stream of which camera this is.
+    pub fn place_of(&self, stream: StreamId) -> Option<(CameraId, Rendition)> {
+        let stream = self.streams.get(&stream)?;
+        Some((stream.camera.clone(), stream.rendition))
+    }
+
     /// A camera, by its id.
     pub fn camera(&self, id: &CameraId) -> Option<CameraView<'_>> {
         self.camera_view(self.cameras.get(id)?)

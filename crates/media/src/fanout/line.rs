@@ -3,27 +3,18 @@
 use super::{Fanout, FanoutEvent};
 use crate::estimate::LineState;
 
-/// A line in steps in which a change is worth telling: a percent of loss, a tenth of a bitrate.
+/// A line in steps in which a change is worth telling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Figure {
     loss_percent: u8,
-    estimate_step: Option<u32>,
-    stream_step: Option<u32>,
+    is_too_thin: bool,
 }
 
 impl Figure {
-    fn new(line: &LineState, stream_bps: Option<u64>) -> Self {
-        Self {
-            loss_percent: (line.loss.clamp(0.0, 1.0) * 100.0) as u8,
-            estimate_step: line.estimate_bps.map(tenths),
-            stream_step: stream_bps.map(tenths),
-        }
+    fn new(line: &LineState) -> Self {
+        let loss_percent = (line.loss.clamp(0.0, 1.0) * 100.0) as u8;
+        Self { loss_percent, is_too_thin: line.is_too_thin }
     }
-}
-
-/// Steps of about a tenth: eight to each doubling.
-fn tenths(bps: u64) -> u32 {
-    ((bps.max(1) as f64).log2() * 8.0) as u32
 }
 
 impl Fanout {
@@ -31,10 +22,9 @@ impl Fanout {
     pub(super) fn tell_of_line(&mut self, place: usize) {
         let at = &mut self.places[place];
         let (line, stream, viewer) = (at.viewer.line(), at.stream, at.viewer.id());
-        let stream_bps = self.hubs.get(&stream).and_then(|hub| hub.cadence.bits_per_second());
-        let figure = Figure::new(&line, stream_bps);
+        let figure = Figure::new(&line);
         if at.line_told.replace(figure) != Some(figure) {
-            self.events.push_back(FanoutEvent::Line { viewer, line, stream, stream_bps });
+            self.events.push_back(FanoutEvent::Line { viewer, line, stream });
         }
     }
 }
@@ -45,11 +35,12 @@ mod tests {
 
     #[test]
     fn small_changes_are_no_news() {
-        let line = |loss, estimate_bps| LineState { loss, estimate_bps, ..LineState::default() };
-        let figure = |loss, bps| Figure::new(&line(loss, Some(bps)), Some(2_000_000));
-        assert_eq!(figure(0.011, 1_000_000), figure(0.019, 1_010_000));
-        assert_ne!(figure(0.011, 1_000_000), figure(0.021, 1_000_000));
-        assert_ne!(figure(0.0, 1_000_000), figure(0.0, 1_150_000));
-        assert_ne!(figure(f32::NAN, 0), figure(2.0, u64::MAX));
+        let figure = |loss, is_too_thin| {
+            Figure::new(&LineState { loss, is_too_thin, ..LineState::default() })
+        };
+        assert_eq!(figure(0.011, false), figure(0.019, false));
+        assert_ne!(figure(0.011, false), figure(0.021, false));
+        assert_ne!(figure(0.0, false), figure(0.0, true));
+        assert_eq!(figure(7.0, false), figure(1.0, false));
     }
 }

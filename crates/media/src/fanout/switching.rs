@@ -82,7 +82,7 @@ impl Fanout {
         }
         for place in hub.arriving.clone() {
             if picture.keyframe {
-                self.complete_switch(place);
+                self.complete_switch(place, now);
             } else if !picture.discontinuity {
                 self.begin_with_group(place, now);
             }
@@ -101,7 +101,7 @@ impl Fanout {
             return;
         }
         let stream = switch.stream;
-        self.complete_switch(place);
+        self.complete_switch(place, now);
         if let Some(hub) = self.hubs.get(&stream) {
             self.places[place].viewer.handle_group(hub.group(), hub.age(now), now);
             self.catch_up(place, now);
@@ -109,14 +109,16 @@ impl Fanout {
     }
 
     /// The viewer plays the stream that it waited for from here on.
-    fn complete_switch(&mut self, place: usize) {
+    fn complete_switch(&mut self, place: usize, now: Instant) {
         let Some(stream) = self.cancel_switch(place) else { return };
         self.leave_hub(place);
+        let hub = self.hubs.entry(stream).or_default();
+        hub.add(place);
         let at = &mut self.places[place];
         at.stream = stream;
-        at.viewer.handle_stream_change();
+        at.line_told = None;
+        at.viewer.handle_stream_change(hub.bits_per_second(), now);
         let viewer = at.viewer.id();
-        self.hubs.entry(stream).or_default().add(place);
         self.figures.switches += 1;
         self.events.push_back(FanoutEvent::Switched { viewer, stream });
         tracing::debug!(viewer = viewer.0, stream = stream.0, "viewer plays another stream");

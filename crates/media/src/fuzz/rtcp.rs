@@ -168,6 +168,7 @@ fn attach(host: u8, mut material: Vec<u8>) -> Attach {
         ssrc: SSRC + u32::from(host - ATTACKER),
         rtx_ssrc: None,
         payloads: vec![payload],
+        extension: None,
     };
     Attach {
         viewer: ViewerId(host.into()),

@@ -1,10 +1,7 @@
 //! What is looked at in an offer before str0m reads it, and what is changed in its answer.
 
 use super::OfferError;
-
-/// Feedback that str0m would answer with and that the egress does not act on. A viewer that was
-/// promised retransmissions waits for them; one that was not says sooner that its picture is lost.
-const UNSERVED_FEEDBACK: [&str; 3] = ["nack", "goog-remb", "transport-cc"];
+use crate::negotiated::{ExtensionKind, extension_id};
 
 /// Media sections of an offer, at most. A viewer needs two; each one costs memory and time for as
 /// long as the session lives.
@@ -40,14 +37,75 @@ pub(super) fn malformed(error: &impl std::fmt::Display) -> OfferError {
     OfferError::Malformed(printable.chars().take(MAX_REASON_CHARACTERS).collect())
 }
 
-/// The answer without [`UNSERVED_FEEDBACK`]; `nack pli` and `ccm fir` stay.
-pub(super) fn without_unserved_feedback(answer: &str) -> String {
-    let is_unserved = |line: &str| {
-        line.strip_prefix("a=rtcp-fb:")
-            .and_then(|rest| rest.split_once(' '))
-            .is_some_and(|(_, feedback)| UNSERVED_FEEDBACK.contains(&feedback))
+/// The answer with the feedback that we act on, each as far as the viewer offered it: str0m would
+/// promise all that it knows. `nack pli` and `ccm fir` stay everywhere. Of the two ways to learn
+/// what a line carries a video section has the first that is whole, with its header extension: the
+/// viewer's own estimate costs us nothing a packet.
+pub(super) fn with_served_feedback(offer: &str, answer: &str) -> String {
+    let offered = sections(offer);
+    sections(answer)
+        .iter()
+        .enumerate()
+        .flat_map(|(index, section)| {
+            // Sections of an answer stand in the offer's order (RFC 3264 §6).
+            let offered = offered.get(index).map_or(&[][..], Vec::as_slice);
+            let estimation = estimation(offered, section);
+            section.iter().copied().filter(move |line| is_served(line, offered, estimation))
+        })
+        .flat_map(|line| [line, "\r\n"])
+        .collect()
+}
+
+/// What stands before the first `m=` line, then each section from its `m=` line on.
+fn sections(sdp: &str) -> Vec<Vec<&str>> {
+    let mut sections = vec![Vec::new()];
+    for line in sdp.lines() {
+        if line.starts_with("m=") {
+            sections.push(Vec::new());
+        }
+        if let Some(section) = sections.last_mut() {
+            section.push(line);
+        }
+    }
+    sections
+}
+
+/// How the rate of this section's line is to be learnt. Sound is too little to tell.
+fn estimation(offered: &[&str], answered: &[&str]) -> Option<ExtensionKind> {
+    if !answered.first().is_some_and(|head| head.starts_with("m=video ")) {
+        return None;
+    }
+    let has_extension = |lines: &[&str], kind| {
+        let mut maps = lines.iter().filter_map(|line| line.strip_prefix("a=extmap:"));
+        maps.any(|map| extension_id(map, kind).is_some())
     };
-    answer.lines().filter(|line| !is_unserved(line)).flat_map(|line| [line, "\r\n"]).collect()
+    let has_feedback =
+        |kind: ExtensionKind| offered.iter().any(|line| feedback(line) == Some(kind.feedback()));
+    [ExtensionKind::AbsoluteSendTime, ExtensionKind::TransportSequence].into_iter().find(|kind| {
+        has_feedback(*kind) && has_extension(offered, *kind) && has_extension(answered, *kind)
+    })
+}
+
+fn is_served(line: &str, offered: &[&str], estimation: Option<ExtensionKind>) -> bool {
+    if let Some(map) = line.strip_prefix("a=extmap:") {
+        return estimation.is_some_and(|kind| extension_id(map, kind).is_some());
+    }
+    let is_offered = || {
+        let for_all = feedback(line).map(|feedback| format!("a=rtcp-fb:* {feedback}"));
+        offered.iter().any(|other| *other == line || for_all.as_deref() == Some(*other))
+    };
+    match feedback(line) {
+        Some("nack") => is_offered(),
+        Some(name @ ("goog-remb" | "transport-cc")) => {
+            estimation.is_some_and(|kind| kind.feedback() == name) && is_offered()
+        }
+        Some(_) | None => true,
+    }
+}
+
+/// `a=rtcp-fb:96 nack pli` says `nack pli`.
+fn feedback(line: &str) -> Option<&str> {
+    Some(line.strip_prefix("a=rtcp-fb:")?.split_once(' ')?.1)
 }
 
 /// The answer with one `CNAME` and one media stream for picture and sound: viewers synchronise

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use control::{CameraId, Exceeded, MemoryLedger, Policy, Quality, ReservationId, Scope, Source};
 use engine::{
     Action, CameraSpec, Engine, Grant, Rendition, Reply, Request, RequestId, ReserveRefusal,
-    SourceEvent, ViewerEvent, WatchRefusal,
+    SourceEvent, SourceFailure, ViewerEvent, WatchRefusal,
 };
 use media::{Codec, StreamId, ViewerId};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -15,13 +15,14 @@ use tracing::{debug, error, info, warn};
 use super::clock::Clock;
 use super::joins::Joins;
 use super::outlets::{OutletCommand, OutletMessage, Outlets};
+use super::publishing::{Presence, Publishing};
 use super::pullers::{Ended, Pullers};
 use super::snapshot::Snapshot;
 use super::{
     AppConfig, CameraConfig, Held, HoldError, Reading, Released, Reservation, ReserveError,
     WatchError, Watching,
 };
-use crate::net::{Accepted, MediaEvent, MediaPlane, OfferError};
+use crate::net::{Accepted, MediaEvent, MediaPlane, OfferError, PublisherEnd, PublisherId};
 
 /// Said to who meets a full quota: after this time a viewer that vanished is gone for certain.
 const RETRY_AFTER: Duration = Duration::from_secs(15);
@@ -132,6 +133,7 @@ pub(super) struct Actor {
     pub(super) clock: Clock,
     pub(super) media: MediaPlane,
     pub(super) pullers: Pullers,
+    pub(super) publishing: Publishing,
     pub(super) joins: Joins,
     pub(super) sources: Vec<Source>,
     pub(super) cameras: HashMap<CameraId, CameraConfig>,
@@ -148,7 +150,7 @@ pub(super) struct Actor {
 }
 
 impl Actor {
-    pub(super) fn new(config: AppConfig, media: MediaPlane) -> Self {
+    pub(super) fn new(config: AppConfig, media: MediaPlane, publishing: Publishing) -> Self {
         let clock = Clock::start();
         let (messages, messages_in) = mpsc::unbounded_channel();
         let mut engine = Engine::new(uuid::Uuid::new_v4().as_u64_pair().0);
@@ -159,6 +161,7 @@ impl Actor {
             clock,
             pullers: Pullers::new(media.clone(), messages.clone()),
             media,
+            publishing,
             joins: Joins::default(),
             sources: config.sources,
             cameras: config.cameras.into_iter().map(by_id).collect(),
@@ -282,11 +285,15 @@ impl Actor {
             MediaEvent::SwitchFailed { viewer, stream } => {
                 (viewer, ViewerEvent::SwitchFailed { stream })
             }
-            MediaEvent::Line { viewer, line, stream, stream_bps } => {
-                (viewer, ViewerEvent::Line { line, stream, stream_bps })
+            MediaEvent::Line { viewer, line, stream } => {
+                (viewer, ViewerEvent::Line { line, stream })
             }
             MediaEvent::KeyframeWanted { stream } => {
                 return self.engine.handle_keyframe_wanted(stream, now);
+            }
+            MediaEvent::PublisherConnected { publisher } => return self.begin_publisher(publisher),
+            MediaEvent::PublisherClosed { publisher, reason } => {
+                return self.end_publisher(publisher, reason);
             }
             MediaEvent::Failed => {
                 error!("a thread of the media plane panicked; the message is on standard error");
@@ -297,6 +304,21 @@ impl Actor {
         self.engine.handle_viewer(viewer, event, now);
         // A batch may hold what causes many actions; they are not let pile up.
         self.run_actions();
+    }
+
+    /// A camera that waits for its publisher is live at once.
+    fn begin_publisher(&mut self, publisher: PublisherId) {
+        let Some((camera_id, rendition)) = self.publishing.place_of(publisher) else { return };
+        info!(%camera_id, rendition = rendition.as_str(), "a publisher is connected");
+        self.engine.handle_publisher(camera_id, rendition, self.clock.now());
+    }
+
+    fn end_publisher(&self, publisher: PublisherId, reason: PublisherEnd) {
+        if let Some((camera_id, rendition)) = self.publishing.place_of(publisher) {
+            let rendition = rendition.as_str();
+            info!(%camera_id, rendition, ?reason, "a publisher is gone");
+        }
+        self.publishing.forget(publisher);
     }
 
     fn handle_message(&mut self, message: Message) {
@@ -321,8 +343,21 @@ impl Actor {
 
     fn handle_ended(&mut self, ended: Option<Ended>) {
         if let Some(Ended { stream, attempt, failure }) = ended {
+            let found_nobody = failure == SourceFailure::NoPublisher;
             let event = SourceEvent::Failed(failure);
             self.engine.handle_source(stream, attempt, event, self.clock.now());
+            if found_nobody {
+                self.retry_if_published(stream);
+            }
+        }
+    }
+
+    /// Somebody may have come while an attempt found nobody.
+    fn retry_if_published(&mut self, stream: StreamId) {
+        let now = self.clock.now();
+        let Some((camera, rendition)) = self.engine.place_of(stream) else { return };
+        if self.publishing.presence(&camera, rendition) == Some(Presence::Here) {
+            self.engine.handle_publisher(&camera, rendition, now);
         }
     }
 

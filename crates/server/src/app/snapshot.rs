@@ -3,12 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use control::{CameraId, ReservationId, SourceId, Timestamp};
-use engine::{CameraView, Condition, SessionState, StreamView, SwitchFigures};
+use engine::{CameraView, Condition, SessionState, SourceFailure, StreamView, SwitchFigures};
 
 use super::CameraConfig;
 use super::actor::Actor;
 use super::clock::Clock;
 use super::joins::Joins;
+use super::publishing::Presence;
 use crate::ingest::SourceFormat;
 use crate::net::MediaFigures;
 
@@ -57,7 +58,7 @@ pub(crate) struct CameraSnapshot {
     pub(crate) synthetic: bool,
     /// "ONLINE" | "OFFLINE" | "ERROR"
     pub(crate) status: &'static str,
-    /// "idle" | "connecting" | "live" | "closing" | "unreachable" | "unauthorized" | "not_found" | "no_keyframe" | "b_frames" | "unsupported_codec" | "lost" | "protocol"
+    /// "idle" | "connecting" | "live" | "closing" | "unreachable" | "unauthorized" | "not_found" | "no_publisher" | "no_keyframe" | "b_frames" | "unsupported_codec" | "lost" | "protocol"
     pub(crate) state: &'static str,
     /// One sentence; None when live or idle.
     pub(crate) reason: Option<String>,
@@ -176,6 +177,14 @@ impl Actor {
     ) -> CameraSnapshot {
         let camera = view.camera;
         let leading = view.leading();
+        // Nobody wants it, and nobody could have it.
+        let presence = self.publishing.presence(&camera.id, leading.rendition);
+        let condition = match (leading.condition, presence) {
+            (Condition::Idle, Some(Presence::Nobody)) => {
+                Condition::Failed(&SourceFailure::NoPublisher)
+            }
+            (condition, _) => condition,
+        };
         let format = self.pullers.format(leading.id);
         let active_since = view.streams().filter_map(|stream| stream.active_since).min();
         let reservations: usize = view.streams().map(|stream| stream.reservations).sum();
@@ -190,9 +199,9 @@ impl Actor {
             has_sub: camera.has_sub,
             on_demand: view.on_demand,
             synthetic: config.main.is_synthetic(),
-            status: leading.condition.status(),
-            state: leading.condition.word(),
-            reason: reason(&leading.condition),
+            status: condition.status(),
+            state: condition.word(),
+            reason: reason(&condition),
             retry_in: leading.retry_at.map(|at| at.saturating_since(now)),
             viewer_count: u32::try_from(reservations).unwrap_or(u32::MAX),
             active_since: active_since.map(|since| self.clock.system_time(since)),

@@ -313,7 +313,8 @@ fn attach(
     let video = [(102, [0x42, 0, 0x1f]), (106, [0x42, 0xe0, 0x1f]), (127, [0x4d, 0, 0x1f])]
         .map(|(payload_type, profile)| payload(Codec::H264, payload_type, Some(profile)));
     let audio = payload(Codec::Opus, 111, None);
-    let track = |kind, ssrc, payloads| Track { kind, ssrc, rtx_ssrc: None, payloads };
+    let track =
+        |kind, ssrc, payloads| Track { kind, ssrc, rtx_ssrc: None, payloads, extension: None };
     Attach {
         viewer: ViewerId(index as u64),
         stream: STREAM,

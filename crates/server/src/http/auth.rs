@@ -203,7 +203,7 @@ impl Grant {
 }
 
 /// The token of `Bearer <token>`; the scheme's case does not matter (RFC 9110 §11.1).
-fn bearer(header: &[u8]) -> Result<&str, TokenError> {
+pub(super) fn bearer(header: &[u8]) -> Result<&str, TokenError> {
     let header = std::str::from_utf8(header).map_err(|_| TokenError::NotBearer)?;
     let (scheme, token) = header.trim().split_once(' ').ok_or(TokenError::NotBearer)?;
     let is_bearer = scheme.eq_ignore_ascii_case("bearer");

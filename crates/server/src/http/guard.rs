@@ -118,9 +118,11 @@ pub(super) async fn check_site(
         ));
     }
     let is_change = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    // WHEP is open to every site: what opens it is a token, which no browser adds by itself.
-    let is_whep = request.uri().path().starts_with("/whep/");
-    if is_change && !is_whep && is_foreign(&http, request.headers(), request.uri()) {
+    // WHEP and WHIP are open to every site: what opens them is a token or a stream key, which no browser
+    // adds by itself.
+    let path = request.uri().path();
+    let is_open = ["/whep/", "/whip/", "/w/"].iter().any(|root| path.starts_with(root));
+    if is_change && !is_open && is_foreign(&http, request.headers(), request.uri()) {
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
             "pages of this origin may not change anything here; add the origin to \

@@ -5,6 +5,7 @@
 //! | `api` | reserve, release, heartbeat, stats, cameras |
 //! | `whep` | the viewers' door (RFC 9725 turned around) |
 //! | `frame` | still pictures |
+//! | `whip` | the publishers' door (RFC 9725), and their keys |
 //! | `rooms` | rooms and pullers, as LiveKit shows them |
 //! | `status` | health and metrics |
 //! | `page` | the embedded web page |
@@ -25,6 +26,7 @@ mod problem;
 mod rooms;
 mod status;
 mod whep;
+mod whip;
 pub(crate) mod wire;
 
 #[cfg(test)]
@@ -188,6 +190,7 @@ pub(crate) fn router(http: Http) -> Router {
     Router::new()
         .merge(guarded)
         .merge(whep_routes().layer(whep_cors()))
+        .merge(whip_routes().layer(whep_cors()).layer(from_fn(whip::announce)))
         .route("/health", get(status::health))
         .fallback(page::serve)
         .layer(from_fn_with_state(http.clone(), guard::check_site))
@@ -216,6 +219,7 @@ fn api_routes() -> Router<Http> {
         .route("/api/v1/stream/stats", get(api::stats))
         .route("/api/v1/cameras", get(api::cameras))
         .route("/api/v1/cameras/{id}", get(api::camera))
+        .route("/api/v1/cameras/{id}/stream-key", post(whip::new_key))
         .route("/rooms", get(rooms::rooms))
         .route("/rooms/{name}", get(rooms::room))
         .route("/ingress/{id}", delete(rooms::stop_ingress))
@@ -233,6 +237,14 @@ fn whep_routes() -> Router<Http> {
         .route("/whep/{camera}/{resource}", patch(whep::trickle).delete(whep::end))
 }
 
+fn whip_routes() -> Router<Http> {
+    Router::new()
+        .route("/whip/{name}", post(whip::offer))
+        .route("/whip/{name}/{resource}", patch(whip::trickle).delete(whip::end))
+        .route("/w/{name}", post(whip::offer))
+        .route("/w/{name}/{resource}", patch(whip::trickle).delete(whip::end))
+}
+
 /// Pages of our own listeners and of the configured origins.
 fn api_cors(http: Http) -> CorsLayer {
     let admits = move |origin: &HeaderValue, parts: &axum::http::request::Parts| {
@@ -246,7 +258,7 @@ fn api_cors(http: Http) -> CorsLayer {
         .max_age(PREFLIGHT_AGE)
 }
 
-/// Every page: the token is the guard.
+/// Every page: the token or the stream key is the guard.
 fn whep_cors() -> CorsLayer {
     CorsLayer::new()
         .allow_origin(Anyone)
@@ -262,11 +274,12 @@ fn panicked(_: Box<dyn Any + Send>) -> Response {
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail).into_response()
 }
 
-/// Counts and logs each request. Query strings are left out of the log: people put tokens there.
+/// Counts and logs each request. Query strings are left out of the log: people put tokens there; and
+/// so are stream keys.
 async fn observe(State(http): State<Http>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let method = request.method().clone();
-    let path = request.uri().path().to_owned();
+    let path = whip::without_key(request.uri().path());
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
     let status = response.status().as_u16();

@@ -93,7 +93,7 @@ impl From<GrantError> for Problem {
 /// Gives a body to errors that the router and its layers answer without one of ours.
 pub(super) async fn complete(request: Request, next: Next) -> Response {
     let method = request.method().clone();
-    let path = request.uri().path().to_owned();
+    let path = super::whip::without_key(request.uri().path());
     let response = next.run(request).await;
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();

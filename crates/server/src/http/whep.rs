@@ -20,9 +20,9 @@ use crate::app::{WatchError, Watching};
 use crate::config::IceServer;
 use crate::net::OfferError;
 
-const SDP: &str = "application/sdp";
-const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
-const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
+pub(super) const SDP: &str = "application/sdp";
+pub(super) const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
+pub(super) const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 
 /// `POST /whep/{camera}`
 pub(super) async fn offer(
@@ -41,7 +41,7 @@ pub(super) async fn offer(
     created(&http, camera.as_str(), watching.map_err(refused)?)
 }
 
-async fn text(request: Request, http: &Http, what: &str) -> Result<String, Problem> {
+pub(super) async fn text(request: Request, http: &Http, what: &str) -> Result<String, Problem> {
     let bytes = body(request, http).await?;
     String::from_utf8(bytes.into())
         .map_err(|_| Problem::bad_request(format!("{what} is not valid SDP: it is not UTF-8")))
@@ -79,11 +79,11 @@ pub(super) fn created(http: &Http, camera: &str, watching: Watching) -> Result<R
 }
 
 /// A strong entity tag (RFC 9110 §8.8.3).
-fn quoted(tag: &str) -> String {
+pub(super) fn quoted(tag: &str) -> String {
     format!("\"{}\"", unquoted(tag))
 }
 
-fn unquoted(tag: &str) -> &str {
+pub(super) fn unquoted(tag: &str) -> &str {
     tag.trim().trim_matches('"')
 }
 

@@ -104,6 +104,16 @@ pub(super) struct ReleaseAnswer {
     pub(super) new_count: u32,
 }
 
+/// A new stream key: no `Debug`, for it is a secret.
+#[derive(Serialize)]
+pub(super) struct StreamKeyAnswer {
+    pub(super) camera_id: String,
+    pub(super) stream_key: String,
+    /// Where to publish, as this server was asked; missing where it was asked without a host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) whip_url: Option<String>,
+}
+
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct HeartbeatRequest {
     /// Seconds.

@@ -10,7 +10,10 @@ pub(crate) mod fuzz;
 pub(crate) mod opus;
 mod rtsp;
 mod source_url;
+mod steps;
 pub(crate) mod testcard;
+mod wall_clock;
+mod whip;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +25,7 @@ use self::testcard::TestCard;
 
 pub(crate) use self::source_url::SourceUrl;
 pub(crate) use self::testcard::strip;
+pub(crate) use self::whip::PublishPoint;
 
 /// How RTP comes from an RTSP camera.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +74,7 @@ pub(crate) async fn pull(
                 rtsp::Address { url, username: username.as_deref(), password: password.as_ref() };
             rtsp::pull(&address, transport, output, rtsp::Limits::default()).await
         }
+        SourceUrl::Whip(point) => whip::pull(point, output, &keyframe_wanted).await,
         SourceUrl::Test { pattern, width, height, fps, gop } => {
             let pattern = pattern.clone();
             let (width, height, fps, gop) = (*width, *height, *fps, *gop);

@@ -11,7 +11,7 @@ mod tests;
 
 use std::convert::Infallible;
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use engine::SourceFailure;
 use futures::StreamExt;
@@ -29,6 +29,7 @@ use url::Url;
 use self::failure::Explain;
 use self::feed::{Feed, Picture, PictureTrack, Sound, SoundTrack};
 use super::audio::AacToOpus;
+use super::wall_clock::WallClock;
 use super::{FIRST_KEYFRAME_TIMEOUT, Output, RtspTransport};
 
 /// Sessions whose TEARDOWN is on its way.
@@ -135,8 +136,9 @@ async fn play(
     explain: &Explain<'_>,
 ) -> Result<Infallible, SourceFailure> {
     let clock = WallClock::start();
-    let keyframe_due = clock.started + limits.first_keyframe;
-    let mut picture_due = clock.started + limits.silence;
+    let started = Instant::now();
+    let keyframe_due = started + limits.first_keyframe;
+    let mut picture_due = started + limits.silence;
     loop {
         let due = if feed.is_live() { picture_due } else { picture_due.min(keyframe_due) };
         let item = match timeout_at(due, frames.next()).await {
@@ -263,27 +265,4 @@ fn parameter_sets(stream: &Stream) -> Vec<&[u8]> {
         VideoParametersCodec::H265 { vps, sps, pps } => vec![vps, sps, pps],
         _ => Vec::new(),
     }
-}
-
-/// Our wall clock as it was when the session began, run by the monotonic clock, so that a server
-/// whose clock is set shows viewers no jump.
-struct WallClock {
-    started: Instant,
-    started_micros: i64,
-}
-
-impl WallClock {
-    fn start() -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { started: Instant::now(), started_micros: micros(since_epoch) }
-    }
-
-    /// Microseconds since the Unix epoch.
-    fn unix_micros(&self) -> i64 {
-        self.started_micros + micros(self.started.elapsed())
-    }
-}
-
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 2)
 }

@@ -6,12 +6,14 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::testcard::{FRAME_RATES, GROUP_LENGTHS, HEIGHTS, WIDTHS};
+use super::whip::{KEY_LENGTHS, PublishPoint};
 
 /// The port of `rtsp://` when the address names none (RFC 2326 §3.2).
 const RTSP_PORT: u16 = 554;
@@ -49,6 +51,8 @@ pub(crate) enum SourceUrl {
         /// Frames from one keyframe to the next.
         gop: u32,
     },
+    /// `whip://<stream key>`: an encoder publishes to it. Clones share it.
+    Whip(Arc<PublishPoint>),
 }
 
 /// Why an address is no camera. No variant repeats the address: it may hold a password.
@@ -64,14 +68,22 @@ pub(crate) enum SourceUrlError {
     )]
     Malformed(url::ParseError),
     /// A scheme that is not, and will not be, a source.
-    #[error("a camera address cannot begin with {0:?}; use rtsp:// or test://")]
+    #[error("a camera address cannot begin with {0:?}; use rtsp://, whip:// or test://")]
     Scheme(String),
     /// RTSP inside TLS.
     #[error("rtsps:// is not supported; use rtsp:// inside a trusted network or a tunnel")]
     Tls,
     /// Sources that a coming version brings.
-    #[error("{0}:// sources come in a later version; use rtsp:// or test://")]
+    #[error("{0}:// sources come in a later version; use rtsp://, whip:// or test://")]
     Later(String),
+    /// A stream key that is too short to be a secret, or would not survive in a path.
+    #[error(
+        "a stream key is {} to {} letters, digits, hyphens and underscores, as in \
+         whip://3f0c9a…; write whip:// alone to have the key made by the API",
+        KEY_LENGTHS.start(),
+        KEY_LENGTHS.end()
+    )]
+    StreamKey,
     /// Nothing to connect to.
     #[error("the camera address names no host; write it as rtsp://host:554/path")]
     NoHost,
@@ -113,12 +125,17 @@ impl SourceUrl {
         if text.len() > LENGTH_MAX {
             return Err(SourceUrlError::TooLong);
         }
+        if let Some(key) = text.strip_prefix("whip://") {
+            return parse_whip(key);
+        }
         let url = Url::parse(text).map_err(SourceUrlError::Malformed)?;
         match url.scheme() {
             "rtsp" => parse_rtsp(url),
             "test" => parse_test(&url),
             "rtsps" => Err(SourceUrlError::Tls),
-            "whip" | "whep" | "whep+http" | "whep+https" => {
+            // Without the slashes, or in capitals.
+            "whip" => Err(SourceUrlError::StreamKey),
+            "whep" | "whep+http" | "whep+https" => {
                 Err(SourceUrlError::Later(url.scheme().to_owned()))
             }
             other => Err(SourceUrlError::Scheme(excerpt(other))),
@@ -133,6 +150,7 @@ impl SourceUrl {
             Self::Test { pattern, width, height, fps, gop } => {
                 format!("test://{pattern}?width={width}&height={height}&fps={fps}&gop={gop}")
             }
+            Self::Whip(_) => format!("whip://{MASK}"),
         }
     }
 
@@ -229,6 +247,17 @@ fn parse_rtsp(mut url: Url) -> Result<SourceUrl, SourceUrlError> {
         username: has_credentials.then_some(username),
         password: has_credentials.then(|| SecretString::from(password)),
     })
+}
+
+fn parse_whip(key: &str) -> Result<SourceUrl, SourceUrlError> {
+    if key.is_empty() {
+        return Ok(SourceUrl::Whip(Arc::new(PublishPoint::new(None))));
+    }
+    let is_plain = key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+    if !is_plain || !KEY_LENGTHS.contains(&key.len()) {
+        return Err(SourceUrlError::StreamKey);
+    }
+    Ok(SourceUrl::Whip(Arc::new(PublishPoint::new(Some(key)))))
 }
 
 /// Percent-decodes a user name or password. Control characters are refused: they would end up in a
@@ -372,15 +401,32 @@ mod tests {
     fn only_listed_schemes_are_sources() {
         for text in ["file:///etc/passwd", "exec:ffmpeg -i x", "http://10.0.0.1/x", "ffmpeg:x"] {
             let sentence = refusal(text);
-            assert!(sentence.contains("use rtsp:// or test://"), "{text}: {sentence}");
+            assert!(sentence.contains("use rtsp://, whip:// or test://"), "{text}: {sentence}");
         }
-        for text in ["whip://key", "whep+https://host/x"] {
-            assert!(refusal(text).contains("later version"), "{}", refusal(text));
-        }
+        assert!(refusal("whep+https://host/x").contains("later version"));
         assert!(refusal("rtsps://host/x").contains("rtsps"));
         assert!(refusal("rtsp:///x").contains("no host"));
         assert!(refusal("10.0.0.1:554/x").contains("not a URL"));
         assert_eq!(SourceUrl::parse(&"a".repeat(3000)).err(), Some(SourceUrlError::TooLong));
+    }
+
+    #[test]
+    fn a_stream_key_is_kept_as_a_digest_and_shown_to_nobody() {
+        let key = format!("{CANARY}-0123456789");
+        let source = SourceUrl::parse(&format!("whip://{key}")).expect("is an address");
+        assert_eq!(source.display(), "whip://***");
+        assert!(!format!("{source:?}").contains(CANARY));
+        let SourceUrl::Whip(point) = &source else { panic!("{source:?} is published to") };
+        assert!(point.admits(&key) && !point.admits(CANARY) && !point.admits(""));
+        let SourceUrl::Whip(closed) = SourceUrl::parse("whip://").expect("has no key yet") else {
+            panic!("it is published to");
+        };
+        assert!(!closed.admits(""), "no key opens what has none");
+        for text in ["short", "with/a/slash/0123456789", "sp ace-0123456789", &"a".repeat(129)] {
+            let refused = SourceUrl::parse(&format!("whip://{text}"));
+            assert!(matches!(refused, Err(SourceUrlError::StreamKey)), "{text}");
+        }
+        assert!(!refusal("whip:canary-7f3a-0123456789").contains(CANARY));
     }
 
     #[test]

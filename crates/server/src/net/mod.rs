@@ -30,7 +30,7 @@ mod worker;
 
 pub(crate) use media::peer::OfferError;
 pub(crate) use media::peers::CloseReason;
-pub(crate) use publishers::{Frames, PublishError, PublisherEnd, PublisherHandle, PublisherId};
+pub(crate) use publishers::{PublishError, PublisherEnd, PublisherHandle, PublisherId};
 pub(crate) use sys::{Offload, Segment, Segments, Taken, UdpPort, open_receiver, thread_cpu_time};
 pub(crate) use taps::{Tap, Tapped};
 
@@ -70,7 +70,7 @@ pub(crate) enum MediaEvent {
     /// The stream that the viewer was told to go to brought nothing in time; it stays where it is.
     SwitchFailed { viewer: ViewerId, stream: StreamId },
     /// How the viewer's line does, where that changed; at most once a second.
-    Line { viewer: ViewerId, line: LineState, stream: StreamId, stream_bps: Option<u64> },
+    Line { viewer: ViewerId, line: LineState, stream: StreamId },
     /// A publisher's DTLS finished: it may be asked for media.
     PublisherConnected { publisher: PublisherId },
     /// A publisher's session is over, whoever ended it. Sent exactly once a publisher.
@@ -104,6 +104,14 @@ pub(crate) struct MediaFigures {
     pub(crate) datagrams_dropped: u64,
     /// Media packets not sent because the socket would not take them, or a worker was too late.
     pub(crate) send_drops: u64,
+    /// Packets that viewers asked for again (NACK).
+    pub(crate) nacks: u64,
+    /// Of these, those that were sent again.
+    pub(crate) repairs: u64,
+    /// Of these, those that were refused: too often, too early, or too many.
+    pub(crate) repairs_refused: u64,
+    /// Of these, those that are not kept any more, or never were.
+    pub(crate) repairs_missed: u64,
     /// Frames skipped for viewers that were too slow.
     pub(crate) frames_skipped: u64,
     /// Frames not sent to a viewer whose answer has no such codec.
@@ -130,6 +138,8 @@ pub(crate) struct MediaFigures {
     pub(crate) publisher_keyframes_asked: u64,
     /// Datagrams and frames of publishers for which a queue had no room.
     pub(crate) publisher_overflows: u64,
+    /// Of these, those whose line is too thin for their stream.
+    pub(crate) viewers_limited: u64,
 }
 
 /// Where events go, and the one count that belongs to no worker.
@@ -346,11 +356,16 @@ impl MediaPlane {
             sum.packets_received += figures.received;
             sum.datagrams_dropped += figures.dropped + figures.fanout.rejected;
             sum.send_drops += figures.send_drops;
+            sum.nacks += figures.fanout.nacks;
+            sum.repairs += figures.fanout.repairs;
+            sum.repairs_refused += figures.fanout.repairs_refused;
+            sum.repairs_missed += figures.fanout.repairs_missed;
             sum.frames_skipped += figures.fanout.frames_skipped;
             sum.frames_not_taken += figures.fanout.frames_not_taken;
             sum.keyframe_requests += figures.fanout.keyframe_requests;
             sum.packets_lost_reported += figures.fanout.packets_lost;
             sum.viewers_connected += figures.fanout.viewers;
+            sum.viewers_limited += figures.fanout.viewers_limited;
         }
         let (publishers, dropped) = self.publishers.figures();
         sum.publishers_connected = publishers.connected;

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
+use media::CodecSet;
 use media::batch::{Route, Run};
 use media::peer::publisher::{Demand, PublisherFactory, PublisherFigures};
 use media::peer::{IceCredentials, Received};

@@ -343,8 +343,8 @@ impl Worker {
                 FanoutEvent::SwitchFailed { viewer, stream } => {
                     self.events.send(MediaEvent::SwitchFailed { viewer, stream });
                 }
-                FanoutEvent::Line { viewer, line, stream, stream_bps } => {
-                    self.events.send(MediaEvent::Line { viewer, line, stream, stream_bps });
+                FanoutEvent::Line { viewer, line, stream } => {
+                    self.events.send(MediaEvent::Line { viewer, line, stream });
                 }
             }
         }

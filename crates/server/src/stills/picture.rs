@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_picture_of_any_size_becomes_a_jpeg() {
-        for (width, height) in [(16, 16), (17, 9), (1, 1), (640, 360)] {
+        for (width, height) in [(16_usize, 16_usize), (17, 9), (1, 1), (640, 360)] {
             let half = (width.div_ceil(2), height.div_ceil(2));
             let grey = |_: usize, _: usize| 128;
             let planes = Planes {

@@ -1,0 +1,234 @@
+//! Who may publish to which camera, and who does: the places with stream keys, and WHIP's sessions.
+//!
+//! Keys are kept as digests, in memory: a key that was made by the API ends with the process, one of
+//! the config comes back with it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use control::CameraId;
+use engine::Rendition;
+use secrecy::SecretString;
+
+use super::CameraConfig;
+use crate::ingest::{PublishPoint, SourceUrl};
+use crate::net::{MediaPlane, PublishError, PublisherHandle, PublisherId};
+
+/// What can be published to, for the life of the process; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Publishing(Arc<Inner>);
+
+struct Inner {
+    media: Option<MediaPlane>,
+    places: Vec<Place>,
+    /// By the name of their resource. At most a session a place, and those that are ending.
+    sessions: Mutex<HashMap<String, Session>>,
+}
+
+struct Place {
+    camera: CameraId,
+    rendition: Rendition,
+    point: Arc<PublishPoint>,
+    /// Held while somebody is let in, so that of two who come at once one is second.
+    door: tokio::sync::Mutex<()>,
+}
+
+struct Session {
+    publisher: PublisherHandle,
+    etag: String,
+}
+
+/// What opens a place.
+#[derive(Clone, Copy)]
+pub(crate) struct Credentials<'a> {
+    /// The path's segment: a stream key, or a camera's id.
+    pub(crate) name: &'a str,
+    /// The token of `Authorization: Bearer`.
+    pub(crate) bearer: Option<&'a str>,
+}
+
+/// A publisher that was let in.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) camera: CameraId,
+    /// Unguessable; the last segment of the WHIP resource URL.
+    pub(crate) resource: String,
+    pub(crate) answer_sdp: String,
+    /// The ICE user fragment, without quotes.
+    pub(crate) etag: String,
+}
+
+/// Why a publisher was not let in. No variant repeats a key.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum PublishRefusal {
+    #[error("no camera takes this stream key; its url must be whip:// with this key")]
+    UnknownKey,
+    #[error("the bearer token is not the stream key of this camera")]
+    WrongBearer,
+    #[error("camera {0} has a publisher already; end that one first, or wait until it is gone")]
+    Busy(CameraId),
+    #[error(transparent)]
+    Offer(#[from] PublishError),
+    #[error("the server is shutting down")]
+    ShuttingDown,
+}
+
+/// Why no key was made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum KeyRefusal {
+    #[error("there is no camera {0}")]
+    UnknownCamera(String),
+    #[error("camera {0} is not published to; set its url to whip:// and start the server anew")]
+    NotPublished(CameraId),
+}
+
+impl Publishing {
+    /// The places of a camera park.
+    pub(super) fn new<'a>(
+        cameras: impl Iterator<Item = &'a CameraConfig>,
+        media: MediaPlane,
+    ) -> Self {
+        let places = cameras.flat_map(|camera| {
+            let main = (Rendition::Main, Some(&camera.main));
+            let sub = (Rendition::Sub, camera.sub.as_ref());
+            [main, sub].into_iter().filter_map(|(rendition, url)| match url? {
+                SourceUrl::Whip(point) => Some(Place {
+                    camera: camera.definition.id.clone(),
+                    rendition,
+                    point: Arc::clone(point),
+                    door: tokio::sync::Mutex::default(),
+                }),
+                SourceUrl::Rtsp { .. } | SourceUrl::Test { .. } => None,
+            })
+        });
+        let inner =
+            Inner { media: Some(media), places: places.collect(), sessions: Mutex::default() };
+        Self(Arc::new(inner))
+    }
+
+    /// Where nobody can publish.
+    #[cfg(test)]
+    pub(super) fn nowhere() -> Self {
+        Self(Arc::new(Inner { media: None, places: Vec::new(), sessions: Mutex::default() }))
+    }
+
+    /// WHIP POST: answers the offer if the credentials open a place where nobody is.
+    pub(crate) async fn publish(
+        &self,
+        credentials: Credentials<'_>,
+        offer_sdp: String,
+    ) -> Result<Accepted, PublishRefusal> {
+        let place = self.place(credentials)?;
+        let media = self.0.media.as_ref().ok_or(PublishRefusal::ShuttingDown)?;
+        let _door = place.door.lock().await;
+        if let Some(before) = place.point.publisher()
+            && before.is_present().await
+        {
+            tracing::info!(camera_id = %place.camera, "a second publisher is not let in");
+            return Err(PublishRefusal::Busy(place.camera.clone()));
+        }
+        let (publisher, accepted) = media.accept_publisher(offer_sdp).await?;
+        let resource = uuid::Uuid::new_v4().to_string();
+        let etag = accepted.ice_ufrag;
+        let session = Session { publisher: publisher.clone(), etag: etag.clone() };
+        self.sessions(|sessions| sessions.insert(resource.clone(), session));
+        if let Some(before) = place.point.set_publisher(publisher) {
+            before.close();
+        }
+        tracing::info!(camera_id = %place.camera, rendition = place.rendition.as_str(), "a publisher is let in");
+        let (camera, answer_sdp) = (place.camera.clone(), accepted.answer_sdp);
+        Ok(Accepted { camera, resource, answer_sdp, etag })
+    }
+
+    /// WHIP PATCH; `None`: no such session (404). Err: the tag is another ICE session's (412). A lite
+    /// agent with a public port needs no remote candidates: checks bring their source address along.
+    pub(crate) fn trickle(&self, resource: &str, etag: Option<&str>) -> Option<Result<(), ()>> {
+        self.sessions(|sessions| {
+            let session = sessions.get(resource)?;
+            let fits = etag.is_none_or(|etag| etag == session.etag);
+            Some(fits.then_some(()).ok_or(()))
+        })
+    }
+
+    /// WHIP DELETE: the session ends at once. False: no such session.
+    pub(crate) fn end(&self, resource: &str) -> bool {
+        let session = self.sessions(|sessions| sessions.remove(resource));
+        if let Some(session) = &session {
+            self.forget(session.publisher.id());
+            session.publisher.close();
+        }
+        session.is_some()
+    }
+
+    /// Makes a camera a new stream key and ends who publishes with the old one. It is answered here
+    /// and nowhere else.
+    pub(crate) fn new_key(
+        &self,
+        camera: CameraId,
+        rendition: Rendition,
+    ) -> Result<SecretString, KeyRefusal> {
+        let place = self.0.places.iter().find(|p| p.camera == camera && p.rendition == rendition);
+        let place = place.ok_or_else(|| KeyRefusal::NotPublished(camera))?;
+        let key = uuid::Uuid::new_v4().simple().to_string();
+        place.point.set_key(&key);
+        if let Some(publisher) = place.point.publisher() {
+            publisher.close();
+        }
+        tracing::info!(camera_id = %place.camera, "the camera has a new stream key");
+        Ok(key.into())
+    }
+
+    /// Whether a camera's stream is published to, and if, whether somebody does.
+    pub(super) fn presence(&self, camera: &CameraId, rendition: Rendition) -> Option<Presence> {
+        let is_it = |place: &&Place| place.camera == *camera && place.rendition == rendition;
+        let place = self.0.places.iter().find(is_it)?;
+        Some(match place.point.publisher() {
+            Some(_) => Presence::Here,
+            None => Presence::Nobody,
+        })
+    }
+
+    /// Which stream a publisher sends.
+    pub(super) fn place_of(&self, publisher: PublisherId) -> Option<(&CameraId, Rendition)> {
+        let sends = |place: &&Place| {
+            place.point.publisher().is_some_and(|current| current.id() == publisher)
+        };
+        let place = self.0.places.iter().find(sends)?;
+        Some((&place.camera, place.rendition))
+    }
+
+    /// A publisher's session is over.
+    pub(super) fn forget(&self, publisher: PublisherId) {
+        self.sessions(|sessions| sessions.retain(|_, session| session.publisher.id() != publisher));
+        for place in &self.0.places {
+            place.point.forget(publisher);
+        }
+    }
+
+    /// The place that the credentials open. Every key is compared, whichever fits, so that the time
+    /// says nothing of the others.
+    fn place(&self, credentials: Credentials<'_>) -> Result<&Place, PublishRefusal> {
+        let Credentials { name, bearer } = credentials;
+        let opened_by = |key: &str| {
+            self.0.places.iter().filter(|place| place.point.admits(key)).fold(None, |_, p| Some(p))
+        };
+        let by_path = opened_by(name);
+        let Some(bearer) = bearer else {
+            return by_path.ok_or(PublishRefusal::UnknownKey);
+        };
+        let by_bearer = opened_by(bearer);
+        let is_named = |place: &&Place| place.camera.as_str() == name || place.point.admits(name);
+        by_bearer.filter(is_named).ok_or(PublishRefusal::WrongBearer)
+    }
+
+    fn sessions<T>(&self, act: impl FnOnce(&mut HashMap<String, Session>) -> T) -> T {
+        act(&mut self.0.sessions.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Whether somebody publishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presence {
+    Here,
+    Nobody,
+}

@@ -1,0 +1,179 @@
+//! `/whip` and `/w`: a publisher brings an offer and a stream key, and gets an answer (RFC 9725).
+//!
+//! The key is the path's last segment, or a bearer token behind a camera's id. The session's own
+//! address names the camera and something nobody can guess, so that the key is in no answer.
+
+use axum::extract::{Path, Request, State};
+use axum::http::header::{
+    AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH, LINK, LOCATION, WWW_AUTHENTICATE,
+};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use secrecy::ExposeSecret;
+
+use super::api::camera_id;
+use super::auth::bearer;
+use super::extract::{authority, require_content_type};
+use super::problem::Problem;
+use super::whep::{ACCEPT_POST, FRAGMENT, SDP, quoted, text, unquoted};
+use super::wire::StreamKeyAnswer;
+use super::{ACCEPT_PATCH, Http};
+use crate::app::{Accepted, Credentials, KeyRefusal, PublishRefusal};
+use crate::net::{OfferError, PublishError};
+
+/// `POST /whip/{key}`
+pub(super) async fn offer(
+    State(http): State<Http>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let authorization = request.headers().get(AUTHORIZATION).cloned();
+    let bearer = authorization.as_ref().map(|value| bearer(value.as_bytes())).transpose()?;
+    require_content_type(request.headers(), SDP)
+        .map_err(|problem| problem.with_header(ACCEPT_POST, HeaderValue::from_static(SDP)))?;
+    let offer = text(request, &http, "the offer").await?;
+    // OBS without a token sends an empty one.
+    let bearer = bearer.filter(|token| !token.is_empty());
+    let credentials = Credentials { name: &name, bearer };
+    let accepted = http.app().publishing().publish(credentials, offer).await;
+    created(&http, accepted.map_err(refused)?)
+}
+
+fn refused(refusal: PublishRefusal) -> Problem {
+    let status = match &refusal {
+        PublishRefusal::UnknownKey => StatusCode::NOT_FOUND,
+        PublishRefusal::WrongBearer => StatusCode::UNAUTHORIZED,
+        PublishRefusal::Busy(_) => StatusCode::CONFLICT,
+        PublishRefusal::Offer(PublishError::NoCommonCodec { .. })
+        | PublishRefusal::Offer(PublishError::Offer(OfferError::NoCommonCodec { .. })) => {
+            StatusCode::NOT_ACCEPTABLE
+        }
+        PublishRefusal::Offer(PublishError::Offer(_) | PublishError::NoVideo) => {
+            StatusCode::BAD_REQUEST
+        }
+        PublishRefusal::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let problem = Problem::new(status, refusal.to_string());
+    if status != StatusCode::UNAUTHORIZED {
+        return problem;
+    }
+    let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+    problem.with_header(WWW_AUTHENTICATE, challenge)
+}
+
+fn created(http: &Http, accepted: Accepted) -> Result<Response, Problem> {
+    let unusable = |_| {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the session's name fits no HTTP header")
+    };
+    let location = format!("/whip/{}/{}", accepted.camera, accepted.resource);
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(SDP));
+    headers.insert(LOCATION, HeaderValue::try_from(location).map_err(unusable)?);
+    headers.insert(ETAG, HeaderValue::try_from(quoted(&accepted.etag)).map_err(unusable)?);
+    headers.insert(ACCEPT_PATCH, HeaderValue::from_static(FRAGMENT));
+    for link in &http.0.links {
+        headers.append(LINK, link.clone());
+    }
+    Ok((StatusCode::CREATED, headers, accepted.answer_sdp).into_response())
+}
+
+/// `PATCH /whip/{camera}/{resource}`
+pub(super) async fn trickle(
+    State(http): State<Http>,
+    Path((_, resource)): Path<(String, String)>,
+    request: Request,
+) -> Result<Response, Problem> {
+    require_content_type(request.headers(), FRAGMENT)
+        .map_err(|problem| problem.with_header(ACCEPT_PATCH, HeaderValue::from_static(FRAGMENT)))?;
+    let tag = request.headers().get(IF_MATCH).and_then(|tag| tag.to_str().ok());
+    // RFC 9725 §4.3.3: it matches whatever there is, and asks for an ICE restart.
+    let restarts = tag.is_some_and(|tag| tag.trim() == "*");
+    let tag = tag.map(unquoted).filter(|_| !restarts).map(ToOwned::to_owned);
+    // A fragment that is no text is told so, whatever becomes of it.
+    text(request, &http, "the fragment").await?;
+    match http.app().publishing().trickle(&resource, tag.as_deref()) {
+        Some(Ok(())) if restarts => Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "ICE restarts are not supported; DELETE this session and POST a new offer",
+        )),
+        Some(Ok(())) => Ok(StatusCode::NO_CONTENT.into_response()),
+        Some(Err(())) => Err(Problem::new(
+            StatusCode::PRECONDITION_FAILED,
+            "If-Match names another ICE session than the one that runs",
+        )),
+        None => Err(no_session()),
+    }
+}
+
+/// `DELETE /whip/{camera}/{resource}`
+pub(super) async fn end(
+    State(http): State<Http>,
+    Path((_, resource)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    if http.app().publishing().end(&resource) { Ok(StatusCode::OK) } else { Err(no_session()) }
+}
+
+fn no_session() -> Problem {
+    Problem::not_found("there is no such session, or it has ended")
+}
+
+/// `POST /api/v1/cameras/{id}/stream-key`
+pub(super) async fn new_key(
+    State(http): State<Http>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let camera = camera_id(&id)?;
+    let key = http.app().new_stream_key(camera.clone()).await.map_err(|refusal| {
+        let status = match &refusal {
+            KeyRefusal::UnknownCamera(_) => StatusCode::NOT_FOUND,
+            KeyRefusal::NotPublished(_) => StatusCode::CONFLICT,
+        };
+        Problem::new(status, refusal.to_string())
+    })?;
+    let key = key.expose_secret();
+    let host = authority(request.headers(), request.uri());
+    let whip_url = host.map(|host| {
+        let scheme = if http.rules().is_https(&host) { "https" } else { "http" };
+        format!("{scheme}://{host}/whip/{key}")
+    });
+    let answer =
+        StreamKeyAnswer { camera_id: camera.to_string(), stream_key: key.to_owned(), whip_url };
+    Ok((StatusCode::CREATED, axum::Json(answer)).into_response())
+}
+
+/// Tells who asks what may be posted (RFC 9725 §4.1); the CORS layer answers the rest of it.
+pub(super) async fn announce(request: Request, next: Next) -> Response {
+    let asks = *request.method() == Method::OPTIONS;
+    let mut response = next.run(request).await;
+    if asks {
+        response.headers_mut().insert(ACCEPT_POST, HeaderValue::from_static(SDP));
+    }
+    response
+}
+
+/// A path as it may be logged and answered: what stands where stream keys do is left out.
+pub(super) fn without_key(path: &str) -> String {
+    for root in ["/whip/", "/w/"] {
+        if let Some(rest) = path.strip_prefix(root) {
+            let session = rest.split_once('/').map_or("", |(_, session)| session);
+            let slash = if session.is_empty() { "" } else { "/" };
+            return format!("{root}***{slash}{session}");
+        }
+    }
+    path.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_path_that_is_shown_has_a_stream_key() {
+        assert_eq!(without_key("/whip/secret"), "/whip/***");
+        assert_eq!(without_key("/w/secret/"), "/w/***");
+        assert_eq!(without_key("/whip/cam-1/67e5"), "/whip/***/67e5");
+        assert_eq!(without_key("/whep/cam-1"), "/whep/cam-1");
+    }
+}
