@@ -144,7 +144,12 @@ impl World {
     pub(crate) fn answer(&mut self, peer: ViewerId) {
         let stream = self.offers.remove(&peer).expect("the offer is under way");
         self.peers.insert(peer, stream);
-        self.viewer(peer, ViewerEvent::Accepted { codecs: CodecSet::ALL });
+        self.accepts(peer, CodecSet::ALL);
+    }
+
+    /// The media plane has answered an offer of somebody who takes these codecs.
+    pub(crate) fn accepts(&mut self, peer: ViewerId, codecs: CodecSet) {
+        self.viewer(peer, ViewerEvent::Accepted { codecs });
     }
 
     pub(crate) fn viewer(&mut self, peer: ViewerId, event: ViewerEvent) {
