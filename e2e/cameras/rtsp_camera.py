@@ -201,6 +201,9 @@ def launches(args):
     # Not the payloader's own config-interval: it repeats the parameter sets before each slice.
     rtp = "h264parse config-interval=-1 ! rtph264pay name=pay0 pt=96"
     h264 = f"{big} ! {x264} ! {rtp}"
+    vpx = (
+        f"deadline=1 cpu-used=8 lag-in-frames=0 target-bitrate={KBIT}000 keyframe-max-dist={args.gop}"
+    )
     x265 = f"x265enc speed-preset=ultrafast bitrate={KBIT} key-int-max={args.gop}"
     rtp265 = "h265parse config-interval=-1 ! rtph265pay name=pay0 pt=96"
     aac = "avenc_aac bitrate=64000 ! aacparse ! rtpmp4gpay name=pay1 pt=97"
@@ -210,10 +213,13 @@ def launches(args):
         "/h264aac44": f"{h264} {sound(44100, 2)} ! {aac}",
         "/h264pcmu": f"{h264} {sound(8000, 1)} ! mulawenc ! rtppcmupay name=pay1 pt=0",
         "/h264pcma": f"{h264} {sound(8000, 1)} ! alawenc ! rtppcmapay name=pay1 pt=8",
+        "/h264opus": f"{h264} {sound(48000, 1)} ! opusenc bitrate=64000 ! rtpopuspay name=pay1 pt=97",
         "/h264hi": f"{big} ! {high} ! video/x-h264,profile=high ! {rtp}",
         "/nokeyframe": f"{big} ! {x264} ! identity name=lossy ! {rtp}",
         "/h265": f"{big} ! {x265} tune=zerolatency ! {rtp265}",
         "/h265hi": f"{big} ! {x265} option-string=bframes=2:b-adapt=0 ! {rtp265}",
+        "/vp8": f"{big} ! vp8enc {vpx} ! rtpvp8pay name=pay0 pt=96 picture-id-mode=2",
+        "/vp9": f"{big} ! vp9enc {vpx} ! rtpvp9pay name=pay0 pt=96 picture-id-mode=2",
         "/mjpeg": f"{big} ! jpegenc ! rtpjpegpay name=pay0 pt=26",
     }
     sized = {path: (f"( {line} )", width, height) for path, line in lines.items()}

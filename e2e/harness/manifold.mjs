@@ -25,7 +25,7 @@ export class Manifold {
   /** Without a config file, as a newcomer starts it; only the ports are free ones. */
   static async startBare(world) {
     const manifold = new Manifold(world);
-    await manifold.launch(['serve', '--listen', '127.0.0.1:0', '--udp', '127.0.0.1:0']);
+    await manifold.launch(['serve', '--listen', '127.0.0.1:0', '--udp', '127.0.0.1:0', '--rtsp', '127.0.0.1:0']);
     return manifold;
   }
 
@@ -40,7 +40,7 @@ export class Manifold {
       log: this.world.file('manifold.log'),
     });
     this.world.own(this.child);
-    const { listen, udp } = await until(
+    const { listen, udp, tcp, rtsp } = await until(
       'manifold is ready',
       async () => {
         if (!this.child.alive) return { ended: true };
@@ -53,8 +53,9 @@ export class Manifold {
     });
     this.urls = listen.map((address) => `http://${address}`);
     [this.url] = this.urls;
-    const [host, port] = udp.split(':');
-    this.udp = { host, port: Number(port) };
+    this.udp = hostAndPort(udp);
+    this.tcp = tcp === null ? null : hostAndPort(tcp);
+    this.rtsp = rtsp && `rtsp://${rtsp}`;
   }
 
   get pid() {
@@ -136,6 +137,12 @@ export class Manifold {
   }
 }
 
+/** Takes "127.0.0.1:8555" and "[::1]:8555" apart. */
+function hostAndPort(address) {
+  const at = address.lastIndexOf(':');
+  return { host: address.slice(0, at).replace(/^\[|\]$/g, ''), port: Number(address.slice(at + 1)) };
+}
+
 async function answer(response) {
   const text = await response.text();
   let json;
@@ -148,10 +155,11 @@ async function answer(response) {
 }
 
 function withDefaults(config, data) {
-  const { cameras = [], media = {}, log = {}, ...rest } = config;
+  const { cameras = [], media = {}, rtsp = {}, log = {}, ...rest } = config;
   return {
     listen: ['127.0.0.1:0'],
     media: { udp: '127.0.0.1:0', ...media },
+    rtsp: { listen: '127.0.0.1:0', ...rtsp },
     store: { data_dir: data },
     log: { format: 'json', level: 'debug', ...log },
     sources: [{ id: 'TEST', name: 'Test agency', name_ar: 'جهة الاختبار', limit: 500 }],

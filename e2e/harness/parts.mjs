@@ -28,6 +28,14 @@ const parts = {
     path: '/usr/share/doc/gstreamer1.0-nice',
     install: 'cargo xtask setup   # or: sudo apt-get install gstreamer1.0-nice gir1.2-gst-plugins-bad-1.0',
   },
+  ffmpeg: {
+    path: '/usr/bin/ffmpeg',
+    install: 'cargo xtask setup   # or: sudo apt-get install ffmpeg',
+  },
+  gstreamer: {
+    path: '/usr/bin/gst-launch-1.0',
+    install: 'cargo xtask setup   # or: sudo apt-get install gstreamer1.0-tools gstreamer1.0-plugins-good gstreamer1.0-libav',
+  },
   aiortc: {
     path: here('../.venv/bin/python'),
     install: 'cargo xtask setup   # or: python3 -m venv e2e/.venv && e2e/.venv/bin/pip install -r e2e/requirements.txt',

@@ -34,6 +34,8 @@ const PACKAGES: &[Package] = &[
     package("gir1.2-gst-plugins-base-1.0", "the test camera's own pictures"),
     package("gir1.2-gst-plugins-bad-1.0", "the GStreamer viewer and publisher (webrtcbin)"),
     package("gstreamer1.0-nice", "their ICE"),
+    package("gstreamer1.0-tools", "the RTSP player of the tests"),
+    package("ffmpeg", "the recorder of the tests, and what reads pictures back"),
     package("gstreamer1.0-plugins-base", "the test camera's pictures and G.711"),
     package("gstreamer1.0-plugins-good", "the test camera's RTP payloaders"),
     package("gstreamer1.0-plugins-bad", "the test camera's H.265"),

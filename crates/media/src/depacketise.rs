@@ -133,6 +133,11 @@ impl Depacketiser {
         self.codec
     }
 
+    /// Of the newest keyframe; `None` before the first and for sound.
+    pub fn size(&self) -> Option<PictureSize> {
+        self.size
+    }
+
     /// A parameter set that came out of band, as one NAL unit (`sprop-parameter-sets` of H.264,
     /// `sprop-vps` and its like of H.265). Broken ones are passed over.
     pub fn handle_parameter_set(&mut self, nal: &[u8]) {

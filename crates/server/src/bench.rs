@@ -3,6 +3,7 @@
 //! Nothing is sent to another machine. The sending paths are the server's own; only sources and
 //! viewers are stand-ins.
 
+mod cameras;
 mod egress;
 mod floor;
 mod load;
@@ -17,6 +18,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
+pub(crate) use cameras::{Generator, serve as cameras};
 pub(crate) use egress::{EgressBench, run as egress};
 pub(crate) use memory::{MemoryBench, run as memory};
 

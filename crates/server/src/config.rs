@@ -23,7 +23,8 @@ use control::{CameraId, SourceId, Unit};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::app::{AppConfig, CameraConfig};
-use crate::ingest::{RtspTransport, SourceUrl};
+use crate::ingest::{PublishPoint, RtspTransport, SourceUrl};
+use crate::net::MediaTcp;
 use reader::{Section, Setting, text};
 use tree::{Node, Origin};
 
@@ -79,6 +80,8 @@ pub(crate) struct Http {
 #[derive(Debug, Clone)]
 pub(crate) struct Media {
     pub(crate) udp: SocketAddr,
+    /// Where viewers without UDP connect (ICE-TCP).
+    pub(crate) tcp: MediaTcp,
     /// Announced to viewers instead of the bound address, for servers behind NAT.
     pub(crate) advertise: Vec<IpAddr>,
     /// One a core where not set.
@@ -224,6 +227,25 @@ impl Config {
 }
 
 impl Camera {
+    fn points(&self) -> impl Iterator<Item = &PublishPoint> {
+        let urls = std::iter::once(&self.url).chain(&self.sub_url);
+        urls.filter_map(|url| match url {
+            SourceUrl::Whip(point) => Some(&**point),
+            SourceUrl::Rtsp { .. } | SourceUrl::Test { .. } => None,
+        })
+    }
+
+    /// Whether one stream key would open both.
+    fn shares_key_with(&self, other: &Self) -> bool {
+        self.points().any(|point| other.points().any(|other| point.shares_key_with(other)))
+    }
+
+    /// Whether its two streams have one stream key.
+    fn shares_own_key(&self) -> bool {
+        let mut points = self.points();
+        points.next().zip(points.next()).is_some_and(|(main, sub)| main.shares_key_with(sub))
+    }
+
     fn application(&self) -> CameraConfig {
         let definition = control::Camera {
             id: self.id.clone(),
@@ -329,7 +351,9 @@ fn read_http(mut section: Section<'_>) -> Http {
 
 fn read_media(mut section: Section<'_>) -> Media {
     let udp = section.value("udp", shipped::MEDIA_UDP);
-    let advertise = section.value("advertise", Vec::new());
+    let tcp = section.value("tcp", MediaTcp::LikeUdp);
+    let advertise: Vec<PublicAddress> = section.value("advertise", Vec::new());
+    let advertise = advertise.into_iter().map(|address| address.0).collect();
     let workers_origin = section.origin_of("workers");
     let workers = section.optional("workers");
     if workers == Some(0) {
@@ -340,7 +364,7 @@ fn read_media(mut section: Section<'_>) -> Media {
     let ice_servers =
         servers.into_iter().map(|(path, node)| read_ice_server(&mut section, path, node)).collect();
     section.finish();
-    Media { udp, advertise, workers, ice_servers }
+    Media { udp, tcp, advertise, workers, ice_servers }
 }
 
 fn read_ice_server(parent: &mut Section<'_>, path: String, node: Node) -> IceServer {
@@ -416,10 +440,17 @@ fn read_cameras(parent: &mut Section<'_>, sources: &[Source]) -> Vec<Camera> {
     for (path, node) in items {
         let mut section = Section::new(path, node, parent.problems);
         let origin = section.origin_of("id");
+        let url_origin = section.origin_of("url");
         if let Some(camera) = read_camera(&mut section, sources) {
             if !seen.insert(camera.id.clone()) {
                 let sentence = format!("there is another camera {}", camera.id);
                 section.problem(origin, "id", &sentence);
+            }
+            if cameras.iter().any(|other| camera.shares_key_with(other)) || camera.shares_own_key()
+            {
+                let sentence =
+                    "another camera or sub_url has the same stream key; give each its own";
+                section.problem(url_origin, "url", sentence);
             }
             cameras.push(camera);
         }
@@ -514,6 +545,37 @@ impl Setting for WebOrigin {
         let origin = url.origin().ascii_serialization();
         let bare = matches!(url.scheme(), "http" | "https") && text.trim_end_matches('/') == origin;
         if bare { Ok(Self(origin)) } else { Err(format!("this must be {wanted}")) }
+    }
+}
+
+impl Setting for MediaTcp {
+    /// An address, or "off".
+    fn read(node: &Node) -> Result<Self, String> {
+        let wanted = "an address with a port, like \"0.0.0.0:8555\", or \"off\"";
+        let text = text(node, wanted)?.trim();
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        let address = text.parse().map(Self::At);
+        address.map_err(|_| format!("this must be {wanted}, not {text:?}"))
+    }
+}
+
+/// An address that viewers can be sent to. Names are not resolved: an answer would be wrong as soon
+/// as the name means something else, and browsers resolve none in candidates.
+struct PublicAddress(IpAddr);
+
+impl Setting for PublicAddress {
+    fn read(node: &Node) -> Result<Self, String> {
+        let wanted = "an IP address, like \"203.0.113.7\" or \"2001:db8::7\"";
+        let text = text(node, wanted)?.trim();
+        let address: IpAddr = text.parse().map_err(|_| {
+            format!("this must be {wanted}, without a port; {text:?} is none, and names are not resolved")
+        })?;
+        if address.is_unspecified() || address.is_multicast() {
+            return Err(format!("{text} is no address that a viewer can send to"));
+        }
+        Ok(Self(address))
     }
 }
 

@@ -17,6 +17,7 @@ mod load;
 mod logging;
 mod metrics;
 mod net;
+mod push;
 mod remote;
 mod rtsp_out;
 mod stills;

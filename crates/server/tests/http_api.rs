@@ -229,7 +229,8 @@ fn a_busy_port_is_one_line_with_the_setting_and_the_way_out() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let listen = format!("127.0.0.1:0,{address}");
-    let output = manifold(&["serve", "--listen", &listen, "--udp", "127.0.0.1:0"], &[]);
+    let output =
+        manifold(&["serve", "--listen", &listen, "--udp", "127.0.0.1:0", "--rtsp", ""], &[]);
     assert_eq!(output.code, Some(1));
     let wanted = format!(
         "manifold: port {address} (listen[1]) is in use; stop the other program or change \
@@ -239,7 +240,10 @@ fn a_busy_port_is_one_line_with_the_setting_and_the_way_out() {
 
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
     let udp = taken.local_addr().unwrap().to_string();
-    let output = manifold(&["--listen", "127.0.0.1:0", "--udp", &udp, "--log-level", "error"], &[]);
+    let output = manifold(
+        &["--listen", "127.0.0.1:0", "--udp", &udp, "--rtsp", "", "--log-level", "error"],
+        &[],
+    );
     assert_eq!(output.code, Some(1));
     let wanted = format!(
         "manifold: port {udp} (media.udp) is in use; stop the other program or change \

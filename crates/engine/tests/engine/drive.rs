@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::support::*;
 use control::{LedgerOp, Quality};
-use engine::{Request, SourceEvent, SourceFailure, ViewerEvent};
+use engine::{Rendition, Reply, Request, SourceEvent, SourceFailure, ViewerEvent};
 use media::estimate::LineState;
 use media::peers::CloseReason;
 use media::{Codec, ViewerId};
@@ -61,6 +61,17 @@ enum Step {
     EndWatch {
         peer: usize,
     },
+    Read {
+        viewer: u32,
+        camera: u32,
+    },
+    Hold {
+        camera: u32,
+        sub: bool,
+    },
+    LetGo {
+        hold: usize,
+    },
     SourceLive {
         puller: usize,
         h264: bool,
@@ -96,6 +107,10 @@ fn step() -> impl Strategy<Value = Step> {
         3 => viewer.clone().prop_map(|viewer| Step::Release { viewer }),
         4 => (viewer.clone(), 0u8..5)
             .prop_map(|(viewer, quality)| Step::Heartbeat { viewer, quality }),
+        2 => (viewer.clone(), camera.clone())
+            .prop_map(|(viewer, camera)| Step::Read { viewer, camera }),
+        3 => (camera.clone(), any::<bool>()).prop_map(|(camera, sub)| Step::Hold { camera, sub }),
+        2 => index.clone().prop_map(|hold| Step::LetGo { hold }),
         8 => (viewer, camera.clone()).prop_map(|(viewer, camera)| Step::Offer { viewer, camera }),
         8 => (index.clone(), prop::bool::weighted(0.9))
             .prop_map(|(offer, accepted)| Step::Answer { offer, accepted }),
@@ -255,6 +270,27 @@ fn take(world: &mut World, step: Step) {
         Step::EndWatch { peer } => with_peer(world, peer, |world, viewer| {
             world.ask(Request::EndWatch { viewer });
         }),
+        Step::Read { viewer, camera } => {
+            let (reservation, camera) = (reservation_id(viewer), camera_id(camera));
+            let reply = world.call(Request::Read { reservation, camera });
+            if let Reply::Read(Ok(reader)) = reply {
+                world.peers.insert(reader.viewer, reader.stream);
+            }
+        }
+        Step::Hold { camera, sub } => {
+            let rendition = if sub { Rendition::Sub } else { Rendition::Main };
+            let reply = world.call(Request::Hold { camera: camera_id(camera), rendition });
+            if let Reply::Hold(Ok((hold, _))) = reply {
+                world.holds.push(hold);
+            }
+        }
+        Step::LetGo { hold } => {
+            if let Some(hold) = nth(world.holds.iter().copied(), hold) {
+                world.holds.retain(|other| *other != hold);
+                world.engine.handle_let_go(hold, world.now);
+                world.settle();
+            }
+        }
         Step::StopSource { camera } => {
             world.ask(Request::StopSource { camera: camera_id(camera) });
         }

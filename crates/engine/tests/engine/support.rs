@@ -38,6 +38,8 @@ pub(crate) struct World {
     pub(crate) keyframe_requests: Vec<StreamId>,
     /// What peers were told to go to since the last look.
     pub(crate) switches: Vec<(ViewerId, StreamId)>,
+    /// Holds that were not let go.
+    pub(crate) holds: Vec<HoldId>,
     /// Holds that ended by themselves.
     pub(crate) holds_ended: Vec<(HoldId, Option<SourceFailure>)>,
     /// Ledger operations that wait, when the ledger is slow.
@@ -77,6 +79,7 @@ impl World {
             interrupted: Vec::new(),
             keyframe_requests: Vec::new(),
             switches: Vec::new(),
+            holds: Vec::new(),
             holds_ended: Vec::new(),
             ledger_queue: VecDeque::new(),
             ledger_is_slow: false,

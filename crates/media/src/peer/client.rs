@@ -171,3 +171,17 @@ impl Client {
         }
     }
 }
+
+/// The receiving end of somebody's offer to send, for tests of publishers.
+#[cfg(test)]
+pub(super) fn answering(offer: &str, address: SocketAddr, now: Instant) -> (Client, String) {
+    let ClientFactory { crypto, certificate } = ClientFactory::new().expect("crypto works");
+    let mut rtc = Rtc::builder().set_crypto_provider(crypto).set_dtls_cert(certificate).build(now);
+    let candidate = Candidate::host(address, "udp").expect("a usable address");
+    rtc.add_local_candidate(candidate);
+    let offer = str0m::change::SdpOffer::from_sdp_string(offer).expect("an offer");
+    let answer = rtc.sdp_api().accept_offer(offer).expect("an acceptable one").to_sdp_string();
+    let video = answer.lines().find_map(|line| line.strip_prefix("a=mid:")).expect("a section");
+    let video = Mid::from(video);
+    (Client { rtc, address, video, pending: None }, answer)
+}

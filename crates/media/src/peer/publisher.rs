@@ -4,7 +4,7 @@
 //! reports and transport-wide feedback, and asks for lost packets again (NACK). Packets become frames
 //! in [`Track`]s. There is at most one picture and one sound; simulcast is not answered.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,17 +15,19 @@ use str0m::change::SdpOffer;
 use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion};
 use str0m::crypto::dtls::DtlsProvider;
 use str0m::format;
-use str0m::media::KeyframeRequestKind;
+use str0m::media::{KeyframeRequestKind, Mid};
 use str0m::rtp::{ExtensionMap, RtpPacket};
 use str0m::{Candidate, Event, IceCreds, Output, Rtc, RtcConfig};
 
-use super::offer::{check_size, malformed};
+use super::offer::{check_size, malformed, with_candidates};
 use super::rsa::{DtlsForAll, widen_request};
 use super::tap::KeySlot;
-use super::{IceCredentials, OfferError, Peer, Received};
+use super::{HostCandidate, IceCredentials, OfferError, Peer, Proven, Received, STAND_IN, is_stun};
 use crate::frame::{Codec, MediaKind};
+use crate::ice::candidate_lines;
 use crate::negotiated::{offered_video_codecs, sends_video, sprop_parameter_sets};
 use crate::publish::{Incoming, SenderReport, Track, TrackFigures, TrackOutput};
+use crate::route::Route;
 use crate::stun::BindingRequest;
 
 /// How often at most a publisher is asked for a keyframe. One costs as much as many frames, and one
@@ -38,6 +40,9 @@ const RATE_MAX: u64 = 50_000_000;
 
 /// How often they are told. RFC 4585 leaves it to the receiver; libwebrtc forgets after 3 s.
 const RATE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often str0m's own counters are read.
+const STATS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Payload types that stand for H.264 until the offer's own replace them: ours, its
 /// retransmissions', packetization mode, profile.
@@ -76,7 +81,7 @@ pub enum PublishError {
 pub struct PublisherFactory {
     crypto: Arc<CryptoProvider>,
     certificate: DtlsCert,
-    candidates: Vec<SocketAddr>,
+    candidates: Vec<HostCandidate>,
 }
 
 /// Which codecs are answered.
@@ -94,7 +99,13 @@ impl PublisherFactory {
         let mut crypto = str0m_aws_lc_rs::default_provider();
         let certificate = DtlsForAll.generate_certificate()?;
         crypto.dtls_provider = &DtlsForAll;
+        let candidates = candidates.into_iter().map(HostCandidate::udp).collect();
         Some(Self { crypto: Arc::new(crypto), certificate, candidates })
+    }
+
+    /// What is announced from here on, in order of preference.
+    pub fn set_candidates(&mut self, candidates: Vec<HostCandidate>) {
+        self.candidates = candidates;
     }
 
     /// Answers an offer with `recvonly`, `setup:passive` and ICE-lite: with H.264 alone where it is
@@ -132,9 +143,9 @@ impl PublisherFactory {
         }
         for codecs in [Codecs::H264, Codecs::Others] {
             let (rtc, answer) = self.answer_with(codecs, &offer, credentials, now)?;
-            let answer = as_receiver(&answer);
+            let answer = with_candidates(&as_receiver(&answer), &candidate_lines(&self.candidates));
             if has_video(&answer) {
-                let peer = Peer::new(rtc, KeySlot::default(), credentials, self.candidates.clone());
+                let peer = Peer::new(rtc, KeySlot::default(), credentials);
                 return Ok((Publisher::new(peer, parameter_sets), answer));
             }
         }
@@ -151,10 +162,8 @@ impl PublisherFactory {
     ) -> Result<(Rtc, String), OfferError> {
         let parsed = SdpOffer::from_sdp_string(offer).map_err(|error| malformed(&error))?;
         let mut rtc = self.config(codecs, credentials).build(now);
-        for address in &self.candidates {
-            if let Ok(candidate) = Candidate::host(*address, "udp") {
-                rtc.add_local_candidate(candidate);
-            }
+        if let Ok(candidate) = Candidate::host(STAND_IN[0], "udp") {
+            rtc.add_local_candidate(candidate);
         }
         let answer = rtc.sdp_api().accept_offer(parsed).map_err(|error| malformed(&error))?;
         Ok((rtc, answer.to_sdp_string()))
@@ -171,6 +180,7 @@ impl PublisherFactory {
             })
             .set_ice_lite(true)
             .set_rtp_mode(true)
+            .set_stats_interval(Some(STATS_INTERVAL))
             .set_extension_map(ExtensionMap::standard())
             .clear_codecs()
             .enable_opus(true, false)
@@ -194,10 +204,10 @@ impl PublisherFactory {
 /// What a publisher wants done or tells.
 #[derive(Debug)]
 pub enum PublisherOutput {
-    /// Send this datagram.
+    /// Send this packet.
     Transmit {
-        /// The publisher's address.
-        destination: SocketAddr,
+        /// Where from and where to.
+        route: Route,
         /// STUN, DTLS or SRTCP.
         contents: Vec<u8>,
     },
@@ -218,6 +228,8 @@ pub struct PublisherFigures {
     pub tracks: TrackFigures,
     /// Keyframes that it was asked for.
     pub keyframes_asked: u64,
+    /// Messages that asked it for lost packets (NACK), as of a second ago.
+    pub nacks: u64,
 }
 
 /// Whether anybody wants what a publisher sends.
@@ -242,6 +254,8 @@ pub struct Publisher {
     keyframe_asked: Option<Instant>,
     keyframe_wanted: bool,
     keyframes_asked: u64,
+    /// By section; an offer has a bounded number of them.
+    nacks: HashMap<Mid, u64>,
     rate_due: Option<Instant>,
     outputs: VecDeque<TrackOutput>,
 }
@@ -260,41 +274,36 @@ impl Publisher {
             keyframe_asked: None,
             keyframe_wanted: false,
             keyframes_asked: 0,
+            nacks: HashMap::new(),
             rate_due: None,
             outputs: VecDeque::new(),
         }
     }
 
-    /// A binding request that names our user fragment, as [`Peer::handle_check`] takes it.
+    /// A binding request that names our user fragment, as [`Peer::handle_check`] takes it. What we
+    /// send goes along the path that was nominated last: reports, which are of use to nobody else.
     pub fn handle_check(
         &mut self,
-        source: SocketAddr,
-        local: SocketAddr,
+        route: Route,
         request: &BindingRequest<'_>,
-        packet: &[u8],
         now: Instant,
-    ) -> Received {
-        let received = self.peer.handle_check(source, local, request, packet, now);
-        if received == Received::Authentic {
-            self.heard = Some(now);
+    ) -> Option<Proven> {
+        let proven = self.peer.handle_check(route, request, now)?;
+        if request.nominates {
+            self.peer.select(route);
         }
-        received
+        self.heard = Some(now);
+        Some(proven)
     }
 
-    /// DTLS, SRTP or SRTCP. Only what comes from a proven address is looked at.
-    pub fn handle_datagram(
-        &mut self,
-        source: SocketAddr,
-        local: SocketAddr,
-        packet: &[u8],
-        now: Instant,
-    ) -> Received {
-        self.peer.handle_dtls(source, local, packet, now)
+    /// DTLS, SRTP or SRTCP. Only what comes along a proven path is looked at.
+    pub fn handle_datagram(&mut self, route: Route, packet: &[u8], now: Instant) -> Received {
+        self.peer.handle_dtls(route, packet, now)
     }
 
-    /// The address that was forgotten since the last call, if one was.
-    pub fn take_forgotten(&mut self) -> Option<SocketAddr> {
-        self.peer.take_forgotten()
+    /// Paths along which checks came, as many as are remembered.
+    pub fn routes(&self) -> impl Iterator<Item = Route> {
+        self.peer.routes()
     }
 
     /// Time passed.
@@ -342,12 +351,16 @@ impl Publisher {
     /// Counters.
     pub fn figures(&self) -> PublisherFigures {
         let tracks = self.video.figures() + self.audio.figures();
-        PublisherFigures { tracks, keyframes_asked: self.keyframes_asked }
+        let nacks = self.nacks.values().sum();
+        PublisherFigures { tracks, keyframes_asked: self.keyframes_asked, nacks }
     }
 
     /// The next thing to do; call until it is `Timeout` or `Closed`.
     pub fn poll_output(&mut self, now: Instant) -> PublisherOutput {
         self.ask_for_keyframe(now);
+        if let Some((route, contents)) = self.peer.poll_answer() {
+            return PublisherOutput::Transmit { route, contents };
+        }
         loop {
             if let Some(output) = self.outputs.pop_front() {
                 return PublisherOutput::Track(output);
@@ -359,10 +372,13 @@ impl Publisher {
                 return PublisherOutput::Closed;
             };
             match output {
+                // Checks are not answered by str0m, which knows of no path.
+                Ok(Output::Transmit(transmit)) if is_stun(&transmit.contents) => {}
                 Ok(Output::Transmit(transmit)) => {
-                    let destination = transmit.destination;
                     let contents = widen_request(transmit.contents.to_vec());
-                    return PublisherOutput::Transmit { destination, contents };
+                    if let Some(route) = self.peer.selected_route() {
+                        return PublisherOutput::Transmit { route, contents };
+                    }
                 }
                 Ok(Output::Timeout(at)) => return PublisherOutput::Timeout(self.earliest(at)),
                 Ok(Output::Event(Event::Connected)) => {
@@ -372,6 +388,9 @@ impl Publisher {
                     return PublisherOutput::Connected;
                 }
                 Ok(Output::Event(Event::RtpPacket(packet))) => self.handle_packet(packet, now),
+                Ok(Output::Event(Event::MediaIngressStats(stats))) => {
+                    self.nacks.insert(stats.mid, stats.nacks);
+                }
                 Ok(Output::Event(Event::Closed)) => return PublisherOutput::Closed,
                 Ok(Output::Event(_)) => {}
                 Err(error) => {
@@ -478,6 +497,10 @@ impl Publisher {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "str0m's list is open, and what is not listed here is never answered"
+)]
 fn our_codec(codec: format::Codec) -> Option<Codec> {
     match codec {
         format::Codec::H264 => Some(Codec::H264),
@@ -488,7 +511,6 @@ fn our_codec(codec: format::Codec) -> Option<Codec> {
         format::Codec::Opus => Some(Codec::Opus),
         format::Codec::PCMU => Some(Codec::Pcmu),
         format::Codec::PCMA => Some(Codec::Pcma),
-        // Never answered.
         _ => None,
     }
 }

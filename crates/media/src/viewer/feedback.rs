@@ -30,13 +30,15 @@ pub struct Heard {
     pub lost: Vec<Lost>,
     /// It said BYE.
     pub goodbye: bool,
+    /// No later packet of the same sender has come before: it tells where the viewer is at present.
+    pub is_newest: bool,
 }
 
 impl Viewer {
     /// The viewer's SRTCP. An error changes nothing.
     pub fn handle_rtcp(&mut self, packet: &mut [u8], now: Instant) -> Result<Heard, SrtpError> {
         let compound = self.receiver.unprotect_rtcp(packet)?;
-        let mut heard = Heard::default();
+        let mut heard = Heard { is_newest: self.receiver.is_newest(), ..Heard::default() };
         // Authentic but unreadable: the viewer lives, its words are lost.
         for feedback in rtcp::parse(compound).unwrap_or_default() {
             self.handle_feedback(feedback, &mut heard, now);

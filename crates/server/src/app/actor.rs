@@ -19,10 +19,13 @@ use super::publishing::{Presence, Publishing};
 use super::pullers::{Ended, Pullers};
 use super::snapshot::Snapshot;
 use super::{
-    AppConfig, CameraConfig, Held, HoldError, Reading, Released, Reservation, ReserveError,
-    WatchError, Watching,
+    AppConfig, CameraConfig, Held, HoldError, IceRestart, Reading, Released, Reservation,
+    ReserveError, WatchError, Watching,
 };
-use crate::net::{Accepted, MediaEvent, MediaPlane, OfferError, PublisherEnd, PublisherId};
+use crate::net::{
+    Accepted, IceCredentials, MediaEvent, MediaPlane, OfferError, PublisherEnd, PublisherId,
+    Restarted,
+};
 
 /// Said to who meets a full quota: after this time a viewer that vanished is gone for certain.
 const RETRY_AFTER: Duration = Duration::from_secs(15);
@@ -64,6 +67,11 @@ pub(super) enum Command {
         fragment: String,
         reply: oneshot::Sender<Option<Result<(), ()>>>,
     },
+    RestartIce {
+        resource: String,
+        theirs: IceCredentials,
+        reply: oneshot::Sender<Option<IceRestart>>,
+    },
     EndWatch {
         resource: String,
         reply: oneshot::Sender<bool>,
@@ -94,8 +102,23 @@ pub(super) struct Offer {
 /// What the actor's own tasks and outlets tell it. Bounded by them: one answer an offer, a source is
 /// live once an attempt and a change of format, an outlet says every few seconds that it lives.
 pub(super) enum Message {
-    Answered { request: RequestId, viewer: ViewerId, result: Result<Accepted, OfferError> },
-    Live { stream: StreamId, attempt: u64, codec: Codec },
+    Answered {
+        request: RequestId,
+        viewer: ViewerId,
+        result: Result<Accepted, OfferError>,
+    },
+    /// An ICE restart came about, or the viewer is gone.
+    Restarted {
+        viewer: ViewerId,
+        their_ufrag: String,
+        result: Option<Restarted>,
+        reply: oneshot::Sender<Option<IceRestart>>,
+    },
+    Live {
+        stream: StreamId,
+        attempt: u64,
+        codec: Codec,
+    },
     Outlet(OutletMessage),
 }
 
@@ -122,7 +145,10 @@ pub(super) struct WaitingWatch {
 /// A viewer whose offer was answered, from the answer to its end.
 struct Peer {
     resource: String,
+    /// Our ICE user fragment.
     etag: String,
+    /// The viewer's.
+    their_ufrag: Option<String>,
     started: Instant,
     has_media: bool,
 }
@@ -238,6 +264,9 @@ impl Actor {
             Command::Trickle { resource, etag, fragment, reply } => {
                 let _ = reply.send(self.trickle(&resource, etag.as_deref(), fragment));
             }
+            Command::RestartIce { resource, theirs, reply } => {
+                self.restart_ice(&resource, theirs, reply);
+            }
             Command::EndWatch { resource, reply } => match self.resources.get(&resource) {
                 Some(viewer) => {
                     let request = Request::EndWatch { viewer: *viewer };
@@ -324,6 +353,13 @@ impl Actor {
     fn handle_message(&mut self, message: Message) {
         let now = self.clock.now();
         match message {
+            Message::Restarted { viewer, their_ufrag, result, reply } => {
+                if let (Some(peer), Some(restarted)) = (self.peers.get_mut(&viewer), &result) {
+                    peer.etag.clone_from(&restarted.ice_ufrag);
+                    peer.their_ufrag = Some(their_ufrag);
+                }
+                let _ = reply.send(result.map(IceRestart::Done));
+            }
             Message::Answered { request, viewer, result } => {
                 let event = match &result {
                     Ok(accepted) => ViewerEvent::Accepted { codecs: accepted.codecs },
@@ -492,6 +528,7 @@ impl Actor {
         let peer = Peer {
             resource: resource.clone(),
             etag: etag.clone(),
+            their_ufrag: accepted.their_ufrag,
             started: offer.started,
             has_media: false,
         };
@@ -527,6 +564,32 @@ impl Actor {
         }
         self.media.trickle(*viewer, fragment);
         Some(Ok(()))
+    }
+
+    fn restart_ice(
+        &self,
+        resource: &str,
+        theirs: IceCredentials,
+        reply: oneshot::Sender<Option<IceRestart>>,
+    ) {
+        let found = self.resources.get(resource);
+        let Some((viewer, peer)) =
+            found.and_then(|viewer| Some((*viewer, self.peers.get(viewer)?)))
+        else {
+            let _ = reply.send(None);
+            return;
+        };
+        if peer.their_ufrag.as_ref() == Some(&theirs.ufrag) {
+            let _ = reply.send(Some(IceRestart::Unchanged));
+            return;
+        }
+        let (media, messages) = (self.media.clone(), self.messages.clone());
+        tokio::spawn(async move {
+            let their_ufrag = theirs.ufrag.clone();
+            let result = media.restart_ice(viewer, theirs).await;
+            // Failing means that the application has ended, and whoever asked is told so.
+            let _ = messages.send(Message::Restarted { viewer, their_ufrag, result, reply });
+        });
     }
 
     /// The camera that an operator means: by its own id, or by its pusher's name.

@@ -168,7 +168,7 @@ impl Publishing {
         rendition: Rendition,
     ) -> Result<SecretString, KeyRefusal> {
         let place = self.0.places.iter().find(|p| p.camera == camera && p.rendition == rendition);
-        let place = place.ok_or_else(|| KeyRefusal::NotPublished(camera))?;
+        let place = place.ok_or(KeyRefusal::NotPublished(camera))?;
         let key = uuid::Uuid::new_v4().simple().to_string();
         place.point.set_key(&key);
         if let Some(publisher) = place.point.publisher() {

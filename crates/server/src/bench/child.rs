@@ -35,6 +35,7 @@ impl ServerProcess {
         let program = std::env::current_exe().context("cannot find this program's own file")?;
         let child = Command::new(program)
             .arg("serve")
+            .args(["--rtsp", ""])
             .arg("--config")
             .arg(&config)
             .arg("--ready-file")

@@ -1,9 +1,11 @@
-//! `manifold bench egress|memory`
+//! `manifold bench egress|memory|cameras`
+
+use std::net::SocketAddr;
 
 use clap::{Args, Subcommand};
 
 use super::{Failure, say};
-use crate::bench::{self, EgressBench, MemoryBench, Report};
+use crate::bench::{self, EgressBench, Generator, MemoryBench, Report};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BenchCommand {
@@ -14,6 +16,57 @@ pub(super) enum BenchCommand {
         #[command(flatten)]
         common: CommonArgs,
     },
+    /// Be many RTSP cameras in one process, for load tests of a server; until Ctrl-C
+    Cameras(CamerasArgs),
+}
+
+/// Most cameras of one process: as many connections as its server takes.
+const CAMERAS_MAX: u64 = 2_000;
+
+#[derive(Debug, Args)]
+pub(super) struct CamerasArgs {
+    /// How many, cam-000 and so on
+    #[arg(long, value_name = "NUMBER", default_value_t = 500,
+        value_parser = clap::value_parser!(u64).range(1..=CAMERAS_MAX))]
+    count: u64,
+    /// Bits a second of each, as in 500k or 2M
+    #[arg(long, value_name = "BITRATE", default_value = "2M", value_parser = bitrate)]
+    bitrate: u64,
+    /// Pictures a second
+    #[arg(long, value_name = "NUMBER", default_value_t = 20,
+        value_parser = clap::value_parser!(u32).range(1..=60))]
+    fps: u32,
+    /// Pictures from keyframe to keyframe
+    #[arg(long, value_name = "NUMBER", default_value_t = 40,
+        value_parser = clap::value_parser!(u32).range(1..=600))]
+    gop: u32,
+    /// Size of the pictures in pixels
+    #[arg(long, value_name = "WIDTHxHEIGHT", default_value = "640x360", value_parser = size)]
+    size: (usize, usize),
+    /// Where they are
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9554")]
+    listen: SocketAddr,
+}
+
+/// `500k`, `2M`, `1.5M` or plain bits.
+fn bitrate(text: &str) -> Result<u64, String> {
+    let (number, unit) = match text.strip_suffix(['k', 'K']) {
+        Some(number) => (number, 1e3),
+        None => text.strip_suffix(['m', 'M']).map_or((text, 1.0), |number| (number, 1e6)),
+    };
+    let bits = number.parse::<f64>().map(|number| number * unit);
+    let is_sensible = |bits: &f64| (10e3..=100e6).contains(bits);
+    let wanted = "give bits a second from 10k to 100M";
+    bits.ok().filter(is_sensible).map(|bits| bits as u64).ok_or_else(|| wanted.to_owned())
+}
+
+fn size(text: &str) -> Result<(usize, usize), String> {
+    let size = text.split_once('x').and_then(|(width, height)| {
+        let (width, height): (usize, usize) = (width.parse().ok()?, height.parse().ok()?);
+        let is_possible = (192..=3840).contains(&width) && (108..=2160).contains(&height);
+        is_possible.then_some((width & !1, height & !1))
+    });
+    size.ok_or_else(|| "give a size from 192x108 to 3840x2160".to_owned())
 }
 
 #[derive(Debug, Args)]
@@ -45,12 +98,19 @@ pub(super) fn run(command: &BenchCommand) -> Result<(), Failure> {
             let (viewers, rounds, latency_frames) = (common.viewers, *rounds, *latency_frames);
             (common, bench::egress(EgressBench { viewers, rounds, latency_frames })?)
         }
+        BenchCommand::Cameras(cameras) => return run_cameras(cameras),
         BenchCommand::Memory { common } => {
             (common, bench::memory(MemoryBench { viewers: common.viewers })?)
         }
     };
     print(common, &report);
     Ok(())
+}
+
+fn run_cameras(args: &CamerasArgs) -> Result<(), Failure> {
+    let CamerasArgs { count, bitrate, fps, gop, size, listen } = *args;
+    let count = usize::try_from(count).unwrap_or(1);
+    Ok(bench::cameras(Generator { count, bitrate, fps, group: gop, size, listen }, say)?)
 }
 
 fn print(common: &CommonArgs, report: &Report) {

@@ -4,6 +4,7 @@
 mod bench;
 mod check;
 mod load;
+mod push;
 mod serve;
 
 use std::io::Write;
@@ -36,6 +37,8 @@ enum Command {
     },
     /// Many viewers of any WHEP server, in one process
     Load(load::LoadArgs),
+    /// Publish a test card or an RTSP camera to any WHIP server
+    Push(push::PushArgs),
     /// Measure what viewers cost on this machine
     Bench {
         #[command(subcommand)]
@@ -106,6 +109,7 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Serve(args)) => ended(serve::run(&args)),
         Some(Command::Config { command: ConfigCommand::Check { config } }) => check::run(config),
         Some(Command::Load(args)) => load::run(args).unwrap_or_else(|failure| failed(&failure)),
+        Some(Command::Push(args)) => ended(push::run(args)),
         Some(Command::Bench { command }) => ended(bench::run(&command)),
     }
 }

@@ -62,6 +62,7 @@ fn nothing_configured_is_four_synthetic_cameras_on_loopback() {
     assert_eq!(ports, [8080, 8081, 8086, 7880]);
     assert!(config.listen.iter().all(|address| address.ip().is_loopback()));
     assert_eq!(config.media.udp.to_string(), "127.0.0.1:8555");
+    assert_eq!(config.rtsp.listen.map(|rtsp| rtsp.to_string()).as_deref(), Some("127.0.0.1:8554"));
     let limits: Vec<_> = config.sources.iter().map(|s| (s.id.as_str(), s.limit)).collect();
     assert_eq!(limits, [("DUBAI_POLICE", 50), ("METRO", 30), ("PARKING", 20), ("TAXI", 25)]);
     assert_eq!(config.quota, Quota { unit: Unit::Viewer, total: 500 });
@@ -302,6 +303,7 @@ fn a_variable_wins_over_the_file_and_a_flag_over_both() {
         ("MANIFOLD__QUOTA__TOTAL", "2"),
         ("MANIFOLD__AUTH__ALLOW_OPEN_ON_NETWORK", "true"),
         ("MANIFOLD__AUTH__KEYS__devKey", CANARY),
+        ("MANIFOLD__RTSP__USERS__Recorder", CANARY),
         ("MANIFOLD__CAMERAS__0__ID", "from-env"),
         ("MANIFOLD__CAMERAS__0__SOURCE", "METRO"),
         ("MANIFOLD__CAMERAS__0__URL", "test://"),
@@ -310,6 +312,7 @@ fn a_variable_wins_over_the_file_and_a_flag_over_both() {
     ];
     let flags = Flags {
         udp: Some("127.0.0.1:3".to_owned()),
+        rtsp: Some(String::new()),
         log_level: Some("trace".to_owned()),
         ..Flags::default()
     };
@@ -318,6 +321,7 @@ fn a_variable_wins_over_the_file_and_a_flag_over_both() {
     assert_eq!(config.listen.len(), 2);
     assert_eq!(config.quota.total, 2);
     assert_eq!(config.auth.keys[0].id, "devKey");
+    assert_eq!((config.rtsp.listen, config.rtsp.users[0].name.as_str()), (None, "Recorder"));
     assert_eq!(config.cameras[0].id.as_str(), "from-env");
     assert_eq!(config.sources[1].limit, 77);
     assert_eq!(config.log.level, LogLevel::Trace);
@@ -416,4 +420,17 @@ fn the_reference_shows_settings_that_are_right_and_all_of_them() {
     for key in WHOLE.lines().filter_map(|line| line.split_once(" = ").map(|(key, _)| key)) {
         assert!(described(key) || ["zeta", "alpha"].contains(&key), "{key}");
     }
+}
+
+#[test]
+fn cameras_for_everybody_in_the_network_by_rtsp_are_said_twice() {
+    let text = "[rtsp]\nlisten = \"0.0.0.0:8554\"\n";
+    let problem = wrong(text);
+    assert!(problem.contains("rtsp.listen") && problem.contains("[rtsp.users]"), "{problem}");
+    right(&format!("{text}[rtsp.users]\nrecorder = \"long-enough\""));
+    right(&format!("{text}[auth]\nallow_open_on_network = true"));
+    right("[rtsp]\nlisten = \"\"");
+    let problem = wrong("[rtsp.users]\nrecorder = \"short-1\"");
+    assert!(problem.contains("too short") && !problem.contains("short-1"), "{problem}");
+    assert!(wrong("[rtsp.users]\n\"a:b\" = \"long-enough\"").contains("no colon"));
 }

@@ -540,7 +540,7 @@ fn a_broken_camera_says_why_and_when_it_is_tried_again() {
             "source": "METRO", "url": "rtsp://192.0.2.8/1", "has_sub": false, "on_demand": true,
             "synthetic": false, "status": "OFFLINE", "state": "lost",
             "reason": "the camera's stream ended: timeout", "retry_in_s": 3, "viewer_count": 0,
-            "active_since": null, "width": 640, "height": 360, "audio": "opus", "pullers": 0,
+            "active_since": null, "codec": "H264", "width": 640, "height": 360, "audio": "opus", "pullers": 0,
             "pulls_started": 3,
             "renditions": [{
                 "rendition": "main", "state": "lost", "reason": null, "viewer_count": 0,

@@ -4,10 +4,13 @@
 //! a reservation opens the door; the session's own address, which nobody can guess, is all that is
 //! needed to trickle or to end it, so that a page can do so with an expired token.
 
+use std::ops::RangeInclusive;
 use std::time::SystemTime;
 
 use axum::extract::{Path, Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH, LINK, LOCATION};
+use axum::http::header::{
+    AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH, InvalidHeaderValue, LINK, LOCATION,
+};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use secrecy::ExposeSecret;
@@ -16,9 +19,9 @@ use super::api::camera_id;
 use super::extract::{body, require_content_type};
 use super::problem::Problem;
 use super::{ACCEPT_PATCH, Http};
-use crate::app::{WatchError, Watching};
+use crate::app::{IceRestart, WatchError, Watching};
 use crate::config::IceServer;
-use crate::net::OfferError;
+use crate::net::{IceCredentials, OfferError, Restarted};
 
 pub(super) const SDP: &str = "application/sdp";
 pub(super) const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
@@ -63,9 +66,6 @@ fn refused(error: WatchError) -> Problem {
 }
 
 pub(super) fn created(http: &Http, camera: &str, watching: Watching) -> Result<Response, Problem> {
-    let unusable = |_| {
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the session's name fits no HTTP header")
-    };
     let location = format!("/whep/{camera}/{}", watching.resource);
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(SDP));
@@ -76,6 +76,10 @@ pub(super) fn created(http: &Http, camera: &str, watching: Watching) -> Result<R
         headers.append(LINK, link.clone());
     }
     Ok((StatusCode::CREATED, headers, watching.answer_sdp).into_response())
+}
+
+fn unusable(_: InvalidHeaderValue) -> Problem {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the session's name fits no HTTP header")
 }
 
 /// A strong entity tag (RFC 9110 §8.8.3).
@@ -96,15 +100,13 @@ pub(super) async fn trickle(
     require_content_type(request.headers(), FRAGMENT)
         .map_err(|problem| problem.with_header(ACCEPT_PATCH, HeaderValue::from_static(FRAGMENT)))?;
     let tag = request.headers().get(IF_MATCH).and_then(|tag| tag.to_str().ok());
-    // RFC 9725 §4.3.3: it matches whatever there is, and asks for an ICE restart.
-    let restarts = tag.is_some_and(|tag| tag.trim() == "*");
-    let tag = tag.map(unquoted).filter(|_| !restarts).map(ToOwned::to_owned);
+    let tag = tag.map(|tag| tag.trim().to_owned());
     let fragment = text(request, &http, "the fragment").await?;
-    match http.app().trickle(&resource, tag.as_deref(), fragment).await {
-        Some(Ok(())) if restarts => Err(Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "ICE restarts are not supported; POST a new offer, which takes this session's place",
-        )),
+    // RFC 9725 §4.3.3: it matches whatever there is, and asks for an ICE restart.
+    if tag.as_deref() == Some("*") {
+        return restart(&http, &resource, fragment).await;
+    }
+    match http.app().trickle(&resource, tag.as_deref().map(unquoted), fragment).await {
         Some(Ok(())) => Ok(StatusCode::NO_CONTENT.into_response()),
         Some(Err(())) => Err(Problem::new(
             StatusCode::PRECONDITION_FAILED,
@@ -112,6 +114,51 @@ pub(super) async fn trickle(
         )),
         None => Err(no_session()),
     }
+}
+
+async fn restart(http: &Http, resource: &str, fragment: String) -> Result<Response, Problem> {
+    let theirs = ice_credentials(&fragment).ok_or_else(|| {
+        Problem::bad_request("an ICE restart needs a=ice-ufrag and a=ice-pwd (RFC 8839 §5.4)")
+    })?;
+    match http.app().restart_ice(resource, theirs).await {
+        Some(IceRestart::Unchanged) => Ok(StatusCode::NO_CONTENT.into_response()),
+        Some(IceRestart::Done(ours)) => restarted(&fragment, &ours),
+        None => Err(no_session()),
+    }
+}
+
+/// The credentials of a fragment, if they are what RFC 8839 §5.4 lets them be.
+fn ice_credentials(fragment: &str) -> Option<IceCredentials> {
+    let value = |name: &str, lengths: RangeInclusive<usize>| {
+        let value = fragment.lines().find_map(|line| line.strip_prefix(name))?.trim();
+        let is_ice_char = |byte: u8| byte.is_ascii_alphanumeric() || b"+/".contains(&byte);
+        let is_valid = lengths.contains(&value.len()) && value.bytes().all(is_ice_char);
+        is_valid.then(|| value.to_owned())
+    };
+    let ufrag = value("a=ice-ufrag:", 4..=256)?;
+    Some(IceCredentials { ufrag, password: value("a=ice-pwd:", 22..=256)? })
+}
+
+/// The answer to a restart: our credentials and candidates, in the section that the viewer named
+/// (RFC 9725 §4.3.3, RFC 8840 §9).
+fn restarted(fragment: &str, ours: &Restarted) -> Result<Response, Problem> {
+    let named = |prefix: &str| {
+        let line = fragment.lines().find(|line| line.starts_with(prefix));
+        line.map(|line| format!("{}\r\n", line.trim_end())).unwrap_or_default()
+    };
+    let body = format!(
+        "a=ice-lite\r\n{}{}{}a=ice-ufrag:{}\r\na=ice-pwd:{}\r\n{}a=end-of-candidates\r\n",
+        named("a=group:BUNDLE "),
+        named("m="),
+        named("a=mid:"),
+        ours.ice_ufrag,
+        ours.ice_password,
+        ours.candidates,
+    );
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(FRAGMENT));
+    headers.insert(ETAG, HeaderValue::try_from(quoted(&ours.ice_ufrag)).map_err(unusable)?);
+    Ok((StatusCode::OK, headers, body).into_response())
 }
 
 /// `DELETE /whep/{camera}/{resource}`

@@ -1,34 +1,34 @@
 //! Cameras that speak RTSP (RFC 2326), read through `retina`.
 //!
-//! This part connects, chooses tracks, keeps the time limits and says why it failed. What becomes of
-//! the frames is [`feed`]'s, the sentences are [`failure`]'s. It never retries: one call is one
+//! This part connects, keeps the time limits and says why it failed. Which tracks are taken is
+//! [`tracks`]' choice, what becomes of what comes is [`feed`]'s, the sentences are [`failure`]'s. It never retries: one call is one
 //! attempt.
 
 mod failure;
 mod feed;
+mod incoming;
 #[cfg(test)]
 mod tests;
+mod tracks;
 
 use std::convert::Infallible;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use engine::SourceFailure;
-use futures::StreamExt;
-use media::{Codec, h264, h265};
 use retina::client::{
-    Credentials, Demuxed, Described, InitialSequenceNumberPolicy, InitialTimestampPolicy,
-    PlayOptions, Session, SessionGroup, SessionIdPolicy, SessionOptions, SetupOptions, Stream,
-    TcpTransportOptions, Transport, UdpTransportOptions,
+    Credentials, Described, InitialSequenceNumberPolicy, InitialTimestampPolicy, PlayOptions,
+    Session, SessionGroup, SessionIdPolicy, SessionOptions, SetupOptions, TcpTransportOptions,
+    Transport, UdpTransportOptions,
 };
-use retina::codec::{CodecItem, ParametersRef, VideoParametersCodec};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
 use self::failure::Explain;
-use self::feed::{Feed, Picture, PictureTrack, Sound, SoundTrack};
-use super::audio::AacToOpus;
+use self::feed::Feed;
+use self::incoming::Incoming;
+use self::tracks::{Tracks, parameter_sets};
 use super::wall_clock::WallClock;
 use super::{FIRST_KEYFRAME_TIMEOUT, Output, RtspTransport};
 
@@ -98,14 +98,14 @@ async fn attempt(
         .map_err(|_elapsed| explain.no_answer(limits.answer))?
         .map_err(|error| explain.before_play(&error))?;
 
-    let video = choose_video(session.streams())?;
-    set_up(&mut session, video.stream, transport, limits, explain).await?;
-    let mut sound = choose_sound(session.streams());
-    if let Some(track) = &sound
+    let mut tracks = Tracks::choose(session.streams())?;
+    let video = tracks.picture.stream;
+    set_up(&mut session, video, transport, limits, explain).await?;
+    if let Some(track) = &tracks.sound
         && let Err(failure) = set_up(&mut session, track.stream, transport, limits, explain).await
     {
         tracing::info!(reason = %failure, "the camera does not hand out its sound; picture only");
-        sound = None;
+        tracks.sound = None;
     }
 
     // The timestamps' origin and the first sequence number are taken from the first packets: many
@@ -113,24 +113,26 @@ async fn attempt(
     let options = PlayOptions::default()
         .initial_timestamp(InitialTimestampPolicy::Ignore)
         .initial_seq(InitialSequenceNumberPolicy::Ignore);
-    let frames = timeout(limits.answer, session.play(options))
+    let session = timeout(limits.answer, session.play(options))
         .await
         .map_err(|_elapsed| explain.no_answer(limits.answer))?
-        .and_then(Session::demuxed)
         .map_err(|error| explain.before_play(&error))?;
-
-    let mut video = video;
-    for nal in parameter_sets(&frames.streams()[video.stream]) {
-        video.picture.handle_parameter_set(nal);
+    for nal in parameter_sets(&session.streams()[video]) {
+        tracks.picture.picture.handle_parameter_set(nal);
     }
-    let feed = Feed::new(output, video, sound);
+    let incoming = if tracks.picture.comes_as_packets() {
+        Incoming::Packets(Box::new(session))
+    } else {
+        Incoming::Frames(session.demuxed().map_err(|error| explain.before_play(&error))?)
+    };
+    let feed = Feed::new(output, tracks);
     tracing::debug!(transport = ?transport, sound = ?feed.sound_codec(), "the camera plays");
-    play(frames, feed, limits, explain).await
+    play(incoming, feed, limits, explain).await
 }
 
-/// Hands frames on until something fails.
+/// Hands on what comes until something fails.
 async fn play(
-    mut frames: Demuxed,
+    mut incoming: Incoming,
     mut feed: Feed,
     limits: Limits,
     explain: &Explain<'_>,
@@ -141,7 +143,7 @@ async fn play(
     let mut picture_due = started + limits.silence;
     loop {
         let due = if feed.is_live() { picture_due } else { picture_due.min(keyframe_due) };
-        let item = match timeout_at(due, frames.next()).await {
+        let item = match timeout_at(due, incoming.next()).await {
             Ok(Some(item)) => item.map_err(|error| explain.after_play(&error))?,
             Ok(None) => return Err(explain.closed()),
             Err(_elapsed) if due == picture_due => return Err(explain.silent(limits.silence)),
@@ -151,7 +153,7 @@ async fn play(
                 });
             }
         };
-        if matches!(item, CodecItem::VideoFrame(_)) {
+        if feed.is_picture(&item) {
             picture_due = Instant::now() + limits.silence;
         }
         feed.handle_item(item, clock.unix_micros())?;
@@ -189,80 +191,4 @@ async fn set_up(
         .await
         .map_err(|_elapsed| explain.no_answer(limits.answer))?
         .map_err(|error| explain.before_play(&error))
-}
-
-/// The first track of pictures that can be passed on, H.264 before H.265, or what there is instead.
-fn choose_video(streams: &[Stream]) -> Result<PictureTrack, SourceFailure> {
-    let track_of = |name: &str, codec: Codec| {
-        streams.iter().position(|stream| {
-            stream.media() == "video"
-                && stream.encoding_name() == name
-                && stream.clock_rate_hz() == codec.clock_rate()
-        })
-    };
-    if let Some(stream) = track_of("h264", Codec::H264) {
-        return Ok(PictureTrack { stream, picture: Picture::H264(h264::Normaliser::default()) });
-    }
-    if let Some(stream) = track_of("h265", Codec::H265) {
-        return Ok(PictureTrack { stream, picture: Picture::H265(h265::Normaliser::default()) });
-    }
-    let codec = match streams.iter().find(|stream| matches!(stream.media(), "video" | "image")) {
-        Some(stream) => match stream.encoding_name() {
-            "jpeg" => "MJPEG".to_owned(),
-            "mp4v-es" => "MPEG-4 Visual".to_owned(),
-            other => failure::excerpt(&other.to_ascii_uppercase()),
-        },
-        None => "sound without a picture".to_owned(),
-    };
-    Err(SourceFailure::UnsupportedCodec { codec })
-}
-
-/// The first track of sound that viewers can be given.
-fn choose_sound(streams: &[Stream]) -> Option<SoundTrack> {
-    let tracks = || streams.iter().enumerate().filter(|(_, stream)| stream.media() == "audio");
-    let chosen = tracks()
-        .find_map(|(index, stream)| Some(SoundTrack { stream: index, sound: sound_of(stream)? }));
-    if chosen.is_none()
-        && let Some((_, stream)) = tracks().next()
-    {
-        tracing::info!(
-            codec = failure::excerpt(stream.encoding_name()),
-            rate = stream.clock_rate_hz(),
-            "the camera's sound cannot be passed on; picture only"
-        );
-    }
-    chosen
-}
-
-fn sound_of(stream: &Stream) -> Option<Sound> {
-    let mono = stream.channels().is_none_or(|channels| channels.get() == 1);
-    let g711 = |codec: Codec| {
-        (mono && stream.clock_rate_hz() == codec.clock_rate()).then_some(Sound::G711(codec))
-    };
-    match stream.encoding_name() {
-        "pcmu" => g711(Codec::Pcmu),
-        "pcma" => g711(Codec::Pcma),
-        "mpeg4-generic" => {
-            let Some(ParametersRef::Audio(parameters)) = stream.parameters() else { return None };
-            AacToOpus::new(parameters.extra_data(), stream.clock_rate_hz())
-                .inspect_err(|error| tracing::info!(%error, "the camera's sound is left out"))
-                .ok()
-                .map(|transcoder| Sound::Aac(Box::new(transcoder)))
-        }
-        _ => None,
-    }
-}
-
-/// The parameter sets of the session description (RFC 6184 §8.1, RFC 7798 §7.1).
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the enum is not ours and will grow; what else there is has no parameter sets"
-)]
-fn parameter_sets(stream: &Stream) -> Vec<&[u8]> {
-    let Some(ParametersRef::Video(parameters)) = stream.parameters() else { return Vec::new() };
-    match parameters.codec_params() {
-        VideoParametersCodec::H264 { sps, pps } => vec![sps, pps],
-        VideoParametersCodec::H265 { vps, sps, pps } => vec![vps, sps, pps],
-        _ => Vec::new(),
-    }
 }

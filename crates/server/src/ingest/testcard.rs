@@ -9,6 +9,7 @@ mod card;
 mod encoder;
 mod font;
 mod pace;
+mod reel;
 pub(crate) mod strip;
 mod tone;
 
@@ -24,7 +25,9 @@ use tokio::sync::{Notify, oneshot};
 use self::card::Card;
 use self::encoder::{EncodeError, VideoEncoder};
 use self::pace::{Clock, Group, Moment, Pacer};
+pub(crate) use self::reel::{ReelSettings, record};
 use self::tone::Tone;
+
 use super::opus::OpusError;
 use super::{Output, SourceFormat};
 

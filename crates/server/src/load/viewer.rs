@@ -86,7 +86,8 @@ pub(super) async fn run(viewing: Arc<Viewing>, index: usize) {
     }
     while !viewing.stop.is_cancelled() && take_join(&viewing.joins_left) {
         viewing.board.note_try(index);
-        let ended = visit(&viewing, index, &mut http).await;
+        // On the heap: a viewer's state is large, and a task moves while it is made.
+        let ended = Box::pin(visit(&viewing, index, &mut http)).await;
         viewing.board.note_leave(index, ended.err().map(|failure| failure.to_string()));
     }
 }
@@ -153,7 +154,7 @@ async fn open<'a>(
         board: &viewing.board,
         index,
         socket: UdpSocket::from_std(socket)?,
-        client,
+        client: Box::new(client),
         answer: session.answer.clone(),
         ice_servers: session.ice_servers,
         depth,
@@ -176,7 +177,7 @@ struct Watching<'a> {
     board: &'a Board,
     index: usize,
     socket: UdpSocket,
-    client: TappedClient,
+    client: Box<TappedClient>,
     answer: String,
     ice_servers: usize,
     depth: Depth,

@@ -534,7 +534,7 @@ mod tests {
 
     fn batch_for(port: &UdpPort, to: SocketAddr, sizes: &[usize]) -> Batch {
         let mut batch = Batch::default();
-        let route = Route { source: port.local_address(), destination: to };
+        let route = Route::new(port.local_address(), to);
         for (index, size) in sizes.iter().enumerate() {
             batch
                 .add(&route, |out| {
@@ -606,8 +606,7 @@ mod tests {
         let receiver = UdpSocket::bind(loopback()).unwrap();
         let port = UdpPort::bind(loopback()).unwrap();
         let mut batch = batch_for(&port, SocketAddr::from(([0, 0, 0, 0], 0)), &[10]);
-        let route =
-            Route { source: port.local_address(), destination: receiver.local_addr().unwrap() };
+        let route = Route::new(port.local_address(), receiver.local_addr().unwrap());
         batch
             .add(&route, |out| {
                 out.push(7);

@@ -77,7 +77,8 @@ impl DigestResponse {
         let mut rest = text;
         while let Some((name, behind)) = rest.split_once('=') {
             let (value, next) = read_value(behind);
-            let field = match name.trim().to_ascii_lowercase().as_str() {
+            let name = name.rsplit([',', ' ']).find(|part| !part.is_empty()).unwrap_or_default();
+            let field = match name.to_ascii_lowercase().as_str() {
                 "username" => Some(&mut fields.user),
                 "nonce" => Some(&mut fields.nonce),
                 "uri" => Some(&mut fields.uri),

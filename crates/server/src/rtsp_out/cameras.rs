@@ -13,11 +13,10 @@ use super::auth::{Authorization, Challenge, Verdict, same};
 use super::message::Status;
 use super::sdp::{Description, TrackFormat};
 use super::uri::Uri;
-use super::{Ask, Library, Playing, Refusal};
+use super::{Ask, Library, Played, Playing, Refusal};
 use crate::app::{App, Held, HoldError, Reading, ReserveError, WatchError};
 use crate::config::{AuthMode, Rtsp, RtspUser};
 use crate::http::Keyring;
-use crate::net::Tapped;
 
 /// How long a client waits for a camera's first keyframe. Players give up after 10 s themselves.
 const DESCRIBE_TIME_MAX: Duration = Duration::from_secs(9);
@@ -103,8 +102,8 @@ impl Library for Cameras {
 }
 
 impl Playing for Reading {
-    async fn next(&mut self) -> Option<Tapped> {
-        self.next_tapped().await
+    async fn next(&mut self) -> Option<Played> {
+        self.next_tapped().await.map(Played::Tapped)
     }
 
     fn alive(&self) {

@@ -21,9 +21,8 @@ use super::player::{Player, Track};
 use super::sdp::Description;
 use super::transport;
 use super::uri::{TRACK, Uri};
-use super::{Ask, Library, Playing, Refusal};
+use super::{Ask, Library, Played, Playing, Refusal};
 use crate::metrics::Outlets;
-use crate::net::Tapped;
 
 /// Requests are taken only while fewer bytes than this wait to be written: a client that reads no
 /// answers gets no further ones.
@@ -167,7 +166,7 @@ struct SetUp {
 enum Event {
     Readable,
     Writable,
-    Media(Option<Tapped>),
+    Media(Option<Played>),
     Tick,
 }
 
@@ -211,9 +210,9 @@ impl<'c, L: Library> Conversation<'c, L> {
             }
             Event::Writable => {}
             Event::Media(None) => return Err(End::Over),
-            Event::Media(Some(tapped)) => {
+            Event::Media(Some(played)) => {
                 if let State::Playing { player, .. } = &mut self.state {
-                    player.handle(tapped, Instant::now()).map_err(|_| End::CodecChanged)?;
+                    player.handle(played, Instant::now()).map_err(|_| End::CodecChanged)?;
                 }
             }
             Event::Tick => self.look_after()?,
@@ -242,7 +241,7 @@ impl<'c, L: Library> Conversation<'c, L> {
                 let ready = ready?;
                 Ok(if ready.is_readable() { Event::Readable } else { Event::Writable })
             }
-            tapped = media => Ok(Event::Media(tapped)),
+            played = media => Ok(Event::Media(played)),
             _ = ticker.tick() => Ok(Event::Tick),
         }
     }

@@ -28,6 +28,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use media::{NtpTime, PacketisedFrame};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -74,6 +75,38 @@ pub(crate) enum Refusal {
     Because(Status, String),
 }
 
+impl Ask<'_> {
+    /// The camera's name in the URL.
+    pub(crate) fn name(&self) -> &str {
+        &self.uri.name
+    }
+}
+
+impl Refusal {
+    /// 404, with a sentence for people.
+    pub(crate) fn not_found(sentence: String) -> Self {
+        Self::Because(Status::NotFound, sentence)
+    }
+}
+
+/// What is to be sent next.
+#[derive(Debug)]
+pub(crate) enum Played {
+    /// Frames with times of their own.
+    Tapped(Tapped),
+    /// A frame that is shown again and again, with the times of this once. See [`Frame`] for both.
+    ///
+    /// [`Frame`]: media::Frame
+    At {
+        /// The frame; its own times do not matter.
+        frame: Arc<PacketisedFrame>,
+        /// On the codec's clock.
+        ticks: u64,
+        /// When it was captured.
+        captured: NtpTime,
+    },
+}
+
 /// What there is to read.
 pub(crate) trait Library: Clone + Send + Sync + 'static {
     /// What is kept from a description to the begin of playing; dropped when it comes to nothing.
@@ -97,7 +130,7 @@ pub(crate) trait Library: Clone + Send + Sync + 'static {
 /// A stream that plays. It ends when it is dropped.
 pub(crate) trait Playing: Send {
     /// The next frames; `None` when it is over. Cancel-safe.
-    fn next(&mut self) -> impl Future<Output = Option<Tapped>> + Send;
+    fn next(&mut self) -> impl Future<Output = Option<Played>> + Send;
 
     /// The reader is there. Told every few seconds.
     fn alive(&self);

@@ -12,6 +12,7 @@ use media::rtcp::{SenderInfo, write_sender_report};
 use media::timeline::Timeline;
 use media::{Codec, MediaKind, NtpTime, PacketisedFrame};
 
+use super::Played;
 use super::sdp::TrackFormat;
 use crate::net::Tapped;
 
@@ -138,11 +139,15 @@ impl Player {
         Self { tracks, waiting: VecDeque::new(), cname, packets: 0 }
     }
 
-    /// Takes what came out of the tap. Frames of tracks that were not set up are passed over.
-    pub(super) fn handle(&mut self, tapped: Tapped, now: Instant) -> Result<(), CodecChanged> {
-        match tapped {
-            Tapped::Group { frames, age } => self.handle_group(frames, age, now),
-            Tapped::Frame(frame) => self.handle_frame(frame, now),
+    /// Takes what is to be played. Frames of tracks that were not set up are passed over.
+    pub(super) fn handle(&mut self, played: Played, now: Instant) -> Result<(), CodecChanged> {
+        match played {
+            Played::Tapped(Tapped::Group { frames, age }) => self.handle_group(frames, age, now),
+            Played::Tapped(Tapped::Frame(frame)) => {
+                let (ticks, captured) = (frame.ticks, frame.captured);
+                self.handle_frame(frame, ticks, captured, now)
+            }
+            Played::At { frame, ticks, captured } => self.handle_frame(frame, ticks, captured, now),
         }
     }
 
@@ -169,14 +174,16 @@ impl Player {
     fn handle_frame(
         &mut self,
         frame: Arc<PacketisedFrame>,
+        ticks: u64,
+        captured: NtpTime,
         now: Instant,
     ) -> Result<(), CodecChanged> {
         let Some((number, track)) = find(&mut self.tracks, frame.codec)? else { return Ok(()) };
         if frame.discontinuity {
-            track.timeline.anchor(frame.ticks, now);
+            track.timeline.anchor(ticks, now);
         }
-        let timestamp = track.timeline.map(frame.ticks, now);
-        track.placed = (frame.captured, timestamp);
+        let timestamp = track.timeline.map(ticks, now);
+        track.placed = (captured, timestamp);
         self.waiting.push_back((number, frame, timestamp));
         Ok(())
     }
@@ -229,6 +236,10 @@ mod tests {
         }))
     }
 
+    fn live(codec: Codec, ticks: u64, bytes: usize) -> Played {
+        Played::Tapped(Tapped::Frame(frame(codec, ticks, bytes)))
+    }
+
     fn player() -> Player {
         let track =
             |codec, channels, random| Track::new(&TrackFormat::of_sound(codec), channels, random);
@@ -260,7 +271,7 @@ mod tests {
     fn a_report_goes_first_then_packets_with_the_marker_on_the_last() {
         let mut player = player();
         let now = Instant::now();
-        player.handle(Tapped::Frame(frame(Codec::H264, 90_000, 3_000)), now).unwrap();
+        player.handle(live(Codec::H264, 90_000, 3_000), now).unwrap();
         let sent = packets(&mut player, now);
         assert_eq!(sent.iter().map(|(channel, _)| *channel).collect::<Vec<_>>(), [1, 0, 0, 0]);
         assert_eq!(sent[0].1[1], 200, "a sender report");
@@ -282,8 +293,8 @@ mod tests {
         let mut player = player();
         let now = Instant::now();
         let frames = (0..3).map(|n| frame(Codec::H264, n * 6_000, 10)).collect();
-        player.handle(Tapped::Group { frames, age: Duration::ZERO }, now).unwrap();
-        player.handle(Tapped::Frame(frame(Codec::H264, 18_000, 10)), now).unwrap();
+        player.handle(Played::Tapped(Tapped::Group { frames, age: Duration::ZERO }), now).unwrap();
+        player.handle(live(Codec::H264, 18_000, 10), now).unwrap();
         let sent = packets(&mut player, now);
         let pictures: Vec<_> = sent.iter().filter(|(channel, _)| *channel == 0).collect();
         let times: Vec<_> = pictures.iter().map(|(_, packet)| timestamp(packet)).collect();
@@ -298,7 +309,7 @@ mod tests {
         let mut reports = 0;
         for second in 0..12 {
             let now = begin + Duration::from_secs(second);
-            player.handle(Tapped::Frame(frame(Codec::Opus, second * 48_000, 10)), now).unwrap();
+            player.handle(live(Codec::Opus, second * 48_000, 10), now).unwrap();
             reports +=
                 packets(&mut player, now).iter().filter(|(channel, _)| *channel == 3).count();
         }
@@ -309,9 +320,9 @@ mod tests {
     fn another_codec_of_the_picture_ends_it_and_of_the_sound_is_passed_over() {
         let mut player = player();
         let now = Instant::now();
-        assert_eq!(player.handle(Tapped::Frame(frame(Codec::Pcmu, 0, 10)), now), Ok(()));
+        assert_eq!(player.handle(live(Codec::Pcmu, 0, 10), now), Ok(()));
         assert!(packets(&mut player, now).is_empty());
-        let changed = player.handle(Tapped::Frame(frame(Codec::H265, 0, 10)), now);
+        let changed = player.handle(live(Codec::H265, 0, 10), now);
         assert_eq!(changed, Err(CodecChanged));
     }
 }

@@ -73,7 +73,8 @@ impl Program {
         let config = directory.write("manifold.toml", settings);
         let ready = directory.0.join("ready.json");
         let mut child = command(variables)
-            .args(["serve", "--listen", "127.0.0.1:0", "--udp", "127.0.0.1:0", "--config"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--udp", "127.0.0.1:0"])
+            .args(["--rtsp", "", "--config"])
             .args([config.as_os_str(), "--ready-file".as_ref(), ready.as_os_str()])
             .spawn()
             .unwrap();

@@ -7,99 +7,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use engine::SourceFailure;
+use media::depacketise::Packet;
 use media::frame::AccessUnit;
-use media::h264::split_avcc;
-use media::{Codec, Frame, MediaKind, PictureSize, h264, h265};
+use media::{Codec, Frame, MediaKind, PictureSize};
+use retina::client::PacketItem;
 use retina::codec::CodecItem;
 use retina::rtcp::ReceivedCompoundPacket;
+use retina::rtp::ReceivedPacket;
 
-use crate::ingest::audio::{AacToOpus, SoundPacket};
+use super::incoming::Item;
+use super::tracks::{Picture, PictureTrack, Sound, SoundTrack, Tracks};
+use crate::ingest::audio::SoundPacket;
 use crate::ingest::clock::SourceClock;
 use crate::ingest::steps::Steps;
 use crate::ingest::{Output, SourceFormat};
-
-/// The track of pictures that was chosen.
-pub(super) struct PictureTrack {
-    /// Index of its stream in the session.
-    pub(super) stream: usize,
-    pub(super) picture: Picture,
-}
-
-/// What makes a camera's pictures fit for browsers.
-pub(super) enum Picture {
-    H264(h264::Normaliser),
-    H265(h265::Normaliser),
-}
-
-impl Picture {
-    fn codec(&self) -> Codec {
-        match self {
-            Self::H264(_) => Codec::H264,
-            Self::H265(_) => Codec::H265,
-        }
-    }
-
-    /// A parameter set that came out of band.
-    pub(super) fn handle_parameter_set(&mut self, nal: &[u8]) {
-        match self {
-            Self::H264(normaliser) => normaliser.handle_parameter_set(nal),
-            Self::H265(normaliser) => normaliser.handle_parameter_set(nal),
-        }
-    }
-
-    /// One access unit, each NAL unit behind its length in four bytes; why not, where it is broken.
-    fn handle_access_unit(&mut self, data: &Bytes) -> Result<Option<AccessUnit>, String> {
-        let nals = split_avcc(data).map_err(|error| error.to_string())?;
-        match self {
-            Self::H264(normaliser) => {
-                normaliser.handle_access_unit(nals).map_err(|error| error.to_string())
-            }
-            Self::H265(normaliser) => {
-                normaliser.handle_access_unit(nals).map_err(|error| error.to_string())
-            }
-        }
-    }
-
-    fn size(&self) -> Option<PictureSize> {
-        match self {
-            Self::H264(normaliser) => normaliser.format().map(|format| format.size()),
-            Self::H265(normaliser) => normaliser.format().map(|format| format.size()),
-        }
-    }
-}
-
-/// The track of sound that was chosen.
-pub(super) struct SoundTrack {
-    /// Index of its stream in the session.
-    pub(super) stream: usize,
-    pub(super) sound: Sound,
-}
-
-/// What becomes of a camera's sound.
-pub(super) enum Sound {
-    /// Passed through.
-    G711(Codec),
-    /// Re-encoded to Opus.
-    Aac(Box<AacToOpus>),
-}
-
-impl Sound {
-    /// What viewers get.
-    fn codec(&self) -> Codec {
-        match self {
-            Self::G711(codec) => *codec,
-            Self::Aac(_) => Codec::Opus,
-        }
-    }
-
-    /// The camera's timestamps in ticks of what viewers get.
-    fn ticks(&self, camera_ticks: i64) -> i64 {
-        match self {
-            Self::G711(_) => camera_ticks,
-            Self::Aac(transcoder) => transcoder.ticks(camera_ticks),
-        }
-    }
-}
 
 /// One session's frames on their way to its output.
 pub(super) struct Feed {
@@ -115,11 +36,8 @@ pub(super) struct Feed {
 
 impl Feed {
     /// Nothing leaves before the first keyframe.
-    pub(super) fn new(
-        output: Arc<dyn Output>,
-        video: PictureTrack,
-        sound: Option<SoundTrack>,
-    ) -> Self {
+    pub(super) fn new(output: Arc<dyn Output>, tracks: Tracks) -> Self {
+        let Tracks { picture: video, sound } = tracks;
         let sound_codec = sound.as_ref().map_or(Codec::Opus, |track| track.sound.codec());
         let video_codec = video.picture.codec();
         Self {
@@ -143,32 +61,87 @@ impl Feed {
         self.sound.as_ref().map(|track| track.sound.codec())
     }
 
+    /// Whether this is of the picture, whole or a part of it.
+    pub(super) fn is_picture(&self, item: &Item) -> bool {
+        match item {
+            Item::Frame(item) => matches!(item, CodecItem::VideoFrame(_)),
+            Item::Packet(PacketItem::Rtp(packet)) => packet.stream_id() == self.video.stream,
+            Item::Packet(_) => false,
+        }
+    }
+
     /// The next thing from the camera, which arrived at `arrival` (microseconds, Unix epoch).
     #[expect(
         clippy::wildcard_enum_match_arm,
-        reason = "the enum is not ours and will grow; what is not handled was not asked for"
+        reason = "the enums are not ours and will grow; what is not handled was not asked for"
     )]
-    pub(super) fn handle_item(
-        &mut self,
-        item: CodecItem,
-        arrival: i64,
-    ) -> Result<(), SourceFailure> {
+    pub(super) fn handle_item(&mut self, item: Item, arrival: i64) -> Result<(), SourceFailure> {
         match item {
-            CodecItem::VideoFrame(frame) if frame.stream_id() == self.video.stream => {
+            Item::Frame(CodecItem::VideoFrame(frame)) if frame.stream_id() == self.video.stream => {
                 let (ticks, lost) = (frame.timestamp().timestamp(), frame.loss());
                 self.handle_picture(ticks, lost, frame.into_data().into(), arrival)
             }
-            CodecItem::AudioFrame(frame) => {
+            Item::Frame(CodecItem::AudioFrame(frame)) => {
                 let ticks = frame.timestamp().timestamp();
                 self.handle_sound(ticks, frame.loss(), frame.data(), arrival);
                 Ok(())
             }
-            CodecItem::Rtcp(packet) => {
+            Item::Packet(PacketItem::Rtp(packet)) => self.handle_packet(packet, arrival),
+            Item::Frame(CodecItem::Rtcp(packet)) | Item::Packet(PacketItem::Rtcp(packet)) => {
                 self.handle_rtcp(&packet);
                 Ok(())
             }
             _ => Ok(()),
         }
+    }
+
+    /// One RTP packet of either track.
+    fn handle_packet(&mut self, packet: ReceivedPacket, arrival: i64) -> Result<(), SourceFailure> {
+        let (ticks, lost, marker) = (packet.timestamp().timestamp(), packet.loss(), packet.mark());
+        if packet.stream_id() == self.video.stream {
+            let payload = packet.into_payload_bytes();
+            let packet = Packet { timestamp: ticks as u32, marker, payload };
+            return self.handle_part(ticks, lost, packet, arrival);
+        }
+        if self.sound.as_ref().is_some_and(|track| track.stream == packet.stream_id()) {
+            self.handle_sound(ticks, lost, packet.payload(), arrival);
+        }
+        Ok(())
+    }
+
+    /// A part of a picture, with its timestamp extended.
+    pub(super) fn handle_part(
+        &mut self,
+        ticks: i64,
+        lost: u16,
+        packet: Packet,
+        arrival: i64,
+    ) -> Result<(), SourceFailure> {
+        self.count_lost(lost);
+        let Picture::Packets(depacketiser) = &mut self.video.picture else { return Ok(()) };
+        if lost > 0 {
+            depacketiser.handle_gap();
+        }
+        let frames = match depacketiser.handle_packet(packet) {
+            Ok(frames) => frames,
+            Err(error) => {
+                // Viewers see it as loss, until the next keyframe.
+                tracing::debug!(%error, "a picture cannot be put together");
+                return Ok(());
+            }
+        };
+        for frame in frames {
+            // One whose end shows with the next packet has the timestamp before that.
+            let behind = (ticks as u32).wrapping_sub(frame.timestamp).cast_signed();
+            let ticks = ticks.saturating_sub(i64::from(behind));
+            let (keyframe, reordered) = (frame.keyframe, frame.reordered);
+            self.send_picture(
+                ticks,
+                AccessUnit { units: frame.units, keyframe, reordered },
+                arrival,
+            )?;
+        }
+        Ok(())
     }
 
     /// One access unit, each NAL unit behind its length in four bytes.
@@ -189,6 +162,15 @@ impl Feed {
                 return Ok(());
             }
         };
+        self.send_picture(ticks, unit, arrival)
+    }
+
+    fn send_picture(
+        &mut self,
+        ticks: i64,
+        unit: AccessUnit,
+        arrival: i64,
+    ) -> Result<(), SourceFailure> {
         if unit.reordered {
             return Err(SourceFailure::BFrames);
         }
@@ -215,7 +197,7 @@ impl Feed {
         self.count_lost(lost);
         let Some(track) = &mut self.sound else { return };
         match &mut track.sound {
-            Sound::G711(codec) => {
+            Sound::Passed(codec) => {
                 let codec = *codec;
                 let data = Bytes::copy_from_slice(data);
                 self.send_sound(codec, SoundPacket { ticks, restarted: false, data }, arrival);
@@ -282,7 +264,7 @@ mod tests {
     use std::num::NonZeroU32;
     use std::sync::Mutex;
 
-    use media::h264::split_annex_b;
+    use media::h264::{self, split_annex_b};
     use openh264::encoder::Encoder;
     use openh264::formats::YUVBuffer;
 
@@ -294,7 +276,7 @@ mod tests {
 
     #[test]
     fn nothing_leaves_before_the_first_keyframe() {
-        let (mut feed, output) = feed(Some(Sound::G711(Codec::Pcma)));
+        let (mut feed, output) = feed(Some(Sound::Passed(Codec::Pcma)));
         let pictures = pictures(64, 3);
 
         feed.handle_sound(0, 0, &[0xd5; 160], NOW);
@@ -353,8 +335,8 @@ mod tests {
     #[test]
     fn sender_reports_reach_the_clock() {
         let output = Arc::new(Recorder::default());
-        let sound = SoundTrack { stream: 0, sound: Sound::G711(Codec::Pcmu) };
-        let mut feed = Feed::new(output.clone(), h264_of(1), Some(sound));
+        let sound = Some(SoundTrack { stream: 0, sound: Sound::Passed(Codec::Pcmu) });
+        let mut feed = Feed::new(output.clone(), Tracks { picture: h264_of(1), sound });
         let picture = pictures(64, 1);
         feed.handle_picture(0, 0, picture[0].clone(), NOW).unwrap();
 
@@ -382,7 +364,7 @@ mod tests {
     fn feed(sound: Option<Sound>) -> (Feed, Arc<Recorder>) {
         let output = Arc::new(Recorder::default());
         let sound = sound.map(|sound| SoundTrack { stream: 1, sound });
-        (Feed::new(output.clone(), h264_of(0), sound), output)
+        (Feed::new(output.clone(), Tracks { picture: h264_of(0), sound }), output)
     }
 
     fn h264_of(stream: usize) -> PictureTrack {

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::thread;
 
 use media::h265::NalType;
-use media::{Frame, MediaKind};
+use media::{Codec, Frame, MediaKind};
 use openh264::decoder::Decoder as VideoDecoder;
 use openh264::formats::YUVSource;
 use tokio::task::JoinHandle;
@@ -153,6 +153,43 @@ async fn h265_arrives_with_its_parameter_sets() {
         assert_eq!(kinds.take(3).collect::<Vec<_>>(), sets);
     }
     assert!(seen.frames.iter().all(|frame| frame.codec == Codec::H265));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vp8_and_vp9_come_as_they_were_cut() {
+    let camera = Camera::start(&[]);
+    for (path, codec) in [("/vp8", Codec::Vp8), ("/vp9", Codec::Vp9)] {
+        let pull = Pull::start(&camera.address(path));
+
+        pull.wait(|seen| seen.pictures().len() >= 40).await;
+        let seen = pull.seen();
+        let expected = SourceFormat { codec, width: 640, height: 360, audio: None };
+        assert_eq!(seen.formats, [expected]);
+        assert!(seen.frames.iter().all(|frame| frame.codec == codec && !frame.units.is_empty()));
+        let steps: Vec<_> = seen.frames.windows(2).map(|two| two[1].ticks - two[0].ticks).collect();
+        assert!(steps.iter().all(|step| (1..30_000).contains(step)), "{steps:?}");
+        assert!(seen.frames.iter().filter(|frame| frame.keyframe).count() >= 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn opus_is_passed_through() {
+    let camera = Camera::start(&[]);
+    let pull = Pull::start(&camera.address("/h264opus"));
+
+    pull.wait(|seen| seen.sounds().len() >= 100 && seen.pictures().len() >= 15).await;
+    let seen = pull.seen();
+    let expected =
+        SourceFormat { codec: Codec::H264, width: 640, height: 360, audio: Some(Codec::Opus) };
+    assert_eq!(seen.formats, [expected]);
+    let mut decoder = OpusDecoder::new(48_000, 1);
+    let decode = |frame: &&Frame| decoder.decode(&frame.units[0], 960);
+    let heard: Vec<i16> = seen.sounds().iter().flat_map(decode).collect();
+    let settled = &heard[48_000..];
+    let (tone, beside) = (power(settled, 440.0, 48_000), power(settled, 1310.0, 48_000));
+    assert!(tone > 1000.0 * beside, "{tone} at 440 Hz, {beside} beside");
+    let pictures: Vec<Frame> = seen.pictures().into_iter().cloned().collect();
+    assert_eq!(read_strips(&pictures).len(), pictures.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ use super::canvas::Canvas;
 
 /// Why a picture could not be encoded.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum EncodeError {
+pub(crate) enum EncodeError {
     /// The encoder refused.
     #[error("the H.264 encoder failed: {0}")]
     Encoder(#[from] openh264::Error),
