@@ -6,7 +6,8 @@
 //! ([`crate::srtp`]) sends under them.
 //!
 //! **Invariant:** one sender a key; two would use a GCM nonce twice. str0m never gets the keys, so
-//! that it can seal nothing; and nothing of it leaves this module unless it is DTLS.
+//! that it can seal nothing; and nothing of it leaves this module unless it is DTLS. With a [`publisher`]
+//! it is the other way round: str0m alone has the keys.
 //!
 //! **Invariant:** DTLS from an address is handed to str0m only after an authentic check came from
 //! that very address.

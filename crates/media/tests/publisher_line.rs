@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use media::batch::Remote;
 use media::h264::{AccessUnit, Normaliser, split_annex_b};
 use media::peer::IceCredentials;
 use media::peer::publisher::{Demand, PublisherFactory};
@@ -151,12 +152,46 @@ fn packets_of_others_change_nothing() {
     world.assert_decodable();
 }
 
+#[test]
+fn an_encoder_that_waits_for_our_hello_is_connected_too() {
+    // FFmpeg's offers are passive.
+    let mut world = World::with(Line::default(), |offer| offer.replace("actpass", "passive"));
+    world.connect();
+    world.run_for(Duration::from_secs(1));
+    assert!(world.pictures.len() > 20);
+    world.assert_decodable();
+}
+
+#[test]
+fn an_offer_with_layers_gets_one_and_the_direction_is_ours_to_choose() {
+    let offer = |offer: String| {
+        let layers = "a=sendrecv\r\na=rid:hi send\r\na=rid:lo send\r\na=simulcast:send hi;lo";
+        offer.replace("a=sendonly", layers)
+    };
+    let now = start();
+    let factory = PublisherFactory::new(vec![server_address()]).unwrap();
+    let (_, text) = PusherFactory::new().unwrap().offer(pusher_address(), now).unwrap();
+    let (_, answer) = factory.answer(&offer(text), &credentials(), now).unwrap();
+    assert!(answer.contains("a=recvonly") && !answer.contains("a=send"), "{answer}");
+    assert!(!answer.contains("simulcast") && !answer.contains("a=rid"), "{answer}");
+    assert!(answer.contains("H264") && !answer.contains("H265"), "{answer}");
+}
+
 fn server_address() -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], 8555))
 }
 
 fn pusher_address() -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 2], 4000))
+}
+
+fn credentials() -> IceCredentials {
+    IceCredentials { ufrag: "gabcd".into(), password: "0123456789".repeat(3) }
+}
+
+#[expect(clippy::disallowed_methods, reason = "virtual time has to start somewhere")]
+fn start() -> Instant {
+    Instant::now()
 }
 
 /// What a line does to a datagram; times in milliseconds.
@@ -212,21 +247,23 @@ struct World {
     pictures: Vec<Published>,
     sounds: u64,
     reports: u64,
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<Remote>,
     closed: Option<PublisherEnd>,
 }
 
 impl World {
-    #[expect(clippy::disallowed_methods, reason = "virtual time has to start somewhere")]
     fn new(line: Line) -> Self {
-        let now = Instant::now();
+        Self::with(line, |offer| offer)
+    }
+
+    fn with(line: Line, change: impl FnOnce(String) -> String) -> Self {
+        let now = start();
         let factory = PublisherFactory::new(vec![server_address()]).unwrap();
         let mut table = PublisherTable::new(factory);
         let (mut pusher, offer) =
             PusherFactory::new().unwrap().offer(pusher_address(), now).unwrap();
-        let credentials =
-            IceCredentials { ufrag: "gabcd".into(), password: "0123456789".repeat(3) };
-        let answer = table.handle_offer(PUBLISHER, &offer, &credentials, now).unwrap();
+        let offer = change(offer);
+        let answer = table.handle_offer(PUBLISHER, &offer, &credentials(), now).unwrap();
         assert!(answer.contains("a=recvonly") && !answer.contains("a=send"), "{answer}");
         pusher.handle_answer(&answer).unwrap();
         Self {
@@ -355,10 +392,10 @@ impl World {
                         self.to_pusher.push((self.now + way, contents));
                     }
                 }
-                PublishersOutput::Address { address, claim } => match claim {
-                    media::publishers::Claim::Taken => self.addresses.push(address),
+                PublishersOutput::Address { remote, claim } => match claim {
+                    media::publishers::Claim::Taken => self.addresses.push(remote),
                     media::publishers::Claim::Released => {
-                        self.addresses.retain(|known| *known != address);
+                        self.addresses.retain(|known| *known != remote);
                     }
                 },
                 PublishersOutput::Connected(_) => {}

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use media::batch::Batch;
+use media::batch::{Batch, Route};
 use media::fanout::{Fanout, FanoutEvent, SWITCH_TIMEOUT};
 use media::packetise::packetise;
 use media::peer::client::{Client, ClientFactory, ClientOutput};
@@ -457,7 +457,8 @@ impl World {
         for mut packet in std::mem::take(&mut self.viewer.sent) {
             let source = self.viewer.address;
             if (128..=191).contains(&packet[0]) {
-                self.fanout.handle_rtcp(source, &mut packet, self.now);
+                let route = Route::new(self.server, source);
+                self.fanout.handle_rtcp(route, &mut packet, self.now);
             } else {
                 self.table.handle_datagram(source, self.server, &packet, self.now);
             }
@@ -470,6 +471,7 @@ impl World {
                     self.fanout.handle_attach(*attach, 0xfedc_ba98_7654, self.now);
                 }
                 PeersOutput::Closed { .. } => panic!("nobody closes it"),
+                PeersOutput::PathProven { .. } | PeersOutput::PathForgotten { .. } => {}
                 PeersOutput::Moved { .. } | PeersOutput::Alive { .. } => {}
             }
         }

@@ -79,7 +79,11 @@ pub enum PublishError {
 
 /// What all publishers of a process share.
 pub struct PublisherFactory {
+    /// For those who send the first hello of DTLS.
     crypto: Arc<CryptoProvider>,
+    /// For those who wait for ours. There the other side asks for a certificate, and what it asked
+    /// is in the transcript as it came.
+    crypto_of_client: Arc<CryptoProvider>,
     certificate: DtlsCert,
     candidates: Vec<HostCandidate>,
 }
@@ -99,8 +103,9 @@ impl PublisherFactory {
         let mut crypto = str0m_aws_lc_rs::default_provider();
         let certificate = DtlsForAll.generate_certificate()?;
         crypto.dtls_provider = &DtlsForAll;
+        let crypto_of_client = Arc::new(str0m_aws_lc_rs::default_provider());
         let candidates = candidates.into_iter().map(HostCandidate::udp).collect();
-        Some(Self { crypto: Arc::new(crypto), certificate, candidates })
+        Some(Self { crypto: Arc::new(crypto), crypto_of_client, certificate, candidates })
     }
 
     /// What is announced from here on, in order of preference.
@@ -108,8 +113,9 @@ impl PublisherFactory {
         self.candidates = candidates;
     }
 
-    /// Answers an offer with `recvonly`, `setup:passive` and ICE-lite: with H.264 alone where it is
-    /// offered, so that every browser can watch, else with what there is.
+    /// Answers an offer with `recvonly` and ICE-lite: with H.264 alone where it is offered, so that
+    /// every browser can watch, else with what there is. DTLS begins from the other side, but for
+    /// offers that say `setup:passive`, as FFmpeg's do.
     pub fn answer(
         &self,
         offer: &str,
@@ -137,10 +143,6 @@ impl PublisherFactory {
         if !sends_video(&offer) {
             return Err(PublishError::NoVideo);
         }
-        if offer.lines().any(|line| line == "a=setup:passive") {
-            let reason = "a=setup must be actpass or active".to_owned();
-            return Err(OfferError::Malformed(reason).into());
-        }
         for codecs in [Codecs::H264, Codecs::Others] {
             let (rtc, answer) = self.answer_with(codecs, &offer, credentials, now)?;
             let answer = with_candidates(&as_receiver(&answer), &candidate_lines(&self.candidates));
@@ -161,7 +163,12 @@ impl PublisherFactory {
         now: Instant,
     ) -> Result<(Rtc, String), OfferError> {
         let parsed = SdpOffer::from_sdp_string(offer).map_err(|error| malformed(&error))?;
-        let mut rtc = self.config(codecs, credentials).build(now);
+        let crypto = if offer.lines().any(|line| line == "a=setup:passive") {
+            &self.crypto_of_client
+        } else {
+            &self.crypto
+        };
+        let mut rtc = self.config(codecs, credentials, crypto).build(now);
         if let Ok(candidate) = Candidate::host(STAND_IN[0], "udp") {
             rtc.add_local_candidate(candidate);
         }
@@ -169,9 +176,14 @@ impl PublisherFactory {
         Ok((rtc, answer.to_sdp_string()))
     }
 
-    fn config(&self, codecs: Codecs, credentials: &IceCredentials) -> RtcConfig {
+    fn config(
+        &self,
+        codecs: Codecs,
+        credentials: &IceCredentials,
+        crypto: &Arc<CryptoProvider>,
+    ) -> RtcConfig {
         let mut config = RtcConfig::new()
-            .set_crypto_provider(Arc::clone(&self.crypto))
+            .set_crypto_provider(Arc::clone(crypto))
             .set_dtls_cert(self.certificate.clone())
             .set_dtls_version(DtlsVersion::Dtls12)
             .set_local_ice_credentials(IceCreds {

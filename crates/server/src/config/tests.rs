@@ -247,6 +247,25 @@ fn cameras_must_be_told_apart_and_belong_somewhere() {
 }
 
 #[test]
+fn a_stream_key_opens_one_stream() {
+    let camera = |id: &str, url: &str, sub: &str| {
+        format!(
+            "[[cameras]]\nid = \"{id}\"\nsource = \"METRO\"\nurl = \"{url}\"\nsub_url = \"{sub}\"\n"
+        )
+    };
+    let (one, other) = ("whip://canary-key-000001", "whip://canary-key-000002");
+    let refused = "cameras[1].url: another camera or sub_url has the same stream key";
+    for second in [camera("b", one, ""), camera("b", other, one), camera("b", other, other)] {
+        let problem = wrong(&(camera("a", one, "") + &second));
+        assert!(problem.starts_with("manifold.toml:9: ") && problem.contains(refused), "{problem}");
+        assert!(!problem.contains("canary"), "{problem}");
+    }
+    let fine = camera("a", one, other) + &camera("b", "whip://", "") + &camera("c", "whip://", "");
+    let (_, problems) = read_toml(&fine);
+    assert!(problems.is_empty(), "{problems:?}");
+}
+
+#[test]
 fn camera_addresses_that_run_or_open_something_are_refused() {
     for url in ["file:///etc/passwd", "exec:rm -rf /", "http://a/b", "ffmpeg:x", "nonsense"] {
         let text = format!("[[cameras]]\nid = \"a\"\nsource = \"METRO\"\nurl = \"{url}\"\n");
