@@ -363,21 +363,6 @@ async fn a_panic_is_an_answer_and_the_server_lives_on() {
     }
 }
 
-#[test]
-fn ice_servers_become_link_headers() {
-    let config = config::from_toml(
-        "[[media.ice_servers]]\nurls = [\"stun:s.example\", \"turn:t.example?transport=udp\"]\n\
-         username = \"a\\\"b\"\ncredential = \"c\"\n",
-    );
-    let links = whep::ice_links(&config.media.ice_servers);
-    let links: Vec<&str> = links.iter().map(|link| link.to_str().unwrap()).collect();
-    let rest = "; rel=\"ice-server\"; username=\"a\\\"b\"; credential=\"c\"; \
-                credential-type=\"password\"";
-    let wanted =
-        [format!("<stun:s.example>{rest}"), format!("<turn:t.example?transport=udp>{rest}")];
-    assert_eq!(links, wanted);
-}
-
 /// Two reservations on `cam-1`, one of which is connected; `cam-2` is broken and idle.
 fn snapshot() -> Snapshot {
     let source = control::SourceId::parse("METRO").unwrap();
@@ -659,7 +644,7 @@ async fn a_session_is_answered_with_its_address_and_tag() {
         answer_sdp: "v=0\r\n".to_owned(),
         etag: "ufrag".to_owned(),
     };
-    let response = whep::created(&server.http, "cam-1", watching).ok().unwrap();
+    let response = whep::created(&server.http, "cam-1", "r-1", watching).ok().unwrap();
     let answer = Answer::read(response).await;
     assert_eq!((answer.status, answer.text.as_str()), (201, "v=0\r\n"));
     assert_eq!(answer.header("content-type"), "application/sdp");
