@@ -111,11 +111,11 @@ impl SourceFailure {
         match self {
             Self::NotFound { .. }
             | Self::NoKeyframe { .. }
-            | Self::NoPublisher
             | Self::BFrames
             | Self::UnsupportedCodec { .. } => true,
             Self::Unreachable { .. }
             | Self::Unauthorized
+            | Self::NoPublisher
             | Self::Lost { .. }
             | Self::Protocol { .. } => false,
         }

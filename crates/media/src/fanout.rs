@@ -131,8 +131,6 @@ pub struct FanoutFigures {
     pub repairs_missed: u64,
     /// Frames skipped for viewers that were too slow.
     pub frames_skipped: u64,
-    /// Viewers that went from one stream to another.
-    pub switches: u64,
     /// Viewers whose line is too thin for their stream. Up to a twentieth of a second old.
     pub viewers_limited: u64,
     /// Frames not sent to a viewer whose answer has no such codec.

@@ -221,46 +221,15 @@ fn take(world: &mut World, step: Step) {
         Step::Offer { viewer, camera } => {
             world.offer(viewer, camera);
         }
-        Step::Answer { offer, accepted } => {
-            let Some(peer) = nth(world.offers.keys().copied(), offer) else {
-                return;
-            };
-            if accepted && offer % 2 == 0 {
-                world.answer(peer);
-            } else if accepted {
-                let stream = world.offers.remove(&peer).expect("it is under way");
-                world.peers.insert(peer, stream);
-                world.accepts(peer, [Codec::H264].into_iter().collect());
-            } else {
-                world.offers.remove(&peer);
-                world.viewer(peer, ViewerEvent::Refused);
-            }
-        }
-        Step::Connect { peer } => {
-            with_peer(world, peer, |world, peer| {
-                world.viewer(peer, ViewerEvent::Connected { handshake_ms: 30 });
-                world.viewer(peer, ViewerEvent::FirstMedia);
-            });
-        }
+        Step::Answer { offer, accepted } => answer(world, offer, accepted),
+        Step::Connect { peer } => with_peer(world, peer, |world, peer| {
+            world.viewer(peer, ViewerEvent::Connected { handshake_ms: 30 });
+            world.viewer(peer, ViewerEvent::FirstMedia);
+        }),
         Step::Alive { peer } => with_peer(world, peer, World::alive),
-        Step::Switch { number, arrives } => {
-            if !world.switches.is_empty() {
-                let (viewer, stream) = world.switches.remove(number % world.switches.len());
-                world.viewer(
-                    viewer,
-                    match arrives {
-                        true => ViewerEvent::Switched { stream },
-                        false => ViewerEvent::SwitchFailed { stream },
-                    },
-                );
-            }
-        }
+        Step::Switch { number, arrives } => switch(world, number, arrives),
         Step::Line { peer, loss_percent } => with_peer(world, peer, |world, peer| {
-            let line = LineState { loss: f32::from(loss_percent) / 100.0, ..LineState::default() };
-            let session = world.engine.sessions().find(|session| session.viewer == Some(peer));
-            if let Some(stream) = session.map(|session| session.stream) {
-                world.viewer(peer, ViewerEvent::Line { line, stream });
-            }
+            report_loss(world, peer, loss_percent);
         }),
         Step::Close { peer, reason } => {
             let reasons = [CloseReason::Peer, CloseReason::NeverConnected, CloseReason::Handshake];
@@ -281,18 +250,7 @@ fn take(world: &mut World, step: Step) {
             let codec = if h264 { Codec::H264 } else { Codec::H265 };
             source(world, puller, SourceEvent::Live { codec });
         }
-        Step::SourceFails { puller, failure } => {
-            let failure = [
-                lost(),
-                unreachable(),
-                SourceFailure::Unauthorized,
-                SourceFailure::NoKeyframe { waited_s: 15 },
-                SourceFailure::BFrames,
-                SourceFailure::NotFound { path: "/x".to_owned() },
-            ][usize::from(failure)]
-            .clone();
-            source(world, puller, SourceEvent::Failed(failure));
-        }
+        Step::SourceFails { puller, failure } => source_fails(world, puller, failure),
         Step::SlowLedger { slow } => {
             world.ledger_is_slow = slow;
             world.settle();
@@ -305,6 +263,44 @@ fn take(world: &mut World, step: Step) {
     }
 }
 
+/// Every second viewer takes H.264 alone.
+fn answer(world: &mut World, offer: usize, accepted: bool) {
+    let Some(peer) = nth(world.offers.keys().copied(), offer) else {
+        return;
+    };
+    if accepted && offer.is_multiple_of(2) {
+        return world.answer(peer);
+    }
+    let stream = world.offers.remove(&peer).expect("it is under way");
+    if accepted {
+        world.peers.insert(peer, stream);
+        world.accepts(peer, [Codec::H264].into_iter().collect());
+    } else {
+        world.viewer(peer, ViewerEvent::Refused);
+    }
+}
+
+fn switch(world: &mut World, number: usize, arrives: bool) {
+    if world.switches.is_empty() {
+        return;
+    }
+    let (viewer, stream) = world.switches.remove(number % world.switches.len());
+    let event = if arrives {
+        ViewerEvent::Switched { stream }
+    } else {
+        ViewerEvent::SwitchFailed { stream }
+    };
+    world.viewer(viewer, event);
+}
+
+fn report_loss(world: &mut World, peer: ViewerId, percent: u8) {
+    let line = LineState { loss: f32::from(percent) / 100.0, ..LineState::default() };
+    let session = world.engine.sessions().find(|session| session.viewer == Some(peer));
+    if let Some(stream) = session.map(|session| session.stream) {
+        world.viewer(peer, ViewerEvent::Line { line, stream });
+    }
+}
+
 fn read(world: &mut World, viewer: u32, camera: u32) {
     let (reservation, camera) = (reservation_id(viewer), camera_id(camera));
     if let Reply::Read(Ok(reader)) = world.call(Request::Read { reservation, camera }) {
@@ -314,18 +310,30 @@ fn read(world: &mut World, viewer: u32, camera: u32) {
 
 fn hold(world: &mut World, camera: u32, sub: bool) {
     let rendition = if sub { Rendition::Sub } else { Rendition::Main };
-    let request = Request::Hold { camera: camera_id(camera), rendition };
-    if let Reply::Hold(Ok((hold, _))) = world.call(request) {
+    let reply = world.call(Request::Hold { camera: camera_id(camera), rendition });
+    if let Reply::Hold(Ok((hold, _))) = reply {
         world.holds.push(hold);
     }
 }
 
-fn let_go(world: &mut World, number: usize) {
-    if let Some(hold) = nth(world.holds.iter().copied(), number) {
+fn let_go(world: &mut World, hold: usize) {
+    if let Some(hold) = nth(world.holds.iter().copied(), hold) {
         world.holds.retain(|other| *other != hold);
         world.engine.handle_let_go(hold, world.now);
         world.settle();
     }
+}
+
+fn source_fails(world: &mut World, puller: usize, failure: u8) {
+    let failures = [
+        lost(),
+        unreachable(),
+        SourceFailure::Unauthorized,
+        SourceFailure::NoKeyframe { waited_s: 15 },
+        SourceFailure::BFrames,
+        SourceFailure::NotFound { path: "/x".to_owned() },
+    ];
+    source(world, puller, SourceEvent::Failed(failures[usize::from(failure)].clone()));
 }
 
 /// A slow ledger does not answer while time passes; the engine waits for it.

@@ -77,10 +77,8 @@ fn arrive(world: &mut World) -> (ViewerId, StreamId) {
 fn ask_for(world: &mut World, viewer: u32, quality: Quality) -> engine::Watching {
     let reservation = reservation_id(viewer);
     let request = Request::Heartbeat { reservation, extend: None, quality: Some(quality) };
-    match world.call(request) {
-        Reply::Heartbeat(Some(grant)) => grant.watching,
-        other => panic!("{other:?}"),
-    }
+    let Reply::Heartbeat(Some(grant)) = world.call(request) else { panic!("the lease lives") };
+    grant.watching
 }
 
 fn seen(world: &World, viewer: u32) -> Rendition {

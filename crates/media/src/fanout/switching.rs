@@ -119,7 +119,6 @@ impl Fanout {
         at.line_told = None;
         at.viewer.handle_stream_change(hub.bits_per_second(), now);
         let viewer = at.viewer.id();
-        self.figures.switches += 1;
         self.events.push_back(FanoutEvent::Switched { viewer, stream });
         tracing::debug!(viewer = viewer.0, stream = stream.0, "viewer plays another stream");
     }
