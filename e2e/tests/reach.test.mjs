@@ -32,6 +32,37 @@ scenario('where UDP is blocked the page plays over TCP', async (world) => {
   assert.equal(value(metrics, 'manifold_send_drops_total'), 0);
 });
 
+scenario('a viewer on a thin TCP line goes without frames, the others with all of them', async (world) => {
+  const link = await world.link({ no_udp: true });
+  const manifold = await world.manifold({
+    listen: ['127.0.0.1:0', `${link.here}:0`],
+    media: { udp: `${link.here}:0` },
+    auth: { allow_open_on_network: true },
+    cameras: SYNTHETIC,
+  });
+  const browser = await world.browser({ program: link.wrapper });
+  const behind = await world.open(`${manifold.urls[1]}/?open=cam-1`, { browser });
+  await behind.plays('cam-1', 40_000);
+  const beside = await world.open(`${manifold.urls[1]}/?open=cam-1`);
+  await beside.plays('cam-1');
+  const start = await beside.inbound('cam-1');
+
+  await link.set({ rate_kbit: 60, queue_ms: 10_000 });
+
+  await until('frames are skipped', async () => value(await manifold.metrics(), 'manifold_frames_skipped_total') > 30, {
+    within: 40_000,
+  });
+  await beside.advances('cam-1', 30);
+  const { video } = await beside.inbound('cam-1');
+  assert.equal(video.packetsLost, start.video.packetsLost);
+  assert.equal(video.freezeCount, start.video.freezeCount);
+  assert.equal(value(await manifold.metrics(), 'manifold_send_drops_total'), 0, 'whole frames, never a part');
+
+  await link.set({ rate_kbit: 0 });
+
+  await behind.advances('cam-1', 30, 30_000);
+});
+
 scenario('a session over TCP ends with its connection', async (world) => {
   const manifold = await world.manifold({ cameras: SYNTHETIC });
   const { json } = await manifold.reserve('cam-1');
