@@ -16,6 +16,11 @@ use crate::hub::Hub;
 use crate::peers::Attach;
 use crate::viewer::{BURST_INTERVAL, Heard, Lost, REPORT_INTERVAL, Tally, Viewer};
 
+/// A cached group of more frames than this is long: 5 s of 30 a second. Every viewer that comes gets all
+/// of it at once, so that a source which can is asked for a new one; and where there is none, a viewer
+/// shall not wait for the source's own time.
+const LONG_GROUP: usize = 150;
+
 /// Bytes after which a batch is handed out. Large enough that system calls do not count, small
 /// enough to stay in the second-level cache between sealing and sending.
 const BATCH_BYTES: usize = 128 * 1024;
@@ -93,10 +98,10 @@ pub struct FanoutFigures {
     pub repairs_missed: u64,
     /// Frames skipped for viewers that were too slow.
     pub frames_skipped: u64,
-    /// Frames not sent to a viewer whose answer has no such codec.
-    pub frames_not_taken: u64,
     /// Viewers whose line is too thin for their stream. Up to a twentieth of a second old.
     pub viewers_limited: u64,
+    /// Frames not sent to a viewer whose answer has no such codec.
+    pub frames_not_taken: u64,
     /// Packets refused by the cipher's index check. Always 0: the invariant of [`crate::srtp`].
     pub seal_errors: u64,
     /// Attached viewers.
@@ -231,6 +236,11 @@ impl Fanout {
         let hub = self.hubs.entry(attach.stream).or_default();
         viewer.handle_group(hub.group(), hub.age(now), now);
         let catching_up = viewer.is_catching_up();
+        let is_long = hub.group().is_empty() || hub.group().len() > LONG_GROUP;
+        if is_long && hub.wants_keyframe(now) {
+            let stream = attach.stream;
+            self.events.push_back(FanoutEvent::KeyframeWanted { stream });
+        }
         let place = self.places.insert(Place {
             viewer,
             stream: attach.stream,

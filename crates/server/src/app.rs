@@ -27,7 +27,7 @@ use actor::{Actor, Command};
 
 pub(crate) use control::Quality;
 pub(crate) use joins::JOIN_BUCKETS_MS;
-pub(crate) use outlets::{Held, HoldError, Reading};
+pub(crate) use outlets::{Held, HoldError, ReadError, Reading};
 pub(crate) use publishing::{Accepted, Credentials, KeyRefusal, PublishRefusal, Publishing};
 #[cfg(test)]
 pub(crate) use snapshot::ReservationSnapshot;

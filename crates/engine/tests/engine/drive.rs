@@ -181,27 +181,9 @@ fn take(world: &mut World, step: Step) {
         Step::EndWatch { peer } => with_peer(world, peer, |world, viewer| {
             world.ask(Request::EndWatch { viewer });
         }),
-        Step::Read { viewer, camera } => {
-            let (reservation, camera) = (reservation_id(viewer), camera_id(camera));
-            let reply = world.call(Request::Read { reservation, camera });
-            if let Reply::Read(Ok(reader)) = reply {
-                world.peers.insert(reader.viewer, reader.stream);
-            }
-        }
-        Step::Hold { camera, sub } => {
-            let rendition = if sub { Rendition::Sub } else { Rendition::Main };
-            let reply = world.call(Request::Hold { camera: camera_id(camera), rendition });
-            if let Reply::Hold(Ok((hold, _))) = reply {
-                world.holds.push(hold);
-            }
-        }
-        Step::LetGo { hold } => {
-            if let Some(hold) = nth(world.holds.iter().copied(), hold) {
-                world.holds.retain(|other| *other != hold);
-                world.engine.handle_let_go(hold, world.now);
-                world.settle();
-            }
-        }
+        Step::Read { viewer, camera } => read(world, viewer, camera),
+        Step::Hold { camera, sub } => hold(world, camera, sub),
+        Step::LetGo { hold } => let_go(world, hold),
         Step::StopSource { camera } => {
             world.ask(Request::StopSource { camera: camera_id(camera) });
         }
@@ -226,6 +208,29 @@ fn take(world: &mut World, step: Step) {
             world.settle();
         }
         Step::Pass { ms } => pass(world, Duration::from_millis(ms)),
+    }
+}
+
+fn read(world: &mut World, viewer: u32, camera: u32) {
+    let (reservation, camera) = (reservation_id(viewer), camera_id(camera));
+    if let Reply::Read(Ok(reader)) = world.call(Request::Read { reservation, camera }) {
+        world.peers.insert(reader.viewer, reader.stream);
+    }
+}
+
+fn hold(world: &mut World, camera: u32, sub: bool) {
+    let rendition = if sub { Rendition::Sub } else { Rendition::Main };
+    let request = Request::Hold { camera: camera_id(camera), rendition };
+    if let Reply::Hold(Ok((hold, _))) = world.call(request) {
+        world.holds.push(hold);
+    }
+}
+
+fn let_go(world: &mut World, number: usize) {
+    if let Some(hold) = nth(world.holds.iter().copied(), number) {
+        world.holds.retain(|other| *other != hold);
+        world.engine.handle_let_go(hold, world.now);
+        world.settle();
     }
 }
 

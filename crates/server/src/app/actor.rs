@@ -19,8 +19,8 @@ use super::publishing::{Presence, Publishing};
 use super::pullers::{Ended, Pullers};
 use super::snapshot::Snapshot;
 use super::{
-    AppConfig, CameraConfig, Held, HoldError, IceRestart, Reading, Released, Reservation,
-    ReserveError, WatchError, Watching,
+    AppConfig, CameraConfig, Held, HoldError, IceRestart, ReadError, Reading, Released,
+    Reservation, ReserveError, WatchError, Watching,
 };
 use crate::net::{
     Accepted, IceCredentials, MediaEvent, MediaPlane, OfferError, PublisherEnd, PublisherId,
@@ -127,7 +127,7 @@ pub(super) enum Waiting {
     Heartbeat(oneshot::Sender<Option<Reservation>>),
     Watch(WaitingWatch),
     Hold(oneshot::Sender<Result<Held, HoldError>>, CameraId),
-    Read(oneshot::Sender<Result<Reading, WatchError>>, CameraId),
+    Read(oneshot::Sender<Result<Reading, ReadError>>),
     EndWatch(oneshot::Sender<bool>),
     StopSource(oneshot::Sender<bool>),
     Snapshot(oneshot::Sender<Snapshot>),
@@ -475,9 +475,7 @@ impl Actor {
             (Waiting::Hold(reply, camera), Reply::Hold(held)) => {
                 self.reply_hold(reply, &camera, held);
             }
-            (Waiting::Read(reply, camera), Reply::Read(reader)) => {
-                self.reply_read(reply, &camera, reader);
-            }
+            (Waiting::Read(reply), Reply::Read(reader)) => self.reply_read(reply, reader),
             (Waiting::EndWatch(reply), Reply::EndWatch(done))
             | (Waiting::StopSource(reply), Reply::StopSource(done)) => {
                 let _ = reply.send(done);

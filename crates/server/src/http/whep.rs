@@ -149,14 +149,18 @@ pub(super) async fn trickle(
 }
 
 async fn restart(http: &Http, resource: &str, fragment: String) -> Result<Response, Problem> {
-    let theirs = ice_credentials(&fragment).ok_or_else(|| {
-        Problem::bad_request("an ICE restart needs a=ice-ufrag and a=ice-pwd (RFC 8839 §5.4)")
-    })?;
-    match http.app().restart_ice(resource, theirs).await {
+    match http.app().restart_ice(resource, theirs(&fragment)?).await {
         Some(IceRestart::Unchanged) => Ok(StatusCode::NO_CONTENT.into_response()),
         Some(IceRestart::Done(ours)) => restarted(&fragment, &ours),
         None => Err(no_session()),
     }
+}
+
+/// The new credentials of the other side.
+pub(super) fn theirs(fragment: &str) -> Result<IceCredentials, Problem> {
+    ice_credentials(fragment).ok_or_else(|| {
+        Problem::bad_request("an ICE restart needs a=ice-ufrag and a=ice-pwd (RFC 8839 §5.4)")
+    })
 }
 
 /// The credentials of a fragment, if they are what RFC 8839 §5.4 lets them be.
@@ -171,9 +175,9 @@ fn ice_credentials(fragment: &str) -> Option<IceCredentials> {
     Some(IceCredentials { ufrag, password: value("a=ice-pwd:", 22..=256)? })
 }
 
-/// The answer to a restart: our credentials and candidates, in the section that the viewer named
+/// The answer to a restart: our credentials and candidates, in the section that the other side named
 /// (RFC 9725 §4.3.3, RFC 8840 §9).
-fn restarted(fragment: &str, ours: &Restarted) -> Result<Response, Problem> {
+pub(super) fn restarted(fragment: &str, ours: &Restarted) -> Result<Response, Problem> {
     let named = |prefix: &str| {
         let line = fragment.lines().find(|line| line.starts_with(prefix));
         line.map(|line| format!("{}\r\n", line.trim_end())).unwrap_or_default()

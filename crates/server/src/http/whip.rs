@@ -18,10 +18,10 @@ use super::api::camera_id;
 use super::auth::bearer;
 use super::extract::{authority, require_content_type};
 use super::problem::Problem;
-use super::whep::{ACCEPT_POST, FRAGMENT, SDP, quoted, text, unquoted};
+use super::whep::{ACCEPT_POST, FRAGMENT, SDP, quoted, restarted, text, theirs, unquoted};
 use super::wire::StreamKeyAnswer;
 use super::{ACCEPT_PATCH, Http};
-use crate::app::{Accepted, Credentials, KeyRefusal, PublishRefusal};
+use crate::app::{Accepted, Credentials, IceRestart, KeyRefusal, PublishRefusal};
 use crate::net::{OfferError, PublishError};
 
 /// `POST /whip/{key}`
@@ -89,16 +89,17 @@ pub(super) async fn trickle(
     require_content_type(request.headers(), FRAGMENT)
         .map_err(|problem| problem.with_header(ACCEPT_PATCH, HeaderValue::from_static(FRAGMENT)))?;
     let tag = request.headers().get(IF_MATCH).and_then(|tag| tag.to_str().ok());
+    let tag = tag.map(|tag| tag.trim().to_owned());
+    let fragment = text(request, &http, "the fragment").await?;
     // RFC 9725 §4.3.3: it matches whatever there is, and asks for an ICE restart.
-    let restarts = tag.is_some_and(|tag| tag.trim() == "*");
-    let tag = tag.map(unquoted).filter(|_| !restarts).map(ToOwned::to_owned);
-    // A fragment that is no text is told so, whatever becomes of it.
-    text(request, &http, "the fragment").await?;
-    match http.app().publishing().trickle(&resource, tag.as_deref()) {
-        Some(Ok(())) if restarts => Err(Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "ICE restarts are not supported; DELETE this session and POST a new offer",
-        )),
+    if tag.as_deref() == Some("*") {
+        return match http.app().publishing().restart_ice(&resource, theirs(&fragment)?).await {
+            Some(IceRestart::Unchanged) => Ok(StatusCode::NO_CONTENT.into_response()),
+            Some(IceRestart::Done(ours)) => restarted(&fragment, &ours),
+            None => Err(no_session()),
+        };
+    }
+    match http.app().publishing().trickle(&resource, tag.as_deref().map(unquoted)) {
         Some(Ok(())) => Ok(StatusCode::NO_CONTENT.into_response()),
         Some(Err(())) => Err(Problem::new(
             StatusCode::PRECONDITION_FAILED,

@@ -19,7 +19,7 @@ use media::packetise::packetise;
 use media::peer::PeerFactory;
 use media::peer::publisher::PublisherFactory;
 use media::srtp::GcmBackend;
-use media::{Frame, StreamId, ViewerId};
+use media::{Codec, Frame, StreamId, ViewerId, g711};
 use tokio::sync::mpsc;
 
 mod addresses;
@@ -35,8 +35,12 @@ pub(crate) use media::peer::{IceCredentials, OfferError};
 pub(crate) use media::peers::CloseReason;
 pub(crate) use publishers::{PublishError, PublisherEnd, PublisherHandle, PublisherId};
 pub(crate) use sys::{
+<<<<<<< HEAD
     Offload, Segment, Segments, Taken, UdpPort, open_receiver, raise_descriptor_limit,
     thread_cpu_time,
+=======
+    Offload, Segment, Segments, Taken, UdpPort, open_receiver, raise_descriptor_limit, thread_cpu_time,
+>>>>>>> load
 };
 pub(crate) use taps::{Tap, Tapped};
 
@@ -152,6 +156,8 @@ pub(crate) struct MediaFigures {
     pub(crate) tap_frames_skipped: u64,
     /// Viewers to whom media flows.
     pub(crate) viewers_connected: u64,
+    /// Of these, those whose line is too thin for their stream.
+    pub(crate) viewers_limited: u64,
     /// Publishers whose connection stands.
     pub(crate) publishers_connected: u64,
     /// Packets of media that publishers sent and somebody wanted.
@@ -166,8 +172,6 @@ pub(crate) struct MediaFigures {
     pub(crate) publisher_keyframes_asked: u64,
     /// Datagrams and frames of publishers for which a queue had no room.
     pub(crate) publisher_overflows: u64,
-    /// Of these, those whose line is too thin for their stream.
-    pub(crate) viewers_limited: u64,
     /// Viewers that moved to another address, or from UDP to TCP and back.
     pub(crate) moves: u64,
     /// Viewers that were let go since no authentic check came (RFC 7675).
@@ -358,8 +362,20 @@ impl MediaPlane {
 
     /// Puts a source's frame before all viewers of the stream. Never blocks.
     pub(crate) fn publish(&self, stream: StreamId, frame: Frame) {
+        match frame.codec {
+            // Cameras put up to 256 ms into one packet.
+            Codec::Pcmu | Codec::Pcma => {
+                g711::split(&frame).iter().for_each(|part| self.put(stream, part));
+            }
+            Codec::H264 | Codec::H265 | Codec::Vp8 | Codec::Vp9 | Codec::Av1 | Codec::Opus => {
+                self.put(stream, &frame);
+            }
+        }
+    }
+
+    fn put(&self, stream: StreamId, frame: &Frame) {
         self.frames_in.fetch_add(1, Ordering::Relaxed);
-        let packets = Arc::new(packetise(&frame));
+        let packets = Arc::new(packetise(frame));
         if packets.packet_count() == 0 {
             self.frames_not_cut.fetch_add(1, Ordering::Relaxed);
         }
