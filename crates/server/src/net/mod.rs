@@ -35,12 +35,8 @@ pub(crate) use media::peer::{IceCredentials, OfferError};
 pub(crate) use media::peers::CloseReason;
 pub(crate) use publishers::{PublishError, PublisherEnd, PublisherHandle, PublisherId};
 pub(crate) use sys::{
-<<<<<<< HEAD
     Offload, Segment, Segments, Taken, UdpPort, open_receiver, raise_descriptor_limit,
     thread_cpu_time,
-=======
-    Offload, Segment, Segments, Taken, UdpPort, open_receiver, raise_descriptor_limit, thread_cpu_time,
->>>>>>> load
 };
 pub(crate) use taps::{Tap, Tapped};
 

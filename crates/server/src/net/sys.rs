@@ -517,7 +517,6 @@ pub(crate) fn thread_cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-<<<<<<< HEAD
 /// Lets the process have as many descriptors as it may: a connection takes one, and systems begin with
 /// 1,024 for programs that use `select`, which this one does not.
 pub(crate) fn raise_descriptor_limit() {
@@ -531,18 +530,6 @@ pub(crate) fn raise_descriptor_limit() {
     };
     if !raised {
         tracing::debug!(error = %io::Error::last_os_error(), "the descriptor limit stays");
-=======
-/// Lets this process open as many files as it may: a socket a viewer passes the usual 1024.
-pub(crate) fn raise_descriptor_limit() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: an rlimit on the stack that lives until both calls return. Where they fail, the limit
-    // stays, and opening says so.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
-            limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
-        }
->>>>>>> load
     }
 }
 
