@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use media::batch::{Batch, Route};
+use media::batch::{Batch, Remote, Route};
 use media::fanout::{Fanout, FanoutEvent};
 use media::packetise::packetise;
 use media::peer::client::{Client, ClientFactory, ClientOutput};
@@ -99,6 +99,27 @@ fn a_handshake_goes_on_while_its_first_check_is_repeated_from_elsewhere() {
     }
     assert!(world.viewers[&ANN].pictures > 0);
     assert!(!world.astray.contains_key(&stranger), "{:?}", world.astray);
+}
+
+#[test]
+fn a_congested_connection_costs_its_viewer_whole_frames_and_nobody_else() {
+    let mut world = World::playing();
+    let anns = Remote::from(world.viewers[&ANN].address);
+    let before = world.pictures();
+    world.fanout.handle_congestion(anns, world.now);
+    world.run(Duration::from_secs(3));
+    let congested = world.pictures();
+    assert_eq!(congested[&ANN], before[&ANN], "nothing more is put into its queue");
+    assert!(congested[&BOB] > before[&BOB] + 60);
+    // The one report step that counts what viewers skipped.
+    let skipped = world.fanout.figures().frames_skipped;
+    assert!((25..=75).contains(&skipped), "{skipped} pictures of 75 skipped");
+    assert!(world.fanout.longest_queue() < 10);
+
+    world.fanout.handle_drained(anns, world.now);
+    world.run(Duration::from_secs(3));
+    let after = world.pictures();
+    assert!(after[&ANN] > congested[&ANN] + 40, "it goes on at the next keyframe: {after:?}");
 }
 
 fn address(port: u16) -> SocketAddr {
