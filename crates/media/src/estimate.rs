@@ -28,6 +28,12 @@ const TOLD_FOR: Duration = Duration::from_secs(5);
 const LIMITED_BELOW_PERCENT: u64 = 80;
 /// How long the estimate must be so low.
 const LIMITED_AFTER: Duration = Duration::from_millis(500);
+/// And what else must tell of a line that is too thin: a queue, by a round trip that is so much longer
+/// than the shortest one ...
+const QUEUED: Duration = Duration::from_millis(50);
+/// ... or loss of this share. A browser on a busy machine reads its packets late, takes that for a
+/// queue and tells less than it receives; of a still scene that is less than its next keyframe needs.
+const LOSING: f32 = 0.10;
 /// A line is never taken for thinner than this: some viewers say 0 while they decide.
 const MIN_BITS_PER_SECOND: u64 = 64_000;
 /// Loss is taken over so long. Browsers put a report into every feedback, of a few packets each.
@@ -36,6 +42,8 @@ const LOSS_WINDOW: Duration = Duration::from_secs(2);
 const LOSS_WEIGHT: f32 = 0.5;
 /// The same of a round trip.
 const ROUND_TRIP_WEIGHT: u32 = 8;
+/// The shortest round trip follows longer ones by this share: paths change.
+const SHORTEST_WEIGHT: u32 = 64;
 /// Longest round trip that is believed; a viewer's clock may say anything.
 const MAX_ROUND_TRIP: Duration = Duration::from_secs(10);
 
@@ -78,6 +86,8 @@ pub(crate) struct Estimator {
     /// What a report said when the loss was last taken.
     counts: Option<Counts>,
     round_trip: Option<Duration>,
+    newest_round_trip: Duration,
+    shortest_round_trip: Duration,
     /// The newest REMB.
     told: Option<(u64, Instant)>,
     /// Only with transport-wide feedback; boxed, as it takes 24 KB.
@@ -150,10 +160,23 @@ impl Estimator {
         if measured > MAX_ROUND_TRIP {
             return;
         }
-        self.round_trip = Some(match self.round_trip {
-            Some(smoothed) => (smoothed * (ROUND_TRIP_WEIGHT - 1) + measured) / ROUND_TRIP_WEIGHT,
-            None => measured,
-        });
+        let Some(smoothed) = self.round_trip else {
+            self.round_trip = Some(measured);
+            self.shortest_round_trip = measured;
+            self.newest_round_trip = measured;
+            return;
+        };
+        let weighted = smoothed * (ROUND_TRIP_WEIGHT - 1) + measured;
+        self.round_trip = Some(weighted / ROUND_TRIP_WEIGHT);
+        self.newest_round_trip = measured;
+        let followed = self.shortest_round_trip * (SHORTEST_WEIGHT - 1) + measured;
+        self.shortest_round_trip = measured.min(followed / SHORTEST_WEIGHT);
+    }
+
+    /// Whether something besides the estimate tells of a line that is too thin; or nothing is known.
+    fn struggles(&self) -> bool {
+        let waits = self.newest_round_trip.saturating_sub(self.shortest_round_trip);
+        self.round_trip.is_none() || waits >= QUEUED || self.loss >= LOSING
     }
 
     /// REMB.
@@ -209,8 +232,8 @@ impl Estimator {
         known.into_iter().chain(by_loss).min()
     }
 
-    /// A limit begins when the estimate was low for a while, follows it, and ends when it reaches
-    /// the stream's rate.
+    /// A limit begins when the estimate was low for a while and is not the only sign, follows it, and
+    /// ends when it reaches the stream's rate.
     fn decide(&mut self, now: Instant) {
         let known = self.bits_per_second().zip(self.stream_bps);
         let begins_below = if self.limit.is_some() { 100 } else { LIMITED_BELOW_PERCENT };
@@ -223,7 +246,8 @@ impl Estimator {
             return;
         };
         let since = *self.low_since.get_or_insert(now);
-        if now.saturating_duration_since(since) >= LIMITED_AFTER {
+        let begins = now.saturating_duration_since(since) >= LIMITED_AFTER && self.struggles();
+        if begins || self.limit.is_some() {
             self.limit = Some(estimate.max(MIN_BITS_PER_SECOND));
         }
     }
@@ -348,6 +372,21 @@ mod tests {
         assert_eq!(estimator.limit(), Some(MIN_BITS_PER_SECOND));
         estimator.handle_told(u64::MAX, at(30));
         assert_eq!(estimator.limit(), None);
+    }
+
+    #[test]
+    fn a_low_estimate_alone_is_the_browsers_own_trouble() {
+        let start = epoch();
+        let mut estimator = estimator(start);
+        let mut after = |second, millis| {
+            let now = start + Duration::from_secs(second);
+            estimator.handle_round_trip(Duration::from_millis(millis));
+            estimator.handle_told(900_000, now);
+            estimator.limit()
+        };
+        assert!((0..10).all(|second| after(second, 20 + second * 3).is_none()));
+        assert_eq!(after(10, 90), Some(900_000), "there is a queue");
+        assert_eq!(after(11, 20), Some(900_000), "until the estimate is high again");
     }
 
     #[test]
