@@ -146,9 +146,42 @@ export class Viewer {
    *
    * @param {string} name
    * @param {{ whep_url: string, token: string }} reservation
+   * @param {{ configuration?: RTCConfiguration, candidates?: string }} [options] `candidates`: of the
+   *   answer's only those with this word in them; `configuration` may say `iceServers: 'link'` for those
+   *   that an OPTIONS request is told
    */
-  watch(name, { whep_url: url, token }) {
-    return this.page.evaluate(watchByWhep, { name, url, token });
+  watch(name, { whep_url: url, token }, { configuration = {}, candidates = '' } = {}) {
+    return this.page.evaluate(watchByWhep, { name, url, token, configuration, candidates });
+  }
+
+  /** Waits until the camera comes over a pair of candidates that fits; the pair. */
+  async comesBy(camera, what, fits, within = 15_000) {
+    let pair;
+    await until(
+      `${camera} comes by ${what}`,
+      async () => {
+        pair = (await this.inbound(camera)).pair;
+        return pair !== undefined && fits(pair);
+      },
+      { within, show: () => pair },
+    );
+    return pair;
+  }
+
+  /**
+   * Publishes the picture of a tile by WHIP, encoded anew.
+   *
+   * @param {string} name of the tile
+   * @param {string} url of the WHIP endpoint, with the stream key
+   * @param {'H264' | 'VP8' | 'VP9' | 'AV1'} codec the only one that is offered
+   */
+  publish(name, url, codec) {
+    return this.page.evaluate(publishByWhip, { selector: `[data-camera="${name}"] video`, url, codec });
+  }
+
+  /** Has the browser ask for a keyframe (PLI), as it does after a loss. */
+  requestKeyframe(name) {
+    return this.page.evaluate(requestKeyframe, `[data-camera="${name}"] video`);
   }
 
   async close() {
@@ -156,14 +189,47 @@ export class Viewer {
   }
 }
 
+/** In the page: one WHIP session that sends what a video element shows. */
+async function publishByWhip({ selector, url, codec }) {
+  const [track] = document.querySelector(selector).captureStream().getVideoTracks();
+  const peer = new RTCPeerConnection();
+  const transceiver = peer.addTransceiver(track, { direction: 'sendonly' });
+  const fits = ({ mimeType, sdpFmtpLine = '' }) =>
+    mimeType === `video/${codec}` && !/profile-id=[1-9]|profile=[1-9]|packetization-mode=0/.test(sdpFmtpLine);
+  transceiver.setCodecPreferences(RTCRtpSender.getCapabilities('video').codecs.filter(fits));
+  await peer.setLocalDescription();
+  const headers = { 'content-type': 'application/sdp' };
+  const answer = await fetch(url, { method: 'POST', headers, body: peer.localDescription.sdp });
+  const sdp = await answer.text();
+  if (answer.status !== 201) throw new Error(`WHIP POST: ${answer.status} ${sdp}`);
+  await peer.setRemoteDescription({ type: 'answer', sdp });
+}
+
+/** In the page: only an encoded transform may ask for a keyframe; it passes all else through. */
+async function requestKeyframe(selector) {
+  const tracks = document.querySelector(selector).srcObject.getVideoTracks();
+  const receivers = window.testPeers.flatMap((peer) => peer.getReceivers());
+  const receiver = receivers.find((candidate) => tracks.includes(candidate.track));
+  if (!receiver.testWorker) {
+    const transform = `onrtctransform = ({ transformer }) => {
+      transformer.readable.pipeTo(transformer.writable);
+      onmessage = () => transformer.sendKeyFrameRequest();
+    }`;
+    receiver.testWorker = new Worker(URL.createObjectURL(new Blob([transform])));
+    receiver.transform = new RTCRtpScriptTransform(receiver.testWorker);
+  }
+  receiver.testWorker.postMessage('keyframe');
+}
+
 /** In the page: one WHEP session whose picture goes to a new video element. */
-async function watchByWhep({ name, url, token }) {
+async function watchByWhep({ name, url, token, configuration, candidates }) {
   const tile = document.createElement('div');
   tile.dataset.camera = name;
   const video = Object.assign(document.createElement('video'), { muted: true, autoplay: true });
   tile.append(video);
   document.body.append(tile);
-  const peer = new RTCPeerConnection();
+  if (configuration.iceServers === 'link') configuration.iceServers = await iceServers();
+  const peer = new RTCPeerConnection(configuration);
   const stream = (video.srcObject = new MediaStream());
   peer.ontrack = ({ track }) => stream.addTrack(track);
   peer.addTransceiver('video', { direction: 'recvonly' });
@@ -173,7 +239,19 @@ async function watchByWhep({ name, url, token }) {
   const answer = await fetch(url, { method: 'POST', headers, body: peer.localDescription.sdp });
   const sdp = await answer.text();
   if (answer.status !== 201) throw new Error(`WHEP POST: ${answer.status} ${sdp}`);
-  await peer.setRemoteDescription({ type: 'answer', sdp });
+  const isWanted = (line) => !line.startsWith('a=candidate:') || line.includes(candidates);
+  const lines = sdp.split('\r\n').filter(isWanted);
+  await peer.setRemoteDescription({ type: 'answer', sdp: lines.join('\r\n') });
+  const location = new URL(answer.headers.get('location'), url).href;
+  return { sdp, location, etag: answer.headers.get('etag') };
+
+  async function iceServers() {
+    const told = await fetch(url, { method: 'OPTIONS', headers: { authorization: `Bearer ${token}` } });
+    const links = (told.headers.get('link') ?? '').matchAll(
+      /<([^>]+)>; rel="ice-server"(?:; username="([^"]*)"; credential="([^"]*)")?/g,
+    );
+    return [...links].map(([, urls, username, credential]) => ({ urls, username, credential }));
+  }
 }
 
 /** In the page, before its scripts: keeps every peer connection within reach. */
@@ -211,7 +289,7 @@ async function loudestTone(selector) {
 
 /**
  * In the page, of the connection that feeds a video element: `inbound-rtp` by kind, what the sender
- * reports told by kind, and the transport.
+ * reports told by kind, the transport, and its pair of candidates.
  */
 async function inboundOf(selector) {
   const tracks = document.querySelector(selector)?.srcObject?.getTracks() ?? [];
@@ -225,5 +303,10 @@ async function inboundOf(selector) {
     if (row.type === 'remote-outbound-rtp') found.remote[row.kind] = { ...row };
     if (row.type === 'transport') found.transport = { ...row };
   });
+  const pair = stats.get?.(found.transport?.selectedCandidatePairId);
+  if (pair) {
+    const [local, remote] = [stats.get(pair.localCandidateId), stats.get(pair.remoteCandidateId)];
+    found.pair = { local: { ...local }, remote: { ...remote }, protocol: local?.protocol };
+  }
   return found;
 }

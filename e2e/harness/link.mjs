@@ -67,5 +67,5 @@ export class Link {
 
 /**
  * @typedef {{ delay_ms?: number, jitter_ms?: number, loss?: number, rate_kbit?: number, queue_ms?: number,
- *   nat?: number, seed?: number }} Conditions
+ *   nat?: number, no_udp?: boolean, seed?: number }} Conditions
  */

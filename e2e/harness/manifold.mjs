@@ -41,7 +41,7 @@ export class Manifold {
       log: this.world.file('manifold.log'),
     });
     this.world.own(this.child);
-    const { listen, udp, rtsp } = await until(
+    const { listen, udp, tcp, rtsp } = await until(
       'manifold is ready',
       async () => {
         if (!this.child.alive) return { ended: true };
@@ -54,8 +54,8 @@ export class Manifold {
     });
     this.urls = listen.map((address) => `http://${address}`);
     [this.url] = this.urls;
-    const [host, port] = udp.split(':');
-    this.udp = { host, port: Number(port) };
+    this.udp = hostAndPort(udp);
+    this.tcp = tcp === null ? null : hostAndPort(tcp);
     this.rtsp = rtsp && `rtsp://${rtsp}`;
   }
 
@@ -133,6 +133,12 @@ export class Manifold {
   cpuSeconds() {
     return cpuSeconds(this.pid);
   }
+}
+
+/** Takes "127.0.0.1:8555" and "[::1]:8555" apart. */
+function hostAndPort(address) {
+  const at = address.lastIndexOf(':');
+  return { host: address.slice(0, at).replace(/^\[|\]$/g, ''), port: Number(address.slice(at + 1)) };
 }
 
 async function answer(response) {

@@ -9,6 +9,9 @@ import { decodeStrip } from './strip.mjs';
 
 const run = promisify(execFile);
 
+/** Comes with FFmpeg. */
+const FFPROBE = '/usr/bin/ffprobe';
+
 /** Largest output that is read back: 10 s of 960x540 in grey. */
 const OUTPUT_MAX = 100 * 2 ** 20;
 
@@ -38,22 +41,25 @@ export async function probe(input) {
   part('ffmpeg');
   const transport = input.startsWith('rtsp:') ? ['-rtsp_transport', 'tcp'] : [];
   const args = ['-v', 'error', ...transport, '-show_streams', '-of', 'json', input];
-  const { stdout } = await run('/usr/bin/ffprobe', args, { timeout: 30_000 });
+  const { stdout } = await run(FFPROBE, args, { timeout: 30_000 });
   return JSON.parse(stdout).streams;
 }
 
 /** What ffprobe complains of. */
 export async function complaint(url, transport = 'tcp') {
-  const failed = await probe_(url, transport).then(
-    () => undefined,
-    (error) => error,
-  );
-  if (!failed) throw new Error(`ffprobe is content with ${url}`);
+  part('ffmpeg');
+  const args = ['-v', 'error', '-rtsp_transport', transport, url];
+  const failed = await run(FFPROBE, args, { timeout: 30_000 }).catch((error) => error);
+  if (failed.code === undefined) throw new Error(`ffprobe is content with ${url}`);
   return failed.stderr;
 }
 
-function probe_(url, transport) {
-  return run('/usr/bin/ffprobe', ['-v', 'error', '-rtsp_transport', transport, url], { timeout: 30_000 });
+/** The sizes of a recording's pictures, in their order. */
+export async function sizesOf(file) {
+  part('ffmpeg');
+  const wanted = ['-select_streams', 'v', '-show_entries', 'frame=width,height', '-of', 'csv=p=0'];
+  const { stdout } = await run(FFPROBE, ['-v', 'error', ...wanted, file], { maxBuffer: OUTPUT_MAX });
+  return new Set(stdout.trim().split('\n').map((row) => row.split(',').slice(0, 2).join('x')));
 }
 
 /** The strips of all pictures in a file of this size, `null` where one reads badly. */

@@ -16,6 +16,7 @@ input, one JSON object a line, of which each key replaces what was there:
     rate_kbit, queue_ms   the bottleneck, and how much may wait before it; more is dropped. 0: none
     nat                   added to the port of UDP from the namespace, as a NAT has it; what comes
                           for another port than this one's is dropped
+    no_udp                true: UDP vanishes, as in networks that let nothing but the web through
     seed                  of what is lost
 
 It answers each with `set`. When standard input closes it ends and prints what it did as JSON, by
@@ -59,6 +60,7 @@ class Conditions:
         self.rate_kbit = 0
         self.queue_ms = 300
         self.nat = 0
+        self.no_udp = False
 
     def change(self, **changes):
         if "seed" in changes:
@@ -83,7 +85,7 @@ class Direction:
 
     def arrival(self, packet, conditions, now):
         """When the packet arrives, or None: it does not."""
-        if random.random() < conditions.loss:
+        if random.random() < conditions.loss or (conditions.no_udp and udp_header(packet)):
             self.did["lost"] += 1
             return None
         leaves = now

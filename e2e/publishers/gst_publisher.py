@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""A WHIP publisher as GStreamer makes one: webrtcbin with x264 and Opus, its certificate with an RSA key.
+"""A WHIP publisher as GStreamer makes one: webrtcbin with an encoder and Opus, its certificate with an
+RSA key.
 
 Publishes the test camera's pictures (see cameras/rtsp_camera.py: a strip with frame number and time)
 and a tone until it is told to end by SIGTERM, which says DELETE. Prints one line of JSON a change:
@@ -39,17 +40,28 @@ def say(**what):
     print(json.dumps(what), flush=True)
 
 
+def encoder_of(options):
+    """From raw pictures to RTP, as the wanted codec has it."""
+    return {
+        "H264": "x264enc tune=zerolatency speed-preset=ultrafast bitrate=1500 "
+        f"key-int-max={options.gop} ! video/x-h264,profile=constrained-baseline,stream-format=byte-stream "
+        "! h264parse ! rtph264pay config-interval=-1 aggregate-mode=zero-latency",
+        "H265": "x265enc tune=zerolatency speed-preset=ultrafast bitrate=1500 "
+        f"key-int-max={options.gop} ! h265parse ! rtph265pay config-interval=-1",
+        "VP9": "vp9enc deadline=1 cpu-used=8 lag-in-frames=0 target-bitrate=1500000 "
+        f"keyframe-max-dist={options.gop} ! rtpvp9pay picture-id-mode=1",
+    }[options.codec]
+
+
 def pipeline_of(options):
-    """Pictures from our painter, sound from a tone. `config-interval` off: the parameter sets come in
-    the offer and in band with keyframes as x264 writes them."""
+    """Pictures from our painter, sound from a tone. Parameter sets come in the offer, and in band with
+    keyframes."""
     size = f"width={options.width},height={options.height}"
     return (
         "webrtcbin name=peer bundle-policy=max-bundle "
         f"appsrc name=pictures is-live=true do-timestamp=true format=time caps=video/x-raw,format=I420,{size},framerate={options.fps}/1 "
-        f"! queue ! x264enc tune=zerolatency speed-preset=ultrafast bitrate=1500 key-int-max={options.gop} "
-        "! video/x-h264,profile=constrained-baseline,stream-format=byte-stream ! h264parse "
-        f"! rtph264pay config-interval=-1 aggregate-mode=zero-latency mtu=1200 pt=96 "
-        "! application/x-rtp,media=video,encoding-name=H264,payload=96 ! peer. "
+        f"! queue ! {encoder_of(options)} mtu=1200 pt=96 "
+        f"! application/x-rtp,media=video,encoding-name={options.codec},payload=96 ! peer. "
         "audiotestsrc is-live=true freq=440 volume=0.3 ! audio/x-raw,rate=48000,channels=2 ! opusenc "
         "! rtpopuspay pt=97 ! application/x-rtp,media=audio,encoding-name=OPUS,payload=97 ! peer. "
     )
@@ -133,6 +145,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", required=True)
     parser.add_argument("--bearer")
+    parser.add_argument("--codec", choices=["H264", "H265", "VP9"], default="H264")
     parser.add_argument("--width", type=int, default=640)
     parser.add_argument("--height", type=int, default=360)
     parser.add_argument("--fps", type=int, default=15)

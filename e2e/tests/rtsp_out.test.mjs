@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 
-import { complaint, gstreamerPlays, probe, recorder, stripsOf } from '../harness/players.mjs';
+import { complaint, gstreamerPlays, probe, recorder, sizesOf, stripsOf } from '../harness/players.mjs';
 import { KEY, token } from '../harness/token.mjs';
 import { until } from '../harness/wait.mjs';
 import { scenario } from '../harness/world.mjs';
@@ -21,7 +21,8 @@ scenario('a browser and a recorder watch, and the camera is pulled once', async 
   });
   assert.deepEqual([both.pullers, both.pulls_started], [1, 1]);
   assert.equal(await camera.connections(), 1, 'the camera itself sees one client');
-  const { participants } = await manifold.get('/rooms/camera_cam-1');
+  const { rooms } = await manifold.get('/rooms/camera_cam-1');
+  const [{ participants }] = rooms;
   assert.equal(participants.filter(({ identity }) => identity.startsWith('viewer_')).length, 2);
   await viewer.advances('cam-1');
 
@@ -31,7 +32,7 @@ scenario('a browser and a recorder watch, and the camera is pulled once', async 
   });
   const codecs = (await probe(file)).map((stream) => stream.codec_name);
   assert.deepEqual(codecs, ['h264', 'pcm_alaw']);
-  rising(await stripsOf(file, 640, 360), 50);
+  rising(await stripsOf(file, 640, 360), 20);
   const log = manifold.logs;
   assert.ok(log.includes('Reusing existing stream resources for additional viewer'));
 });
@@ -117,22 +118,6 @@ scenario('what is not there is said in the words of RTSP', async (world) => {
   assert.match(metrics, /manifold_rtsp_requests_total\{result="refused"\} 4\n/);
 });
 
-scenario('VLC plays, where it is installed', async (world) => {
-  const vlc = await import('node:fs').then(({ existsSync }) => existsSync('/usr/bin/cvlc'));
-  if (!vlc) return;
-  const manifold = await world.manifold({ cameras: [{ id: 'cam-1', url: 'test://' }] });
-  const { Child } = await import('../harness/process.mjs');
-  const url = `${manifold.rtsp}/cam-1`;
-  const args = ['-I', 'dummy', '--no-audio', '--vout', 'dummy', '--run-time', '4', url, 'vlc://quit'];
-  const child = new Child('vlc', '/usr/bin/cvlc', args, { log: world.file('vlc.log') });
-  world.own(child);
-  await until('VLC is a viewer', async () => (await manifold.camera('cam-1')).viewer_count === 1);
-  await until('media flows to it', async () => {
-    const sent = /manifold_rtsp_packets_sent_total (\d+)/.exec(await manifold.metrics());
-    return Number(sent?.[1]) > 60;
-  });
-});
-
 const names = (streams) => streams.map((stream) => stream.codec_name);
 
 /** Every picture reads well, and is newer than the one before. */
@@ -143,14 +128,4 @@ function rising(strips, least) {
   frames.forEach((frame, index) => {
     if (index > 0) assert.equal(frame, frames[index - 1] + 1, `none is missing: ${frames}`);
   });
-}
-
-/** The sizes of a recording's pictures, in their order. */
-async function sizesOf(file) {
-  const { execFile } = await import('node:child_process');
-  const { promisify } = await import('node:util');
-  const args = ['-v', 'error', '-select_streams', 'v', '-show_entries', 'frame=width,height', '-of', 'csv=p=0', file];
-  const { stdout } = await promisify(execFile)('/usr/bin/ffprobe', args, { maxBuffer: 2 ** 24 });
-  const rows = stdout.trim().split('\n').map((row) => row.split(',').slice(0, 2).join('x'));
-  return new Set(rows);
 }

@@ -26,6 +26,7 @@ const PACKAGES: &[Package] = &[
     package("g++", "builds openh264"),
     package("make", "builds native crates"),
     package("iproute2", "the bad networks of the browser tests"),
+    package("coturn", "the TURN server of the browser tests"),
     package("chromium", "the browser of the browser tests"),
     package("fonts-dejavu-core", "the page's text and the clock of the test camera"),
     package("python3-gi", "the test camera's Python"),

@@ -7,21 +7,12 @@
 //! A run is what UDP generic segmentation offload takes: datagrams of equal size to one
 //! destination, of which only the last may be shorter. This module sends nothing.
 
-use std::net::SocketAddr;
+pub use crate::route::{ConnectionId, Remote, Route, Transport};
 
 /// The kernel takes at most 64 segments a call (`UDP_MAX_SEGMENTS`, raised to 128 in later ones).
 const MAX_SEGMENTS: usize = 64;
 /// A run must fit one UDP datagram's length field with its headers: 65,535 - 8 - 40.
 const MAX_RUN_BYTES: usize = 65_487;
-
-/// The two ends of a viewer's path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Route {
-    /// Our address that the viewer talks to.
-    pub source: SocketAddr,
-    /// The viewer's address.
-    pub destination: SocketAddr,
-}
 
 /// Datagrams to one destination that one call can send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +36,8 @@ pub struct Batch {
     runs: Vec<Run>,
     /// Nothing can be added to the newest run: its last datagram was shorter.
     sealed: bool,
+    /// There is a run that goes by TCP.
+    mixed: bool,
 }
 
 impl Batch {
@@ -63,11 +56,17 @@ impl Batch {
         self.runs.is_empty()
     }
 
+    /// Whether every run goes by UDP, so that one call can send them all.
+    pub fn is_udp_only(&self) -> bool {
+        !self.mixed
+    }
+
     /// Forgets everything, keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.runs.clear();
         self.sealed = false;
+        self.mixed = false;
     }
 
     /// Ends the newest run, so that the next datagram begins one.
@@ -90,6 +89,7 @@ impl Batch {
         if !self.extend_run(route, len) {
             self.runs.push(Run { route: *route, start, len, segment: len, count: 1 });
             self.sealed = false;
+            self.mixed |= route.transport != Transport::Udp;
         }
         Ok(())
     }
@@ -112,14 +112,14 @@ impl Batch {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
     use proptest::prelude::*;
 
     fn route(port: u16) -> Route {
-        Route {
-            source: SocketAddr::from(([127, 0, 0, 1], 1)),
-            destination: SocketAddr::from(([127, 0, 0, 1], port)),
-        }
+        let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Route::new(local(1), local(port))
     }
 
     fn add(batch: &mut Batch, port: u16, len: usize) {
@@ -150,6 +150,22 @@ mod tests {
             Err(())
         });
         assert_eq!((failed, batch.bytes().len(), batch.runs().len()), (Err(()), 10, 1));
+    }
+
+    #[test]
+    fn a_connection_and_a_datagram_to_one_address_are_two_runs() {
+        let mut batch = Batch::default();
+        add(&mut batch, 5, 10);
+        assert!(batch.is_udp_only());
+        let by_tcp = Route { transport: Transport::Tcp(ConnectionId(1)), ..route(5) };
+        let one_byte = |out: &mut Vec<u8>| {
+            out.push(1);
+            Ok::<(), ()>(())
+        };
+        batch.add(&by_tcp, one_byte).unwrap();
+        assert!(!batch.is_udp_only() && batch.runs().len() == 2);
+        batch.clear();
+        assert!(batch.is_udp_only());
     }
 
     proptest! {

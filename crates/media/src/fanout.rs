@@ -4,18 +4,22 @@
 //! then [`Fanout::poll_event`]. ICE and DTLS are elsewhere ([`crate::peers`]); what arrives here
 //! has keys.
 
-use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::batch::{Batch, Route};
+use crate::batch::{Batch, Remote, Route};
 use crate::frame::{MediaKind, PacketisedFrame, StreamId, ViewerId};
 use crate::hub::Hub;
 use crate::peers::Attach;
-use crate::viewer::{BURST_INTERVAL, Lost, REPORT_INTERVAL, Tally, Viewer};
+use crate::viewer::{BURST_INTERVAL, Heard, Lost, REPORT_INTERVAL, Tally, Viewer};
+
+/// A cached group of more frames than this is long: 5 s of 30 a second. Every viewer that comes gets all
+/// of it at once, so that a source which can is asked for a new one; and where there is none, a viewer
+/// shall not wait for the source's own time.
+const LONG_GROUP: usize = 150;
 
 /// Bytes after which a batch is handed out. Large enough that system calls do not count, small
 /// enough to stay in the second-level cache between sealing and sending.
@@ -26,6 +30,12 @@ const REPORT_STEPS: u32 = 20;
 const MAX_REPAIR_BYTES: usize = 8 * BATCH_BYTES;
 /// How often at most a viewer is reported to be alive.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+/// Viewers that are asked whether a report is theirs, at most. One address has one viewer, unless
+/// somebody sends checks with a forged source.
+const MAX_CLAIMANTS: usize = 4;
+/// How long a viewer on a congested connection may be behind before whole frames are skipped for it.
+/// A cached group takes that long at twice the stream's rate.
+const CONGESTION_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the fan-out tells of its viewers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +51,13 @@ pub enum FanoutEvent {
         viewer: ViewerId,
         /// When.
         at: Instant,
+    },
+    /// Its feedback came along another path, so media goes there from here on.
+    Moved {
+        /// Who moved.
+        viewer: ViewerId,
+        /// The new path.
+        route: Route,
     },
     /// It said BYE.
     Goodbye {
@@ -67,6 +84,8 @@ pub struct FanoutFigures {
     pub rejected: u64,
     /// Picture losses that viewers reported (PLI, FIR).
     pub keyframe_requests: u64,
+    /// Viewers that moved to another address, or from UDP to TCP and back.
+    pub moves: u64,
     /// Packets that viewers reported as lost.
     pub packets_lost: u64,
     /// Packets that viewers asked for again (NACK).
@@ -79,10 +98,10 @@ pub struct FanoutFigures {
     pub repairs_missed: u64,
     /// Frames skipped for viewers that were too slow.
     pub frames_skipped: u64,
-    /// Frames not sent to a viewer whose answer has no such codec.
-    pub frames_not_taken: u64,
     /// Viewers whose line is too thin for their stream. Up to a twentieth of a second old.
     pub viewers_limited: u64,
+    /// Frames not sent to a viewer whose answer has no such codec.
+    pub frames_not_taken: u64,
     /// Packets refused by the cipher's index check. Always 0: the invariant of [`crate::srtp`].
     pub seal_errors: u64,
     /// Attached viewers.
@@ -113,6 +132,13 @@ struct Place {
     stream: StreamId,
     sent_media: bool,
     alive_at: Option<Instant>,
+    /// Paths along which its feedback is taken, the one in use among them. Bounded by the
+    /// [`PeerTable`](crate::peers::PeerTable) that proves and forgets them.
+    paths: Vec<Route>,
+    /// Its connection takes no more at present.
+    congested: bool,
+    /// Since when packets wait for its connection.
+    behind_since: Option<Instant>,
     /// Which of the report steps is its own.
     report_step: u32,
 }
@@ -121,7 +147,7 @@ struct Place {
 pub struct Fanout {
     places: Slab<Place>,
     by_id: HashMap<ViewerId, usize>,
-    by_address: HashMap<SocketAddr, usize>,
+    by_remote: BTreeSet<(Remote, usize)>,
     hubs: HashMap<StreamId, Hub>,
     jobs: VecDeque<Job>,
     /// Viewers with packets to pace out, and when they are next served.
@@ -137,6 +163,16 @@ pub struct Fanout {
     figures: FanoutFigures,
 }
 
+impl Place {
+    /// Whether the connection is too far behind for this frame. Pictures may wait a while behind
+    /// others that wait; anything else would be late when it leaves.
+    fn must_skip(&self, frame: &PacketisedFrame, now: Instant) -> bool {
+        let is_picture = frame.codec.kind() == MediaKind::Video;
+        let may_wait = self.behind_since.is_none_or(|since| now < since + CONGESTION_PATIENCE);
+        self.congested && !(is_picture && self.viewer.is_catching_up() && may_wait)
+    }
+}
+
 impl Default for Fanout {
     fn default() -> Self {
         Self::new()
@@ -149,7 +185,7 @@ impl Fanout {
         Self {
             places: Slab::new(),
             by_id: HashMap::new(),
-            by_address: HashMap::new(),
+            by_remote: BTreeSet::new(),
             hubs: HashMap::new(),
             jobs: VecDeque::new(),
             catching_up: VecDeque::new(),
@@ -178,7 +214,7 @@ impl Fanout {
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
             && self.by_id.is_empty()
-            && self.by_address.is_empty()
+            && self.by_remote.is_empty()
             && self.hubs.is_empty()
             && self.jobs.is_empty()
             && self.catching_up.is_empty()
@@ -187,7 +223,7 @@ impl Fanout {
     /// A viewer is ready for media: it gets the cached group at once. `seed` must be random.
     pub fn handle_attach(&mut self, attach: Attach, seed: u64, now: Instant) {
         self.detach(attach.viewer);
-        let route = Route { source: attach.source, destination: attach.destination };
+        let route = attach.route;
         let Some(mut viewer) =
             Viewer::new(attach.viewer, route, &attach.keys, attach.negotiated, seed)
         else {
@@ -200,31 +236,109 @@ impl Fanout {
         let hub = self.hubs.entry(attach.stream).or_default();
         viewer.handle_group(hub.group(), hub.age(now), now);
         let catching_up = viewer.is_catching_up();
+        let is_long = hub.group().is_empty() || hub.group().len() > LONG_GROUP;
+        if is_long && hub.wants_keyframe(now) {
+            let stream = attach.stream;
+            self.events.push_back(FanoutEvent::KeyframeWanted { stream });
+        }
         let place = self.places.insert(Place {
             viewer,
             stream: attach.stream,
             sent_media: false,
             alive_at: None,
+            paths: vec![route],
+            congested: false,
+            behind_since: None,
             report_step: (seed % u64::from(REPORT_STEPS)) as u32,
         });
         hub.add(place);
         self.by_id.insert(attach.viewer, place);
-        self.by_address.insert(attach.destination, place);
+        self.by_remote.insert((route.remote(), place));
         self.report_at.get_or_insert(now + REPORT_INTERVAL / REPORT_STEPS);
         if catching_up {
             self.catch_up(place, now);
         }
     }
 
-    /// A viewer's path changed.
-    pub fn handle_move(&mut self, viewer: ViewerId, route: Route) {
+    /// A check of the viewer came along this path: its feedback is taken from there as well, and is
+    /// what lets media go there.
+    pub fn handle_path(&mut self, viewer: ViewerId, route: Route) {
         let Some(place) = self.by_id.get(&viewer).copied() else { return };
-        let old = self.places[place].viewer.route().destination;
-        if self.by_address.get(&old) == Some(&place) {
-            self.by_address.remove(&old);
+        self.by_remote.insert((route.remote(), place));
+        let paths = &mut self.places[place].paths;
+        if !paths.contains(&route) {
+            paths.push(route);
         }
-        self.by_address.insert(route.destination, place);
+    }
+
+    /// The path does not count any more. The one in use stays.
+    pub fn handle_path_forgotten(&mut self, viewer: ViewerId, route: Route) {
+        let Some(place) = self.by_id.get(&viewer).copied() else { return };
+        let at = &mut self.places[place];
+        if at.viewer.route() == route {
+            return;
+        }
+        at.paths.retain(|path| *path != route);
+        if at.paths.iter().all(|path| path.remote() != route.remote()) {
+            self.by_remote.remove(&(route.remote(), place));
+        }
+    }
+
+    /// Media goes along another path from here on.
+    pub fn handle_move(&mut self, viewer: ViewerId, route: Route, now: Instant) {
+        self.handle_path(viewer, route);
+        if let Some(place) = self.by_id.get(&viewer).copied() {
+            self.move_to(place, route, now);
+        }
+    }
+
+    fn move_to(&mut self, place: usize, route: Route, now: Instant) {
+        self.figures.moves += 1;
         self.places[place].viewer.set_route(route);
+        // What is known of the connection that it left says nothing of the new one.
+        self.places[place].behind_since = None;
+        self.resume(place, now);
+    }
+
+    /// The connection to `remote` takes no more at present. Its viewer's pictures wait a while, and
+    /// are skipped up to a keyframe after that; its sound is skipped at once.
+    pub fn handle_congestion(&mut self, remote: Remote, now: Instant) {
+        for place in self.claimants(remote) {
+            let at = &mut self.places[place];
+            if at.viewer.route().remote() == remote {
+                at.congested = true;
+                at.behind_since.get_or_insert(now);
+            }
+        }
+    }
+
+    /// The connection to `remote` has room again.
+    pub fn handle_drained(&mut self, remote: Remote, now: Instant) {
+        for place in self.claimants(remote) {
+            if self.places[place].viewer.route().remote() == remote {
+                self.resume(place, now);
+            }
+        }
+    }
+
+    fn resume(&mut self, place: usize, now: Instant) {
+        let at = &mut self.places[place];
+        at.congested = false;
+        if at.viewer.is_catching_up() {
+            self.catch_up(place, now);
+        } else {
+            at.behind_since = None;
+        }
+    }
+
+    /// The places of those who sent checks from there.
+    fn claimants(&self, remote: Remote) -> impl Iterator<Item = usize> + use<> {
+        let mut places = [None; MAX_CLAIMANTS];
+        let known = self.by_remote.range((remote, 0)..=(remote, usize::MAX));
+        for (place, (_, known)) in places.iter_mut().zip(known) {
+            *place = Some(*known);
+        }
+        places.into_iter().flatten()
     }
 
     /// A viewer leaves; with a `reason` it is told by BYE.
@@ -240,7 +354,9 @@ impl Fanout {
         let Some(place) = self.by_id.remove(&viewer) else { return };
         let mut gone = self.places.remove(place);
         self.figures.count(gone.viewer.take_tally());
-        self.by_address.retain(|_, other| *other != place);
+        for path in &gone.paths {
+            self.by_remote.remove(&(path.remote(), place));
+        }
         self.catching_up.retain(|other| *other != place);
         self.burst_left = self.burst_left.min(self.catching_up.len());
         if self.catching_up.is_empty() {
@@ -295,18 +411,41 @@ impl Fanout {
         }
     }
 
-    /// SRTCP from `source`. False when no viewer is known at that address.
-    pub fn handle_rtcp(&mut self, source: SocketAddr, packet: &mut [u8], now: Instant) -> bool {
-        let Some(place) = self.by_address.get(&source).copied() else { return false };
+    /// SRTCP that came along `route`. False when no viewer is known at its other end.
+    ///
+    /// It moves media there if the viewer's checks came that way before: only the viewer itself can
+    /// make a report that is newer than all others, which no check can show of itself.
+    pub fn handle_rtcp(&mut self, route: Route, packet: &mut [u8], now: Instant) -> bool {
+        let mut claimants = self.claimants(route.remote()).peekable();
+        let Some(mut place) = claimants.next() else { return false };
+        // Opening it spoils what turns out to be another's.
+        let original = claimants.peek().map(|_| packet.to_vec());
+        let mut heard = self.places[place].viewer.handle_rtcp(packet, now);
+        for other in claimants {
+            if heard.is_ok() {
+                break;
+            }
+            packet.copy_from_slice(original.as_deref().unwrap_or_default());
+            place = other;
+            heard = self.places[place].viewer.handle_rtcp(packet, now);
+        }
+        match heard {
+            Ok(heard) => self.handle_heard(place, route, heard, now),
+            Err(_) => self.figures.rejected += 1,
+        }
+        true
+    }
+
+    fn handle_heard(&mut self, place: usize, route: Route, heard: Heard, now: Instant) {
         let at = &mut self.places[place];
-        let Ok(heard) = at.viewer.handle_rtcp(packet, now) else {
-            self.figures.rejected += 1;
-            return true;
-        };
         let viewer = at.viewer.id();
         if at.alive_at.is_none_or(|last| now >= last + ALIVE_INTERVAL) {
             at.alive_at = Some(now);
             self.events.push_back(FanoutEvent::Alive { viewer, at: now });
+        }
+        if heard.is_newest && at.viewer.route() != route && at.paths.contains(&route) {
+            self.move_to(place, route, now);
+            self.events.push_back(FanoutEvent::Moved { viewer, route });
         }
         self.figures.packets_lost += heard.newly_lost;
         self.repair(place, &heard.lost, now);
@@ -316,7 +455,6 @@ impl Fanout {
             self.figures.keyframe_requests += 1;
             self.restore_picture(place, now);
         }
-        true
     }
 
     /// Packets go again that a viewer asked for, made of the frames that all viewers share.
@@ -400,12 +538,16 @@ impl Fanout {
     fn serve_burst(&mut self, batch: &mut Batch) -> bool {
         let Some(now) = self.burst_at.filter(|_| self.burst_left > 0) else { return false };
         self.burst_left -= 1;
-        if let Some(place) = self.catching_up.pop_front() {
+        // One that is congested comes back when its connection is drained.
+        let next = self.catching_up.pop_front().filter(|place| !self.places[*place].congested);
+        if let Some(place) = next {
             let sent = self.places[place].viewer.poll_pending(now, batch);
             self.figures.seal_errors += u64::from(sent.is_err());
             self.note_first_media(place, now);
             if self.places[place].viewer.is_catching_up() {
                 self.catching_up.push_back(place);
+            } else {
+                self.places[place].behind_since = None;
             }
         }
         if self.burst_left == 0 {
@@ -454,6 +596,10 @@ impl Fanout {
         let at = &mut self.places[place];
         if at.viewer.takes(job.frame.codec) == Some(false) {
             self.figures.frames_not_taken += 1;
+            return true;
+        }
+        if at.must_skip(&job.frame, now) {
+            at.viewer.handle_skip(&job.frame);
             return true;
         }
         let sent = at.viewer.handle_frame(&job.frame, now, batch);

@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// Packets that wait behind a hole, at most: 250 ms of 50 Mbit/s in packets of 1,200 bytes. Beyond
+/// Packets that wait behind a hole, at most: 300 ms of 50 Mbit/s in packets of 1,200 bytes. Beyond
 /// that the hole is given up early.
-const MAX_WAITING: usize = 1_302;
+const MAX_WAITING: usize = 1_562;
 
 /// What comes out.
 #[derive(Debug, PartialEq, Eq)]

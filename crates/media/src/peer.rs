@@ -1,11 +1,13 @@
-//! One viewer's peer connection: SDP, ICE-lite and DTLS by str0m, with the keys tapped.
+//! One viewer's peer connection: SDP and DTLS by str0m, ICE by `crate::ice`, with the keys tapped.
 //!
-//! str0m sets the connection up and answers consent checks; it never sends media. A tap stands
-//! between str0m and its DTLS back end and takes the SRTP keys away, and our own egress
+//! str0m sets the connection up; it never sends media. It knows of one path, which is none
+//! ([`STAND_IN`]): where packets really go is decided here, so that a viewer may come by UDP and by
+//! TCP, move, and restart ICE without its noticing. A tap stands between str0m and its DTLS back end and takes the SRTP keys away, and our own egress
 //! ([`crate::srtp`]) sends under them.
 //!
 //! **Invariant:** one sender a key; two would use a GCM nonce twice. str0m never gets the keys, so
-//! that it can seal nothing; and nothing of it leaves this module unless it is STUN or DTLS.
+//! that it can seal nothing; and nothing of it leaves this module unless it is DTLS. With a [`publisher`]
+//! it is the other way round: str0m alone has the keys.
 //!
 //! **Invariant:** DTLS from an address is handed to str0m only after an authentic check came from
 //! that very address.
@@ -20,7 +22,7 @@ mod tap;
 pub mod tapped_client;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
@@ -32,20 +34,23 @@ use str0m::net::{Protocol, Receive};
 use str0m::rtp::{Extension, ExtensionMap};
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
 
+pub use crate::ice::{CandidateKind, HostCandidate, IceCredentials};
+
+use crate::ice::{Checked, IceLite, candidate_lines};
 use crate::negotiated::{Negotiated, offered_video_codecs, wants_video};
+use crate::route::Route;
 use crate::srtp::SrtpProfile;
 use crate::stun::BindingRequest;
-use offer::{as_one_stream, check_size, malformed, with_served_feedback};
+use offer::{as_one_stream, check_size, malformed, with_candidates, with_served_feedback};
 use rsa::{DtlsForAll, widen_request};
 use tap::{KeySlot, KeyTap, KeyTapProvider};
 
-/// Addresses that proved to be the viewer's, at most. A browser has a handful of interfaces; the
-/// oldest is forgotten beyond that.
-const MAX_ADDRESSES: usize = 16;
-
-/// Addresses that a viewer may come from in the whole session, since str0m forgets none of them
-/// (some 200 bytes each). A phone that gets a new one every 30 s comes to this in eight hours.
-const MAX_MOVES: u32 = 1_000;
+/// The two ends of the one path that str0m knows of (RFC 5737: addresses that nobody has). Every
+/// authentic check is shown to it as if it came this way.
+const STAND_IN: [SocketAddr; 2] = [
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 1),
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), 2),
+];
 
 /// Why an offer cannot be answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -81,20 +86,11 @@ impl std::fmt::Debug for SessionKeys {
     }
 }
 
-/// The ICE credentials of our side, chosen by the caller: it owns the randomness.
-#[derive(Clone)]
-pub struct IceCredentials {
-    /// 4 to 256 ice-chars (RFC 8839 §5.4). Names the session in the first packets.
-    pub ufrag: String,
-    /// 22 to 256 ice-chars.
-    pub password: String,
-}
-
 /// What all peers of a process share: the certificate, the crypto, the announced addresses.
 pub struct PeerFactory {
     crypto: Arc<CryptoProvider>,
     certificate: DtlsCert,
-    candidates: Vec<SocketAddr>,
+    candidates: Vec<HostCandidate>,
 }
 
 /// The answer to an offer.
@@ -109,7 +105,7 @@ pub struct Answer {
 }
 
 impl PeerFactory {
-    /// `candidates` are the addresses under which viewers reach the media port, in order of
+    /// `candidates` are the addresses under which viewers reach the media port by UDP, in order of
     /// preference; none of them may be unspecified (0.0.0.0).
     ///
     /// Makes the one certificate of the process (2 ms).
@@ -117,7 +113,18 @@ impl PeerFactory {
         let mut crypto = str0m_aws_lc_rs::default_provider();
         let certificate = DtlsForAll.generate_certificate()?;
         crypto.dtls_provider = &KeyTapProvider(&DtlsForAll);
+        let candidates = candidates.into_iter().map(HostCandidate::udp).collect();
         Some(Self { crypto: Arc::new(crypto), certificate, candidates })
+    }
+
+    /// What is announced from here on, in order of preference.
+    pub fn set_candidates(&mut self, candidates: Vec<HostCandidate>) {
+        self.candidates = candidates;
+    }
+
+    /// The candidates as lines of SDP, for an answer or a fragment.
+    pub fn candidate_lines(&self) -> String {
+        candidate_lines(&self.candidates)
     }
 
     /// Answers an offer with `setup:passive`, ICE-lite, and every codec that both sides have.
@@ -148,20 +155,19 @@ impl PeerFactory {
         }
         let mut rtc = self.config(credentials).build(now);
         let key_slot = KeyTap::take_newest();
-        for address in &self.candidates {
-            if let Ok(candidate) = Candidate::host(*address, "udp") {
-                rtc.add_local_candidate(candidate);
-            }
+        if let Ok(candidate) = Candidate::host(STAND_IN[0], "udp") {
+            rtc.add_local_candidate(candidate);
         }
         let answer =
             rtc.sdp_api().accept_offer(parsed).map_err(|error| malformed(&error))?.to_sdp_string();
         let answer = as_one_stream(&with_served_feedback(offer, &answer));
+        let answer = with_candidates(&answer, &self.candidate_lines());
         let negotiated = Negotiated::from_answer(&answer);
         if negotiated.video.as_ref().is_none_or(|video| video.payloads.is_empty()) {
             let offered = offered_video_codecs(offer).join(", ");
             return Err(OfferError::NoCommonCodec { offered });
         }
-        let peer = Peer::new(rtc, key_slot, credentials, self.candidates.clone());
+        let peer = Peer::new(rtc, key_slot, credentials);
         Ok((peer, Answer { sdp: answer, ufrag: credentials.ufrag.clone(), negotiated }))
     }
 
@@ -195,10 +201,10 @@ fn extensions() -> ExtensionMap {
 /// What a peer wants done.
 #[derive(Debug)]
 pub enum PeerOutput {
-    /// Send this datagram.
+    /// Send this packet.
     Transmit {
-        /// The viewer's address.
-        destination: SocketAddr,
+        /// Where from and where to.
+        route: Route,
         /// STUN or DTLS.
         contents: Vec<u8>,
     },
@@ -211,14 +217,15 @@ pub enum PeerOutput {
     Timeout(Instant),
 }
 
-/// What became of a datagram.
+/// What became of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Received {
     /// It came from the viewer for certain (an authentic check).
     Authentic,
     /// It was handed on, its authenticity is the DTLS layer's to judge.
     Accepted,
-    /// Not ours, not authentic or from an address that never proved itself.
+    /// Not ours, not authentic, a copy of a check from elsewhere, or along a path that never proved
+    /// itself.
     Dropped,
 }
 
@@ -226,103 +233,106 @@ pub enum Received {
 pub struct Peer {
     rtc: Rtc,
     key_slot: KeySlot,
-    password: String,
-    local: Vec<SocketAddr>,
-    /// Sources of authentic checks, oldest first.
-    addresses: VecDeque<SocketAddr>,
-    /// How many there ever were.
-    moves: u32,
-    /// The one that gave way to the newest.
-    forgotten: Option<SocketAddr>,
-    /// Where media goes: the path of the newest nominating check, before that of the first one.
-    selected: Option<Path>,
+    ice: IceLite,
+    /// Answers to checks that wait to be sent; drained after every input, and each input adds one.
+    answers: VecDeque<(Route, Vec<u8>)>,
+    /// Where DTLS goes, and media from the end of the handshake on.
+    selected: Option<Route>,
     connected: bool,
     /// str0m panicked: it is asked nothing any more.
     failed: bool,
 }
 
-/// The two ends between which a check came.
+/// What a check changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Path {
-    /// Our address that it arrived at.
-    pub local: SocketAddr,
-    /// The viewer's address.
-    pub remote: SocketAddr,
+pub struct Proven {
+    /// It is the first one of its path.
+    pub is_new_path: bool,
+    /// The path that was forgotten for it.
+    pub forgotten: Option<Route>,
 }
 
 impl Peer {
-    fn new(
-        rtc: Rtc,
-        key_slot: KeySlot,
-        credentials: &IceCredentials,
-        local: Vec<SocketAddr>,
-    ) -> Self {
+    fn new(rtc: Rtc, key_slot: KeySlot, credentials: &IceCredentials) -> Self {
         Self {
             rtc,
             key_slot,
-            password: credentials.password.clone(),
-            local,
-            addresses: VecDeque::new(),
-            moves: 0,
-            forgotten: None,
+            ice: IceLite::new(credentials.clone()),
+            answers: VecDeque::new(),
             selected: None,
             connected: false,
             failed: false,
         }
     }
 
-    /// Where media goes, once an authentic check came.
-    pub fn selected_path(&self) -> Option<Path> {
+    /// Where packets to the viewer go, once an authentic check came.
+    pub fn selected_route(&self) -> Option<Route> {
         self.selected
     }
 
-    /// The address that was forgotten since the last call, if one was: DTLS from it is not taken any
-    /// more.
-    pub fn take_forgotten(&mut self) -> Option<SocketAddr> {
-        self.forgotten.take()
+    /// Paths along which checks came, as many as are remembered.
+    pub fn routes(&self) -> impl Iterator<Item = Route> {
+        self.ice.paths()
     }
 
-    /// A binding request, already known to name our user fragment.
+    /// The viewer proved that it is at the other end of this path: packets go there from here on.
+    /// Paths along which no check came are ignored.
+    pub fn select(&mut self, route: Route) {
+        if self.ice.is_proven(&route) {
+            self.selected = Some(route);
+        }
+    }
+
+    /// An ICE restart (RFC 8445 §9): new credentials of both sides. Our old ones are good until the
+    /// first check with the new ones; DTLS and media do not notice.
+    pub fn restart(&mut self, ours: IceCredentials, theirs: IceCredentials) {
+        let [local, remote] = [&ours, &theirs]
+            .map(|side| IceCreds { ufrag: side.ufrag.clone(), pass: side.password.clone() });
+        self.ice.restart(ours);
+        self.guarded(|rtc| {
+            let mut api = rtc.direct_api();
+            api.set_local_ice_credentials(local);
+            api.set_remote_ice_credentials(remote);
+        });
+    }
+
+    /// The user fragment from before a restart, while it is good.
+    pub fn previous_ufrag(&self) -> Option<&str> {
+        self.ice.previous_ufrag()
+    }
+
+    /// A binding request, already known to name our user fragment. `None` when it is not authentic
+    /// or somebody else's copy: nothing is answered then.
     ///
-    /// `local` is the address it arrived at. Before DTLS is done the first authentic check of an
-    /// address is taken as a nomination, which saves the round trips until the browser nominates.
+    /// Before DTLS is done the first authentic check of a path is taken as a nomination, which saves
+    /// the round trips until the browser nominates.
     pub fn handle_check(
         &mut self,
-        source: SocketAddr,
-        local: SocketAddr,
+        route: Route,
         request: &BindingRequest<'_>,
-        packet: &[u8],
         now: Instant,
-    ) -> Received {
-        if !request.is_authentic(&self.password) {
-            return Received::Dropped;
+    ) -> Option<Proven> {
+        let checked = self.ice.handle_check(route, request, self.selected).ok()?;
+        let Checked { answer, is_new_path, forgotten, is_current } = checked;
+        self.selected.get_or_insert(route);
+        self.answers.push_back((route, answer));
+        if is_current {
+            let nominated = request.nominated(self.ice.password());
+            self.receive(&nominated, now);
         }
-        if !self.learn(source) {
-            return Received::Dropped;
-        }
-        if request.nominates || self.selected.is_none() {
-            self.selected = Some(Path { local, remote: source });
-        }
-        if self.connected || request.nominates {
-            self.receive(source, local, packet, now);
-        } else {
-            self.receive(source, local, &request.nominated(&self.password), now);
-        }
-        Received::Authentic
+        Some(Proven { is_new_path, forgotten })
     }
 
-    /// A DTLS datagram.
-    pub fn handle_dtls(
-        &mut self,
-        source: SocketAddr,
-        local: SocketAddr,
-        packet: &[u8],
-        now: Instant,
-    ) -> Received {
-        if !self.addresses.contains(&source) {
+    /// A DTLS packet. During the handshake our flights go where the viewer's newest packet came from,
+    /// and the one that ends it says where media goes: nobody else could have made that.
+    pub fn handle_dtls(&mut self, route: Route, packet: &[u8], now: Instant) -> Received {
+        if !self.ice.is_proven(&route) {
             return Received::Dropped;
         }
-        self.receive(source, local, packet, now);
+        if !self.connected {
+            self.selected = Some(route);
+        }
+        self.receive(packet, now);
         Received::Accepted
     }
 
@@ -342,6 +352,9 @@ impl Peer {
 
     /// The next thing to do; call until it is `Timeout` or `Closed`.
     pub fn poll_output(&mut self) -> PeerOutput {
+        if let Some((route, contents)) = self.poll_answer() {
+            return PeerOutput::Transmit { route, contents };
+        }
         loop {
             if self.failed || !self.rtc.is_alive() {
                 return PeerOutput::Closed;
@@ -349,10 +362,9 @@ impl Peer {
             let Some(output) = self.guarded(Rtc::poll_output) else { return PeerOutput::Closed };
             match output {
                 Ok(Output::Transmit(transmit)) => {
-                    if is_stun_or_dtls(&transmit.contents) {
-                        let destination = transmit.destination;
+                    if let Some(route) = self.selected.filter(|_| is_dtls(&transmit.contents)) {
                         return PeerOutput::Transmit {
-                            destination,
+                            route,
                             contents: widen_request(transmit.contents.to_vec()),
                         };
                     }
@@ -373,28 +385,17 @@ impl Peer {
         }
     }
 
+    /// An answer to a check.
+    fn poll_answer(&mut self) -> Option<(Route, Vec<u8>)> {
+        self.answers.pop_front()
+    }
+
     /// The keys, once, when the handshake is done.
     fn take_keys(&mut self) -> Option<SessionKeys> {
         if !self.connected {
             return None;
         }
         take_from(&self.key_slot)
-    }
-
-    /// False when the viewer came from too many addresses already.
-    fn learn(&mut self, source: SocketAddr) -> bool {
-        if self.addresses.contains(&source) {
-            return true;
-        }
-        if self.moves == MAX_MOVES {
-            return false;
-        }
-        self.moves += 1;
-        if self.addresses.len() == MAX_ADDRESSES {
-            self.forgotten = self.addresses.pop_front();
-        }
-        self.addresses.push_back(source);
-        true
     }
 
     /// Asks str0m something. It reads what strangers send; should that make it panic, this peer has
@@ -408,27 +409,13 @@ impl Peer {
         answer
     }
 
-    fn receive(&mut self, source: SocketAddr, local: SocketAddr, packet: &[u8], now: Instant) {
-        let destination = self.candidate_for(local);
-        let Ok(receive) = Receive::new(Protocol::Udp, source, destination, packet) else {
-            return;
-        };
+    fn receive(&mut self, packet: &[u8], now: Instant) {
+        let [ours, theirs] = STAND_IN;
+        let Ok(receive) = Receive::new(Protocol::Udp, theirs, ours, packet) else { return };
         let handled = self.guarded(|rtc| rtc.handle_input(Input::Receive(now, receive)));
         if let Some(Err(error)) = handled {
-            tracing::debug!(%error, %source, "datagram refused");
+            tracing::debug!(%error, "packet refused");
         }
-    }
-
-    /// The announced address that stands for the one a packet arrived at. Behind NAT they differ,
-    /// and which one it was makes no difference: there is one port.
-    fn candidate_for(&self, local: SocketAddr) -> SocketAddr {
-        let same_family = |candidate: &&SocketAddr| candidate.is_ipv4() == local.is_ipv4();
-        self.local
-            .iter()
-            .find(|candidate| **candidate == local)
-            .or_else(|| self.local.iter().find(same_family))
-            .copied()
-            .unwrap_or(local)
     }
 }
 
@@ -439,7 +426,15 @@ fn take_from(slot: &KeySlot) -> Option<SessionKeys> {
 
 /// RFC 7983 §7: 0 to 3 is STUN, 20 to 63 is DTLS; SRTP and SRTCP are 128 to 191.
 fn is_stun_or_dtls(packet: &[u8]) -> bool {
-    matches!(packet.first(), Some(0..=3 | 20..=63))
+    is_stun(packet) || is_dtls(packet)
+}
+
+fn is_stun(packet: &[u8]) -> bool {
+    matches!(packet.first(), Some(0..=3))
+}
+
+fn is_dtls(packet: &[u8]) -> bool {
+    matches!(packet.first(), Some(20..=63))
 }
 
 #[cfg(test)]
@@ -457,6 +452,7 @@ mod tests {
         let server = SocketAddr::from(([10, 0, 0, 1], 8555));
         let viewer = SocketAddr::from(([10, 0, 0, 2], 4000));
         let credentials = IceCredentials { ufrag: "abcd".into(), password: "0123456789".repeat(3) };
+        let route = Route::new(server, viewer);
         let (mut client, offer) = ClientFactory::new().unwrap().offer(viewer, now).unwrap();
         let factory = PeerFactory::new(vec![server]).unwrap();
         let (mut peer, answer) = factory.answer(&offer, &credentials, now).unwrap();
@@ -473,15 +469,15 @@ mod tests {
                     ClientOutput::Closed | ClientOutput::Timeout(_) => break,
                 };
                 match BindingRequest::parse(&contents) {
-                    Some(check) => peer.handle_check(viewer, server, &check, &contents, now),
-                    None => peer.handle_dtls(viewer, server, &contents, now),
-                };
+                    Some(check) => assert!(peer.handle_check(route, &check, now).is_some()),
+                    None => assert_ne!(peer.handle_dtls(route, &contents, now), Received::Dropped),
+                }
             }
             peer.handle_timeout(now);
             loop {
                 match peer.poll_output() {
                     PeerOutput::Transmit { contents, .. } => {
-                        assert!(is_stun_or_dtls(&contents));
+                        assert!(matches!(contents[0], 0..=3 | 20..=63));
                         client.handle_datagram(server, &contents, now);
                     }
                     PeerOutput::Connected(tapped) => keys = Some(tapped),

@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 use crate::frame::{StreamId, ViewerId};
 use crate::negotiated::Negotiated;
 use crate::peer::{
-    Answer, IceCredentials, OfferError, Path, Peer, PeerFactory, PeerOutput, Received, SessionKeys,
+    Answer, HostCandidate, IceCredentials, OfferError, Peer, PeerFactory, PeerOutput, Proven,
+    Received, SessionKeys,
 };
+use crate::route::{Remote, Route, Transport};
 use crate::stun::BindingRequest;
 
 /// How long ICE and DTLS may take. Browsers give ICE up after 15 to 30 s.
@@ -19,6 +21,19 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often at most a viewer is reported to be alive.
 pub const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long media is sent without an authentic check (RFC 7675 §5.1). A lite agent sends no checks
+/// of its own, so the viewer's are what shows that it wants to go on; browsers send one every 2.5 s
+/// to 5 s. A viewer that falls silent altogether is gone before, by its lease.
+pub const CONSENT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A path along which no check came for so long is given up when the viewer nominates another.
+/// Consent checks come every 5 s ± 20 % (RFC 7675 §5.1), so one and a half are missing.
+const PATH_SILENCE: Duration = Duration::from_secs(9);
+
+/// Viewers that are asked whether a DTLS packet is theirs, at most. One address has one viewer,
+/// unless somebody sends checks with a forged source.
+const MAX_CLAIMANTS: usize = 4;
 
 /// How long a goodbye may take to leave: close_notify is one datagram, sent at once.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
@@ -34,6 +49,8 @@ pub enum CloseReason {
     Handshake,
     /// We were asked to end it.
     Asked,
+    /// No authentic check came for [`CONSENT_TIMEOUT`], though other packets may have.
+    ConsentExpired,
 }
 
 /// What is to be done for the peers.
@@ -41,23 +58,36 @@ pub enum CloseReason {
 pub enum PeersOutput {
     /// Send STUN or DTLS.
     Transmit {
-        /// Our address that the viewer talks to.
-        source: SocketAddr,
-        /// The viewer's address.
-        destination: SocketAddr,
-        /// The datagram.
+        /// Where from and where to.
+        route: Route,
+        /// The packet.
         contents: Vec<u8>,
     },
     /// DTLS is done: media may flow.
     Attach(Box<Attach>),
-    /// Media goes to another address from here on.
+    /// A check of an attached viewer came along another path. Media goes there once the viewer's
+    /// feedback comes from it: a check may be somebody else's copy.
+    PathProven {
+        /// Whose check.
+        viewer: ViewerId,
+        /// Along which it came.
+        route: Route,
+    },
+    /// A path counts no longer: there were too many newer ones, or the session is over and the path
+    /// a connection that can be closed.
+    PathForgotten {
+        /// Whose path.
+        viewer: ViewerId,
+        /// Which.
+        route: Route,
+    },
+    /// Media goes along another path from here on: its own has fallen silent, and the viewer
+    /// nominated this one.
     Moved {
         /// Who moved.
         viewer: ViewerId,
-        /// Our address on the new path.
-        source: SocketAddr,
-        /// The viewer's new address.
-        destination: SocketAddr,
+        /// The new path.
+        route: Route,
     },
     /// An authentic check came, at most once an [`ALIVE_INTERVAL`].
     Alive {
@@ -82,10 +112,8 @@ pub struct Attach {
     pub viewer: ViewerId,
     /// What it watches.
     pub stream: StreamId,
-    /// Our address that it talks to.
-    pub source: SocketAddr,
-    /// Its address.
-    pub destination: SocketAddr,
+    /// Where it is.
+    pub route: Route,
     /// Keys for our egress.
     pub keys: SessionKeys,
     /// SSRCs and payload types.
@@ -99,9 +127,10 @@ struct Entry {
     stream: StreamId,
     negotiated: Negotiated,
     ufrag: String,
-    /// Our address in the newest authentic check.
-    local: SocketAddr,
-    selected: Option<Path>,
+    /// When the newest authentic check came, whichever way.
+    checked_at: Instant,
+    /// When the newest one came along the path that is in use.
+    heard_at: Instant,
     accepted_at: Instant,
     phase: Phase,
     deadline: Instant,
@@ -123,7 +152,8 @@ pub struct PeerTable {
     /// Boxed: an entry takes 11 KB, and a table has up to twice the places that it needs.
     peers: HashMap<ViewerId, Box<Entry>>,
     by_ufrag: HashMap<String, ViewerId>,
-    by_address: HashMap<SocketAddr, ViewerId>,
+    /// Who sent authentic checks from where. Each peer has at most as many as it has paths.
+    by_remote: BTreeSet<(Remote, ViewerId)>,
     deadlines: BTreeSet<(Instant, ViewerId)>,
     outputs: VecDeque<PeersOutput>,
 }
@@ -135,7 +165,7 @@ impl PeerTable {
             factory,
             peers: HashMap::new(),
             by_ufrag: HashMap::new(),
-            by_address: HashMap::new(),
+            by_remote: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             outputs: VecDeque::new(),
         }
@@ -155,8 +185,13 @@ impl PeerTable {
     pub fn is_empty(&self) -> bool {
         self.peers.is_empty()
             && self.by_ufrag.is_empty()
-            && self.by_address.is_empty()
+            && self.by_remote.is_empty()
             && self.deadlines.is_empty()
+    }
+
+    /// What is announced to viewers from here on, in order of preference.
+    pub fn set_candidates(&mut self, candidates: Vec<HostCandidate>) {
+        self.factory.set_candidates(candidates);
     }
 
     /// Answers a viewer's offer. `credentials` must be fresh: the user fragment names the session.
@@ -174,8 +209,8 @@ impl PeerTable {
             stream,
             negotiated: answer.negotiated.clone(),
             ufrag: credentials.ufrag.clone(),
-            local: SocketAddr::from(([0, 0, 0, 0], 0)),
-            selected: None,
+            checked_at: now,
+            heard_at: now,
             accepted_at: now,
             phase: Phase::Handshaking,
             deadline: now,
@@ -188,46 +223,124 @@ impl PeerTable {
         Ok(answer)
     }
 
-    /// A datagram whose first byte says STUN or DTLS. `local` is our address it arrived at.
+    /// An ICE restart that the viewer asked for with its new credentials (RFC 8839 §4.4.1.1.1); `ours`
+    /// must be fresh. Returns our candidates as lines of SDP. `None`: there is no such viewer.
+    pub fn handle_restart(
+        &mut self,
+        viewer: ViewerId,
+        ours: &IceCredentials,
+        theirs: IceCredentials,
+        now: Instant,
+    ) -> Option<String> {
+        let entry = self.peers.get_mut(&viewer)?;
+        if matches!(entry.phase, Phase::Closing(_)) {
+            return None;
+        }
+        // A second restart before the first one has come about.
+        if let Some(unused) = entry.peer.previous_ufrag() {
+            self.by_ufrag.remove(unused);
+        }
+        entry.peer.restart(ours.clone(), theirs);
+        entry.ufrag.clone_from(&ours.ufrag);
+        self.by_ufrag.insert(ours.ufrag.clone(), viewer);
+        self.drive(viewer, now);
+        Some(self.factory.candidate_lines())
+    }
+
+    /// A packet whose first byte says STUN or DTLS. `local` is our address it arrived at.
     pub fn handle_datagram(
         &mut self,
-        source: SocketAddr,
+        source: impl Into<Remote>,
         local: SocketAddr,
         packet: &[u8],
         now: Instant,
     ) -> Received {
-        let request = BindingRequest::parse(packet);
-        let viewer = match &request {
-            Some(request) => {
-                request.local_ufrag().and_then(|ufrag| self.by_ufrag.get(ufrag)).copied()
-            }
-            // Only requests are answered: a lite agent sends no checks, so responses are strays.
-            None if matches!(packet.first(), Some(20..=63)) => {
-                self.by_address.get(&source).copied()
-            }
-            None => None,
-        };
-        let Some(viewer) = viewer else { return Received::Dropped };
-        let Some(entry) = self.peers.get_mut(&viewer) else { return Received::Dropped };
-        let received = match &request {
-            Some(request) => entry.peer.handle_check(source, local, request, packet, now),
-            None => entry.peer.handle_dtls(source, local, packet, now),
-        };
-        if received == Received::Dropped {
-            return received;
+        let route = Route::new(local, source);
+        // Only requests are answered: a lite agent sends no checks, so responses are strays.
+        match BindingRequest::parse(packet) {
+            Some(request) => self.handle_check(route, &request, now),
+            None if matches!(packet.first(), Some(20..=63)) => self.handle_dtls(route, packet, now),
+            None => Received::Dropped,
         }
-        if received == Received::Authentic {
-            entry.local = local;
-            if let Some(forgotten) = entry.peer.take_forgotten()
-                && self.by_address.get(&forgotten) == Some(&viewer)
-            {
-                self.by_address.remove(&forgotten);
-            }
-            self.by_address.insert(source, viewer);
-            self.note_alive(viewer, now);
+    }
+
+    fn handle_check(
+        &mut self,
+        route: Route,
+        request: &BindingRequest<'_>,
+        now: Instant,
+    ) -> Received {
+        let viewer = request.local_ufrag().and_then(|ufrag| self.by_ufrag.get(ufrag)).copied();
+        let Some((viewer, entry)) =
+            viewer.and_then(|viewer| Some((viewer, self.peers.get_mut(&viewer)?)))
+        else {
+            return Received::Dropped;
+        };
+        let previous = entry.peer.previous_ufrag().map(ToOwned::to_owned);
+        let Some(proven) = entry.peer.handle_check(route, request, now) else {
+            return Received::Dropped;
+        };
+        if let Some(previous) = previous.filter(|_| entry.peer.previous_ufrag().is_none()) {
+            self.by_ufrag.remove(&previous);
         }
+        entry.checked_at = now;
+        if entry.follows(route, request.nominates, now) {
+            self.outputs.push_back(PeersOutput::Moved { viewer, route });
+        }
+        self.note_path(viewer, route, proven);
+        self.note_alive(viewer, now);
         self.drive(viewer, now);
+        Received::Authentic
+    }
+
+    fn note_path(&mut self, viewer: ViewerId, route: Route, proven: Proven) {
+        self.by_remote.insert((route.remote(), viewer));
+        if let Some(forgotten) = proven.forgotten {
+            self.forget_remote(viewer, forgotten.remote());
+            self.outputs.push_back(PeersOutput::PathForgotten { viewer, route: forgotten });
+        }
+        let is_attached =
+            self.peers.get(&viewer).is_some_and(|entry| entry.phase == Phase::Connected);
+        if proven.is_new_path && is_attached {
+            self.outputs.push_back(PeersOutput::PathProven { viewer, route });
+        }
+    }
+
+    /// Unless another path leads there, to another address of ours.
+    fn forget_remote(&mut self, viewer: ViewerId, remote: Remote) {
+        let Some(entry) = self.peers.get(&viewer) else { return };
+        if entry.peer.routes().all(|route| route.remote() != remote) {
+            self.by_remote.remove(&(remote, viewer));
+        }
+    }
+
+    /// A DTLS packet names nobody. Whoever has the keys, or waits for a hello, makes something of it.
+    fn handle_dtls(&mut self, route: Route, packet: &[u8], now: Instant) -> Received {
+        let remote = route.remote();
+        let everybody = (remote, ViewerId(0))..=(remote, ViewerId(u64::MAX));
+        let claimants: Vec<ViewerId> = self
+            .by_remote
+            .range(everybody)
+            .map(|(_, viewer)| *viewer)
+            .take(MAX_CLAIMANTS)
+            .collect();
+        let mut received = Received::Dropped;
+        for viewer in claimants {
+            let Some(entry) = self.peers.get_mut(&viewer) else { continue };
+            if entry.peer.handle_dtls(route, packet, now) != Received::Dropped {
+                received = Received::Accepted;
+                self.drive(viewer, now);
+            }
+        }
         received
+    }
+
+    /// The viewer's own feedback came along this path, so media goes there.
+    pub fn handle_moved(&mut self, viewer: ViewerId, route: Route, now: Instant) {
+        if let Some(entry) = self.peers.get_mut(&viewer) {
+            entry.peer.select(route);
+            entry.heard_at = now;
+        }
     }
 
     /// Starts a viewer's goodbye; `Closed` follows. Unknown viewers are ignored.
@@ -266,6 +379,10 @@ impl PeerTable {
                     self.remove(viewer, CloseReason::NeverConnected);
                     continue;
                 }
+                Phase::Connected if now >= entry.checked_at + CONSENT_TIMEOUT => {
+                    self.handle_close(viewer, CloseReason::ConsentExpired, now);
+                    continue;
+                }
                 Phase::Handshaking | Phase::Connected | Phase::Closing(_) => {}
             }
             entry.peer.handle_timeout(now);
@@ -283,16 +400,14 @@ impl PeerTable {
         let Some(entry) = self.peers.get_mut(&viewer) else { return };
         let next = loop {
             match entry.peer.poll_output() {
-                PeerOutput::Transmit { destination, contents } => {
-                    let source = entry.local;
-                    self.outputs.push_back(PeersOutput::Transmit { source, destination, contents });
+                PeerOutput::Transmit { route, contents } => {
+                    self.outputs.push_back(PeersOutput::Transmit { route, contents });
                 }
                 PeerOutput::Connected(keys) => entry.attach(viewer, keys, now, &mut self.outputs),
                 PeerOutput::Closed => break None,
                 PeerOutput::Timeout(at) => break Some(at),
             }
         };
-        entry.follow_selection(viewer, &mut self.outputs);
         let Some(next) = next else {
             let reason = match entry.phase {
                 Phase::Closing(reason) => reason,
@@ -321,19 +436,26 @@ impl PeerTable {
         let Some(entry) = self.peers.remove(&viewer) else { return };
         self.deadlines.remove(&(entry.deadline, viewer));
         self.by_ufrag.remove(&entry.ufrag);
-        self.by_address.retain(|_, owner| *owner != viewer);
+        if let Some(previous) = entry.peer.previous_ufrag() {
+            self.by_ufrag.remove(previous);
+        }
+        for route in entry.peer.routes() {
+            self.by_remote.remove(&(route.remote(), viewer));
+            if route.transport != Transport::Udp {
+                self.outputs.push_back(PeersOutput::PathForgotten { viewer, route });
+            }
+        }
         self.outputs.push_back(PeersOutput::Closed { viewer, reason });
     }
 }
 
 impl Entry {
     /// When this table itself must look at the peer, whatever str0m says.
-    /// A connected viewer's silence is not judged here: its lease ends.
     fn own_deadline(&self) -> Option<Instant> {
         match self.phase {
             Phase::Handshaking => Some(self.accepted_at + HANDSHAKE_TIMEOUT),
             Phase::Closing(_) => Some(self.accepted_at + CLOSE_TIMEOUT),
-            Phase::Connected => None,
+            Phase::Connected => Some(self.checked_at + CONSENT_TIMEOUT),
         }
     }
 
@@ -344,32 +466,36 @@ impl Entry {
         now: Instant,
         outputs: &mut VecDeque<PeersOutput>,
     ) {
-        let (Phase::Handshaking, Some(path)) = (self.phase, self.peer.selected_path()) else {
+        let (Phase::Handshaking, Some(route)) = (self.phase, self.peer.selected_route()) else {
             return;
         };
         self.phase = Phase::Connected;
-        self.selected = Some(path);
+        self.heard_at = now;
         outputs.push_back(PeersOutput::Attach(Box::new(Attach {
             viewer,
             stream: self.stream,
-            source: path.local,
-            destination: path.remote,
+            route,
             keys,
             negotiated: self.negotiated.clone(),
             handshake: now - self.accepted_at,
         })));
     }
 
-    /// Tells when a connected viewer nominated another pair.
-    fn follow_selection(&mut self, viewer: ViewerId, outputs: &mut VecDeque<PeersOutput>) {
-        let selected = self.peer.selected_path();
-        if self.phase != Phase::Connected || selected == self.selected {
-            return;
+    /// A check along `route`. True when media is to go there without waiting for feedback, which a
+    /// viewer may not send before it gets media: the path in use is silent, and this one nominated.
+    fn follows(&mut self, route: Route, nominates: bool, now: Instant) -> bool {
+        if self.peer.selected_route() == Some(route) {
+            self.heard_at = now;
+            return false;
         }
-        self.selected = selected;
-        if let Some(Path { local: source, remote: destination }) = selected {
-            outputs.push_back(PeersOutput::Moved { viewer, source, destination });
+        let is_abandoned = self.phase == Phase::Connected
+            && now.saturating_duration_since(self.heard_at) >= PATH_SILENCE;
+        if !is_abandoned || !nominates {
+            return false;
         }
+        self.peer.select(route);
+        self.heard_at = now;
+        true
     }
 }
 
@@ -400,49 +526,108 @@ mod tests {
         SocketAddr::from((std::net::Ipv4Addr::from(0x0a00_0000 + number), 4_000))
     }
 
-    /// An authentic check that nominates.
-    fn check() -> Vec<u8> {
-        let username = b"Aserver:viewer00";
+    /// An authentic check that nominates; the number makes it another one.
+    fn check(number: u32) -> Vec<u8> {
+        check_of("Aserver:viewer00", number, &credentials())
+    }
+
+    /// The username is padded to 16 bytes.
+    fn check_of(username: &str, number: u32, credentials: &IceCredentials) -> Vec<u8> {
         let mut packet = vec![0, 1, 0, 44, 0x21, 0x12, 0xa4, 0x42];
-        packet.extend([7; 12]);
-        packet.extend([0, 6, 0, 16]);
-        packet.extend(username);
+        packet.extend([7; 8]);
+        packet.extend(number.to_be_bytes());
+        packet.extend([0, 6, 0, username.len() as u8]);
+        packet.extend(username.as_bytes());
+        packet.resize(40, 0);
         packet.extend([0, 8, 0, 20]);
         packet.extend([0; 20]);
-        BindingRequest::parse(&packet).unwrap().nominated(&credentials().password)
+        BindingRequest::parse(&packet).unwrap().nominated(&credentials.password)
     }
 
     #[test]
     fn a_viewer_that_comes_from_ever_new_addresses_takes_no_more_room() {
         let (mut table, now) = table();
         for number in 0..3_000 {
-            table.handle_datagram(address(number), address(1), &check(), now);
+            table.handle_datagram(address(number), address(1), &check(number), now);
             while table.poll_output().is_some() {}
-            assert!(table.by_address.len() <= 16);
+            assert!(table.by_remote.len() <= 16);
         }
-        let known = address(999);
-        assert_eq!(table.handle_datagram(known, address(1), &check(), now), Received::Authentic);
-        let too_new = address(5_000);
-        assert_eq!(table.handle_datagram(too_new, address(1), &check(), now), Received::Dropped);
+        table.remove(VIEWER, CloseReason::Asked);
+        while table.poll_output().is_some() {}
+        assert!(table.is_empty());
     }
 
-    #[test]
-    fn media_follows_the_nominated_pair_with_both_its_ends() {
+    /// A viewer at `address(9)`, as if its DTLS were done.
+    fn connected() -> (PeerTable, Instant) {
         let (mut table, now) = table();
-        table.handle_datagram(address(9), address(1), &check(), now);
-        let entry = table.peers.get_mut(&VIEWER).unwrap();
-        // As if DTLS were done.
-        entry.phase = Phase::Connected;
-        entry.selected = entry.peer.selected_path();
+        table.handle_datagram(address(9), address(1), &check(0), now);
+        table.peers.get_mut(&VIEWER).unwrap().phase = Phase::Connected;
         while table.poll_output().is_some() {}
-        table.handle_datagram(address(9), address(2), &check(), now);
-        let moved = std::iter::from_fn(|| table.poll_output()).find_map(|output| match output {
-            PeersOutput::Moved { source, destination, .. } => Some((source, destination)),
+        (table, now)
+    }
+
+    fn moves(table: &mut PeerTable) -> Vec<Route> {
+        let outputs = std::iter::from_fn(|| table.poll_output());
+        let moved = outputs.filter_map(|output| match output {
+            PeersOutput::Moved { route, .. } => Some(route),
             PeersOutput::Transmit { .. }
             | PeersOutput::Attach(_)
+            | PeersOutput::PathProven { .. }
+            | PeersOutput::PathForgotten { .. }
             | PeersOutput::Alive { .. }
             | PeersOutput::Closed { .. } => None,
         });
-        assert_eq!(moved, Some((address(2), address(9))));
+        moved.collect()
+    }
+
+    #[test]
+    fn a_check_alone_moves_media_only_from_a_path_that_is_silent() {
+        let (mut table, start) = connected();
+        let from_elsewhere = |table: &mut PeerTable, number, now| {
+            table.handle_datagram(address(10), address(2), &check(number), now);
+            moves(table)
+        };
+        assert_eq!(from_elsewhere(&mut table, 1, start), []);
+        let later = start + PATH_SILENCE;
+        table.handle_datagram(address(9), address(1), &check(2), later);
+        assert_eq!(from_elsewhere(&mut table, 3, later), [], "its own path is in use");
+        let silent = later + PATH_SILENCE;
+        let there = Route::new(address(2), address(10));
+        assert_eq!(from_elsewhere(&mut table, 4, silent), [there]);
+        assert_eq!(table.peers[&VIEWER].peer.selected_route(), Some(there));
+    }
+
+    #[test]
+    fn a_viewer_that_does_not_check_any_more_is_sent_nothing_more() {
+        let (mut table, start) = connected();
+        let last = start + Duration::from_secs(5);
+        table.handle_datagram(address(9), address(1), &check(1), last);
+        let closed = |table: &mut PeerTable, now| {
+            table.handle_timeout(now);
+            std::iter::from_fn(|| table.poll_output()).any(|output| {
+                matches!(output, PeersOutput::Closed { reason: CloseReason::ConsentExpired, .. })
+            })
+        };
+        assert!(!closed(&mut table, last + CONSENT_TIMEOUT - Duration::from_millis(1)));
+        assert!(!closed(&mut table, last + CONSENT_TIMEOUT), "it is told first");
+        assert!(closed(&mut table, last + CONSENT_TIMEOUT + CLOSE_TIMEOUT));
+        assert!(table.is_empty());
+    }
+
+    #[test]
+    fn after_a_restart_the_new_user_fragment_is_good_and_the_old_one_not_for_long() {
+        let (mut table, now) = connected();
+        let ours = IceCredentials { ufrag: "Banew".to_owned(), password: "x".repeat(24) };
+        let theirs = IceCredentials { ufrag: "viewer01".to_owned(), password: "y".repeat(24) };
+        let lines = table.handle_restart(VIEWER, &ours, theirs.clone(), now).unwrap();
+        assert!(lines.contains(" 10.0.0.1 4000 typ host"), "{lines}");
+        let arrive = |table: &mut PeerTable, packet: &[u8]| {
+            table.handle_datagram(address(9), address(1), packet, now)
+        };
+        assert_eq!(arrive(&mut table, &check(1)), Received::Authentic);
+        assert_eq!(arrive(&mut table, &check_of("Banew:viewer01", 2, &ours)), Received::Authentic);
+        assert_eq!(arrive(&mut table, &check(3)), Received::Dropped);
+        assert_eq!(table.by_ufrag.len(), 1);
+        assert!(table.handle_restart(ViewerId(2), &ours, theirs, now).is_none());
     }
 }

@@ -14,8 +14,8 @@ use crate::frame::{Codec, MediaKind, PictureSize};
 use crate::jitter::{Inserted, JitterBuffer, Next};
 
 /// How long packets of a picture wait for one that is missing. The first NACK leaves within 33 ms,
-/// the next one 105 ms later; with 100 ms of round trip both have their answer by then.
-const PICTURE_PATIENCE: Duration = Duration::from_millis(250);
+/// the next one within 138 ms after it; with 100 ms of round trip both have their answer by then.
+const PICTURE_PATIENCE: Duration = Duration::from_millis(300);
 
 /// How long sound waits: packets that overtook each other, but no retransmission. A gap of 20 ms is
 /// heard less than a delay that comes and goes.

@@ -3,15 +3,16 @@
 //! Sans-IO like [`crate::peers`]: datagrams and offers in, [`PublishersOutput`] out. Frames of
 //! publishers whom nobody wants are not made.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque, hash_map};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::peer::publisher::{
     Demand, PublishError, Publisher, PublisherFactory, PublisherFigures, PublisherOutput,
 };
-use crate::peer::{IceCredentials, Received};
+use crate::peer::{HostCandidate, IceCredentials, Received};
 use crate::publish::TrackOutput;
+use crate::route::{Remote, Route};
 use crate::stun::BindingRequest;
 
 /// How long ICE and DTLS may take.
@@ -50,18 +51,16 @@ pub enum PublisherEnd {
 pub enum PublishersOutput {
     /// Send STUN, DTLS or SRTCP.
     Transmit {
-        /// Our address that the publisher talks to.
-        source: SocketAddr,
-        /// The publisher's address.
-        destination: SocketAddr,
-        /// The datagram.
+        /// Where from and where to.
+        route: Route,
+        /// The packet.
         contents: Vec<u8>,
     },
     /// An address proved to be the publisher's, or is no longer held to be: what comes from it
     /// belongs here, or no more.
     Address {
-        /// The publisher's address.
-        address: SocketAddr,
+        /// The publisher's end.
+        remote: Remote,
         /// Whether it is known from here on.
         claim: Claim,
     },
@@ -90,8 +89,6 @@ pub enum Claim {
 struct Entry {
     publisher: Publisher,
     ufrag: String,
-    /// Our address in the newest authentic check.
-    local: SocketAddr,
     since: Instant,
     phase: Phase,
     deadline: Instant,
@@ -111,7 +108,7 @@ pub struct PublisherTable {
     /// Boxed: an entry takes some 15 KB.
     entries: HashMap<PublisherId, Box<Entry>>,
     by_ufrag: HashMap<String, PublisherId>,
-    by_address: HashMap<SocketAddr, PublisherId>,
+    by_remote: HashMap<Remote, PublisherId>,
     deadlines: BTreeSet<(Instant, PublisherId)>,
     /// Of those who are gone.
     past: PublisherFigures,
@@ -125,11 +122,16 @@ impl PublisherTable {
             factory,
             entries: HashMap::new(),
             by_ufrag: HashMap::new(),
-            by_address: HashMap::new(),
+            by_remote: HashMap::new(),
             deadlines: BTreeSet::new(),
             past: PublisherFigures::default(),
             outputs: VecDeque::new(),
         }
+    }
+
+    /// What is announced to publishers from here on, in order of preference.
+    pub fn set_candidates(&mut self, candidates: Vec<HostCandidate>) {
+        self.factory.set_candidates(candidates);
     }
 
     /// Publishers to whom DTLS is done.
@@ -146,7 +148,7 @@ impl PublisherTable {
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
             && self.by_ufrag.is_empty()
-            && self.by_address.is_empty()
+            && self.by_remote.is_empty()
             && self.deadlines.is_empty()
     }
 
@@ -177,7 +179,6 @@ impl PublisherTable {
         let entry = Entry {
             publisher,
             ufrag: credentials.ufrag.clone(),
-            local: SocketAddr::from(([0, 0, 0, 0], 0)),
             since: now,
             phase: Phase::Handshaking,
             deadline: now,
@@ -189,38 +190,77 @@ impl PublisherTable {
         Ok(answer)
     }
 
+    /// An ICE restart that the publisher asked for with its new credentials; `ours` must be fresh.
+    /// Returns our candidates as lines of SDP. `None`: there is no such publisher.
+    pub fn handle_restart(
+        &mut self,
+        id: PublisherId,
+        ours: &IceCredentials,
+        theirs: IceCredentials,
+        now: Instant,
+    ) -> Option<String> {
+        let entry = self.entries.get_mut(&id)?;
+        if matches!(entry.phase, Phase::Closing(_)) {
+            return None;
+        }
+        // A second restart before the first one has come about.
+        if let Some(unused) = entry.publisher.previous_ufrag() {
+            self.by_ufrag.remove(unused);
+        }
+        entry.publisher.restart(ours.clone(), theirs);
+        entry.ufrag.clone_from(&ours.ufrag);
+        self.by_ufrag.insert(ours.ufrag.clone(), id);
+        self.drive(id, now);
+        Some(self.factory.candidate_lines())
+    }
+
     /// A datagram for a publisher. `local` is our address that it arrived at.
     pub fn handle_datagram(
         &mut self,
-        source: SocketAddr,
+        source: impl Into<Remote>,
         local: SocketAddr,
         packet: &[u8],
         now: Instant,
     ) -> Received {
-        let request = BindingRequest::parse(packet);
-        let id = match &request {
-            Some(request) => request.local_ufrag().and_then(|ufrag| self.by_ufrag.get(ufrag)),
-            None => self.by_address.get(&source),
-        };
-        let Some(id) = id.copied() else { return Received::Dropped };
-        let Some(entry) = self.entries.get_mut(&id) else { return Received::Dropped };
-        let received = match &request {
-            Some(request) => entry.publisher.handle_check(source, local, request, packet, now),
-            // A lite agent sends no checks, so that other STUN is a stray.
-            None if packet.first().is_none_or(|first| *first < 4) => Received::Dropped,
-            None => entry.publisher.handle_datagram(source, local, packet, now),
-        };
-        match received {
-            Received::Dropped => return received,
-            Received::Accepted => {}
-            Received::Authentic => {
-                entry.local = local;
-                let forgotten = entry.publisher.take_forgotten();
-                self.claim(id, source, forgotten);
-            }
+        let route = Route::new(local, source);
+        if let Some(request) = BindingRequest::parse(packet) {
+            return self.handle_check(route, &request, now);
         }
-        self.drive(id, now);
+        // A lite agent sends no checks, so that other STUN is a stray.
+        if packet.first().is_none_or(|first| *first < 4) {
+            return Received::Dropped;
+        }
+        let Some(id) = self.by_remote.get(&route.remote()).copied() else {
+            return Received::Dropped;
+        };
+        let Some(entry) = self.entries.get_mut(&id) else { return Received::Dropped };
+        let received = entry.publisher.handle_datagram(route, packet, now);
+        if received != Received::Dropped {
+            self.drive(id, now);
+        }
         received
+    }
+
+    fn handle_check(
+        &mut self,
+        route: Route,
+        request: &BindingRequest<'_>,
+        now: Instant,
+    ) -> Received {
+        let id = request.local_ufrag().and_then(|ufrag| self.by_ufrag.get(ufrag)).copied();
+        let Some((id, entry)) = id.and_then(|id| Some((id, self.entries.get_mut(&id)?))) else {
+            return Received::Dropped;
+        };
+        let previous = entry.publisher.previous_ufrag().map(ToOwned::to_owned);
+        let Some(proven) = entry.publisher.handle_check(route, request, now) else {
+            return Received::Dropped;
+        };
+        if let Some(previous) = previous.filter(|_| entry.publisher.previous_ufrag().is_none()) {
+            self.by_ufrag.remove(&previous);
+        }
+        self.claim(id, route.remote(), proven.forgotten.map(|path| path.remote()));
+        self.drive(id, now);
+        Received::Authentic
     }
 
     /// Somebody begins or ceases to want what a publisher sends.
@@ -291,18 +331,26 @@ impl PublisherTable {
         }
     }
 
-    /// Remembers whose an address is.
-    fn claim(&mut self, id: PublisherId, source: SocketAddr, forgotten: Option<SocketAddr>) {
-        if let Some(address) = forgotten
-            && self.by_address.get(&address) == Some(&id)
-        {
-            self.by_address.remove(&address);
-            let claim = Claim::Released;
-            self.outputs.push_back(PublishersOutput::Address { address, claim });
+    /// Remembers whose an address is. Its owner keeps it as long as it lives: somebody else's check
+    /// from there has a forged source.
+    fn claim(&mut self, id: PublisherId, remote: Remote, forgotten: Option<Remote>) {
+        if let Some(forgotten) = forgotten {
+            let is_left =
+                |entry: &Entry| entry.publisher.routes().all(|route| route.remote() != forgotten);
+            if self.entries.get(&id).is_some_and(|entry| is_left(entry)) {
+                self.release(id, forgotten);
+            }
         }
-        if self.by_address.insert(source, id).is_none() {
-            let claim = Claim::Taken;
-            self.outputs.push_back(PublishersOutput::Address { address: source, claim });
+        if let hash_map::Entry::Vacant(place) = self.by_remote.entry(remote) {
+            place.insert(id);
+            self.outputs.push_back(PublishersOutput::Address { remote, claim: Claim::Taken });
+        }
+    }
+
+    fn release(&mut self, id: PublisherId, remote: Remote) {
+        if self.by_remote.get(&remote) == Some(&id) {
+            self.by_remote.remove(&remote);
+            self.outputs.push_back(PublishersOutput::Address { remote, claim: Claim::Released });
         }
     }
 
@@ -311,10 +359,8 @@ impl PublisherTable {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let next = loop {
             match entry.publisher.poll_output(now) {
-                PublisherOutput::Transmit { destination, contents } => {
-                    let source = entry.local;
-                    let output = PublishersOutput::Transmit { source, destination, contents };
-                    self.outputs.push_back(output);
+                PublisherOutput::Transmit { route, contents } => {
+                    self.outputs.push_back(PublishersOutput::Transmit { route, contents });
                 }
                 PublisherOutput::Connected if entry.phase == Phase::Handshaking => {
                     entry.phase = Phase::Connected;
@@ -348,12 +394,11 @@ impl PublisherTable {
         self.past = sum(self.past, entry.publisher.figures());
         self.deadlines.remove(&(entry.deadline, id));
         self.by_ufrag.remove(&entry.ufrag);
-        let addresses = self.by_address.iter().filter(|(_, owner)| **owner == id);
-        let addresses: Vec<SocketAddr> = addresses.map(|(address, _)| *address).collect();
-        for address in addresses {
-            self.by_address.remove(&address);
-            let claim = Claim::Released;
-            self.outputs.push_back(PublishersOutput::Address { address, claim });
+        if let Some(previous) = entry.publisher.previous_ufrag() {
+            self.by_ufrag.remove(previous);
+        }
+        for route in entry.publisher.routes() {
+            self.release(id, route.remote());
         }
         self.outputs.push_back(PublishersOutput::Closed { publisher: id, reason });
     }

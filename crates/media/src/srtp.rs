@@ -299,6 +299,7 @@ pub struct SrtcpReceiver {
     profile: SrtpProfile,
     cipher: Cipher,
     seen: ReplayWindows,
+    is_newest: bool,
 }
 
 impl SrtcpReceiver {
@@ -310,7 +311,7 @@ impl SrtcpReceiver {
     }
 
     fn from_cipher(profile: SrtpProfile, cipher: Cipher) -> Self {
-        Self { profile, cipher, seen: ReplayWindows::default() }
+        Self { profile, cipher, seen: ReplayWindows::default(), is_newest: false }
     }
 
     /// Decrypts in place and returns the compound packet; a replayed or forged one is an error and
@@ -323,8 +324,14 @@ impl SrtcpReceiver {
         let trailer = self.cipher.rtcp_trailer(packet).ok_or(SrtpError::NotAuthentic)?;
         self.seen.check(trailer.ssrc, trailer.index)?;
         let len = self.cipher.open_rtcp(&trailer, packet)?;
-        self.seen.record(trailer.ssrc, trailer.index);
+        self.is_newest = self.seen.record(trailer.ssrc, trailer.index);
         Ok(&packet[..len])
+    }
+
+    /// Whether the packet that was opened last is the newest of its SSRC: none with a higher index
+    /// came before it.
+    pub fn is_newest(&self) -> bool {
+        self.is_newest
     }
 }
 

@@ -1,7 +1,9 @@
-//! What we need to know of STUN (RFC 8489) before ICE sees a packet: whom it is for, whether it is
-//! authentic, and how to let a lite agent proceed on the first authentic check.
+//! What a lite agent needs of STUN (RFC 8489): whom a check is for, whether it is authentic, and the
+//! answers to it.
 //!
-//! Connectivity checks themselves are answered by the ICE agent in [`crate::peer`].
+//! Whether a check is answered at all is not decided here but in `crate::ice`.
+
+use std::net::{IpAddr, SocketAddr};
 
 use aws_lc_rs::hmac;
 
@@ -9,17 +11,30 @@ use aws_lc_rs::hmac;
 const HEADER_LEN: usize = 20;
 const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 const BINDING_REQUEST: [u8; 2] = [0x00, 0x01];
+const BINDING_SUCCESS: [u8; 2] = [0x01, 0x01];
+const BINDING_ERROR: [u8; 2] = [0x01, 0x11];
 
 const ATTR_USERNAME: u16 = 0x0006;
 const ATTR_MESSAGE_INTEGRITY: u16 = 0x0008;
+const ATTR_ERROR_CODE: u16 = 0x0009;
+const ATTR_XOR_MAPPED_ADDRESS: u16 = 0x0020;
 const ATTR_USE_CANDIDATE: u16 = 0x0025;
 const ATTR_FINGERPRINT: u16 = 0x8028;
+const ATTR_ICE_CONTROLLED: u16 = 0x8029;
+
+/// ERROR-CODE 487 with its reason (RFC 8489 §14.8, RFC 8445 §7.3.1.1), padded to four bytes.
+const ROLE_CONFLICT: &[u8] = b"\0\0\x04\x57Role Conflict\0\0\0";
+const ROLE_CONFLICT_LEN: u16 = 17;
 
 const INTEGRITY_LEN: usize = 20;
 /// Attribute header and value of MESSAGE-INTEGRITY.
 const INTEGRITY_ATTR_LEN: usize = 4 + INTEGRITY_LEN;
 /// RFC 8489 §14.7: the CRC is XORed with "STUN".
 const FINGERPRINT_XOR: u32 = 0x5354_554e;
+
+/// The transaction id of a request and its answer (RFC 8489 §5): 96 bits that the client picks at
+/// random for each request.
+pub type TransactionId = [u8; 12];
 
 /// A binding request, read just far enough to route and to authenticate it.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +45,8 @@ pub struct BindingRequest<'a> {
     integrity_at: usize,
     /// USE-CANDIDATE is present (RFC 8445 §7.1.2): the peer chose this pair.
     pub nominates: bool,
+    /// ICE-CONTROLLED is present: the peer takes us for the controlling agent (RFC 8445 §7.1.3).
+    pub is_controlled: bool,
 }
 
 impl<'a> BindingRequest<'a> {
@@ -45,16 +62,19 @@ impl<'a> BindingRequest<'a> {
             return None;
         }
         let mut username = None;
-        let mut nominates = false;
+        let (mut nominates, mut is_controlled) = (false, false);
         let mut at = HEADER_LEN;
         while at < packet.len() {
             let (kind, value, next) = attribute(packet, at)?;
             match kind {
                 ATTR_USERNAME => username = std::str::from_utf8(value).ok(),
                 ATTR_USE_CANDIDATE => nominates = true,
+                ATTR_ICE_CONTROLLED => is_controlled = true,
                 // What follows the integrity attribute is not covered by it, so it is not read.
                 ATTR_MESSAGE_INTEGRITY if value.len() == INTEGRITY_LEN => {
-                    return Some(Self { packet, username: username?, integrity_at: at, nominates });
+                    let username = username?;
+                    let integrity_at = at;
+                    return Some(Self { packet, username, integrity_at, nominates, is_controlled });
                 }
                 _ => {}
             }
@@ -67,6 +87,13 @@ impl<'a> BindingRequest<'a> {
     /// (RFC 8445 §7.2.2).
     pub fn local_ufrag(&self) -> Option<&'a str> {
         self.username.split_once(':').map(|(local, _)| local)
+    }
+
+    /// Names the transaction; a repeated request has the same.
+    pub fn transaction(&self) -> TransactionId {
+        let mut id = [0; 12];
+        id.copy_from_slice(&self.packet[8..HEADER_LEN]);
+        id
     }
 
     /// Whether MESSAGE-INTEGRITY was made with this password (RFC 8489 §14.5).
@@ -85,17 +112,59 @@ impl<'a> BindingRequest<'a> {
         let mut packet = self.packet[..self.integrity_at].to_vec();
         packet.extend_from_slice(&ATTR_USE_CANDIDATE.to_be_bytes());
         packet.extend_from_slice(&[0, 0]);
-        let tag = hmac::sign(&integrity_key(password), &covered(&packet));
-        packet.extend_from_slice(&ATTR_MESSAGE_INTEGRITY.to_be_bytes());
-        packet.extend_from_slice(&[0, INTEGRITY_LEN as u8]);
-        packet.extend_from_slice(tag.as_ref());
-        set_length(&mut packet, 8);
-        let fingerprint = crc32(&packet) ^ FINGERPRINT_XOR;
-        packet.extend_from_slice(&ATTR_FINGERPRINT.to_be_bytes());
-        packet.extend_from_slice(&[0, 4]);
-        packet.extend_from_slice(&fingerprint.to_be_bytes());
+        signed(packet, password)
+    }
+
+    /// The answer to a request that arrived from `source` (RFC 8489 §6.3.1.1).
+    pub fn success(&self, source: SocketAddr, password: &str) -> Vec<u8> {
+        let mut packet = self.answer(BINDING_SUCCESS);
+        let mask = &self.packet[4..HEADER_LEN];
+        let port = source.port() ^ u16::from_be_bytes([MAGIC_COOKIE[0], MAGIC_COOKIE[1]]);
+        let (family, address) = match source.ip() {
+            IpAddr::V4(ip) => (1, ip.octets().to_vec()),
+            IpAddr::V6(ip) => (2, ip.octets().to_vec()),
+        };
+        let len = 4 + address.len() as u16;
+        packet.extend_from_slice(&ATTR_XOR_MAPPED_ADDRESS.to_be_bytes());
+        packet.extend_from_slice(&len.to_be_bytes());
+        packet.extend_from_slice(&[0, family]);
+        packet.extend_from_slice(&port.to_be_bytes());
+        packet.extend(address.iter().zip(mask).map(|(byte, mask)| byte ^ mask));
+        signed(packet, password)
+    }
+
+    /// The answer to a request of an agent that believes to be controlled: a lite agent is that
+    /// itself, so the other one switches (RFC 8445 §7.3.1.1).
+    pub fn role_conflict(&self, password: &str) -> Vec<u8> {
+        let mut packet = self.answer(BINDING_ERROR);
+        packet.extend_from_slice(&ATTR_ERROR_CODE.to_be_bytes());
+        packet.extend_from_slice(&ROLE_CONFLICT_LEN.to_be_bytes());
+        packet.extend_from_slice(ROLE_CONFLICT);
+        signed(packet, password)
+    }
+
+    /// The header of an answer, its length not yet written.
+    fn answer(&self, kind: [u8; 2]) -> Vec<u8> {
+        let mut packet = Vec::with_capacity(80);
+        packet.extend_from_slice(&kind);
+        packet.extend_from_slice(&[0, 0]);
+        packet.extend_from_slice(&self.packet[4..HEADER_LEN]);
         packet
     }
+}
+
+/// The message with MESSAGE-INTEGRITY and FINGERPRINT (RFC 8489 §14.5, §14.7).
+fn signed(mut packet: Vec<u8>, password: &str) -> Vec<u8> {
+    let tag = hmac::sign(&integrity_key(password), &covered(&packet));
+    packet.extend_from_slice(&ATTR_MESSAGE_INTEGRITY.to_be_bytes());
+    packet.extend_from_slice(&[0, INTEGRITY_LEN as u8]);
+    packet.extend_from_slice(tag.as_ref());
+    set_length(&mut packet, 8);
+    let fingerprint = crc32(&packet) ^ FINGERPRINT_XOR;
+    packet.extend_from_slice(&ATTR_FINGERPRINT.to_be_bytes());
+    packet.extend_from_slice(&[0, 4]);
+    packet.extend_from_slice(&fingerprint.to_be_bytes());
+    packet
 }
 
 /// The attribute at `at`: its type, its value, and where the next one begins.
@@ -149,11 +218,7 @@ mod tests {
     const PASSWORD: &str = "VOkJxbRl1RmTxUk/WvJxBt";
 
     fn sample() -> Vec<u8> {
-        let digits: Vec<u8> = SAMPLE.bytes().filter(u8::is_ascii_hexdigit).collect();
-        digits
-            .chunks(2)
-            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-            .collect()
+        bytes(SAMPLE)
     }
 
     #[test]
@@ -174,6 +239,59 @@ mod tests {
         assert!(request.nominates);
         assert!(request.is_authentic(PASSWORD));
         assert_eq!(request.local_ufrag(), Some("evtj"));
+    }
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        let digits: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
+        let byte =
+            |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        digits.chunks(2).map(byte).collect()
+    }
+
+    /// RFC 5769 §2.2 and §2.3: the answers to the sample request from 192.0.2.1:32853 and from
+    /// 2001:db8:1234:5678:11:2233:4455:6677 port 32853, without their SOFTWARE.
+    #[test]
+    fn the_answer_carries_the_address_as_the_samples_do() {
+        let packet = sample();
+        let request = BindingRequest::parse(&packet).unwrap();
+        let answers = [
+            ("192.0.2.1:32853", "0020 0008 0001a147e112a643"),
+            (
+                "[2001:db8:1234:5678:11:2233:4455:6677]:32853",
+                "0020 0014 0002a1470113a9faa5d3f179bc25f4b5bed2b9d9",
+            ),
+        ];
+        for (source, attribute) in answers {
+            let answer = request.success(source.parse().unwrap(), PASSWORD);
+            let attribute = bytes(attribute);
+            assert_eq!(answer[..2], [1, 1]);
+            assert_eq!(answer[4..20], packet[4..20], "cookie and transaction");
+            assert_eq!(answer[20..20 + attribute.len()], attribute);
+            assert_eq!(usize::from(answer[3]), answer.len() - 20);
+            assert_signed(&answer);
+        }
+    }
+
+    #[test]
+    fn a_role_conflict_is_answered_with_487() {
+        let packet = sample();
+        let request = BindingRequest::parse(&packet).unwrap();
+        assert!(request.is_controlled);
+        let answer = request.role_conflict(PASSWORD);
+        assert_eq!(answer[..2], [1, 0x11]);
+        assert_eq!(answer[20..28], [0, 9, 0, 17, 0, 0, 4, 87]);
+        assert_eq!(&answer[28..41], b"Role Conflict");
+        assert_signed(&answer);
+    }
+
+    /// Integrity and fingerprint are the last two attributes, and both are right.
+    fn assert_signed(message: &[u8]) {
+        let (before, fingerprint) = message.split_at(message.len() - 8);
+        let crc = (crc32(before) ^ FINGERPRINT_XOR).to_be_bytes();
+        assert_eq!(fingerprint, [[0x80, 0x28, 0, 4], crc].concat());
+        let (before, integrity) = before.split_at(before.len() - INTEGRITY_ATTR_LEN);
+        let tag = hmac::sign(&integrity_key(PASSWORD), &covered(before));
+        assert_eq!(&integrity[4..], tag.as_ref());
     }
 
     #[test]

@@ -308,6 +308,20 @@ impl Viewer {
         video.send(&mut out, frame, 0..frame.packet_count(), timestamp).map(drop)
     }
 
+    /// The viewer's connection does not take this live frame. What waits goes as well, but for a frame
+    /// of which a part has left, and then nothing comes up to the next keyframe.
+    pub fn handle_skip(&mut self, frame: &PacketisedFrame) {
+        let is_picture = frame.codec.kind() == MediaKind::Video;
+        if is_picture && self.play == Play::Waiting {
+            return;
+        }
+        self.tally.frames_skipped += 1;
+        if is_picture {
+            self.tally.frames_skipped += self.keep_begun();
+            self.begin_to_skip();
+        }
+    }
+
     /// Whether the next picture is sent. A viewer that is too slow for it has what waits, and then
     /// nothing up to the next keyframe, which goes before all that waits then.
     fn admits(&mut self, frame: &PacketisedFrame) -> bool {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use media::batch::Batch;
+use media::batch::{Batch, Route};
 use media::fanout::{Fanout, FanoutEvent};
 use media::packetise::packetise;
 use media::peer::client::{Client, ClientFactory, ClientOutput};
@@ -332,7 +332,7 @@ impl World {
 
     /// SRTCP; whether it came from somebody's address.
     fn feed_back(&mut self, source: SocketAddr, packet: &[u8]) -> bool {
-        self.fanout.handle_rtcp(source, &mut packet.to_vec(), self.now)
+        self.fanout.handle_rtcp(Route::new(self.server, source), &mut packet.to_vec(), self.now)
     }
 
     /// A picture of two packets, and the time to the next.
@@ -400,14 +400,18 @@ impl World {
     fn drain_table(&mut self) {
         while let Some(output) = self.table.poll_output() {
             match output {
-                PeersOutput::Transmit { destination, contents, .. } => {
+                PeersOutput::Transmit { route, contents } => {
                     self.answers += 1;
-                    self.hand_over(destination, &contents);
+                    self.hand_over(route.destination, &contents);
                 }
                 PeersOutput::Attach(attach) => {
                     let state = self.viewers.get_mut(&attach.viewer).unwrap();
                     state.feedback = Some(client_end(&attach.keys));
                     self.fanout.handle_attach(*attach, 7, self.now);
+                }
+                PeersOutput::PathProven { viewer, route } => self.fanout.handle_path(viewer, route),
+                PeersOutput::PathForgotten { viewer, route } => {
+                    self.fanout.handle_path_forgotten(viewer, route);
                 }
                 PeersOutput::Moved { .. } | PeersOutput::Alive { .. } => {}
                 PeersOutput::Closed { viewer, reason } => panic!("{viewer:?} closed: {reason:?}"),

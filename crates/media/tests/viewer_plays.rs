@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use media::batch::Batch;
+use media::batch::{Batch, Route};
 use media::fanout::{Fanout, FanoutEvent};
 use media::packetise::packetise;
 use media::peer::client::{Client, ClientFactory, ClientOutput};
@@ -182,6 +182,34 @@ fn offers_that_cannot_be_answered_are_refused_with_a_reason() {
 }
 
 #[test]
+fn frames_of_a_codec_that_the_viewer_does_not_take_are_counted_and_the_rest_plays() {
+    let mut world = World::new();
+    world.viewer.offer = world.viewer.offer.replace(" PCMA/8000", " X-PCMA/8000");
+    world.join();
+    world.publish(0);
+    world.run_until("plays", |world| !world.viewer.frames.is_empty());
+    let sent = world.fanout.figures().packets_sent;
+
+    for (codec, not_taken) in [(Codec::Pcma, 1), (Codec::Opus, 1), (Codec::Pcma, 2)] {
+        let sound = Frame {
+            codec,
+            ticks: 8_000,
+            captured: NtpTime::from_unix_micros(1_700_000_000_000_000),
+            keyframe: true,
+            discontinuity: false,
+            units: vec![Bytes::from(vec![0xd5; 160])],
+        };
+        world.fanout.handle_frame(STREAM, Arc::new(packetise(&sound)), world.now);
+        world.step();
+        assert_eq!(world.fanout.figures().frames_not_taken, not_taken);
+    }
+    assert!(world.fanout.figures().packets_sent > sent, "what it takes is sent");
+    let frames = world.viewer.frames.len();
+    world.publish(5);
+    world.run_until("plays on", |world| world.viewer.frames.len() > frames);
+}
+
+#[test]
 fn h264_is_settled_in_packetization_mode_1_alone() {
     let mut world = World::new();
     assert!(world.viewer.offer.contains("packetization-mode=0"), "{}", world.viewer.offer);
@@ -344,7 +372,8 @@ impl World {
         self.viewer.poll();
         for mut packet in std::mem::take(&mut self.viewer.sent) {
             if (128..=191).contains(&packet[0]) {
-                self.fanout.handle_rtcp(self.viewer.address, &mut packet, self.now);
+                let route = Route::new(self.server, self.viewer.address);
+                self.fanout.handle_rtcp(route, &mut packet, self.now);
             } else {
                 let source = self.viewer.address;
                 self.table.handle_datagram(source, self.server, &packet, self.now);
@@ -368,7 +397,14 @@ impl World {
                     self.fanout.handle_detach(viewer, None);
                     assert_eq!(self.closed.replace(reason), None, "closed twice");
                 }
-                PeersOutput::Moved { .. } | PeersOutput::Alive { .. } => {}
+                PeersOutput::PathProven { viewer, route } => self.fanout.handle_path(viewer, route),
+                PeersOutput::PathForgotten { viewer, route } => {
+                    self.fanout.handle_path_forgotten(viewer, route);
+                }
+                PeersOutput::Moved { viewer, route } => {
+                    self.fanout.handle_move(viewer, route, self.now);
+                }
+                PeersOutput::Alive { .. } => {}
             }
         }
     }

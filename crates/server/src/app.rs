@@ -21,13 +21,13 @@ use secrecy::SecretString;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::ingest::{RtspTransport, SourceUrl};
-use crate::net::{MediaEvent, MediaPlane, OfferError};
+use crate::net::{IceCredentials, MediaEvent, MediaPlane, OfferError, Restarted};
 
 use actor::{Actor, Command};
 
 pub(crate) use control::Quality;
 pub(crate) use joins::JOIN_BUCKETS_MS;
-pub(crate) use outlets::{Held, HoldError, Reading};
+pub(crate) use outlets::{Held, HoldError, ReadError, Reading};
 pub(crate) use publishing::{Accepted, Credentials, KeyRefusal, PublishRefusal, Publishing};
 #[cfg(test)]
 pub(crate) use snapshot::ReservationSnapshot;
@@ -140,6 +140,15 @@ pub(crate) struct Watching {
     pub(crate) etag: String,
 }
 
+/// What a viewer's ICE restart came to.
+#[derive(Debug)]
+pub(crate) enum IceRestart {
+    /// The credentials are those that the viewer had: it only tells its candidates.
+    Unchanged,
+    /// What the viewer needs of our side.
+    Done(Restarted),
+}
+
 /// Handle to the running application; cheap to clone. It ends when the last handle is dropped.
 #[derive(Clone)]
 pub(crate) struct App {
@@ -233,6 +242,16 @@ impl App {
         self.ask(|reply| Command::Trickle { resource, etag, fragment, reply }).await?
     }
 
+    /// WHEP PATCH with new credentials of the viewer; `None`: no such session.
+    pub(crate) async fn restart_ice(
+        &self,
+        resource: &str,
+        theirs: IceCredentials,
+    ) -> Option<IceRestart> {
+        let resource = resource.to_owned();
+        self.ask(|reply| Command::RestartIce { resource, theirs, reply }).await?
+    }
+
     /// WHEP DELETE: the lease ends at once. False: no such session.
     pub(crate) async fn end_watch(&self, resource: &str) -> bool {
         let resource = resource.to_owned();
@@ -311,7 +330,8 @@ mod tests {
     async fn it_ends_when_a_part_of_the_media_plane_is_gone() {
         let (events, events_in) = mpsc::unbounded_channel();
         let udp = "127.0.0.1:0".parse().unwrap();
-        let media = MediaConfig { udp, advertise: Vec::new(), workers: Some(1) };
+        let tcp = crate::net::MediaTcp::Off;
+        let media = MediaConfig { udp, tcp, advertise: Vec::new(), workers: Some(1) };
         let media = MediaPlane::start(&media, events.clone()).unwrap();
         let quota = control::Quota::new(control::Unit::Viewer, 1, []);
         let config = AppConfig { sources: Vec::new(), cameras: Vec::new(), quota };

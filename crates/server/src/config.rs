@@ -24,6 +24,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::app::{AppConfig, CameraConfig};
 use crate::ingest::{PublishPoint, RtspTransport, SourceUrl};
+use crate::net::MediaTcp;
 use reader::{Section, Setting, text};
 use tree::{Node, Origin};
 
@@ -41,6 +42,16 @@ const TOKEN_TTL: Duration = Duration::from_secs(60 * 60);
 
 /// A token must outlive the time from reserve to WHEP POST on a slow network.
 const TOKEN_TTL_MIN: Duration = Duration::from_secs(60);
+
+/// Lifetime of the passwords for a TURN server. It asks for one when a way is allocated and every 10
+/// minutes from then on (RFC 8656 §7), so that a wall can be watched for a day.
+const TURN_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A password must outlive the way from the answer to the TURN server.
+const TURN_TTL_MIN: Duration = Duration::from_secs(60);
+
+/// Longer is no time limit.
+const TURN_TTL_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// How long a camera is kept after its last viewer.
 const CLOSE_AFTER: Duration = Duration::from_secs(5);
@@ -79,12 +90,16 @@ pub(crate) struct Http {
 #[derive(Debug, Clone)]
 pub(crate) struct Media {
     pub(crate) udp: SocketAddr,
+    /// Where viewers without UDP connect (ICE-TCP).
+    pub(crate) tcp: MediaTcp,
     /// Announced to viewers instead of the bound address, for servers behind NAT.
     pub(crate) advertise: Vec<IpAddr>,
     /// One a core where not set.
     pub(crate) workers: Option<u32>,
     /// Told to viewers in `Link` headers (RFC 9725 §4.6).
     pub(crate) ice_servers: Vec<IceServer>,
+    /// Told to viewers with passwords made for each.
+    pub(crate) turn: Vec<TurnServer>,
 }
 
 /// A STUN or TURN server that viewers may use.
@@ -95,6 +110,17 @@ pub(crate) struct IceServer {
     pub(crate) username: Option<String>,
     /// Told to viewers who hold a token, and to nobody else.
     pub(crate) credential: Option<SecretString>,
+}
+
+/// A TURN server that shares a secret with us, from which passwords for clients are made.
+#[derive(Debug, Clone)]
+pub(crate) struct TurnServer {
+    /// `turn:` or `turns:` addresses (RFC 7065). Never empty.
+    pub(crate) urls: Vec<String>,
+    /// coturn's `static-auth-secret`.
+    pub(crate) secret: SecretString,
+    /// How long a password is good.
+    pub(crate) ttl: Duration,
 }
 
 /// Who may call the API.
@@ -348,7 +374,9 @@ fn read_http(mut section: Section<'_>) -> Http {
 
 fn read_media(mut section: Section<'_>) -> Media {
     let udp = section.value("udp", shipped::MEDIA_UDP);
-    let advertise = section.value("advertise", Vec::new());
+    let tcp = section.value("tcp", MediaTcp::LikeUdp);
+    let advertise: Vec<PublicAddress> = section.value("advertise", Vec::new());
+    let advertise = advertise.into_iter().map(|address| address.0).collect();
     let workers_origin = section.origin_of("workers");
     let workers = section.optional("workers");
     if workers == Some(0) {
@@ -358,28 +386,63 @@ fn read_media(mut section: Section<'_>) -> Media {
     let servers = section.list("ice_servers").unwrap_or_default();
     let ice_servers =
         servers.into_iter().map(|(path, node)| read_ice_server(&mut section, path, node)).collect();
+    let servers = section.list("turn").unwrap_or_default();
+    let turn = servers
+        .into_iter()
+        .filter_map(|(path, node)| read_turn_server(&mut section, path, node))
+        .collect();
     section.finish();
-    Media { udp, advertise, workers, ice_servers }
+    Media { udp, tcp, advertise, workers, ice_servers, turn }
 }
 
 fn read_ice_server(parent: &mut Section<'_>, path: String, node: Node) -> IceServer {
     let mut section = Section::new(path, node, parent.problems);
-    let origin = section.origin_of("urls");
-    let urls: Vec<String> = section.required("urls").unwrap_or_default();
-    // Quotes and angle brackets would break out of the Link header.
-    let is_ice = |url: &String| {
-        let schemes = ["stun:", "stuns:", "turn:", "turns:"];
-        schemes.iter().any(|scheme| url.starts_with(scheme))
-            && url.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>\",;".contains(&byte))
-    };
-    if !urls.iter().all(is_ice) {
-        let sentence = "each must begin with stun:, stuns:, turn: or turns:";
-        section.problem(origin, "urls", sentence);
-    }
+    let urls = read_ice_urls(&mut section, &["stun:", "stuns:", "turn:", "turns:"]);
     let username = section.optional("username");
     let credential = section.optional("credential");
     section.finish();
     IceServer { urls, username, credential }
+}
+
+fn read_turn_server(parent: &mut Section<'_>, path: String, node: Node) -> Option<TurnServer> {
+    let mut section = Section::new(path, node, parent.problems);
+    let origin = section.origin_of("urls");
+    let urls = read_ice_urls(&mut section, &["turn:", "turns:"]);
+    if urls.is_empty() {
+        section.problem(
+            origin,
+            "urls",
+            "give at least one address, like \"turn:turn.example:3478\"",
+        );
+    }
+    let secret_origin = section.origin_of("secret");
+    let secret: Option<SecretString> = section.required("secret");
+    if secret.as_ref().is_some_and(|secret| secret.expose_secret().is_empty()) {
+        let sentence = "give the static-auth-secret of the TURN server";
+        section.problem(secret_origin, "secret", sentence);
+    }
+    let ttl_origin = section.origin_of("ttl");
+    let ttl = section.value("ttl", TURN_TTL);
+    if !(TURN_TTL_MIN..=TURN_TTL_MAX).contains(&ttl) {
+        section.problem(ttl_origin, "ttl", "this must be from \"1m\" to \"30days\"");
+    }
+    section.finish();
+    Some(TurnServer { urls, secret: secret?, ttl })
+}
+
+/// Addresses of one of these schemes. Quotes and angle brackets would break out of the Link header.
+fn read_ice_urls(section: &mut Section<'_>, schemes: &[&str]) -> Vec<String> {
+    let origin = section.origin_of("urls");
+    let urls: Vec<String> = section.required("urls").unwrap_or_default();
+    let is_ice = |url: &String| {
+        schemes.iter().any(|scheme| url.starts_with(scheme))
+            && url.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>\",;".contains(&byte))
+    };
+    if !urls.iter().all(is_ice) {
+        let sentence = format!("each must begin with one of {}", schemes.join(" "));
+        section.problem(origin, "urls", &sentence);
+    }
+    urls
 }
 
 /// The only store is memory, which needs no directory; the keys are read so that files written for
@@ -540,6 +603,37 @@ impl Setting for WebOrigin {
         let origin = url.origin().ascii_serialization();
         let bare = matches!(url.scheme(), "http" | "https") && text.trim_end_matches('/') == origin;
         if bare { Ok(Self(origin)) } else { Err(format!("this must be {wanted}")) }
+    }
+}
+
+impl Setting for MediaTcp {
+    /// An address, or "off".
+    fn read(node: &Node) -> Result<Self, String> {
+        let wanted = "an address with a port, like \"0.0.0.0:8555\", or \"off\"";
+        let text = text(node, wanted)?.trim();
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        let address = text.parse().map(Self::At);
+        address.map_err(|_| format!("this must be {wanted}, not {text:?}"))
+    }
+}
+
+/// An address that viewers can be sent to. Names are not resolved: an answer would be wrong as soon
+/// as the name means something else, and browsers resolve none in candidates.
+struct PublicAddress(IpAddr);
+
+impl Setting for PublicAddress {
+    fn read(node: &Node) -> Result<Self, String> {
+        let wanted = "an IP address, like \"203.0.113.7\" or \"2001:db8::7\"";
+        let text = text(node, wanted)?.trim();
+        let address: IpAddr = text.parse().map_err(|_| {
+            format!("this must be {wanted}, without a port; {text:?} is none, and names are not resolved")
+        })?;
+        if address.is_unspecified() || address.is_multicast() {
+            return Err(format!("{text} is no address that a viewer can send to"));
+        }
+        Ok(Self(address))
     }
 }
 

@@ -80,6 +80,8 @@ impl Collector for Figures {
         self.joins(encoder)?;
         gauge(encoder, "manifold_viewers_connected", "Viewers to whom media flows")?
             .encode_gauge(&self.snapshot.media.viewers_connected)?;
+        gauge(encoder, "manifold_tcp_connections", "Connections for media at present")?
+            .encode_gauge(&self.snapshot.media.tcp.open)?;
         gauge(
             encoder,
             "manifold_viewers_limited",
@@ -148,6 +150,7 @@ impl Figures {
         Ok(())
     }
 
+    /// What comes in and goes out.
     fn media(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let media = &self.snapshot.media;
         let figures = [
@@ -179,6 +182,17 @@ impl Figures {
                 "Packets that viewers reported lost",
                 media.packets_lost_reported,
             ),
+        ];
+        counters(encoder, &figures)?;
+        self.repairs(encoder)?;
+        self.paths(encoder)?;
+        self.publishers(encoder)
+    }
+
+    /// What is lost on the way to viewers, and what is done about it.
+    fn repairs(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let media = &self.snapshot.media;
+        let figures = [
             ("manifold_nacks", "Packets that viewers asked for again", media.nacks),
             ("manifold_repairs", "Packets sent again since a viewer asked", media.repairs),
             (
@@ -212,10 +226,45 @@ impl Figures {
                 media.tap_frames_skipped,
             ),
         ];
-        for (name, help, value) in figures {
-            counter(encoder, name, help)?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
-        }
-        self.publishers(encoder)
+        counters(encoder, &figures)
+    }
+
+    /// By which ways viewers come.
+    fn paths(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let media = &self.snapshot.media;
+        let figures = [
+            (
+                "manifold_viewer_moves",
+                "Viewers that moved to another address, or between UDP and TCP",
+                media.moves,
+            ),
+            (
+                "manifold_consents_expired",
+                "Viewers let go since no ICE check came for 30 s",
+                media.consents_expired,
+            ),
+            (
+                "manifold_tcp_connections_accepted",
+                "Connections for media that were let in",
+                media.tcp.accepted,
+            ),
+            (
+                "manifold_tcp_connections_refused",
+                "Connections for media that were closed at once, since there were too many",
+                media.tcp.refused,
+            ),
+            (
+                "manifold_tcp_strangers_dropped",
+                "Connections for media that were dropped, since no authentic check came",
+                media.tcp.strangers,
+            ),
+            (
+                "manifold_tcp_framing_errors",
+                "Connections for media that were dropped, since what came was not framed by RFC 4571",
+                media.tcp.framing_errors,
+            ),
+        ];
+        counters(encoder, &figures)
     }
 
     fn publishers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -254,10 +303,7 @@ impl Figures {
                 media.publisher_overflows,
             ),
         ];
-        for (name, help, value) in figures {
-            counter(encoder, name, help)?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
-        }
-        Ok(())
+        counters(encoder, &figures)
     }
 }
 
@@ -288,6 +334,14 @@ fn gauge<'e>(
 }
 
 /// The encoder appends `_total` to the name.
+/// Counters without labels: name, help, value.
+fn counters(encoder: &mut DescriptorEncoder<'_>, figures: &[(&str, &str, u64)]) -> fmt::Result {
+    for (name, help, value) in figures {
+        counter(encoder, name, help)?.encode_counter::<NoLabelSet, _, f64>(value, None)?;
+    }
+    Ok(())
+}
+
 fn counter<'e>(
     encoder: &'e mut DescriptorEncoder<'_>,
     name: &'e str,

@@ -52,8 +52,17 @@ impl std::error::Error for Failure {}
 
 /// One run. `start` is any moment; only what passes from it on matters.
 pub fn run(seed: u64, start: Instant) -> Result<Report, Box<Failure>> {
+    run_world(seed, world::World::new(seed, start))
+}
+
+/// One run in which `joins` people come to one camera, one after the other, watch for a moment and go.
+pub fn run_churn(seed: u64, joins: u64, start: Instant) -> Result<Report, Box<Failure>> {
+    run_world(seed, world::World::churn(seed, joins, start))
+}
+
+fn run_world(seed: u64, world: Result<world::World, String>) -> Result<Report, Box<Failure>> {
     let failure = |at_us, what, trace| Box::new(Failure { seed, at_us, what, trace });
-    let mut world = world::World::new(seed, start).map_err(|what| failure(0, what, Vec::new()))?;
+    let mut world = world.map_err(|what| failure(0, what, Vec::new()))?;
     // A panic of a core is a failure of the run like any other, and the world is only read then.
     let ended = catch_unwind(AssertUnwindSafe(|| world.run()));
     ended

@@ -8,10 +8,11 @@
 //! hello   | 100 | viewer (8) |        answered by        | 101 | viewer (8) |
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use media::batch::Route;
 use media::negotiated::{Negotiated, Payload, Track};
 use media::peer::SessionKeys;
 use media::peers::{ALIVE_INTERVAL, Attach, CloseReason, HANDSHAKE_TIMEOUT, PeersOutput};
@@ -104,16 +105,19 @@ pub(crate) struct LightTable {
     clock: Clock,
     secret: u64,
     entries: BTreeMap<ViewerId, Entry>,
+    /// Who has not said hello, and until when it may.
+    waiting: BTreeSet<(SimTime, ViewerId)>,
     outputs: VecDeque<PeersOutput>,
 }
 
 impl LightTable {
-    pub(crate) const fn new(clock: Clock, secret: u64) -> Self {
-        Self { clock, secret, entries: BTreeMap::new(), outputs: VecDeque::new() }
+    pub(crate) fn new(clock: Clock, secret: u64) -> Self {
+        let (entries, waiting) = (BTreeMap::new(), BTreeSet::new());
+        Self { clock, secret, entries, waiting, outputs: VecDeque::new() }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.outputs.is_empty()
+        self.entries.is_empty() && self.waiting.is_empty() && self.outputs.is_empty()
     }
 
     pub(crate) const fn secret(&self) -> u64 {
@@ -127,6 +131,7 @@ impl LightTable {
     pub(crate) fn handle_offer(&mut self, viewer: ViewerId, stream: StreamId, now: SimTime) {
         let entry = Entry { stream, accepted_at: now, destination: None, alive_at: now };
         self.entries.insert(viewer, entry);
+        self.waiting.insert((hello_due(now), viewer));
     }
 
     /// A hello. Returns from whom, if it is somebody's.
@@ -140,19 +145,19 @@ impl LightTable {
         let viewer = read_message(HELLO, packet)?;
         let entry = self.entries.get_mut(&viewer)?;
         let at = self.clock.instant(now);
+        self.waiting.remove(&(hello_due(entry.accepted_at), viewer));
         match entry.destination.replace(source) {
             None => self.outputs.push_back(PeersOutput::Attach(Box::new(Attach {
                 viewer,
                 stream: entry.stream,
-                source: local,
-                destination: source,
+                route: Route::new(local, source),
                 keys: keys(self.secret, viewer),
                 negotiated: negotiated(viewer),
                 handshake: Duration::from_micros(now.since(entry.accepted_at)),
             }))),
             Some(before) if before != source => {
-                let moved = PeersOutput::Moved { viewer, source: local, destination: source };
-                self.outputs.push_back(moved);
+                let route = Route::new(local, source);
+                self.outputs.push_back(PeersOutput::PathProven { viewer, route });
             }
             Some(_) => {}
         }
@@ -161,27 +166,24 @@ impl LightTable {
             self.outputs.push_back(PeersOutput::Alive { viewer, at });
         }
         let contents = message(ANSWER, viewer);
-        self.outputs.push_back(PeersOutput::Transmit {
-            source: local,
-            destination: source,
-            contents,
-        });
+        let route = Route::new(local, source);
+        self.outputs.push_back(PeersOutput::Transmit { route, contents });
         Some(viewer)
     }
 
     pub(crate) fn handle_close(&mut self, viewer: ViewerId, reason: CloseReason) {
-        if self.entries.remove(&viewer).is_some() {
+        if let Some(entry) = self.entries.remove(&viewer) {
+            self.waiting.remove(&(hello_due(entry.accepted_at), viewer));
             self.outputs.push_back(PeersOutput::Closed { viewer, reason });
         }
     }
 
     pub(crate) fn next_timeout(&self) -> Option<SimTime> {
-        self.waiting().map(|(_, at)| at).min()
+        self.waiting.first().map(|(at, _)| *at)
     }
 
     pub(crate) fn handle_timeout(&mut self, now: SimTime) {
-        let due: Vec<_> = self.waiting().filter(|(_, at)| *at <= now).map(|(id, _)| id).collect();
-        for viewer in due {
+        while let Some((_, viewer)) = self.waiting.first().copied().filter(|(at, _)| *at <= now) {
             self.handle_close(viewer, CloseReason::NeverConnected);
         }
     }
@@ -189,13 +191,11 @@ impl LightTable {
     pub(crate) fn poll_output(&mut self) -> Option<PeersOutput> {
         self.outputs.pop_front()
     }
+}
 
-    /// Who has not said hello, and until when it may.
-    fn waiting(&self) -> impl Iterator<Item = (ViewerId, SimTime)> {
-        let limit = HANDSHAKE_TIMEOUT.as_micros() as u64;
-        let waiting = self.entries.iter().filter(|(_, entry)| entry.destination.is_none());
-        waiting.map(move |(viewer, entry)| (*viewer, entry.accepted_at + limit))
-    }
+/// Until when a viewer whose offer was accepted may say hello.
+fn hello_due(accepted_at: SimTime) -> SimTime {
+    accepted_at + HANDSHAKE_TIMEOUT.as_micros() as u64
 }
 
 /// A viewer: says hello, takes its packets apart, and reports.

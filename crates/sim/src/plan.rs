@@ -16,6 +16,12 @@ const ACTIVE_MS_MAX: u64 = 25_000;
 /// A worker that waits longer for a processor than this has worse troubles than a viewer's picture.
 const STALL_US_MAX: u64 = 300_000;
 
+/// When everybody comes and goes: a hundred come in a second, none stays longer than one, and the
+/// quota lets in whoever waits for a lease to run out after that.
+const CHURN_JOIN_US: u64 = 10_000;
+const CHURN_STAY_US_MAX: u64 = 1_000_000;
+const CHURN_LIMIT: u32 = 5_000;
+
 /// A frame of 300 packets; 60 of them a second are more than the 15,000 packets that a viewer is paced.
 const FLOOD_BYTES: u64 = 350_000;
 
@@ -226,6 +232,37 @@ impl Plan {
         if is_flood {
             plan.make_flood();
         }
+        plan
+    }
+
+    /// So many people come to one camera, watch for a moment and go, by all the ways there are.
+    pub(crate) fn draw_churn(mut random: Random, joins: u64) -> Self {
+        let mut plan = Self::draw(random.fork());
+        plan.active_until = SimTime(joins * CHURN_JOIN_US + CHURN_STAY_US_MAX);
+        plan.unit = Unit::Viewer;
+        plan.limit_total = CHURN_LIMIT;
+        plan.limit_of_source = [CHURN_LIMIT; 2];
+        plan.operator.clear();
+        plan.noise_every_us = None;
+        plan.ending = Ending::Leave;
+        plan.cameras.truncate(1);
+        for camera in &mut plan.cameras {
+            (camera.frame_us, camera.group) = (1_000_000 / 5, 10);
+            camera.sizes = Sizes { keyframe: (300, 3_000), other: (10, 900), slices_max: 1 };
+            camera.faults.clear();
+        }
+        plan.viewers = (0..joins)
+            .map(|number| {
+                let mut random = random.fork();
+                let mut one = viewer(&mut random, 1, SimTime::default(), false);
+                one.join_at = SimTime(number * CHURN_JOIN_US);
+                one.path = Path { delay_us: 1_000, ..Path::default() };
+                one.stay_us = random.between(50_000, CHURN_STAY_US_MAX);
+                one.returns = 0;
+                one.rewatch_after_us = None;
+                one
+            })
+            .collect();
         plan
     }
 

@@ -109,9 +109,11 @@ enum WorkerInput {
     Interrupt(StreamId),
     Remove(StreamId),
     Attach(Box<Attach>, u64),
+    PathProven(ViewerId, Route),
+    PathForgotten(ViewerId, Route),
     Move(ViewerId, Route),
     Detach(ViewerId, Option<&'static str>),
-    Feedback(SocketAddr, Vec<u8>),
+    Feedback(Route, Vec<u8>),
 }
 
 /// One of the three queues.
@@ -254,7 +256,8 @@ impl Server {
                 self.light.handle_datagram(source, media_port(), packet, now);
             }
             [128..=191, 192..=223, ..] => {
-                self.tell_worker(WorkerInput::Feedback(source, packet.to_vec()), now);
+                let route = Route::new(media_port(), source);
+                self.tell_worker(WorkerInput::Feedback(route, packet.to_vec()), now);
             }
             _ => {}
         }
@@ -330,13 +333,17 @@ impl Server {
                 self.fanout.handle_attach(*attach, seed, at);
                 self.outputs.push_back(ServerOutput::Attached { viewer });
             }
-            WorkerInput::Move(viewer, route) => self.fanout.handle_move(viewer, route),
+            WorkerInput::PathProven(viewer, route) => self.fanout.handle_path(viewer, route),
+            WorkerInput::PathForgotten(viewer, route) => {
+                self.fanout.handle_path_forgotten(viewer, route);
+            }
+            WorkerInput::Move(viewer, route) => self.fanout.handle_move(viewer, route, at),
             WorkerInput::Detach(viewer, goodbye) => {
                 self.fanout.handle_detach(viewer, goodbye);
                 self.outputs.push_back(ServerOutput::Detached { viewer });
             }
-            WorkerInput::Feedback(source, mut packet) => {
-                self.fanout.handle_rtcp(source, &mut packet, at);
+            WorkerInput::Feedback(route, mut packet) => {
+                self.fanout.handle_rtcp(route, &mut packet, at);
             }
         }
     }
@@ -551,7 +558,8 @@ impl Server {
 
     fn handle_peers(&mut self, output: PeersOutput, now: SimTime) {
         match output {
-            PeersOutput::Transmit { destination, contents, .. } => {
+            PeersOutput::Transmit { route, contents } => {
+                let destination = route.destination;
                 self.outputs.push_back(ServerOutput::Datagram { destination, contents });
             }
             PeersOutput::Attach(attach) => {
@@ -562,8 +570,14 @@ impl Server {
                 self.flush(now);
                 self.tell(viewer, ViewerEvent::Connected { handshake_ms }, now);
             }
-            PeersOutput::Moved { viewer, source, destination } => {
-                self.tell_worker(WorkerInput::Move(viewer, Route { source, destination }), now);
+            PeersOutput::PathProven { viewer, route } => {
+                self.tell_worker(WorkerInput::PathProven(viewer, route), now);
+            }
+            PeersOutput::PathForgotten { viewer, route } => {
+                self.tell_worker(WorkerInput::PathForgotten(viewer, route), now);
+            }
+            PeersOutput::Moved { viewer, route } => {
+                self.tell_worker(WorkerInput::Move(viewer, route), now);
             }
             PeersOutput::Alive { viewer, at } => {
                 let at = self.clock.timestamp(self.clock.of_instant(at));
@@ -618,6 +632,11 @@ impl Server {
                 FanoutEvent::Alive { viewer, at } => {
                     let at = self.clock.timestamp(self.clock.of_instant(at));
                     self.tell(viewer, ViewerEvent::Alive { at }, now);
+                }
+                FanoutEvent::Moved { viewer, route } => {
+                    if let Some(table) = &mut self.table {
+                        table.handle_moved(viewer, route, self.clock.instant(now));
+                    }
                 }
                 FanoutEvent::Goodbye { viewer } => {
                     self.note(&format!("{viewer:?} says goodbye"));

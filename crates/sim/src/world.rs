@@ -37,6 +37,27 @@ const PROMPT_ENDING_US: u64 = 1_000_000;
 /// Packets alone change little: everything is checked so often at least, and whenever something else
 /// happened.
 const CHECK_US: u64 = 20_000;
+/// See [`Checks::Spaced`].
+const SPACED_CHECK_US: u64 = 1_000_000;
+
+/// When everything is checked.
+#[derive(Debug, Clone, Copy)]
+enum Checks {
+    /// After each event of weight.
+    EachEvent,
+    /// Once a second: where thousands of people are looked through each time.
+    Spaced,
+}
+
+impl Checks {
+    /// Whether it is time, so long after the last one.
+    const fn are_due(self, since_us: u64, has_noted: bool) -> bool {
+        match self {
+            Self::EachEvent => has_noted || since_us >= CHECK_US,
+            Self::Spaced => since_us >= SPACED_CHECK_US,
+        }
+    }
+}
 
 /// What happens at a time.
 #[derive(Debug)]
@@ -90,6 +111,7 @@ pub(crate) struct World {
     queue: BTreeMap<(SimTime, u64), Event>,
     next_event: u64,
     plan: Plan,
+    checks: Checks,
     random: Random,
     server: Server,
     cameras: Vec<VirtualCamera>,
@@ -119,9 +141,26 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// As the seed says.
     pub(crate) fn new(seed: u64, start: Instant) -> Result<Self, String> {
         let mut random = Random::new(seed);
         let plan = Plan::draw(random.fork());
+        Self::of_plan(plan, Checks::EachEvent, random, start)
+    }
+
+    /// So many come and go.
+    pub(crate) fn churn(seed: u64, joins: u64, start: Instant) -> Result<Self, String> {
+        let mut random = Random::new(seed);
+        let plan = Plan::draw_churn(random.fork(), joins);
+        Self::of_plan(plan, Checks::Spaced, random, start)
+    }
+
+    fn of_plan(
+        plan: Plan,
+        checks: Checks,
+        mut random: Random,
+        start: Instant,
+    ) -> Result<Self, String> {
         let clock = Clock::new(start);
         let full_viewers = plan.viewers.iter().filter(|viewer| viewer.is_full).count() as u64;
         let table = if full_viewers > 0 {
@@ -175,6 +214,7 @@ impl World {
             trace: VecDeque::new(),
             report: Report { full_viewers, ..Report::default() },
             failure: None,
+            checks,
             plan,
         })
     }
@@ -198,7 +238,7 @@ impl World {
             } else if let Some((_, event)) = self.queue.pop_first() {
                 self.handle(event);
             }
-            if self.has_noted || self.now.since(self.checked_at) >= CHECK_US {
+            if self.checks.are_due(self.now.since(self.checked_at), self.has_noted) {
                 self.check()?;
             }
         }

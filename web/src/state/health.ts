@@ -55,6 +55,7 @@ export function cameraHeadline(state: string): string {
     unreachable: "Camera unreachable",
     unauthorized: "Password refused",
     not_found: "Wrong path",
+    no_publisher: "Nobody publishes",
     no_keyframe: "No keyframe",
     b_frames: "B-frames",
     unsupported_codec: "Codec not playable",

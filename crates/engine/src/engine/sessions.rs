@@ -191,9 +191,10 @@ impl Engine {
         };
         let event = match closed_by {
             CloseReason::Peer => SessionEvent::PeerLeft,
-            CloseReason::NeverConnected | CloseReason::Handshake | CloseReason::Asked => {
-                SessionEvent::PeerFailed
-            }
+            CloseReason::NeverConnected
+            | CloseReason::Handshake
+            | CloseReason::Asked
+            | CloseReason::ConsentExpired => SessionEvent::PeerFailed,
         };
         let Some(session) = self.sessions.get_mut(&reservation) else {
             return;
@@ -222,5 +223,6 @@ const fn closing_words(reason: CloseReason) -> &'static str {
         CloseReason::NeverConnected => "ICE or DTLS did not finish in time",
         CloseReason::Handshake => "ICE or DTLS failed",
         CloseReason::Asked => "it was closed on request",
+        CloseReason::ConsentExpired => "no ICE check came for 30 s",
     }
 }

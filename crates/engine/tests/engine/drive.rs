@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::support::*;
 use control::{LedgerOp, Quality};
-use engine::{Request, SourceEvent, SourceFailure, ViewerEvent};
+use engine::{Rendition, Reply, Request, SourceEvent, SourceFailure, ViewerEvent};
 use media::ViewerId;
 use media::peers::CloseReason;
 use proptest::prelude::*;
@@ -27,6 +27,9 @@ enum Step {
     Alive { peer: usize },
     Close { peer: usize, reason: u8 },
     EndWatch { peer: usize },
+    Read { viewer: u32, camera: u32 },
+    Hold { camera: u32, sub: bool },
+    LetGo { hold: usize },
     SourceLive { puller: usize },
     SourceFails { puller: usize, failure: u8 },
     StopSource { camera: u32 },
@@ -45,6 +48,10 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(viewer, camera, low)| Step::Reserve { viewer, camera, low }),
         3 => viewer.clone().prop_map(|viewer| Step::Release { viewer }),
         2 => viewer.clone().prop_map(|viewer| Step::Heartbeat { viewer }),
+        2 => (viewer.clone(), camera.clone())
+            .prop_map(|(viewer, camera)| Step::Read { viewer, camera }),
+        3 => (camera.clone(), any::<bool>()).prop_map(|(camera, sub)| Step::Hold { camera, sub }),
+        2 => index.clone().prop_map(|hold| Step::LetGo { hold }),
         8 => (viewer, camera.clone()).prop_map(|(viewer, camera)| Step::Offer { viewer, camera }),
         8 => (index.clone(), prop::bool::weighted(0.9))
             .prop_map(|(offer, accepted)| Step::Answer { offer, accepted }),
@@ -174,6 +181,9 @@ fn take(world: &mut World, step: Step) {
         Step::EndWatch { peer } => with_peer(world, peer, |world, viewer| {
             world.ask(Request::EndWatch { viewer });
         }),
+        Step::Read { viewer, camera } => read(world, viewer, camera),
+        Step::Hold { camera, sub } => hold(world, camera, sub),
+        Step::LetGo { hold } => let_go(world, hold),
         Step::StopSource { camera } => {
             world.ask(Request::StopSource { camera: camera_id(camera) });
         }
@@ -198,6 +208,29 @@ fn take(world: &mut World, step: Step) {
             world.settle();
         }
         Step::Pass { ms } => pass(world, Duration::from_millis(ms)),
+    }
+}
+
+fn read(world: &mut World, viewer: u32, camera: u32) {
+    let (reservation, camera) = (reservation_id(viewer), camera_id(camera));
+    if let Reply::Read(Ok(reader)) = world.call(Request::Read { reservation, camera }) {
+        world.peers.insert(reader.viewer, reader.stream);
+    }
+}
+
+fn hold(world: &mut World, camera: u32, sub: bool) {
+    let rendition = if sub { Rendition::Sub } else { Rendition::Main };
+    let request = Request::Hold { camera: camera_id(camera), rendition };
+    if let Reply::Hold(Ok((hold, _))) = world.call(request) {
+        world.holds.push(hold);
+    }
+}
+
+fn let_go(world: &mut World, number: usize) {
+    if let Some(hold) = nth(world.holds.iter().copied(), number) {
+        world.holds.retain(|other| *other != hold);
+        world.engine.handle_let_go(hold, world.now);
+        world.settle();
     }
 }
 

@@ -326,10 +326,47 @@ fn a_warm_camera_that_goes_between_two_attempts_is_freed_too() {
 }
 
 #[test]
+fn a_publisher_that_comes_is_taken_at_once_by_who_waits() {
+    let mut world = World::new(1, 1);
+    world.reserved(1, 0);
+    world.fail(0, SourceFailure::NoPublisher);
+    world.pass(SECOND);
+    assert_eq!((world.word(0), world.starts.len()), ("no_publisher", 1), "nothing is tried");
+
+    world.engine.handle_publisher(&camera_id(0), Rendition::Main, world.now);
+    world.settle();
+    assert_eq!(world.starts.len(), 2);
+    world.live(0);
+    assert_eq!(world.word(0), "live");
+
+    world.engine.handle_publisher(&camera_id(0), Rendition::Main, world.now);
+    world.engine.handle_publisher(&camera_id(0), Rendition::Sub, world.now);
+    world.settle();
+    assert_eq!(world.starts.len(), 2, "a second one changes nothing, nor does one for no stream");
+}
+
+#[test]
+fn a_publisher_that_comes_while_nobody_watches_opens_the_camera_again() {
+    let mut world = World::new(1, 1);
+    world.reserved(1, 0);
+    world.fail(0, SourceFailure::NoPublisher);
+    assert!(world.release(1));
+    assert!(matches!(world.reserve(2, 0), Reply::Reserve(Err(ReserveRefusal::CameraOffline(_)))));
+
+    world.engine.handle_publisher(&camera_id(0), Rendition::Main, world.now);
+    world.settle();
+    world.live(0);
+
+    world.reserved(2, 0);
+    assert_eq!(world.word(0), "live");
+}
+
+#[test]
 fn states_have_the_words_and_statuses_of_the_api() {
     let failures = [
         (unreachable(), "unreachable", "OFFLINE"),
         (lost(), "lost", "OFFLINE"),
+        (SourceFailure::NoPublisher, "no_publisher", "OFFLINE"),
         (SourceFailure::Unauthorized, "unauthorized", "ERROR"),
         (SourceFailure::NotFound { path: "/x".to_owned() }, "not_found", "ERROR"),
         (SourceFailure::NoKeyframe { waited_s: 15 }, "no_keyframe", "ERROR"),

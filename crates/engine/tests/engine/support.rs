@@ -36,6 +36,8 @@ pub(crate) struct World {
     /// Streams whose picture was dropped since the last look.
     pub(crate) interrupted: Vec<StreamId>,
     pub(crate) keyframe_requests: Vec<StreamId>,
+    /// Holds that were not let go.
+    pub(crate) holds: Vec<HoldId>,
     /// Holds that ended by themselves.
     pub(crate) holds_ended: Vec<(HoldId, Option<SourceFailure>)>,
     /// Ledger operations that wait, when the ledger is slow.
@@ -74,6 +76,7 @@ impl World {
             removed: Vec::new(),
             interrupted: Vec::new(),
             keyframe_requests: Vec::new(),
+            holds: Vec::new(),
             holds_ended: Vec::new(),
             ledger_queue: VecDeque::new(),
             ledger_is_slow: false,

@@ -84,12 +84,15 @@ fn signed(packet: &[u8]) -> Vec<u8> {
 fn drain(table: &mut PeerTable, proven: &BTreeSet<SocketAddr>) {
     while let Some(output) = table.poll_output() {
         match output {
-            PeersOutput::Transmit { destination, contents, .. } => {
-                assert!(proven.contains(&destination), "a reply without integrity");
+            PeersOutput::Transmit { route, contents } => {
+                assert!(proven.contains(&route.destination), "a reply without integrity");
                 assert!(matches!(contents.first(), Some(0..=3 | 20..=63)), "no STUN, no DTLS");
             }
             PeersOutput::Attach(_) => panic!("somebody was let in without a handshake"),
-            PeersOutput::Moved { destination, .. } => assert!(proven.contains(&destination)),
+            PeersOutput::PathProven { route, .. } | PeersOutput::Moved { route, .. } => {
+                assert!(proven.contains(&route.destination));
+            }
+            PeersOutput::PathForgotten { .. } => {}
             PeersOutput::Alive { .. } | PeersOutput::Closed { .. } => {}
         }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::{START, pieces};
-use crate::batch::Batch;
+use crate::batch::{Batch, Route};
 use crate::fanout::Fanout;
 use crate::frame::{Codec, Frame, MediaKind, NtpTime, StreamId, ViewerId};
 use crate::negotiated::{Negotiated, Payload, Track};
@@ -97,10 +97,10 @@ impl World {
         if !sealed || self.sender.protect_rtcp(packet, &mut datagram).is_err() {
             datagram = packet.to_vec();
         }
-        self.fanout.handle_rtcp(address(ATTACKER), &mut datagram, self.now);
+        self.fanout.handle_rtcp(route(ATTACKER), &mut datagram, self.now);
         // The same from the neighbour's address: it has other keys.
         let mut copy = datagram.clone();
-        self.fanout.handle_rtcp(address(NEIGHBOUR), &mut copy, self.now);
+        self.fanout.handle_rtcp(route(NEIGHBOUR), &mut copy, self.now);
     }
 
     /// A picture, and the time to the next one.
@@ -152,6 +152,10 @@ fn address(host: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, host], 4000))
 }
 
+fn route(host: u8) -> Route {
+    Route::new(address(1), address(host))
+}
+
 fn attach(host: u8, mut material: Vec<u8>) -> Attach {
     // Each viewer has keys of its own.
     for byte in &mut material {
@@ -173,8 +177,7 @@ fn attach(host: u8, mut material: Vec<u8>) -> Attach {
     Attach {
         viewer: ViewerId(host.into()),
         stream: STREAM,
-        source: address(1),
-        destination: address(host),
+        route: route(host),
         keys: SessionKeys { profile: PROFILE, material },
         negotiated: Negotiated { video: Some(video), audio: None, cname: "manifold".to_owned() },
         handshake: Duration::ZERO,

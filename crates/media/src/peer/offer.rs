@@ -108,6 +108,23 @@ fn feedback(line: &str) -> Option<&str> {
     Some(line.strip_prefix("a=rtcp-fb:")?.split_once(' ')?.1)
 }
 
+/// The answer with these candidate lines in the place of str0m's. They stand in the first section:
+/// all of them share its transport (BUNDLE, RFC 8843 §8).
+pub(super) fn with_candidates(answer: &str, lines: &str) -> String {
+    let mut written = false;
+    let mut replaced = String::with_capacity(answer.len() + lines.len());
+    for line in answer.lines() {
+        if !line.starts_with("a=candidate:") {
+            replaced.push_str(line);
+            replaced.push_str("\r\n");
+        } else if !std::mem::replace(&mut written, true) {
+            replaced.push_str(lines);
+            replaced.push_str("a=end-of-candidates\r\n");
+        }
+    }
+    replaced
+}
+
 /// The answer with one `CNAME` and one media stream for picture and sound: viewers synchronise
 /// only what shares both (RFC 3550 §6.5.1, RFC 8830 §2). str0m gives each track its own.
 pub(super) fn as_one_stream(answer: &str) -> String {

@@ -19,13 +19,15 @@ use str0m::media::{KeyframeRequestKind, Mid};
 use str0m::rtp::{ExtensionMap, RtpPacket};
 use str0m::{Candidate, Event, IceCreds, Output, Rtc, RtcConfig};
 
-use super::offer::{check_size, malformed};
+use super::offer::{check_size, malformed, with_candidates};
 use super::rsa::{DtlsForAll, widen_request};
 use super::tap::KeySlot;
-use super::{IceCredentials, OfferError, Peer, Received};
+use super::{HostCandidate, IceCredentials, OfferError, Peer, Proven, Received, STAND_IN, is_stun};
 use crate::frame::{Codec, MediaKind};
+use crate::ice::candidate_lines;
 use crate::negotiated::{offered_video_codecs, sends_video, sprop_parameter_sets};
 use crate::publish::{Incoming, SenderReport, Track, TrackFigures, TrackOutput};
+use crate::route::Route;
 use crate::stun::BindingRequest;
 
 /// How often at most a publisher is asked for a keyframe. One costs as much as many frames, and one
@@ -77,9 +79,13 @@ pub enum PublishError {
 
 /// What all publishers of a process share.
 pub struct PublisherFactory {
+    /// For those who send the first hello of DTLS.
     crypto: Arc<CryptoProvider>,
+    /// For those who wait for ours. There the other side asks for a certificate, and what it asked
+    /// is in the transcript as it came.
+    crypto_of_client: Arc<CryptoProvider>,
     certificate: DtlsCert,
-    candidates: Vec<SocketAddr>,
+    candidates: Vec<HostCandidate>,
 }
 
 /// Which codecs are answered.
@@ -97,11 +103,24 @@ impl PublisherFactory {
         let mut crypto = str0m_aws_lc_rs::default_provider();
         let certificate = DtlsForAll.generate_certificate()?;
         crypto.dtls_provider = &DtlsForAll;
-        Some(Self { crypto: Arc::new(crypto), certificate, candidates })
+        let crypto_of_client = Arc::new(str0m_aws_lc_rs::default_provider());
+        let candidates = candidates.into_iter().map(HostCandidate::udp).collect();
+        Some(Self { crypto: Arc::new(crypto), crypto_of_client, certificate, candidates })
     }
 
-    /// Answers an offer with `recvonly`, `setup:passive` and ICE-lite: with H.264 alone where it is
-    /// offered, so that every browser can watch, else with what there is.
+    /// What is announced from here on, in order of preference.
+    pub fn set_candidates(&mut self, candidates: Vec<HostCandidate>) {
+        self.candidates = candidates;
+    }
+
+    /// The candidates as lines of SDP.
+    pub fn candidate_lines(&self) -> String {
+        candidate_lines(&self.candidates)
+    }
+
+    /// Answers an offer with `recvonly` and ICE-lite: with H.264 alone where it is offered, so that
+    /// every browser can watch, else with what there is. DTLS begins from the other side, but for
+    /// offers that say `setup:passive`, as FFmpeg's do.
     pub fn answer(
         &self,
         offer: &str,
@@ -129,15 +148,11 @@ impl PublisherFactory {
         if !sends_video(&offer) {
             return Err(PublishError::NoVideo);
         }
-        if offer.lines().any(|line| line == "a=setup:passive") {
-            let reason = "a=setup must be actpass or active".to_owned();
-            return Err(OfferError::Malformed(reason).into());
-        }
         for codecs in [Codecs::H264, Codecs::Others] {
             let (rtc, answer) = self.answer_with(codecs, &offer, credentials, now)?;
-            let answer = as_receiver(&answer);
+            let answer = with_candidates(&as_receiver(&answer), &candidate_lines(&self.candidates));
             if has_video(&answer) {
-                let peer = Peer::new(rtc, KeySlot::default(), credentials, self.candidates.clone());
+                let peer = Peer::new(rtc, KeySlot::default(), credentials);
                 return Ok((Publisher::new(peer, parameter_sets), answer));
             }
         }
@@ -153,19 +168,27 @@ impl PublisherFactory {
         now: Instant,
     ) -> Result<(Rtc, String), OfferError> {
         let parsed = SdpOffer::from_sdp_string(offer).map_err(|error| malformed(&error))?;
-        let mut rtc = self.config(codecs, credentials).build(now);
-        for address in &self.candidates {
-            if let Ok(candidate) = Candidate::host(*address, "udp") {
-                rtc.add_local_candidate(candidate);
-            }
+        let crypto = if offer.lines().any(|line| line == "a=setup:passive") {
+            &self.crypto_of_client
+        } else {
+            &self.crypto
+        };
+        let mut rtc = self.config(codecs, credentials, crypto).build(now);
+        if let Ok(candidate) = Candidate::host(STAND_IN[0], "udp") {
+            rtc.add_local_candidate(candidate);
         }
         let answer = rtc.sdp_api().accept_offer(parsed).map_err(|error| malformed(&error))?;
         Ok((rtc, answer.to_sdp_string()))
     }
 
-    fn config(&self, codecs: Codecs, credentials: &IceCredentials) -> RtcConfig {
+    fn config(
+        &self,
+        codecs: Codecs,
+        credentials: &IceCredentials,
+        crypto: &Arc<CryptoProvider>,
+    ) -> RtcConfig {
         let mut config = RtcConfig::new()
-            .set_crypto_provider(Arc::clone(&self.crypto))
+            .set_crypto_provider(Arc::clone(crypto))
             .set_dtls_cert(self.certificate.clone())
             .set_dtls_version(DtlsVersion::Dtls12)
             .set_local_ice_credentials(IceCreds {
@@ -198,10 +221,10 @@ impl PublisherFactory {
 /// What a publisher wants done or tells.
 #[derive(Debug)]
 pub enum PublisherOutput {
-    /// Send this datagram.
+    /// Send this packet.
     Transmit {
-        /// The publisher's address.
-        destination: SocketAddr,
+        /// Where from and where to.
+        route: Route,
         /// STUN, DTLS or SRTCP.
         contents: Vec<u8>,
     },
@@ -274,36 +297,40 @@ impl Publisher {
         }
     }
 
-    /// A binding request that names our user fragment, as [`Peer::handle_check`] takes it.
+    /// A binding request that names our user fragment, as [`Peer::handle_check`] takes it. What we
+    /// send goes along the path that was nominated last: reports, which are of use to nobody else.
     pub fn handle_check(
         &mut self,
-        source: SocketAddr,
-        local: SocketAddr,
+        route: Route,
         request: &BindingRequest<'_>,
-        packet: &[u8],
         now: Instant,
-    ) -> Received {
-        let received = self.peer.handle_check(source, local, request, packet, now);
-        if received == Received::Authentic {
-            self.heard = Some(now);
+    ) -> Option<Proven> {
+        let proven = self.peer.handle_check(route, request, now)?;
+        if request.nominates {
+            self.peer.select(route);
         }
-        received
+        self.heard = Some(now);
+        Some(proven)
     }
 
-    /// DTLS, SRTP or SRTCP. Only what comes from a proven address is looked at.
-    pub fn handle_datagram(
-        &mut self,
-        source: SocketAddr,
-        local: SocketAddr,
-        packet: &[u8],
-        now: Instant,
-    ) -> Received {
-        self.peer.handle_dtls(source, local, packet, now)
+    /// DTLS, SRTP or SRTCP. Only what comes along a proven path is looked at.
+    pub fn handle_datagram(&mut self, route: Route, packet: &[u8], now: Instant) -> Received {
+        self.peer.handle_dtls(route, packet, now)
     }
 
-    /// The address that was forgotten since the last call, if one was.
-    pub fn take_forgotten(&mut self) -> Option<SocketAddr> {
-        self.peer.take_forgotten()
+    /// Paths along which checks came, as many as are remembered.
+    pub fn routes(&self) -> impl Iterator<Item = Route> {
+        self.peer.routes()
+    }
+
+    /// An ICE restart, as [`Peer::restart`] does it.
+    pub fn restart(&mut self, ours: IceCredentials, theirs: IceCredentials) {
+        self.peer.restart(ours, theirs);
+    }
+
+    /// The user fragment from before a restart, while it is good.
+    pub fn previous_ufrag(&self) -> Option<&str> {
+        self.peer.previous_ufrag()
     }
 
     /// Time passed.
@@ -358,6 +385,9 @@ impl Publisher {
     /// The next thing to do; call until it is `Timeout` or `Closed`.
     pub fn poll_output(&mut self, now: Instant) -> PublisherOutput {
         self.ask_for_keyframe(now);
+        if let Some((route, contents)) = self.peer.poll_answer() {
+            return PublisherOutput::Transmit { route, contents };
+        }
         loop {
             if let Some(output) = self.outputs.pop_front() {
                 return PublisherOutput::Track(output);
@@ -369,10 +399,13 @@ impl Publisher {
                 return PublisherOutput::Closed;
             };
             match output {
+                // Checks are not answered by str0m, which knows of no path.
+                Ok(Output::Transmit(transmit)) if is_stun(&transmit.contents) => {}
                 Ok(Output::Transmit(transmit)) => {
-                    let destination = transmit.destination;
                     let contents = widen_request(transmit.contents.to_vec());
-                    return PublisherOutput::Transmit { destination, contents };
+                    if let Some(route) = self.peer.selected_route() {
+                        return PublisherOutput::Transmit { route, contents };
+                    }
                 }
                 Ok(Output::Timeout(at)) => return PublisherOutput::Timeout(self.earliest(at)),
                 Ok(Output::Event(Event::Connected)) => {
@@ -491,6 +524,10 @@ impl Publisher {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "str0m's list is open, and what is not listed here is never answered"
+)]
 fn our_codec(codec: format::Codec) -> Option<Codec> {
     match codec {
         format::Codec::H264 => Some(Codec::H264),
@@ -501,7 +538,6 @@ fn our_codec(codec: format::Codec) -> Option<Codec> {
         format::Codec::Opus => Some(Codec::Opus),
         format::Codec::PCMU => Some(Codec::Pcmu),
         format::Codec::PCMA => Some(Codec::Pcma),
-        // Never answered.
         _ => None,
     }
 }

@@ -10,7 +10,7 @@
 //! CertificateRequest   types 1: ecdsa_sign         algorithms n                      authorities 0
 //! as it leaves         types 2: …, rsa_sign        algorithms n + 2: …, two of PKCS#1           0
 //! ```
-//! Our own certificate stays ECDSA. This module checks no fingerprint: str0m compares the
+//! This holds for our being the server of DTLS alone. Our own certificate stays ECDSA. This module checks no fingerprint: str0m compares the
 //! certificate with the one of the SDP, whatever its key.
 
 use std::borrow::Cow;

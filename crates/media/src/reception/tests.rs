@@ -7,6 +7,7 @@ use crate::frame::Frame;
 use crate::packetise::packetise;
 use crate::peer::tapped_client::{TappedClientFactory, TappedOutput};
 use crate::peer::{IceCredentials, PeerFactory, PeerOutput};
+use crate::route::Route;
 use crate::rtcp::{Feedback, SenderInfo, parse, write_bye, write_sender_report};
 use crate::srtp::{SrtcpReceiver, SrtpProfile, SrtpSender};
 use crate::stun::BindingRequest;
@@ -132,6 +133,7 @@ fn a_tapped_client_gets_the_servers_keys() {
     let credentials = IceCredentials { ufrag: "abcd".into(), password: "0123456789".repeat(3) };
     let (mut client, offer) = TappedClientFactory::new().unwrap().offer(viewer, now).unwrap();
     assert!(offer.contains("goog-remb") && !offer.contains("transport-cc"));
+    let route = Route::new(server, viewer);
     let (mut peer, answer) =
         PeerFactory::new(vec![server]).unwrap().answer(&offer, &credentials, now).unwrap();
     client.handle_answer(&answer.sdp).unwrap();
@@ -143,8 +145,11 @@ fn a_tapped_client_gets_the_servers_keys() {
         loop {
             match client.poll_output() {
                 TappedOutput::Transmit { contents, .. } => match BindingRequest::parse(&contents) {
-                    Some(check) => peer.handle_check(viewer, server, &check, &contents, now),
-                    None => peer.handle_dtls(viewer, server, &contents, now),
+                    Some(check) => assert!(peer.handle_check(route, &check, now).is_some()),
+                    None => assert_ne!(
+                        peer.handle_dtls(route, &contents, now),
+                        crate::peer::Received::Dropped
+                    ),
                 },
                 TappedOutput::Connected { keys, role } => {
                     assert_eq!(role, Role::Client);

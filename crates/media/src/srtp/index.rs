@@ -61,12 +61,16 @@ impl ReplayWindows {
         }
     }
 
-    /// Remembers an authenticated packet that [`check`](Self::check) let pass.
-    pub(super) fn record(&mut self, ssrc: u32, index: u32) {
-        match self.windows.iter_mut().find(|(known, _)| *known == ssrc) {
-            Some((_, window)) => window.record(index),
-            None => self.windows.push((ssrc, ReplayWindow::starting_at(index))),
-        }
+    /// Remembers an authenticated packet that [`check`](Self::check) let pass. True when it has the
+    /// highest index so far.
+    pub(super) fn record(&mut self, ssrc: u32, index: u32) -> bool {
+        let Some((_, window)) = self.windows.iter_mut().find(|(known, _)| *known == ssrc) else {
+            self.windows.push((ssrc, ReplayWindow::starting_at(index)));
+            return true;
+        };
+        let is_newest = index > window.highest;
+        window.record(index);
+        is_newest
     }
 }
 

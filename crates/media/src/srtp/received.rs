@@ -8,8 +8,7 @@ use std::fmt;
 use super::cipher::Cipher;
 use super::keys::{Master, Purpose, Role};
 use super::{
-    RTCP_HEADER_BYTES, RTCP_INDEX_END, ReplayWindows, SrtcpReceiver, SrtpError, SrtpProfile,
-    gcm_backend,
+    RTCP_HEADER_BYTES, RTCP_INDEX_END, SrtcpReceiver, SrtpError, SrtpProfile, gcm_backend,
 };
 
 /// Streams that one session keeps roll-over counters for: picture and sound with a retransmission
@@ -45,7 +44,7 @@ impl ReceivedSession {
         Ok(Self {
             profile,
             rtp: cipher(theirs, Purpose::Rtp)?,
-            reports: SrtcpReceiver { profile, cipher: reports, seen: ReplayWindows::default() },
+            reports: SrtcpReceiver::from_cipher(profile, reports),
             feedback: cipher(own, Purpose::Rtcp)?,
             next_feedback_index: 1,
             highest: Vec::new(),

@@ -30,13 +30,15 @@ pub struct Heard {
     pub lost: Vec<Lost>,
     /// It said BYE.
     pub goodbye: bool,
+    /// No later packet of the same sender has come before: it tells where the viewer is at present.
+    pub is_newest: bool,
 }
 
 impl Viewer {
     /// The viewer's SRTCP. An error changes nothing.
     pub fn handle_rtcp(&mut self, packet: &mut [u8], now: Instant) -> Result<Heard, SrtpError> {
         let compound = self.receiver.unprotect_rtcp(packet)?;
-        let mut heard = Heard::default();
+        let mut heard = Heard { is_newest: self.receiver.is_newest(), ..Heard::default() };
         // Authentic but unreadable: the viewer lives, its words are lost.
         for feedback in rtcp::parse(compound).unwrap_or_default() {
             self.handle_feedback(feedback, &mut heard, now);
@@ -59,7 +61,10 @@ impl Viewer {
                     heard.lost.extend(lost.into_iter().map(|sequence| Lost { kind, sequence }));
                 }
             }
-            Feedback::EstimatedBitrate { bitrate } => self.estimator.handle_told(bitrate, now),
+            Feedback::EstimatedBitrate { bitrate } => {
+                tracing::trace!(viewer = self.id.0, bitrate, "estimate told");
+                self.estimator.handle_told(bitrate, now);
+            }
             Feedback::Transport(arrivals) => self.estimator.handle_arrivals(&arrivals, now),
             Feedback::Bye => heard.goodbye = true,
         }
@@ -76,7 +81,7 @@ impl Viewer {
         let newly_lost = track.newly_lost(block.cumulative_lost);
         if block.ssrc == self.video.ssrc() {
             let sent_bytes = self.video.figures.octets;
-            self.estimator.handle_loss(block.fraction_lost, sent_bytes, now);
+            self.estimator.handle_report(block, sent_bytes, now);
         }
         newly_lost
     }
@@ -106,7 +111,16 @@ impl Viewer {
     }
 
     pub(super) fn follow_estimate(&mut self, now: Instant) {
-        self.pace.set(self.estimator.limit(), now);
+        let limit = self.estimator.limit();
+        if limit.is_some() != self.pace.is_limited() {
+            tracing::debug!(
+                viewer = self.id.0,
+                limit_bps = limit,
+                line = ?self.line(),
+                "pace of a viewer changed"
+            );
+        }
+        self.pace.set(limit, now);
         self.drop_what_is_late();
     }
 

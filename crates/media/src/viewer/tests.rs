@@ -2,7 +2,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::frame::{Codec, Frame};
+use crate::frame::Frame;
 use crate::negotiated::{ExtensionKind, HeaderExtension, Payload, Track};
 use crate::packetise::packetise;
 use crate::rtcp::MAX_LOST_ENTRIES;
@@ -48,7 +48,8 @@ fn viewer(seed: u64, terms: Terms) -> Viewer {
     };
     let negotiated = Negotiated { video: Some(video), audio: None, cname: "manifold".to_owned() };
     let local = "10.0.0.1:8555".parse().unwrap();
-    let route = Route { source: local, destination: "10.0.0.2:4000".parse().unwrap() };
+    let remote: std::net::SocketAddr = "10.0.0.2:4000".parse().unwrap();
+    let route = Route::new(local, remote);
     Viewer::new(ViewerId(1), route, &keys(), negotiated, seed).unwrap()
 }
 

@@ -83,11 +83,6 @@ impl OutTrack {
         self.negotiated.ssrc
     }
 
-    /// Whether the viewer takes a codec.
-    pub(super) fn takes(&self, codec: Codec) -> bool {
-        self.negotiated.takes(codec)
-    }
-
     /// The timeline in the clock of this codec; a source that changed its codec starts a new one.
     pub(super) fn timeline(&mut self, codec: Codec) -> &mut Timeline {
         let start = self.start_timestamp;
@@ -218,6 +213,14 @@ impl OutTrack {
     /// Of frames older than `serial` nothing can be repaired any more.
     pub(super) fn forget_before(&mut self, serial: u64) {
         self.record.forget_before(serial);
+    }
+
+    /// Whether the viewer takes a codec.
+    pub(super) fn takes(&self, codec: Codec) -> bool {
+        match self.payload {
+            Some((known, payload)) if known == codec => payload.is_some(),
+            Some(_) | None => self.negotiated.takes(codec),
+        }
     }
 
     fn payload(&mut self, codec: Codec) -> Option<Payload> {

@@ -19,10 +19,13 @@ use super::publishing::{Presence, Publishing};
 use super::pullers::{Ended, Pullers};
 use super::snapshot::Snapshot;
 use super::{
-    AppConfig, CameraConfig, Held, HoldError, Reading, Released, Reservation, ReserveError,
-    WatchError, Watching,
+    AppConfig, CameraConfig, Held, HoldError, IceRestart, ReadError, Reading, Released,
+    Reservation, ReserveError, WatchError, Watching,
 };
-use crate::net::{Accepted, MediaEvent, MediaPlane, OfferError, PublisherEnd, PublisherId};
+use crate::net::{
+    Accepted, IceCredentials, MediaEvent, MediaPlane, OfferError, PublisherEnd, PublisherId,
+    Restarted,
+};
 
 /// Said to who meets a full quota: after this time a viewer that vanished is gone for certain.
 const RETRY_AFTER: Duration = Duration::from_secs(15);
@@ -63,6 +66,11 @@ pub(super) enum Command {
         fragment: String,
         reply: oneshot::Sender<Option<Result<(), ()>>>,
     },
+    RestartIce {
+        resource: String,
+        theirs: IceCredentials,
+        reply: oneshot::Sender<Option<IceRestart>>,
+    },
     EndWatch {
         resource: String,
         reply: oneshot::Sender<bool>,
@@ -93,8 +101,22 @@ pub(super) struct Offer {
 /// What the actor's own tasks and outlets tell it. Bounded by them: one answer an offer, a source is
 /// live once an attempt and a change of format, an outlet says every few seconds that it lives.
 pub(super) enum Message {
-    Answered { request: RequestId, viewer: ViewerId, result: Result<Accepted, OfferError> },
-    Live { stream: StreamId, attempt: u64 },
+    Answered {
+        request: RequestId,
+        viewer: ViewerId,
+        result: Result<Accepted, OfferError>,
+    },
+    /// An ICE restart came about, or the viewer is gone.
+    Restarted {
+        viewer: ViewerId,
+        their_ufrag: String,
+        result: Option<Restarted>,
+        reply: oneshot::Sender<Option<IceRestart>>,
+    },
+    Live {
+        stream: StreamId,
+        attempt: u64,
+    },
     Outlet(OutletMessage),
 }
 
@@ -105,7 +127,7 @@ pub(super) enum Waiting {
     Heartbeat(oneshot::Sender<Option<Reservation>>),
     Watch(WaitingWatch),
     Hold(oneshot::Sender<Result<Held, HoldError>>, CameraId),
-    Read(oneshot::Sender<Result<Reading, WatchError>>, CameraId),
+    Read(oneshot::Sender<Result<Reading, ReadError>>),
     EndWatch(oneshot::Sender<bool>),
     StopSource(oneshot::Sender<bool>),
     Snapshot(oneshot::Sender<Snapshot>),
@@ -121,7 +143,10 @@ pub(super) struct WaitingWatch {
 /// A viewer whose offer was answered, from the answer to its end.
 struct Peer {
     resource: String,
+    /// Our ICE user fragment.
     etag: String,
+    /// The viewer's.
+    their_ufrag: Option<String>,
     started: Instant,
     has_media: bool,
 }
@@ -236,6 +261,9 @@ impl Actor {
             Command::Trickle { resource, etag, fragment, reply } => {
                 let _ = reply.send(self.trickle(&resource, etag.as_deref(), fragment));
             }
+            Command::RestartIce { resource, theirs, reply } => {
+                self.restart_ice(&resource, theirs, reply);
+            }
             Command::EndWatch { resource, reply } => match self.resources.get(&resource) {
                 Some(viewer) => {
                     let request = Request::EndWatch { viewer: *viewer };
@@ -315,6 +343,13 @@ impl Actor {
     fn handle_message(&mut self, message: Message) {
         let now = self.clock.now();
         match message {
+            Message::Restarted { viewer, their_ufrag, result, reply } => {
+                if let (Some(peer), Some(restarted)) = (self.peers.get_mut(&viewer), &result) {
+                    peer.etag.clone_from(&restarted.ice_ufrag);
+                    peer.their_ufrag = Some(their_ufrag);
+                }
+                let _ = reply.send(result.map(IceRestart::Done));
+            }
             Message::Answered { request, viewer, result } => {
                 let event =
                     if result.is_ok() { ViewerEvent::Accepted } else { ViewerEvent::Refused };
@@ -440,9 +475,7 @@ impl Actor {
             (Waiting::Hold(reply, camera), Reply::Hold(held)) => {
                 self.reply_hold(reply, &camera, held);
             }
-            (Waiting::Read(reply, camera), Reply::Read(reader)) => {
-                self.reply_read(reply, &camera, reader);
-            }
+            (Waiting::Read(reply), Reply::Read(reader)) => self.reply_read(reply, reader),
             (Waiting::EndWatch(reply), Reply::EndWatch(done))
             | (Waiting::StopSource(reply), Reply::StopSource(done)) => {
                 let _ = reply.send(done);
@@ -479,6 +512,7 @@ impl Actor {
         let peer = Peer {
             resource: resource.clone(),
             etag: etag.clone(),
+            their_ufrag: accepted.their_ufrag,
             started: offer.started,
             has_media: false,
         };
@@ -514,6 +548,32 @@ impl Actor {
         }
         self.media.trickle(*viewer, fragment);
         Some(Ok(()))
+    }
+
+    fn restart_ice(
+        &self,
+        resource: &str,
+        theirs: IceCredentials,
+        reply: oneshot::Sender<Option<IceRestart>>,
+    ) {
+        let found = self.resources.get(resource);
+        let Some((viewer, peer)) =
+            found.and_then(|viewer| Some((*viewer, self.peers.get(viewer)?)))
+        else {
+            let _ = reply.send(None);
+            return;
+        };
+        if peer.their_ufrag.as_ref() == Some(&theirs.ufrag) {
+            let _ = reply.send(Some(IceRestart::Unchanged));
+            return;
+        }
+        let (media, messages) = (self.media.clone(), self.messages.clone());
+        tokio::spawn(async move {
+            let their_ufrag = theirs.ufrag.clone();
+            let result = media.restart_ice(viewer, theirs).await;
+            // Failing means that the application has ended, and whoever asked is told so.
+            let _ = messages.send(Message::Restarted { viewer, their_ufrag, result, reply });
+        });
     }
 
     /// The camera that an operator means: by its own id, or by its pusher's name.

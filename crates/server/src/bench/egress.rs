@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
-use media::batch::Batch;
+use media::batch::{Batch, Route};
 use media::fanout::Fanout;
 use media::negotiated::{Negotiated, Payload, Track};
 use media::packetise::packetise;
@@ -405,8 +405,7 @@ fn attach(
     Attach {
         viewer: ViewerId(index as u64),
         stream: STREAM,
-        source,
-        destination,
+        route: Route::new(source, destination),
         keys: SessionKeys { profile, material },
         negotiated: Negotiated {
             video: Some(track(MediaKind::Video, 1, video.to_vec())),

@@ -37,7 +37,7 @@ impl Floor {
         let run_bytes = load.packets * segment;
         let source = port.local_address();
         let run = |(index, destination): (usize, &SocketAddr)| Run {
-            route: Route { source, destination: *destination },
+            route: Route::new(source, *destination),
             start: index * run_bytes,
             len: run_bytes,
             segment,

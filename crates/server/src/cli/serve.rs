@@ -21,7 +21,7 @@ use crate::http::{self, Http, Keyring};
 use crate::ingest;
 use crate::logging;
 use crate::metrics::Outlets;
-use crate::net::{MediaConfig, MediaPlane};
+use crate::net::{MediaConfig, MediaPlane, StartError, raise_descriptor_limit};
 use crate::rtsp_out::{Cameras, RtspOut};
 
 /// From the signal to the end of the process, at most. Telling viewers and ending sources takes the
@@ -35,6 +35,7 @@ const TEARDOWN_TIME_MAX: Duration = Duration::from_millis(500);
 pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let loaded = config::load(&args.flags(), &Environment::of_process())?;
     logging::start(loaded.config.log);
+    raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -55,7 +56,7 @@ async fn serve(loaded: &Loaded, ready_file: Option<&Path>) -> anyhow::Result<()>
     let rtsp = bind_rtsp(config, &settings).await?;
     let rtsp_address = rtsp.as_ref().map(RtspOut::address);
     let keyring = Arc::new(Keyring::new(&config.auth)?);
-    let (app, udp) = start_app(config, &settings)?;
+    let (app, media) = start_app(config, &settings)?;
     let outlets = Arc::new(Outlets::default());
     let http = Http::new(
         app.clone(),
@@ -70,7 +71,7 @@ async fn serve(loaded: &Loaded, ready_file: Option<&Path>) -> anyhow::Result<()>
         tokio::spawn(rtsp.serve(cameras, outlets, closing.clone()));
     }
     let serving = tokio::spawn(listeners.serve(http::router(http.clone()), closing.clone()));
-    let bound = Bound { listen: addresses, udp, rtsp: rtsp_address };
+    let bound = Bound { listen: addresses, media, rtsp: rtsp_address };
     announce(config, &bound, ready_file)?;
 
     let signal = tokio::select! {
@@ -99,7 +100,7 @@ fn settings_name(loaded: &Loaded) -> String {
 /// What is really bound.
 struct Bound {
     listen: Vec<SocketAddr>,
-    udp: SocketAddr,
+    media: MediaPorts,
     rtsp: Option<SocketAddr>,
 }
 
@@ -133,8 +134,9 @@ fn page_address(address: SocketAddr) -> SocketAddr {
 /// Written beside and renamed, so that a reader never sees a part.
 fn write_ready(path: &Path, bound: &Bound) -> anyhow::Result<()> {
     let listen = bound.listen.iter().map(ToString::to_string).collect();
+    let (udp, tcp) = (bound.media.udp.to_string(), bound.media.tcp.map(|tcp| tcp.to_string()));
     let rtsp = bound.rtsp.map(|address| address.to_string());
-    let text = serde_json::to_string(&Ready { listen, udp: bound.udp.to_string(), rtsp })?;
+    let text = serde_json::to_string(&Ready { listen, udp, tcp, rtsp })?;
     let mut beside = path.as_os_str().to_owned();
     beside.push(".part");
     std::fs::write(&beside, text)?;
@@ -151,6 +153,13 @@ async fn end(app: &App, serving: JoinHandle<()>) {
     if tokio::time::timeout(SHUTDOWN_TIME_MAX, all).await.is_err() {
         tracing::warn!("some connections did not end in time and were cut off");
     }
+}
+
+/// Where media is bound.
+#[derive(Debug, Clone, Copy)]
+struct MediaPorts {
+    udp: SocketAddr,
+    tcp: Option<SocketAddr>,
 }
 
 /// SIGTERM and SIGINT (Ctrl-C).
@@ -176,20 +185,22 @@ impl Signals {
 }
 
 /// Opens the media port and starts the application on it.
-fn start_app(config: &Config, settings: &str) -> Result<(App, SocketAddr), BindError> {
+fn start_app(config: &Config, settings: &str) -> Result<(App, MediaPorts), BindError> {
     let (events_in, events) = mpsc::unbounded_channel();
     let media_config = MediaConfig {
         udp: config.media.udp,
+        tcp: config.media.tcp,
         advertise: config.media.advertise.clone(),
         workers: config.media.workers.and_then(|workers| usize::try_from(workers).ok()),
     };
-    let media = MediaPlane::start(&media_config, events_in).map_err(|reason| BindError {
-        address: config.media.udp,
-        key: "media.udp",
+    let refused = |StartError { key, address, reason }| BindError {
+        address,
+        key,
         index: None,
         settings: settings.to_owned(),
         reason,
-    })?;
-    let udp = media.local_address();
-    Ok((App::start(config.application(), media, events), udp))
+    };
+    let media = MediaPlane::start(&media_config, events_in).map_err(refused)?;
+    let ports = MediaPorts { udp: media.local_address(), tcp: media.tcp_address() };
+    Ok((App::start(config.application(), media, events), ports))
 }

@@ -141,11 +141,16 @@ fn lay_environment(root: &mut Node, environment: &Environment, problems: &mut Ve
     }
 }
 
-/// `MEDIA__UDP` is `media.udp`. Ids of keys keep their case.
+/// `MEDIA__UDP` is `media.udp`. Ids of keys and names of users keep their case.
 fn setting_keys(path: &str) -> Vec<String> {
     let keys: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
     match keys.as_slice() {
-        [auth, table, _, ..] if auth == "auth" && table == "keys" => {
+        [section, table, _, ..]
+            if matches!(
+                (section.as_str(), table.as_str()),
+                ("auth", "keys") | ("rtsp", "users")
+            ) =>
+        {
             path.splitn(3, "__").zip(0..).map(|(key, at)| keep_id(key, at)).collect()
         }
         _ => keys,

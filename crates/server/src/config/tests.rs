@@ -62,6 +62,7 @@ fn nothing_configured_is_four_synthetic_cameras_on_loopback() {
     assert_eq!(ports, [8080, 8081, 8086, 7880]);
     assert!(config.listen.iter().all(|address| address.ip().is_loopback()));
     assert_eq!(config.media.udp.to_string(), "127.0.0.1:8555");
+    assert_eq!(config.rtsp.listen.map(|rtsp| rtsp.to_string()).as_deref(), Some("127.0.0.1:8554"));
     let limits: Vec<_> = config.sources.iter().map(|s| (s.id.as_str(), s.limit)).collect();
     assert_eq!(limits, [("DUBAI_POLICE", 50), ("METRO", 30), ("PARKING", 20), ("TAXI", 25)]);
     assert_eq!(config.quota, Quota { unit: Unit::Viewer, total: 500 });
@@ -169,12 +170,26 @@ fn toml_that_is_none_names_the_line_and_shows_no_text() {
 }
 
 #[test]
+fn the_media_port_has_its_number_by_tcp_as_well_unless_it_is_told_otherwise() {
+    use crate::net::MediaTcp;
+
+    assert_eq!(right("").media.tcp, MediaTcp::LikeUdp);
+    assert_eq!(right("[media]\ntcp = \"off\"").media.tcp, MediaTcp::Off);
+    let elsewhere = MediaTcp::At("[::]:443".parse().unwrap());
+    assert_eq!(right("[media]\ntcp = \"[::]:443\"").media.tcp, elsewhere);
+    let settings = "[[media.turn]]\nurls = [\"turns:t.example:443\"]\nsecret = \"canary\"";
+    let turn = right(settings).media.turn;
+    assert_eq!(turn[0].ttl, Duration::from_secs(86_400));
+    assert!(!format!("{turn:?}").contains("canary"));
+}
+
+#[test]
 fn unknown_keys_are_refused_on_every_level() {
     let text = "\n[media]\nupd = \"127.0.0.1:1\"\n";
     assert_eq!(
         wrong(text),
-        "manifold.toml:3: media.upd: there is no such setting; known here: udp, advertise, workers, \
-         ice_servers"
+        "manifold.toml:3: media.upd: there is no such setting; known here: udp, tcp, advertise, \
+         workers, ice_servers, turn"
     );
     assert!(wrong("colour = 1").starts_with("manifold.toml:1: colour: "));
     let camera = "[[cameras]]\nid=\"a\"\nsource=\"METRO\"\nurl=\"test://\"\npassword=\"x\"";
@@ -197,6 +212,8 @@ fn wrong_settings_say_what_would_be_right() {
     let metro = |line: &str| {
         format!("[[cameras]]\nid = \"a\"\nsource = \"METRO\"\nurl = \"test://\"\n{line}\n")
     };
+    let turn = |line: &str| format!("[[media.turn]]\nurls=[\"turn:t.example\"]\n{line}\n");
+    let advertise = |address: &str| format!("[media]\nadvertise=[\"{address}\"]\n");
     let cases = [
         (metro("transport = \"quic\""), "cameras[0].transport: this must be \"tcp\" or \"udp\""),
         (metro("close_after = \"soon\""), "cameras[0].close_after: this must be a time like"),
@@ -211,6 +228,12 @@ fn wrong_settings_say_what_would_be_right() {
         ("[http]\nlivekit_url = \"http://a\"".to_owned(), "http.livekit_url: this must be a URL"),
         ("[media]\nworkers = 0".to_owned(), "media.workers: give 1 or more"),
         ("[[media.ice_servers]]\nurls=[\"x\"]".to_owned(), "media.ice_servers[0].urls: each must"),
+        (turn("secret=\"s\"\nttl=\"5s\""), "media.turn[0].ttl: this must be from"),
+        (turn("secret=\"\""), "media.turn[0].secret: give the static-auth-secret"),
+        ("[media]\ntcp=\"yes\"".to_owned(), "media.tcp: this must be an address with a port"),
+        (advertise("nat.example"), "media.advertise: item 1: this must be an IP address"),
+        (advertise("203.0.113.7:8555"), "media.advertise: item 1: this must be an IP address"),
+        (advertise("0.0.0.0"), "media.advertise: item 1: 0.0.0.0 is no address"),
         ("media = 4".to_owned(), "media: this must be a table, not a number"),
         ("cameras = 4".to_owned(), "cameras: this must be a list of tables, not a number"),
         ("[[sources]]\nid = \"a b\"\nlimit=1".to_owned(), "sources[0].id: the source id has"),
@@ -243,6 +266,25 @@ fn cameras_must_be_told_apart_and_belong_somewhere() {
     }
     let missing = wrong("[[cameras]]\nid = \"a\"\nsource = \"METRO\"");
     assert_eq!(missing, "manifold.toml:1: cameras[0].url: this setting is missing");
+}
+
+#[test]
+fn a_stream_key_opens_one_stream() {
+    let camera = |id: &str, url: &str, sub: &str| {
+        format!(
+            "[[cameras]]\nid = \"{id}\"\nsource = \"METRO\"\nurl = \"{url}\"\nsub_url = \"{sub}\"\n"
+        )
+    };
+    let (one, other) = ("whip://canary-key-000001", "whip://canary-key-000002");
+    let refused = "cameras[1].url: another camera or sub_url has the same stream key";
+    for second in [camera("b", one, ""), camera("b", other, one), camera("b", other, other)] {
+        let problem = wrong(&(camera("a", one, "") + &second));
+        assert!(problem.starts_with("manifold.toml:9: ") && problem.contains(refused), "{problem}");
+        assert!(!problem.contains("canary"), "{problem}");
+    }
+    let fine = camera("a", one, other) + &camera("b", "whip://", "") + &camera("c", "whip://", "");
+    let (_, problems) = read_toml(&fine);
+    assert!(problems.is_empty(), "{problems:?}");
 }
 
 #[test]
@@ -302,6 +344,7 @@ fn a_variable_wins_over_the_file_and_a_flag_over_both() {
         ("MANIFOLD__QUOTA__TOTAL", "2"),
         ("MANIFOLD__AUTH__ALLOW_OPEN_ON_NETWORK", "true"),
         ("MANIFOLD__AUTH__KEYS__devKey", CANARY),
+        ("MANIFOLD__RTSP__USERS__Recorder", CANARY),
         ("MANIFOLD__CAMERAS__0__ID", "from-env"),
         ("MANIFOLD__CAMERAS__0__SOURCE", "METRO"),
         ("MANIFOLD__CAMERAS__0__URL", "test://"),
@@ -310,6 +353,7 @@ fn a_variable_wins_over_the_file_and_a_flag_over_both() {
     ];
     let flags = Flags {
         udp: Some("127.0.0.1:3".to_owned()),
+        rtsp: Some(String::new()),
         log_level: Some("trace".to_owned()),
         ..Flags::default()
     };
@@ -318,6 +362,7 @@ fn a_variable_wins_over_the_file_and_a_flag_over_both() {
     assert_eq!(config.listen.len(), 2);
     assert_eq!(config.quota.total, 2);
     assert_eq!(config.auth.keys[0].id, "devKey");
+    assert_eq!((config.rtsp.listen, config.rtsp.users[0].name.as_str()), (None, "Recorder"));
     assert_eq!(config.cameras[0].id.as_str(), "from-env");
     assert_eq!(config.sources[1].limit, 77);
     assert_eq!(config.log.level, LogLevel::Trace);
@@ -416,4 +461,17 @@ fn the_reference_shows_settings_that_are_right_and_all_of_them() {
     for key in WHOLE.lines().filter_map(|line| line.split_once(" = ").map(|(key, _)| key)) {
         assert!(described(key) || ["zeta", "alpha"].contains(&key), "{key}");
     }
+}
+
+#[test]
+fn cameras_for_everybody_in_the_network_by_rtsp_are_said_twice() {
+    let text = "[rtsp]\nlisten = \"0.0.0.0:8554\"\n";
+    let problem = wrong(text);
+    assert!(problem.contains("rtsp.listen") && problem.contains("[rtsp.users]"), "{problem}");
+    right(&format!("{text}[rtsp.users]\nrecorder = \"long-enough\""));
+    right(&format!("{text}[auth]\nallow_open_on_network = true"));
+    right("[rtsp]\nlisten = \"\"");
+    let problem = wrong("[rtsp.users]\nrecorder = \"short-1\"");
+    assert!(problem.contains("too short") && !problem.contains("short-1"), "{problem}");
+    assert!(wrong("[rtsp.users]\n\"a:b\" = \"long-enough\"").contains("no colon"));
 }

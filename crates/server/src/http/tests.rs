@@ -363,21 +363,6 @@ async fn a_panic_is_an_answer_and_the_server_lives_on() {
     }
 }
 
-#[test]
-fn ice_servers_become_link_headers() {
-    let config = config::from_toml(
-        "[[media.ice_servers]]\nurls = [\"stun:s.example\", \"turn:t.example?transport=udp\"]\n\
-         username = \"a\\\"b\"\ncredential = \"c\"\n",
-    );
-    let links = whep::ice_links(&config.media.ice_servers);
-    let links: Vec<&str> = links.iter().map(|link| link.to_str().unwrap()).collect();
-    let rest = "; rel=\"ice-server\"; username=\"a\\\"b\"; credential=\"c\"; \
-                credential-type=\"password\"";
-    let wanted =
-        [format!("<stun:s.example>{rest}"), format!("<turn:t.example?transport=udp>{rest}")];
-    assert_eq!(links, wanted);
-}
-
 /// Two reservations on `cam-1`, one of which is connected; `cam-2` is broken and idle.
 fn snapshot() -> Snapshot {
     let source = control::SourceId::parse("METRO").unwrap();
@@ -527,7 +512,7 @@ fn a_broken_camera_says_why_and_when_it_is_tried_again() {
             "source": "METRO", "url": "rtsp://192.0.2.8/1", "has_sub": false, "on_demand": true,
             "synthetic": false, "status": "OFFLINE", "state": "lost",
             "reason": "the camera's stream ended: timeout", "retry_in_s": 3, "viewer_count": 0,
-            "active_since": null, "width": 640, "height": 360, "audio": "opus", "pullers": 0,
+            "active_since": null, "codec": "H264", "width": 640, "height": 360, "audio": "opus", "pullers": 0,
             "pulls_started": 3,
         })
     );
@@ -659,7 +644,7 @@ async fn a_session_is_answered_with_its_address_and_tag() {
         answer_sdp: "v=0\r\n".to_owned(),
         etag: "ufrag".to_owned(),
     };
-    let response = whep::created(&server.http, "cam-1", watching).ok().unwrap();
+    let response = whep::created(&server.http, "cam-1", "r-1", watching).ok().unwrap();
     let answer = Answer::read(response).await;
     assert_eq!((answer.status, answer.text.as_str()), (201, "v=0\r\n"));
     assert_eq!(answer.header("content-type"), "application/sdp");

@@ -305,6 +305,8 @@ pub(super) struct FrameQuery {
 pub(crate) struct Ready {
     pub(crate) listen: Vec<String>,
     pub(crate) udp: String,
+    /// Where connections for media are taken; null where they are not.
+    pub(crate) tcp: Option<String>,
     /// `None`: RTSP is off.
     pub(crate) rtsp: Option<String>,
 }

@@ -4,16 +4,17 @@
 //! priority; a storm of joins makes joins wait, not pictures.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
-use media::batch::{Route, Run};
+use media::batch::{Route, Run, Transport};
 use media::peer::{Answer, IceCredentials, OfferError, PeerFactory, Received};
 use media::peers::{CloseReason, PeerTable, PeersOutput};
 use media::{StreamId, ViewerId};
 use tokio::sync::oneshot;
 
+use super::addresses::Announced;
+use super::tcp::Connections;
 use super::worker::{WorkerHandle, WorkerInput};
 use super::{EventSink, MediaEvent, random_u64};
 
@@ -33,16 +34,30 @@ enum Command {
         offer: String,
         reply: oneshot::Sender<Result<Answer, OfferError>>,
     },
+    Restart {
+        viewer: ViewerId,
+        theirs: IceCredentials,
+        reply: oneshot::Sender<Option<Restarted>>,
+    },
+    Moved(ViewerId, Route),
     Close(ViewerId, CloseReason),
     CloseAll(Sender<()>),
     Stop,
 }
 
-/// STUN or DTLS from a worker.
+/// What a viewer needs to know of our side after an ICE restart.
+#[derive(Debug, Clone)]
+pub(crate) struct Restarted {
+    pub(crate) ice_ufrag: String,
+    pub(crate) ice_password: String,
+    /// Lines of SDP.
+    pub(crate) candidates: String,
+}
+
+/// STUN or DTLS, and the worker that it came to or whose connection it came on.
 struct Datagram {
     worker: usize,
-    source: SocketAddr,
-    local: SocketAddr,
+    route: Route,
     packet: Vec<u8>,
 }
 
@@ -95,6 +110,23 @@ impl Handshakes {
         answer.await.ok()
     }
 
+    /// An ICE restart with the viewer's new credentials. `None` when there is no such viewer.
+    pub(crate) async fn restart(
+        &self,
+        viewer: ViewerId,
+        theirs: IceCredentials,
+    ) -> Option<Restarted> {
+        let (reply, restarted) = oneshot::channel();
+        let command = Command::Restart { viewer, theirs, reply };
+        self.shard_of(viewer).commands.send(command).ok()?;
+        restarted.await.ok()?
+    }
+
+    /// The viewer's feedback came along another path.
+    pub(crate) fn moved(&self, viewer: ViewerId, route: Route) {
+        let _ = self.shard_of(viewer).commands.send(Command::Moved(viewer, route));
+    }
+
     /// Ends a session by our will.
     pub(crate) fn close(&self, viewer: ViewerId) {
         // Failing means that the threads are gone, and the session with them.
@@ -108,15 +140,9 @@ impl Handshakes {
 
     /// Hands a datagram to whom it concerns. A check names its shard; DTLS does not, and goes to
     /// all: those who do not know its source drop it. False when it was dropped here.
-    pub(crate) fn receive(
-        &self,
-        worker: usize,
-        source: SocketAddr,
-        local: SocketAddr,
-        packet: &[u8],
-    ) -> bool {
+    pub(crate) fn receive(&self, worker: usize, route: Route, packet: &[u8]) -> bool {
         let send = |shard: &Shard| {
-            let datagram = Datagram { worker, source, local, packet: packet.to_vec() };
+            let datagram = Datagram { worker, route, packet: packet.to_vec() };
             shard.datagrams.try_send(datagram).is_ok()
         };
         if matches!(packet.first(), Some(20..=63)) {
@@ -151,13 +177,39 @@ impl Handshakes {
     }
 }
 
+/// What a handshake or publisher thread needs of the rest of the media plane.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) workers: Vec<WorkerHandle>,
+    pub(crate) connections: Connections,
+    pub(crate) announced: Announced,
+    pub(crate) events: EventSink,
+}
+
+impl Surroundings {
+    /// Sends one packet, by the port of `worker` where it goes by UDP. What is lost is not said.
+    pub(crate) fn transmit(&self, worker: usize, route: Route, packet: &[u8]) {
+        let len = packet.len();
+        let run = Run { route, start: 0, len, segment: len, count: 1 };
+        match route.transport {
+            Transport::Udp => {
+                self.workers[worker].shared().port.send_one(&run, packet);
+            }
+            Transport::Tcp(id) => {
+                if let Some(connection) = self.connections.find(id) {
+                    connection.send_run(&run, packet);
+                }
+            }
+        }
+    }
+}
+
 /// One handshake thread.
 pub(crate) struct HandshakeThread {
     index: usize,
     inputs: ShardInputs,
     table: PeerTable,
-    workers: Vec<WorkerHandle>,
-    events: EventSink,
+    net: Surroundings,
     /// Which worker serves an attached viewer.
     serving: HashMap<ViewerId, usize>,
     /// The worker on which the datagram that is being handled landed.
@@ -170,15 +222,13 @@ impl HandshakeThread {
         index: usize,
         inputs: ShardInputs,
         factory: PeerFactory,
-        workers: Vec<WorkerHandle>,
-        events: EventSink,
+        net: Surroundings,
     ) -> Self {
         Self {
             index,
             inputs,
             table: PeerTable::new(factory),
-            workers,
-            events,
+            net,
             serving: HashMap::new(),
             arrival: 0,
             closing_all: None,
@@ -210,11 +260,17 @@ impl HandshakeThread {
         let now = Instant::now();
         match command {
             Command::Offer { viewer, stream, offer, reply } => {
+                self.announce(now);
                 let credentials = self.new_credentials();
                 let answer = self.table.handle_offer(viewer, stream, &offer, &credentials, now);
                 // Whoever asked may have gone away; the session then ends by its lease.
                 let _ = reply.send(answer);
             }
+            Command::Restart { viewer, theirs, reply } => {
+                self.announce(now);
+                let _ = reply.send(self.restart(viewer, theirs, now));
+            }
+            Command::Moved(viewer, route) => self.table.handle_moved(viewer, route, now),
             Command::Close(viewer, reason) => self.close(viewer, reason, now),
             Command::CloseAll(done) => {
                 for viewer in self.table.viewers() {
@@ -226,6 +282,24 @@ impl HandshakeThread {
         }
     }
 
+    /// Tells the table what this machine's addresses are at present.
+    fn announce(&mut self, now: Instant) {
+        if let Some(candidates) = self.net.announced.refresh(now) {
+            self.table.set_candidates(candidates);
+        }
+    }
+
+    fn restart(
+        &mut self,
+        viewer: ViewerId,
+        theirs: IceCredentials,
+        now: Instant,
+    ) -> Option<Restarted> {
+        let ours = self.new_credentials();
+        let candidates = self.table.handle_restart(viewer, &ours, theirs, now)?;
+        Some(Restarted { ice_ufrag: ours.ufrag, ice_password: ours.password, candidates })
+    }
+
     fn close(&mut self, viewer: ViewerId, reason: CloseReason, now: Instant) {
         let goodbye = (reason == CloseReason::Asked).then_some(GOODBYE);
         self.detach(viewer, goodbye);
@@ -234,16 +308,19 @@ impl HandshakeThread {
 
     fn detach(&mut self, viewer: ViewerId, goodbye: Option<&'static str>) {
         if let Some(worker) = self.serving.remove(&viewer) {
-            self.workers[worker].tell(WorkerInput::Detach(viewer, goodbye));
+            self.net.workers[worker].tell(WorkerInput::Detach(viewer, goodbye));
         }
     }
 
     fn handle_datagram(&mut self, datagram: &Datagram) {
         self.arrival = datagram.worker;
-        let Datagram { source, local, packet, .. } = datagram;
-        let received = self.table.handle_datagram(*source, *local, packet, Instant::now());
-        if received == Received::Dropped {
-            self.events.count_rejected();
+        let Datagram { route, packet, .. } = datagram;
+        let (source, local) = (route.remote(), route.source);
+        let received = self.table.handle_datagram(source, local, packet, Instant::now());
+        match (received, route.transport) {
+            (Received::Dropped, _) => self.net.events.count_rejected(),
+            (Received::Authentic, Transport::Tcp(id)) => self.net.connections.note_check(id),
+            (Received::Authentic | Received::Accepted, _) => {}
         }
     }
 
@@ -261,31 +338,46 @@ impl HandshakeThread {
 
     fn execute(&mut self, output: PeersOutput) {
         match output {
-            PeersOutput::Transmit { source, destination, contents } => {
-                let len = contents.len();
-                let route = Route { source, destination };
-                let run = Run { route, start: 0, len, segment: len, count: 1 };
-                // A lost datagram of a handshake is sent again by its sender.
-                self.workers[self.arrival].shared().port.send_one(&run, &contents);
+            // A lost packet of a handshake is sent again by its sender.
+            PeersOutput::Transmit { route, contents } => {
+                self.net.transmit(self.arrival, route, &contents);
             }
             PeersOutput::Attach(attach) => {
                 let viewer = attach.viewer;
                 let handshake_ms = attach.handshake.as_millis() as u32;
                 self.serving.insert(viewer, self.arrival);
-                self.workers[self.arrival].tell(WorkerInput::Attach(attach, random_u64()));
-                self.events.send(MediaEvent::Connected { viewer, handshake_ms });
+                self.net.workers[self.arrival].tell(WorkerInput::Attach(attach, random_u64()));
+                self.net.events.send(MediaEvent::Connected { viewer, handshake_ms });
             }
-            PeersOutput::Moved { viewer, source, destination } => {
-                if let Some(worker) = self.serving.get(&viewer) {
-                    let route = Route { source, destination };
-                    self.workers[*worker].tell(WorkerInput::Move(viewer, route));
+            PeersOutput::PathProven { viewer, route } => {
+                self.tell_server(viewer, WorkerInput::PathProven(viewer, route));
+            }
+            PeersOutput::PathForgotten { viewer, route } => {
+                self.tell_server(viewer, WorkerInput::PathForgotten(viewer, route));
+                if let Transport::Tcp(id) = route.transport {
+                    self.net.connections.close(id);
                 }
             }
-            PeersOutput::Alive { viewer, at } => self.events.send(MediaEvent::Alive { viewer, at }),
+            PeersOutput::Moved { viewer, route } => {
+                self.tell_server(viewer, WorkerInput::Move(viewer, route));
+            }
+            PeersOutput::Alive { viewer, at } => {
+                self.net.events.send(MediaEvent::Alive { viewer, at });
+            }
             PeersOutput::Closed { viewer, reason } => {
                 self.detach(viewer, None);
-                self.events.send(MediaEvent::Closed { viewer, reason });
+                if reason == CloseReason::ConsentExpired {
+                    self.net.events.count_expired_consent();
+                }
+                self.net.events.send(MediaEvent::Closed { viewer, reason });
             }
+        }
+    }
+
+    /// Tells the worker that serves the viewer, if it is attached.
+    fn tell_server(&self, viewer: ViewerId, input: WorkerInput) {
+        if let Some(worker) = self.serving.get(&viewer) {
+            self.net.workers[*worker].tell(input);
         }
     }
 

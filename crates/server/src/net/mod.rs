@@ -1,14 +1,15 @@
-//! The media plane's sockets: one UDP port, one worker a core, handshakes beside them.
+//! The media plane's sockets: one UDP port, one worker a core, handshakes beside them, and the same
+//! port by TCP for who has no UDP.
 //!
 //! ```text
 //! sources --frame, packetised once--> worker 0..n  --sendmmsg of GSO runs--> viewers
 //! viewers --STUN, DTLS--> worker --> handshake threads --keys--> worker
-//! viewers --SRTCP------> worker
+//! viewers --SRTCP------> worker       --queues--> connections --> viewers without UDP
 //! ```
 //! The logic is in the `media` crate, sans-IO; this module owns threads, sockets and the clock.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -18,25 +19,31 @@ use media::packetise::packetise;
 use media::peer::PeerFactory;
 use media::peer::publisher::PublisherFactory;
 use media::srtp::GcmBackend;
-use media::{Frame, StreamId, ViewerId};
+use media::{Codec, Frame, StreamId, ViewerId, g711};
 use tokio::sync::mpsc;
 
+mod addresses;
 mod handshakes;
 mod publishers;
 mod sys;
 mod taps;
+mod tcp;
 mod worker;
 
-pub(crate) use media::peer::OfferError;
+pub(crate) use handshakes::Restarted;
+pub(crate) use media::peer::{IceCredentials, OfferError};
 pub(crate) use media::peers::CloseReason;
 pub(crate) use publishers::{PublishError, PublisherEnd, PublisherHandle, PublisherId};
 pub(crate) use sys::{
-    Offload, Segment, Segments, Taken, UdpPort, open_receiver, raise_open_files, thread_cpu_time,
+    Offload, Segment, Segments, Taken, UdpPort, open_receiver, raise_descriptor_limit,
+    thread_cpu_time,
 };
 pub(crate) use taps::{Tap, Tapped};
 
-use handshakes::{HandshakeThread, Handshakes};
+use addresses::Announced;
+use handshakes::{HandshakeThread, Handshakes, Surroundings};
 use publishers::{PublisherThread, Publishers};
+use tcp::{Connections, TcpFigures, TcpPort};
 use worker::{Worker, WorkerHandle, WorkerInput};
 
 /// How long viewers may take to be told that the server ends.
@@ -47,10 +54,34 @@ const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
 pub(crate) struct MediaConfig {
     /// Port 0 takes any free one.
     pub(crate) udp: SocketAddr,
+    /// Where connections for media are taken (ICE-TCP).
+    pub(crate) tcp: MediaTcp,
     /// Addresses to announce instead of the interfaces' own, when behind NAT.
     pub(crate) advertise: Vec<IpAddr>,
     /// Worker threads; one a core by default.
     pub(crate) workers: Option<usize>,
+}
+
+/// Where the media port is bound by TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MediaTcp {
+    /// At the address and the number that it has by UDP.
+    LikeUdp,
+    /// Elsewhere.
+    At(SocketAddr),
+    /// Nowhere.
+    Off,
+}
+
+/// Why the media plane could not start.
+#[derive(Debug)]
+pub(crate) struct StartError {
+    /// The setting that it is about.
+    pub(crate) key: &'static str,
+    /// What could not be bound.
+    pub(crate) address: SocketAddr,
+    /// The system's reason.
+    pub(crate) reason: io::Error,
 }
 
 /// What the media plane tells of viewers and streams.
@@ -80,6 +111,8 @@ pub(crate) struct Accepted {
     pub(crate) answer_sdp: String,
     /// The ICE user fragment of the answer: names the ICE session (the WHEP ETag).
     pub(crate) ice_ufrag: String,
+    /// That of the offer.
+    pub(crate) their_ufrag: Option<String>,
 }
 
 /// Counters of the media plane since the start; all rise, except `viewers_connected`.
@@ -119,6 +152,8 @@ pub(crate) struct MediaFigures {
     pub(crate) tap_frames_skipped: u64,
     /// Viewers to whom media flows.
     pub(crate) viewers_connected: u64,
+    /// Of these, those whose line is too thin for their stream.
+    pub(crate) viewers_limited: u64,
     /// Publishers whose connection stands.
     pub(crate) publishers_connected: u64,
     /// Packets of media that publishers sent and somebody wanted.
@@ -133,15 +168,20 @@ pub(crate) struct MediaFigures {
     pub(crate) publisher_keyframes_asked: u64,
     /// Datagrams and frames of publishers for which a queue had no room.
     pub(crate) publisher_overflows: u64,
-    /// Of these, those whose line is too thin for their stream.
-    pub(crate) viewers_limited: u64,
+    /// Viewers that moved to another address, or from UDP to TCP and back.
+    pub(crate) moves: u64,
+    /// Viewers that were let go since no authentic check came (RFC 7675).
+    pub(crate) consents_expired: u64,
+    /// Connections of viewers that come by TCP.
+    pub(crate) tcp: TcpFigures,
 }
 
-/// Where events go, and the one count that belongs to no worker.
+/// Where events go, and the counts that belong to no worker.
 #[derive(Clone)]
 pub(crate) struct EventSink {
     events: mpsc::UnboundedSender<MediaEvent>,
     rejected: Arc<AtomicU64>,
+    consents_expired: Arc<AtomicU64>,
 }
 
 impl EventSink {
@@ -152,6 +192,10 @@ impl EventSink {
 
     fn count_rejected(&self) {
         self.rejected.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count_expired_consent(&self) {
+        self.consents_expired.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -173,7 +217,10 @@ pub(crate) struct MediaPlane {
     handshakes: Handshakes,
     publishers: Publishers,
     local: SocketAddr,
-    rejected: Arc<AtomicU64>,
+    tcp: Option<SocketAddr>,
+    connections: Connections,
+    tcp_ended: Option<crossbeam_channel::Receiver<()>>,
+    events: EventSink,
     frames_in: Arc<AtomicU64>,
     frames_not_cut: Arc<AtomicU64>,
     tap_frames_skipped: Arc<AtomicU64>,
@@ -184,70 +231,70 @@ impl MediaPlane {
     pub(crate) fn start(
         config: &MediaConfig,
         events: mpsc::UnboundedSender<MediaEvent>,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, StartError> {
         calibrate_gcm();
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let count = config.workers.unwrap_or(cores).max(1);
-        let (ports, local) = bind_all(config.udp, count)?;
-        let candidates = candidates(local, &config.advertise);
-        tracing::info!(address = %local, workers = count, ?candidates, "media port is open");
-        let rejected = Arc::new(AtomicU64::new(0));
-        let events = EventSink { events, rejected: Arc::clone(&rejected) };
+        let bound = Bound::new(config, count)?;
+        let refused = |reason| StartError { key: "media.udp", address: config.udp, reason };
+        Self::run(bound, config.advertise.clone(), cores, events).map_err(refused)
+    }
+
+    fn run(
+        bound: Bound,
+        advertise: Vec<IpAddr>,
+        cores: usize,
+        events: mpsc::UnboundedSender<MediaEvent>,
+    ) -> io::Result<Self> {
+        let Bound { ports, udp, listener } = bound;
+        let tcp = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let tcp_address = tcp.map_or_else(|| "off".to_owned(), |tcp| tcp.to_string());
+        tracing::info!(address = %udp, tcp = %tcp_address, workers = ports.len(), "media port is open");
+        let (rejected, consents_expired) = (Arc::default(), Arc::default());
+        let events = EventSink { events, rejected, consents_expired };
         let (handshakes, shard_inputs) = Handshakes::new(cores);
         let (publishers, publisher_inputs) = Publishers::new(cores);
-        let mut workers = Vec::new();
-        let mut worker_inputs = Vec::new();
-        for port in ports {
-            let (handle, inputs) = WorkerHandle::new(port)?;
-            workers.push(handle);
-            worker_inputs.push(inputs);
-        }
-        for (index, inputs) in worker_inputs.into_iter().enumerate() {
-            let mut others = workers.clone();
-            let handle = others.remove(index);
-            let worker = Worker {
-                index,
-                handle,
-                inputs,
-                others,
-                handshakes: handshakes.clone(),
-                publishers: publishers.clone(),
-                events: events.clone(),
-            };
-            let alarm = Alarm(events.clone());
-            thread::Builder::new().name(format!("media-{index}")).spawn(move || {
-                let _alarm = alarm;
-                worker.run();
-            })?;
-        }
-        for (index, inputs) in shard_inputs.into_iter().enumerate() {
-            let factory = PeerFactory::new(candidates.clone())
-                .ok_or_else(|| io::Error::other("no DTLS certificate could be made"))?;
-            let thread =
-                HandshakeThread::new(index, inputs, factory, workers.clone(), events.clone());
-            let alarm = Alarm(events.clone());
-            thread::Builder::new().name(format!("handshake-{index}")).spawn(move || {
-                let _alarm = alarm;
-                thread.run();
-            })?;
-        }
+        let connections = Connections::new();
+        let workers = start_workers(ports, &handshakes, &publishers, &connections, &events)?;
+        let mut announced = Announced::new(udp, tcp, advertise);
+        let candidates = announced.refresh(Instant::now()).unwrap_or_default();
+        let surroundings = Surroundings {
+            workers: workers.clone(),
+            connections: connections.clone(),
+            announced,
+            events: events.clone(),
+        };
         let no_certificate = || io::Error::other("no DTLS certificate could be made");
-        for (index, inputs) in publisher_inputs.into_iter().enumerate() {
-            let factory = PublisherFactory::new(candidates.clone()).ok_or_else(no_certificate)?;
-            let (workers, sink) = (workers.clone(), events.clone());
-            let thread = PublisherThread::new(index, inputs, factory, workers, sink, &publishers);
-            let alarm = Alarm(events.clone());
-            thread::Builder::new().name(format!("publisher-{index}")).spawn(move || {
-                let _alarm = alarm;
-                thread.run();
-            })?;
+        for (index, inputs) in shard_inputs.into_iter().enumerate() {
+            let mut factory = PeerFactory::new(Vec::new()).ok_or_else(no_certificate)?;
+            factory.set_candidates(candidates.clone());
+            let thread = HandshakeThread::new(index, inputs, factory, surroundings.clone());
+            spawn(format!("handshake-{index}"), &events, move || thread.run())?;
         }
+        for (index, inputs) in publisher_inputs.into_iter().enumerate() {
+            let mut factory = PublisherFactory::new(Vec::new()).ok_or_else(no_certificate)?;
+            factory.set_candidates(candidates.clone());
+            let net = surroundings.clone();
+            let thread = PublisherThread::new(index, inputs, factory, net, &publishers);
+            spawn(format!("publisher-{index}"), &events, move || thread.run())?;
+        }
+        let port = TcpPort {
+            connections: connections.clone(),
+            handshakes: handshakes.clone(),
+            publishers: publishers.clone(),
+            workers: workers.clone(),
+        };
+        let alarm = Alarm(events.clone());
+        let tcp_ended = listener.map(|listener| port.start(vec![listener], alarm)).transpose()?;
         Ok(Self {
             workers,
             handshakes,
             publishers,
-            local,
-            rejected,
+            local: udp,
+            tcp,
+            connections,
+            tcp_ended,
+            events,
             frames_in: Arc::default(),
             frames_not_cut: Arc::default(),
             tap_frames_skipped: Arc::default(),
@@ -259,6 +306,11 @@ impl MediaPlane {
         self.local
     }
 
+    /// Where connections are taken, if they are.
+    pub(crate) fn tcp_address(&self) -> Option<SocketAddr> {
+        self.tcp
+    }
+
     /// Answers a viewer's offer and attaches it to the stream as soon as its DTLS is done.
     pub(crate) async fn accept(
         &self,
@@ -267,9 +319,11 @@ impl MediaPlane {
         offer_sdp: String,
     ) -> Result<Accepted, OfferError> {
         let stopped = || OfferError::Malformed("the server is shutting down".to_owned());
+        let their_ufrag = offer_sdp.lines().find_map(|line| line.strip_prefix("a=ice-ufrag:"));
+        let their_ufrag = their_ufrag.map(|ufrag| ufrag.trim().to_owned());
         let answer =
             self.handshakes.offer(viewer, stream, offer_sdp).await.ok_or_else(stopped)??;
-        Ok(Accepted { ice_ufrag: answer.ufrag, answer_sdp: answer.sdp })
+        Ok(Accepted { ice_ufrag: answer.ufrag, answer_sdp: answer.sdp, their_ufrag })
     }
 
     /// Answers a publisher's offer. Its media is taken from the handle's [`PublisherHandle::attach`].
@@ -287,6 +341,16 @@ impl MediaPlane {
         tracing::debug!(viewer = viewer.0, bytes = fragment.len(), "candidates trickled");
     }
 
+    /// An ICE restart that the viewer asks for with its new credentials; DTLS and media go on. `None`
+    /// when its session is over.
+    pub(crate) async fn restart_ice(
+        &self,
+        viewer: ViewerId,
+        theirs: IceCredentials,
+    ) -> Option<Restarted> {
+        self.handshakes.restart(viewer, theirs).await
+    }
+
     /// Ends a viewer's session: BYE and DTLS close_notify are sent, then `Closed` is reported.
     pub(crate) fn close(&self, viewer: ViewerId) {
         self.handshakes.close(viewer);
@@ -294,8 +358,20 @@ impl MediaPlane {
 
     /// Puts a source's frame before all viewers of the stream. Never blocks.
     pub(crate) fn publish(&self, stream: StreamId, frame: Frame) {
+        match frame.codec {
+            // Cameras put up to 256 ms into one packet.
+            Codec::Pcmu | Codec::Pcma => {
+                g711::split(&frame).iter().for_each(|part| self.put(stream, part));
+            }
+            Codec::H264 | Codec::H265 | Codec::Vp8 | Codec::Vp9 | Codec::Av1 | Codec::Opus => {
+                self.put(stream, &frame);
+            }
+        }
+    }
+
+    fn put(&self, stream: StreamId, frame: &Frame) {
         self.frames_in.fetch_add(1, Ordering::Relaxed);
-        let packets = Arc::new(packetise(&frame));
+        let packets = Arc::new(packetise(frame));
         if packets.packet_count() == 0 {
             self.frames_not_cut.fetch_add(1, Ordering::Relaxed);
         }
@@ -331,11 +407,15 @@ impl MediaPlane {
     pub(crate) fn figures(&self) -> MediaFigures {
         let mut sum = MediaFigures {
             frames_in: self.frames_in.load(Ordering::Relaxed),
-            datagrams_dropped: self.rejected.load(Ordering::Relaxed),
+            datagrams_dropped: self.events.rejected.load(Ordering::Relaxed),
+            consents_expired: self.events.consents_expired.load(Ordering::Relaxed),
+            tcp: self.connections.figures(),
             frames_not_cut: self.frames_not_cut.load(Ordering::Relaxed),
             tap_frames_skipped: self.tap_frames_skipped.load(Ordering::Relaxed),
             ..MediaFigures::default()
         };
+        sum.packets_received += sum.tcp.received;
+        sum.datagrams_dropped += sum.tcp.dropped;
         for figures in self.workers.iter().map(WorkerHandle::figures) {
             sum.packets_sent += figures.fanout.packets_sent;
             sum.bytes_sent += figures.fanout.bytes_sent;
@@ -352,6 +432,7 @@ impl MediaPlane {
             sum.packets_lost_reported += figures.fanout.packets_lost;
             sum.viewers_connected += figures.fanout.viewers;
             sum.viewers_limited += figures.fanout.viewers_limited;
+            sum.moves += figures.fanout.moves;
         }
         let (publishers, dropped) = self.publishers.figures();
         sum.publishers_connected = publishers.connected;
@@ -386,10 +467,57 @@ impl MediaPlane {
         let deadline = Instant::now() + GOODBYE_LIMIT;
         for _ in &self.workers {
             if all_done.recv_deadline(deadline).is_err() {
-                return;
+                break;
             }
         }
+        self.connections.end();
+        if let Some(ended) = &self.tcp_ended {
+            // Nothing is ever sent: it is closed when the thread has ended.
+            let _ = ended.recv_deadline(deadline);
+        }
     }
+}
+
+fn start_workers(
+    ports: Vec<UdpPort>,
+    handshakes: &Handshakes,
+    publishers: &Publishers,
+    connections: &Connections,
+    events: &EventSink,
+) -> io::Result<Vec<WorkerHandle>> {
+    let mut workers = Vec::new();
+    let mut worker_inputs = Vec::new();
+    for port in ports {
+        let (handle, inputs) = WorkerHandle::new(port)?;
+        workers.push(handle);
+        worker_inputs.push(inputs);
+    }
+    for (index, inputs) in worker_inputs.into_iter().enumerate() {
+        let mut others = workers.clone();
+        let handle = others.remove(index);
+        let worker = Worker {
+            index,
+            handle,
+            inputs,
+            others,
+            handshakes: handshakes.clone(),
+            publishers: publishers.clone(),
+            connections: connections.clone(),
+            events: events.clone(),
+        };
+        spawn(format!("media-{index}"), events, move || worker.run())?;
+    }
+    Ok(workers)
+}
+
+/// A thread whose panic is told.
+fn spawn(name: String, events: &EventSink, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let alarm = Alarm(events.clone());
+    thread::Builder::new().name(name).spawn(move || {
+        let _alarm = alarm;
+        run();
+    })?;
+    Ok(())
 }
 
 /// Chooses the faster AES-GCM of the two that are built in (some 3 ms).
@@ -403,6 +531,41 @@ pub(crate) fn calibrate_gcm() -> GcmBackend {
     backend
 }
 
+/// The media port, bound.
+struct Bound {
+    /// One socket a worker.
+    ports: Vec<UdpPort>,
+    udp: SocketAddr,
+    listener: Option<TcpListener>,
+}
+
+impl Bound {
+    /// With port 0 both transports get the same free number: what one finds free may be taken for
+    /// the other, so a few are tried.
+    fn new(config: &MediaConfig, workers: usize) -> Result<Self, StartError> {
+        const TRIES: usize = 10;
+        let mut left = TRIES;
+        loop {
+            left -= 1;
+            let (ports, udp) = bind_all(config.udp, workers).map_err(|reason| StartError {
+                key: "media.udp",
+                address: config.udp,
+                reason,
+            })?;
+            let address = match config.tcp {
+                MediaTcp::LikeUdp => udp,
+                MediaTcp::At(address) => address,
+                MediaTcp::Off => return Ok(Self { ports, udp, listener: None }),
+            };
+            match tcp::bind(address) {
+                Ok(listener) => return Ok(Self { ports, udp, listener: Some(listener) }),
+                Err(_) if config.udp.port() == 0 && left > 0 => {}
+                Err(reason) => return Err(StartError { key: "media.tcp", address, reason }),
+            }
+        }
+    }
+}
+
 /// Binds one socket a worker to the same port.
 fn bind_all(address: SocketAddr, count: usize) -> io::Result<(Vec<UdpPort>, SocketAddr)> {
     // Sockets that share a port would also share it with another running server. One that does
@@ -413,32 +576,6 @@ fn bind_all(address: SocketAddr, count: usize) -> io::Result<(Vec<UdpPort>, Sock
     let ports = (0..count).map(|_| UdpPort::bind(address)).collect::<io::Result<Vec<_>>>()?;
     let local = ports.first().map_or(address, UdpPort::local_address);
     Ok((ports, local))
-}
-
-/// The addresses under which viewers are told to reach the port.
-fn candidates(local: SocketAddr, advertise: &[IpAddr]) -> Vec<SocketAddr> {
-    let addresses: Vec<IpAddr> = if !advertise.is_empty() {
-        advertise.to_vec()
-    } else if local.ip().is_unspecified() {
-        interface_addresses(local)
-    } else {
-        vec![local.ip()]
-    };
-    addresses.into_iter().map(|ip| SocketAddr::new(ip, local.port())).collect()
-}
-
-/// What other machines can reach of a port that is bound to all addresses of `local`'s family; an IPv6
-/// socket takes IPv4 as well. Loopback only where there is nothing else.
-fn interface_addresses(local: SocketAddr) -> Vec<IpAddr> {
-    let all: Vec<IpAddr> = if_addrs::get_if_addrs()
-        .unwrap_or_default()
-        .into_iter()
-        .filter(|interface| !interface.is_link_local())
-        .map(|interface| interface.ip())
-        .filter(|ip| ip.is_ipv4() || local.is_ipv6())
-        .collect();
-    let reachable: Vec<IpAddr> = all.iter().copied().filter(|ip| !ip.is_loopback()).collect();
-    if reachable.is_empty() { all } else { reachable }
 }
 
 /// A number nobody can guess.
@@ -455,7 +592,7 @@ mod tests {
     #[test]
     fn a_thread_that_panics_is_told_of_and_one_that_ends_is_not() {
         let (events, mut told) = mpsc::unbounded_channel();
-        let sink = EventSink { events, rejected: Arc::default() };
+        let sink = EventSink { events, rejected: Arc::default(), consents_expired: Arc::default() };
         let run = |panics: bool| {
             let alarm = Alarm(sink.clone());
             let thread = thread::spawn(move || {

@@ -9,21 +9,21 @@
 //! in that table is dropped where it landed.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
-use media::batch::{Route, Run};
+use media::batch::{Remote, Route, Transport};
 use media::peer::publisher::{Demand, PublisherFactory, PublisherFigures};
 use media::peer::{IceCredentials, Received};
 use media::publish::TrackOutput;
 use media::publishers::{Claim, PublisherTable, PublishersOutput};
 use tokio::sync::{mpsc, oneshot};
 
-use super::worker::{WorkerHandle, WorkerInput};
-use super::{Accepted, EventSink, MediaEvent, random_u64};
+use super::handshakes::Surroundings;
+use super::worker::WorkerInput;
+use super::{Accepted, MediaEvent, Restarted, random_u64};
 
 pub(crate) use media::peer::publisher::PublishError;
 pub(crate) use media::publishers::{PublisherEnd, PublisherId};
@@ -50,6 +50,11 @@ enum Command {
         offer: String,
         reply: oneshot::Sender<Result<Accepted, PublishError>>,
     },
+    Restart {
+        publisher: PublisherId,
+        theirs: IceCredentials,
+        reply: oneshot::Sender<Option<Restarted>>,
+    },
     IsPresent(PublisherId, oneshot::Sender<bool>),
     Attach(PublisherId, mpsc::Sender<TrackOutput>),
     /// Frees what was attached, if nobody takes from it any more.
@@ -63,8 +68,7 @@ enum Command {
 /// A datagram from a worker.
 struct Datagram {
     worker: usize,
-    source: SocketAddr,
-    local: SocketAddr,
+    route: Route,
     packet: Vec<u8>,
 }
 
@@ -106,15 +110,20 @@ pub(crate) struct Publishers {
 /// One worker's table of the addresses that proved to be publishers'. Bounded by the sessions, of
 /// which a stream key has one, and the addresses of each.
 #[derive(Debug, Default)]
-pub(crate) struct PublisherRoutes(HashMap<SocketAddr, usize>);
+pub(crate) struct PublisherRoutes(HashMap<Remote, usize>);
 
 impl PublisherRoutes {
-    /// What comes from `address` is for `thread`, or for nobody.
-    pub(crate) fn set(&mut self, address: SocketAddr, thread: Option<usize>) {
+    /// What comes from there is for `thread`, or for nobody.
+    pub(crate) fn set(&mut self, remote: Remote, thread: Option<usize>) {
         match thread {
-            Some(thread) => self.0.insert(address, thread),
-            None => self.0.remove(&address),
+            Some(thread) => self.0.insert(remote, thread),
+            None => self.0.remove(&remote),
         };
+    }
+
+    /// The thread that what comes from there is for.
+    pub(crate) fn owner(&self, remote: &Remote) -> Option<usize> {
+        self.0.get(remote).copied()
     }
 }
 
@@ -156,17 +165,17 @@ impl Publishers {
         Some(answer.map(|accepted| (handle, accepted)))
     }
 
-    /// Takes a datagram that is a publisher's. `None` when it is not; false when it is dropped here.
+    /// Takes a packet that is a publisher's; `owner` is the thread that its source is known to belong
+    /// to. `None` when it is none's; false when it is dropped here.
     pub(crate) fn receive(
         &self,
-        routes: &PublisherRoutes,
+        owner: Option<usize>,
         worker: usize,
-        source: SocketAddr,
-        local: SocketAddr,
+        route: Route,
         packet: &[u8],
     ) -> Option<bool> {
         let send = |shard: usize| {
-            let datagram = Datagram { worker, source, local, packet: packet.to_vec() };
+            let datagram = Datagram { worker, route, packet: packet.to_vec() };
             let is_taken = self.shards[shard].datagrams.try_send(datagram).is_ok();
             self.dropped.fetch_add(u64::from(!is_taken), Ordering::Relaxed);
             is_taken
@@ -179,8 +188,8 @@ impl Publishers {
                 (shard < self.shards.len()).then(|| send(shard))
             }
             first => {
-                if let Some(shard) = routes.0.get(&source) {
-                    return Some(send(*shard));
+                if let Some(shard) = owner {
+                    return Some(send(shard));
                 }
                 // The first flight of DTLS may overtake the news of its address. Who does not know
                 // it drops it, here and in the handshake threads.
@@ -253,6 +262,13 @@ impl PublisherHandle {
         answer.await.unwrap_or(false)
     }
 
+    /// An ICE restart with the publisher's new credentials. `None` when its session is over.
+    pub(crate) async fn restart_ice(&self, theirs: IceCredentials) -> Option<Restarted> {
+        let (reply, restarted) = oneshot::channel();
+        self.tell(Command::Restart { publisher: self.publisher, theirs, reply });
+        restarted.await.ok()?
+    }
+
     /// Its frames from the next keyframe on. Ends when the session does; the last one who attached
     /// gets them.
     pub(crate) fn attach(&self) -> Frames {
@@ -302,8 +318,7 @@ pub(crate) struct PublisherThread {
     index: usize,
     inputs: ShardInputs,
     table: PublisherTable,
-    workers: Vec<WorkerHandle>,
-    events: EventSink,
+    net: Surroundings,
     handshaking: Arc<AtomicUsize>,
     /// Sessions that are counted in `handshaking`; whether they are is the value.
     sessions: HashMap<PublisherId, Progress>,
@@ -325,16 +340,14 @@ impl PublisherThread {
         index: usize,
         inputs: ShardInputs,
         factory: PublisherFactory,
-        workers: Vec<WorkerHandle>,
-        events: EventSink,
+        net: Surroundings,
         publishers: &Publishers,
     ) -> Self {
         Self {
             index,
             inputs,
             table: PublisherTable::new(factory),
-            workers,
-            events,
+            net,
             handshaking: Arc::clone(&publishers.handshaking),
             sessions: HashMap::new(),
             attached: HashMap::new(),
@@ -367,16 +380,25 @@ impl PublisherThread {
     fn handle_command(&mut self, command: Command, now: Instant) {
         match command {
             Command::Offer { publisher, offer, reply } => {
+                self.announce(now);
                 let credentials = self.new_credentials();
                 let answer = self.table.handle_offer(publisher, &offer, &credentials, now);
                 if answer.is_ok() {
                     self.handshaking.fetch_add(1, Ordering::Relaxed);
                     self.sessions.insert(publisher, Progress::Handshaking);
                 }
-                let accepted =
-                    answer.map(|answer_sdp| Accepted { answer_sdp, ice_ufrag: credentials.ufrag });
+                let accepted = answer.map(|answer_sdp| Accepted {
+                    answer_sdp,
+                    ice_ufrag: credentials.ufrag,
+                    their_ufrag: None,
+                });
                 // Whoever asked may have gone away; the handshake then times out.
                 let _ = reply.send(accepted);
+            }
+            Command::Restart { publisher, theirs, reply } => {
+                self.announce(now);
+                // Whoever asked may have gone away; the old credentials are good still.
+                let _ = reply.send(self.restart(publisher, theirs, now));
             }
             Command::IsPresent(publisher, reply) => {
                 let _ = reply.send(self.table.is_present(publisher, now));
@@ -402,6 +424,17 @@ impl PublisherThread {
         }
     }
 
+    fn restart(
+        &mut self,
+        publisher: PublisherId,
+        theirs: IceCredentials,
+        now: Instant,
+    ) -> Option<Restarted> {
+        let ours = self.new_credentials();
+        let candidates = self.table.handle_restart(publisher, &ours, theirs, now)?;
+        Some(Restarted { ice_ufrag: ours.ufrag, ice_password: ours.password, candidates })
+    }
+
     /// Another attempt may have attached meanwhile.
     fn detach_if_closed(&mut self, publisher: PublisherId, now: Instant) {
         if self.attached.get(&publisher).is_some_and(mpsc::Sender::is_closed) {
@@ -412,10 +445,13 @@ impl PublisherThread {
 
     fn handle_datagram(&mut self, datagram: &Datagram) {
         self.arrival = datagram.worker;
-        let Datagram { source, local, packet, .. } = datagram;
-        let received = self.table.handle_datagram(*source, *local, packet, Instant::now());
-        if received == Received::Dropped {
-            self.events.count_rejected();
+        let Datagram { route, packet, .. } = datagram;
+        let (source, local) = (route.remote(), route.source);
+        let received = self.table.handle_datagram(source, local, packet, Instant::now());
+        match (received, route.transport) {
+            (Received::Dropped, _) => self.net.events.count_rejected(),
+            (Received::Authentic, Transport::Tcp(id)) => self.net.connections.note_check(id),
+            (Received::Authentic | Received::Accepted, _) => {}
         }
     }
 
@@ -439,26 +475,15 @@ impl PublisherThread {
 
     fn execute(&mut self, output: PublishersOutput) {
         match output {
-            PublishersOutput::Transmit { source, destination, contents } => {
-                let len = contents.len();
-                let route = Route { source, destination };
-                let run = Run { route, start: 0, len, segment: len, count: 1 };
-                // What is lost of it is sent again, or is a report of which the next one is near.
-                self.workers[self.arrival].shared().port.send_one(&run, &contents);
+            // What is lost of it is sent again, or is a report of which the next one is near.
+            PublishersOutput::Transmit { route, contents } => {
+                self.net.transmit(self.arrival, route, &contents);
             }
-            PublishersOutput::Address { address, claim } => {
-                let thread = match claim {
-                    Claim::Taken => Some(self.index),
-                    Claim::Released => None,
-                };
-                for worker in &self.workers {
-                    worker.tell(WorkerInput::PublisherAddress(address, thread));
-                }
-            }
+            PublishersOutput::Address { remote, claim } => self.tell_of_address(remote, claim),
             PublishersOutput::Connected(publisher) => {
                 self.sessions.insert(publisher, Progress::Connected);
                 self.handshaking.fetch_sub(1, Ordering::Relaxed);
-                self.events.send(MediaEvent::PublisherConnected { publisher });
+                self.net.events.send(MediaEvent::PublisherConnected { publisher });
             }
             PublishersOutput::Track(publisher, output) => self.hand_on(publisher, output),
             PublishersOutput::Closed { publisher, reason } => {
@@ -466,8 +491,34 @@ impl PublisherThread {
                     self.handshaking.fetch_sub(1, Ordering::Relaxed);
                 }
                 self.attached.remove(&publisher);
-                self.events.send(MediaEvent::PublisherClosed { publisher, reason });
+                self.net.events.send(MediaEvent::PublisherClosed { publisher, reason });
             }
+        }
+    }
+
+    /// Workers and connections find out by themselves whose a packet is.
+    fn tell_of_address(&self, remote: Remote, claim: Claim) {
+        let thread = match claim {
+            Claim::Taken => Some(self.index),
+            Claim::Released => None,
+        };
+        match (remote.transport, claim) {
+            (Transport::Udp, _) => {
+                for worker in &self.net.workers {
+                    worker.tell(WorkerInput::PublisherAddress(remote, thread));
+                }
+            }
+            (Transport::Tcp(id), Claim::Taken) => {
+                self.net.connections.set_publisher(id, self.index);
+            }
+            (Transport::Tcp(id), Claim::Released) => self.net.connections.close(id),
+        }
+    }
+
+    /// Tells the table what this machine's addresses are at present.
+    fn announce(&mut self, now: Instant) {
+        if let Some(candidates) = self.net.announced.refresh(now) {
+            self.table.set_candidates(candidates);
         }
     }
 

@@ -517,16 +517,19 @@ pub(crate) fn thread_cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Lets this process open as many files as it may: a socket a viewer passes the usual 1024.
-pub(crate) fn raise_open_files() {
+/// Lets the process have as many descriptors as it may: a connection takes one, and systems begin with
+/// 1,024 for programs that use `select`, which this one does not.
+pub(crate) fn raise_descriptor_limit() {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: an rlimit on the stack that lives until both calls return. Where they fail, the limit
-    // stays, and opening says so.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+    // SAFETY: both calls get a pointer to a limit that lives until they return.
+    let raised = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && {
             limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0
         }
+    };
+    if !raised {
+        tracing::debug!(error = %io::Error::last_os_error(), "the descriptor limit stays");
     }
 }
 
@@ -547,7 +550,7 @@ mod tests {
 
     fn batch_for(port: &UdpPort, to: SocketAddr, sizes: &[usize]) -> Batch {
         let mut batch = Batch::default();
-        let route = Route { source: port.local_address(), destination: to };
+        let route = Route::new(port.local_address(), to);
         for (index, size) in sizes.iter().enumerate() {
             batch
                 .add(&route, |out| {
@@ -619,8 +622,7 @@ mod tests {
         let receiver = UdpSocket::bind(loopback()).unwrap();
         let port = UdpPort::bind(loopback()).unwrap();
         let mut batch = batch_for(&port, SocketAddr::from(([0, 0, 0, 0], 0)), &[10]);
-        let route =
-            Route { source: port.local_address(), destination: receiver.local_addr().unwrap() };
+        let route = Route::new(port.local_address(), receiver.local_addr().unwrap());
         batch
             .add(&route, |out| {
                 out.push(7);

@@ -3,14 +3,13 @@
 //! It waits for its socket or for inputs, hands both to the sans-IO [`Fanout`], and sends what
 //! comes out. Nothing here blocks: handshakes are elsewhere, and the socket never waits.
 
-use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use media::batch::{Batch, Route};
+use media::batch::{Batch, ConnectionId, Remote, Route, Run, Transport};
 use media::fanout::{Fanout, FanoutEvent, FanoutFigures};
 use media::peers::Attach;
 use media::viewer::BURST_INTERVAL;
@@ -20,6 +19,7 @@ use super::handshakes::Handshakes;
 use super::publishers::{PublisherRoutes, Publishers};
 use super::sys::{Inbox, UdpPort, Waker, wait};
 use super::taps::{TapSender, Taps};
+use super::tcp::{Connection, Connections, Delivery};
 use super::{EventSink, MediaEvent};
 
 /// Frames that may wait for a worker: 500 cameras at 30 frames a second for a third of a second.
@@ -46,14 +46,20 @@ pub(crate) enum WorkerInput {
     Tap(StreamId, Box<TapSender>),
     /// A viewer is ready for media; the number seeds its sequence numbers and timestamps.
     Attach(Box<Attach>, u64),
+    /// A viewer's check came along this path.
+    PathProven(ViewerId, Route),
+    /// It does not count any more.
+    PathForgotten(ViewerId, Route),
     /// A viewer's path changed.
     Move(ViewerId, Route),
+    /// A connection that was congested has room again.
+    Drained(Remote),
     /// A viewer leaves; with a reason it is told by BYE.
     Detach(ViewerId, Option<&'static str>),
-    /// SRTCP that landed on another worker.
-    Feedback(SocketAddr, Vec<u8>),
+    /// SRTCP that landed elsewhere.
+    Feedback(Route, Vec<u8>),
     /// What comes from an address is for a publisher thread, or no more.
-    PublisherAddress(SocketAddr, Option<usize>),
+    PublisherAddress(Remote, Option<usize>),
     /// The end. Says when everything before it is done.
     Stop(Sender<()>),
 }
@@ -148,7 +154,10 @@ impl WorkerHandle {
             WorkerInput::Interrupt(_)
             | WorkerInput::Tap(..)
             | WorkerInput::Attach(..)
+            | WorkerInput::PathProven(..)
+            | WorkerInput::PathForgotten(..)
             | WorkerInput::Move(..)
+            | WorkerInput::Drained(_)
             | WorkerInput::Detach(..)
             | WorkerInput::PublisherAddress(..)
             | WorkerInput::Stop(_) => true,
@@ -181,6 +190,7 @@ pub(crate) struct Worker {
     pub(crate) inputs: Receiver<WorkerInput>,
     pub(crate) others: Vec<WorkerHandle>,
     pub(crate) handshakes: Handshakes,
+    pub(crate) connections: Connections,
     pub(crate) publishers: Publishers,
     pub(crate) events: EventSink,
 }
@@ -191,21 +201,31 @@ struct Turn {
     taps: Taps,
     batch: Batch,
     inbox: Inbox,
+    /// Connections that were sent to, so that they need not be looked up, which takes a lock. Those
+    /// that are gone are forgotten when there is a new one.
+    known: HashMap<ConnectionId, Arc<Connection>>,
     publisher_routes: PublisherRoutes,
     figures: WorkerFigures,
+}
+
+impl Turn {
+    fn new() -> Self {
+        Self {
+            fanout: Fanout::new(),
+            taps: Taps::default(),
+            batch: Batch::default(),
+            inbox: Inbox::new(),
+            known: HashMap::new(),
+            publisher_routes: PublisherRoutes::default(),
+            figures: WorkerFigures::default(),
+        }
+    }
 }
 
 impl Worker {
     /// Runs until it is told to stop.
     pub(crate) fn run(self) {
-        let mut turn = Turn {
-            fanout: Fanout::new(),
-            taps: Taps::default(),
-            batch: Batch::default(),
-            inbox: Inbox::new(),
-            publisher_routes: PublisherRoutes::default(),
-            figures: WorkerFigures::default(),
-        };
+        let mut turn = Turn::new();
         loop {
             if !self.take_inputs(&mut turn) {
                 return;
@@ -238,9 +258,9 @@ impl Worker {
                     turn.taps.handle_frame(stream, &frame);
                     turn.fanout.handle_frame(stream, frame, now);
                 }
-                WorkerInput::Feedback(source, mut packet) => {
+                WorkerInput::Feedback(route, mut packet) => {
                     self.handle.shared.waiting_feedback.fetch_sub(1, Ordering::Relaxed);
-                    let known = turn.fanout.handle_rtcp(source, &mut packet, now);
+                    let known = turn.fanout.handle_rtcp(route, &mut packet, now);
                     turn.figures.dropped += u64::from(!known);
                 }
                 WorkerInput::Interrupt(stream) => {
@@ -256,7 +276,12 @@ impl Worker {
                     turn.taps.handle_tap(stream, *sender, group, age);
                 }
                 WorkerInput::Attach(attach, seed) => turn.fanout.handle_attach(*attach, seed, now),
-                WorkerInput::Move(viewer, route) => turn.fanout.handle_move(viewer, route),
+                WorkerInput::PathProven(viewer, route) => turn.fanout.handle_path(viewer, route),
+                WorkerInput::PathForgotten(viewer, route) => {
+                    turn.fanout.handle_path_forgotten(viewer, route);
+                }
+                WorkerInput::Move(viewer, route) => turn.fanout.handle_move(viewer, route, now),
+                WorkerInput::Drained(remote) => turn.fanout.handle_drained(remote, now),
                 WorkerInput::Detach(viewer, reason) => turn.fanout.handle_detach(viewer, reason),
                 WorkerInput::PublisherAddress(address, thread) => {
                     turn.publisher_routes.set(address, thread);
@@ -281,17 +306,17 @@ impl Worker {
         let now = Instant::now();
         turn.figures.received += count as u64;
         for (source, local, packet) in turn.inbox.datagrams() {
-            let routes = &turn.publisher_routes;
-            let taken = self.publishers.receive(routes, self.index, source, local, packet);
-            if let Some(is_taken) = taken {
+            let route = Route::new(local, source);
+            let owner = turn.publisher_routes.owner(&route.remote());
+            if let Some(is_taken) = self.publishers.receive(owner, self.index, route, packet) {
                 turn.figures.dropped += u64::from(!is_taken);
                 continue;
             }
             let known = match Content::of(packet) {
-                Content::Handshake => self.handshakes.receive(self.index, source, local, packet),
+                Content::Handshake => self.handshakes.receive(self.index, route, packet),
                 Content::Feedback => {
-                    if !turn.fanout.handle_rtcp(source, packet, now) {
-                        self.ask_others(source, packet);
+                    if !turn.fanout.handle_rtcp(route, packet, now) {
+                        self.ask_others(route, packet);
                     }
                     true
                 }
@@ -304,9 +329,9 @@ impl Worker {
 
     /// The viewer may have moved to an address whose packets land here, while another worker
     /// serves it. Rare: the kernel spreads by address, and a viewer is served where its came in.
-    fn ask_others(&self, source: SocketAddr, packet: &[u8]) {
+    fn ask_others(&self, route: Route, packet: &[u8]) {
         for other in &self.others {
-            other.tell(WorkerInput::Feedback(source, packet.to_vec()));
+            other.tell(WorkerInput::Feedback(route, packet.to_vec()));
         }
     }
 
@@ -317,7 +342,7 @@ impl Worker {
             if turn.batch.is_empty() {
                 break;
             }
-            turn.figures.send_drops += self.handle.shared.port.send(&turn.batch).refused;
+            self.send(turn);
         }
         while let Some(event) = turn.fanout.poll_event() {
             match event {
@@ -327,12 +352,53 @@ impl Worker {
                 FanoutEvent::Alive { viewer, at } => {
                     self.events.send(MediaEvent::Alive { viewer, at });
                 }
+                FanoutEvent::Moved { viewer, route } => self.handshakes.moved(viewer, route),
                 FanoutEvent::Goodbye { viewer } => self.handshakes.goodbye(viewer),
                 FanoutEvent::KeyframeWanted { stream } => {
                     self.events.send(MediaEvent::KeyframeWanted { stream });
                 }
             }
         }
+    }
+
+    fn send(&self, turn: &mut Turn) {
+        let port = &self.handle.shared.port;
+        if turn.batch.is_udp_only() {
+            turn.figures.send_drops += port.send(&turn.batch).refused;
+            return;
+        }
+        let Turn { fanout, batch, known, figures, .. } = turn;
+        for runs in batch.runs().chunk_by(|a, b| a.route.transport == b.route.transport) {
+            let Transport::Tcp(id) = runs[0].route.transport else {
+                figures.send_drops += port.send_runs(batch.bytes(), runs).refused;
+                continue;
+            };
+            for run in runs {
+                match self.deliver(known, id, run, batch.bytes()) {
+                    Delivery::Taken => {}
+                    Delivery::Congested => {
+                        fanout.handle_congestion(run.route.remote(), Instant::now());
+                    }
+                    Delivery::Refused => figures.send_drops += run.count as u64,
+                }
+            }
+        }
+    }
+
+    /// A run for a connection. It may be gone, which the viewer's lease finds out.
+    fn deliver(
+        &self,
+        known: &mut HashMap<ConnectionId, Arc<Connection>>,
+        id: ConnectionId,
+        run: &Run,
+        bytes: &[u8],
+    ) -> Delivery {
+        if let Some(connection) = known.get(&id) {
+            return connection.send_run(run, bytes);
+        }
+        known.retain(|_, connection| !connection.is_closed());
+        let Some(connection) = self.connections.find(id) else { return Delivery::Refused };
+        known.entry(id).or_insert(connection).send_run(run, bytes)
     }
 
     fn publish_figures(&self, turn: &mut Turn) {
@@ -343,7 +409,7 @@ impl Worker {
 
 /// What the first bytes of a datagram say it is (RFC 7983 §7, RFC 5761 §4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Content {
+pub(super) enum Content {
     /// STUN or DTLS.
     Handshake,
     /// RTCP, protected.
@@ -353,7 +419,7 @@ enum Content {
 }
 
 impl Content {
-    fn of(packet: &[u8]) -> Self {
+    pub(super) fn of(packet: &[u8]) -> Self {
         match packet {
             [0..=3 | 20..=63, ..] => Self::Handshake,
             [128..=191, 192..=223, ..] => Self::Feedback,
@@ -364,6 +430,8 @@ impl Content {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
     use media::packetise::packetise;
     use media::{Codec, Frame, NtpTime};
@@ -420,16 +488,14 @@ mod tests {
             others: Vec::new(),
             handshakes: Handshakes::new(1).0,
             publishers: Publishers::new(1).0,
-            events: EventSink { events, rejected: Arc::default() },
+            connections: Connections::new(),
+            events: EventSink {
+                events,
+                rejected: Arc::default(),
+                consents_expired: Arc::default(),
+            },
         };
-        let mut turn = Turn {
-            fanout: Fanout::new(),
-            taps: Taps::default(),
-            batch: Batch::default(),
-            inbox: Inbox::new(),
-            publisher_routes: PublisherRoutes::default(),
-            figures: WorkerFigures::default(),
-        };
+        let mut turn = Turn::new();
         assert!(worker.take_inputs(&mut turn));
         let left = worker.inputs.len();
         assert!(left > 0 && left < 500_000, "{left} left");
@@ -440,6 +506,7 @@ mod tests {
         let (handle, inputs) = handle();
         for _ in 0..2 * MAX_WAITING_FRAMES {
             let anybody = SocketAddr::from(([10, 0, 0, 1], 1));
+            let anybody = Route::new(anybody, anybody);
             handle.tell(WorkerInput::Feedback(anybody, vec![128, 200]));
         }
         assert_eq!(inputs.len(), MAX_WAITING_FEEDBACK);

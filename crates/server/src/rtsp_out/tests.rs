@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::config;
 use crate::http::Keyring;
 use crate::ingest::{self, Output, RtspTransport, SourceFormat, SourceUrl};
-use crate::net::{MediaConfig, MediaPlane};
+use crate::net::{MediaConfig, MediaPlane, MediaTcp};
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -71,7 +71,8 @@ impl World {
         let config = config::from_toml(&format!("{settings}\n{CAMERAS}"));
         let (events, events_in) = mpsc::unbounded_channel();
         let udp = "127.0.0.1:0".parse().unwrap();
-        let media = MediaConfig { udp, advertise: Vec::new(), workers: Some(1) };
+        let media =
+            MediaConfig { udp, tcp: MediaTcp::Off, advertise: Vec::new(), workers: Some(1) };
         let media = MediaPlane::start(&media, events).unwrap();
         let app = App::start(config.application(), media, events_in);
         let keyring = Arc::new(Keyring::new(&config.auth).unwrap());
@@ -290,7 +291,7 @@ async fn our_own_puller_reads_both_renditions() {
     for (path, width) in [("/cam-1", 320), ("/cam-1/sub", 192)] {
         let seen = pull(&world.url(path), 20).await.unwrap();
         let format = seen.format.lock().unwrap().unwrap();
-        assert_eq!(format.video.width, width, "{path}");
+        assert_eq!(format.width, width, "{path}");
         assert!(seen.frames.lock().unwrap()[0].1, "it begins with a keyframe");
     }
     world.until_reservations(0).await;
@@ -398,6 +399,12 @@ async fn a_viewers_token_opens_its_own_reservation() {
     assert_eq!(client.ask("DESCRIBE", "/cam-1", &[]).await.status, 401);
     let other = client.ask("DESCRIBE", &format!("/cam-2?token={token}"), &[]).await;
     assert_eq!((other.status, other.body.contains("another room")), (403, true), "{other:?}");
+    let sub = client.play(&format!("/cam-1/sub?token={token}")).await;
+    assert_eq!(
+        (sub.status, sub.body.contains("the camera's other picture")),
+        (403, true),
+        "{sub:?}"
+    );
     assert_eq!(client.play(&format!("/cam-1?token={token}")).await.status, 200);
     let ids: Vec<_> =
         world.app.snapshot().await.reservations.into_iter().map(|one| one.id).collect();

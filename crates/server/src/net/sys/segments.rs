@@ -213,8 +213,7 @@ mod tests {
     /// Four datagrams of 1000, 1000, 1000 and 300 bytes, sent as one run.
     fn sent_to(receiver: &UdpSocket) {
         let port = UdpPort::bind(LOOPBACK.into()).unwrap();
-        let route =
-            Route { source: port.local_address(), destination: receiver.local_addr().unwrap() };
+        let route = Route::new(port.local_address(), receiver.local_addr().unwrap());
         let mut batch = Batch::default();
         for (index, len) in [1000, 1000, 1000, 300].into_iter().enumerate() {
             let write = |out: &mut Vec<u8>| {
