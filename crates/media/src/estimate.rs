@@ -39,6 +39,15 @@ const ROUND_TRIP_WEIGHT: u32 = 8;
 /// Longest round trip that is believed; a viewer's clock may say anything.
 const MAX_ROUND_TRIP: Duration = Duration::from_secs(10);
 
+/// A larger stream was begun: estimates are bounded by what was received before, and browsers raise
+/// theirs by 8 % a second, in 30 s tenfold. So long a low one counts only when it falls.
+const RAMP: Duration = Duration::from_secs(30);
+/// It has fallen when it is below this share of the highest one, in percent: a browser that sees a
+/// queue goes to 85 % of what it received.
+const FALLEN_BELOW_PERCENT: u64 = 95;
+/// More loss than this says by itself that the larger stream is too large.
+const RAMP_LOSS: f32 = 0.10;
+
 /// How a viewer's line does, as far as the viewer told.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct LineState {
@@ -50,6 +59,16 @@ pub struct LineState {
     /// What the line carries in bits a second, at most about 1.5 times of what is sent; `None` while
     /// nothing is known.
     pub estimate_bps: Option<u64>,
+    /// It has carried less than the stream for a while: the stream is held to what it carries, and
+    /// frames may be skipped.
+    pub is_too_thin: bool,
+}
+
+/// The time after a larger stream was begun.
+#[derive(Debug, Clone, Copy)]
+struct Ramp {
+    until: Instant,
+    highest_bps: u64,
 }
 
 /// One viewer's estimate.
@@ -67,6 +86,7 @@ pub(crate) struct Estimator {
     stream_bps: Option<u64>,
     low_since: Option<Instant>,
     limit: Option<u64>,
+    ramp: Option<Ramp>,
 }
 
 /// What has been counted up to a report; all of it may wrap.
@@ -84,6 +104,7 @@ impl Estimator {
             loss: self.loss,
             round_trip: self.round_trip,
             estimate_bps: self.bits_per_second(),
+            is_too_thin: self.limit.is_some(),
         }
     }
 
@@ -157,6 +178,28 @@ impl Estimator {
         self.decide(now);
     }
 
+    /// Another stream is sent from here on. Unless it is known to be smaller, what is estimated says
+    /// nothing of it for a while.
+    pub(crate) fn handle_stream_change(&mut self, bits_per_second: Option<u64>, now: Instant) {
+        let is_smaller = bits_per_second.zip(self.stream_bps).is_some_and(|(new, old)| new < old);
+        self.ramp = (!is_smaller).then_some(Ramp { until: now + RAMP, highest_bps: 0 });
+        self.handle_stream_rate(bits_per_second, now);
+    }
+
+    /// Whether a low estimate is one that only has not risen yet.
+    fn is_ramping(&mut self, now: Instant) -> bool {
+        let estimate = self.bits_per_second();
+        let Some(ramp) = &mut self.ramp else { return false };
+        let estimate = estimate.unwrap_or(ramp.highest_bps);
+        let has_fallen =
+            estimate.saturating_mul(100) < ramp.highest_bps.saturating_mul(FALLEN_BELOW_PERCENT);
+        ramp.highest_bps = ramp.highest_bps.max(estimate);
+        if now >= ramp.until || has_fallen || self.loss > RAMP_LOSS {
+            self.ramp = None;
+        }
+        self.ramp.is_some()
+    }
+
     fn bits_per_second(&self) -> Option<u64> {
         let told = self.told.map(|(bits, _)| bits);
         let measured = self.arrivals.as_ref().and_then(|arrivals| arrivals.bits_per_second());
@@ -174,7 +217,8 @@ impl Estimator {
         let low = known.filter(|(estimate, stream)| {
             estimate.saturating_mul(100) < stream.saturating_mul(begins_below)
         });
-        let Some((estimate, _)) = low else {
+        let is_ramping = self.is_ramping(now);
+        let Some((estimate, _)) = low.filter(|_| !is_ramping) else {
             (self.low_since, self.limit) = (None, None);
             return;
         };
@@ -251,6 +295,38 @@ mod tests {
         }
         assert_eq!(estimator.limit(), None);
         assert_eq!(estimator.line().estimate_bps, Some(1_700_000));
+    }
+
+    #[test]
+    fn a_larger_stream_is_given_time_unless_the_estimate_falls() {
+        let start = epoch();
+        let at = |second: u64| start + Duration::from_secs(second);
+        let begun = |told: &dyn Fn(u64) -> u64| {
+            let mut estimator = Estimator::default();
+            estimator.handle_stream_rate(Some(250_000), start);
+            estimator.handle_told(380_000, start);
+            estimator.handle_stream_change(Some(STREAM), start);
+            (1..).take(60).find(|second| {
+                estimator.handle_told(told(*second), at(*second));
+                estimator.limit().is_some()
+            })
+        };
+        let rising = |second: u64| 380_000 + second.min(7) * 30_000;
+        assert_eq!(begun(&rising), Some(31), "it rose for seven seconds and no further");
+        assert_eq!(begun(&|second| 380_000 + second * 60_000), None, "it gets there");
+        assert_eq!(begun(&|second| if second < 5 { 500_000 } else { 430_000 }), Some(6));
+    }
+
+    #[test]
+    fn a_smaller_stream_leaves_the_limit_until_the_line_is_known_to_carry_it() {
+        let start = epoch();
+        let mut estimator = estimator(start);
+        estimator.handle_told(300_000, start);
+        estimator.handle_told(300_000, start + LIMITED_AFTER);
+        estimator.handle_stream_change(Some(1_000_000), start + LIMITED_AFTER);
+        assert_eq!(estimator.limit(), Some(300_000));
+        estimator.handle_stream_change(Some(250_000), start + 2 * LIMITED_AFTER);
+        assert_eq!((estimator.limit(), estimator.line().is_too_thin), (None, false));
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub(super) struct OutTrack {
     pub(super) repairs: RepairLimit,
     pub(super) figures: TrackFigures,
     reported_lost: i32,
+    /// The next frame comes from another stream than the one before: their clocks have no relation.
+    pub(super) comes_from_elsewhere: bool,
     /// Compact NTP time of the newest sender reports, and when they were sent.
     reports: [Option<(u32, Instant)>; REPORTS_KEPT],
 }
@@ -75,6 +77,7 @@ impl OutTrack {
             repairs: RepairLimit::default(),
             figures: TrackFigures::default(),
             reported_lost: 0,
+            comes_from_elsewhere: false,
             reports: [None; REPORTS_KEPT],
         }
     }
@@ -95,8 +98,9 @@ impl OutTrack {
 
     pub(super) fn timestamp(&mut self, frame: &PacketisedFrame, now: Instant) -> u64 {
         self.captured = frame.captured;
+        let comes_from_elsewhere = std::mem::take(&mut self.comes_from_elsewhere);
         let timeline = self.timeline(frame.codec);
-        if frame.discontinuity {
+        if frame.discontinuity || comes_from_elsewhere {
             timeline.anchor(frame.ticks, now);
         }
         timeline.map(frame.ticks, now)

@@ -285,7 +285,10 @@ impl Actor {
             Err(WatchRefusal::ShuttingDown) => Err(ReadError::ShuttingDown),
             // Without its camera, or with an offer that nobody made, there is no reservation either.
             Err(
-                WatchRefusal::UnknownCamera | WatchRefusal::ReservationEnded | WatchRefusal::Offer,
+                WatchRefusal::UnknownCamera
+                | WatchRefusal::ReservationEnded
+                | WatchRefusal::Offer
+                | WatchRefusal::Codec(_),
             ) => Err(ReadError::ReservationEnded),
         };
         // Who asked may have hung up; the reading is then dropped and ends its lease.

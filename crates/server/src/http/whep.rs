@@ -57,7 +57,9 @@ fn refused(error: WatchError) -> Problem {
         WatchError::Offer(OfferError::Malformed(_) | OfferError::NoVideo) => {
             StatusCode::BAD_REQUEST
         }
-        WatchError::Offer(OfferError::NoCommonCodec { .. }) => StatusCode::NOT_ACCEPTABLE,
+        WatchError::Offer(OfferError::NoCommonCodec { .. }) | WatchError::Codec(_) => {
+            StatusCode::NOT_ACCEPTABLE
+        }
         WatchError::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
     };
     Problem::new(status, error.to_string())

@@ -15,11 +15,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use media::estimate::LineState;
 use media::packetise::packetise;
 use media::peer::PeerFactory;
 use media::peer::publisher::PublisherFactory;
 use media::srtp::GcmBackend;
-use media::{Codec, Frame, StreamId, ViewerId, g711};
+use media::{Codec, CodecSet, Frame, StreamId, ViewerId, g711};
 use tokio::sync::mpsc;
 
 mod addresses;
@@ -97,6 +98,12 @@ pub(crate) enum MediaEvent {
     KeyframeWanted { stream: StreamId },
     /// The first packet of media left for this viewer.
     FirstMedia { viewer: ViewerId },
+    /// The viewer plays the stream that it was last told to go to.
+    Switched { viewer: ViewerId, stream: StreamId },
+    /// The stream that the viewer was told to go to brought nothing in time; it stays where it is.
+    SwitchFailed { viewer: ViewerId, stream: StreamId },
+    /// How the viewer's line does, where that changed; at most once a second.
+    Line { viewer: ViewerId, line: LineState, stream: StreamId },
     /// A publisher's DTLS finished: it may be asked for media.
     PublisherConnected { publisher: PublisherId },
     /// A publisher's session is over, whoever ended it. Sent exactly once a publisher.
@@ -111,6 +118,8 @@ pub(crate) struct Accepted {
     pub(crate) answer_sdp: String,
     /// The ICE user fragment of the answer: names the ICE session (the WHEP ETag).
     pub(crate) ice_ufrag: String,
+    /// What the viewer takes.
+    pub(crate) codecs: CodecSet,
     /// That of the offer.
     pub(crate) their_ufrag: Option<String>,
 }
@@ -323,7 +332,8 @@ impl MediaPlane {
         let their_ufrag = their_ufrag.map(|ufrag| ufrag.trim().to_owned());
         let answer =
             self.handshakes.offer(viewer, stream, offer_sdp).await.ok_or_else(stopped)??;
-        Ok(Accepted { ice_ufrag: answer.ufrag, answer_sdp: answer.sdp, their_ufrag })
+        let codecs = answer.negotiated.codecs();
+        Ok(Accepted { ice_ufrag: answer.ufrag, answer_sdp: answer.sdp, their_ufrag, codecs })
     }
 
     /// Answers a publisher's offer. Its media is taken from the handle's [`PublisherHandle::attach`].
@@ -354,6 +364,14 @@ impl MediaPlane {
     /// Ends a viewer's session: BYE and DTLS close_notify are sent, then `Closed` is reported.
     pub(crate) fn close(&self, viewer: ViewerId) {
         self.handshakes.close(viewer);
+    }
+
+    /// Lets a viewer to whom media flows go to another stream, without a gap. `Switched` or
+    /// `SwitchFailed` is told, unless the viewer goes before. The newest call counts.
+    pub(crate) fn switch(&self, viewer: ViewerId, stream: StreamId) {
+        for worker in &self.workers {
+            worker.tell(WorkerInput::Switch(viewer, stream));
+        }
     }
 
     /// Puts a source's frame before all viewers of the stream. Never blocks.
