@@ -150,6 +150,7 @@ impl Figures {
         Ok(())
     }
 
+    /// What comes in and goes out.
     fn media(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let media = &self.snapshot.media;
         let figures = [
@@ -181,6 +182,17 @@ impl Figures {
                 "Packets that viewers reported lost",
                 media.packets_lost_reported,
             ),
+        ];
+        counters(encoder, &figures)?;
+        self.repairs(encoder)?;
+        self.paths(encoder)?;
+        self.publishers(encoder)
+    }
+
+    /// What is lost on the way to viewers, and what is done about it.
+    fn repairs(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let media = &self.snapshot.media;
+        let figures = [
             ("manifold_nacks", "Packets that viewers asked for again", media.nacks),
             ("manifold_repairs", "Packets sent again since a viewer asked", media.repairs),
             (
@@ -213,6 +225,14 @@ impl Figures {
                 "Frames not handed to an RTSP reader that could not keep up",
                 media.tap_frames_skipped,
             ),
+        ];
+        counters(encoder, &figures)
+    }
+
+    /// By which ways viewers come.
+    fn paths(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let media = &self.snapshot.media;
+        let figures = [
             (
                 "manifold_viewer_moves",
                 "Viewers that moved to another address, or between UDP and TCP",
@@ -244,10 +264,7 @@ impl Figures {
                 media.tcp.framing_errors,
             ),
         ];
-        for (name, help, value) in figures {
-            counter(encoder, name, help)?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
-        }
-        self.publishers(encoder)
+        counters(encoder, &figures)
     }
 
     fn publishers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -286,10 +303,7 @@ impl Figures {
                 media.publisher_overflows,
             ),
         ];
-        for (name, help, value) in figures {
-            counter(encoder, name, help)?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
-        }
-        Ok(())
+        counters(encoder, &figures)
     }
 }
 
@@ -320,6 +334,14 @@ fn gauge<'e>(
 }
 
 /// The encoder appends `_total` to the name.
+/// Counters without labels: name, help, value.
+fn counters(encoder: &mut DescriptorEncoder<'_>, figures: &[(&str, &str, u64)]) -> fmt::Result {
+    for (name, help, value) in figures {
+        counter(encoder, name, help)?.encode_counter::<NoLabelSet, _, f64>(value, None)?;
+    }
+    Ok(())
+}
+
 fn counter<'e>(
     encoder: &'e mut DescriptorEncoder<'_>,
     name: &'e str,

@@ -362,7 +362,7 @@ impl HandshakeThread {
                 self.tell_server(viewer, WorkerInput::Move(viewer, route));
             }
             PeersOutput::Alive { viewer, at } => {
-                self.net.events.send(MediaEvent::Alive { viewer, at })
+                self.net.events.send(MediaEvent::Alive { viewer, at });
             }
             PeersOutput::Closed { viewer, reason } => {
                 self.detach(viewer, None);

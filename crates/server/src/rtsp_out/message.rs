@@ -345,7 +345,9 @@ mod tests {
         let read = read(text.as_bytes())?;
         Ok(read.map(|(message, length)| match message {
             Incoming::Request(request) => (request.method, request.uri.to_owned(), length),
-            other => panic!("not a request: {other:?}"),
+            other @ (Incoming::Interleaved { .. } | Incoming::Answer) => {
+                panic!("not a request: {other:?}")
+            }
         }))
     }
 
