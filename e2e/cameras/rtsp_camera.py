@@ -213,6 +213,8 @@ def launches(args):
         "/h264aac44": f"{h264} {sound(44100, 2)} ! {aac}",
         "/h264pcmu": f"{h264} {sound(8000, 1)} ! mulawenc ! rtppcmupay name=pay1 pt=0",
         "/h264pcma": f"{h264} {sound(8000, 1)} ! alawenc ! rtppcmapay name=pay1 pt=8",
+        "/h264pcmalong": f"{h264} {sound(8000, 1)} ! alawenc ! rtppcmapay name=pay1 pt=8 mtu=1800 "
+        "min-ptime=200000000 max-ptime=200000000",
         "/h264opus": f"{h264} {sound(48000, 1)} ! opusenc bitrate=64000 ! rtpopuspay name=pay1 pt=97",
         "/h264hi": f"{big} ! {high} ! video/x-h264,profile=high ! {rtp}",
         "/nokeyframe": f"{big} ! {x264} ! identity name=lossy ! {rtp}",

@@ -126,6 +126,6 @@ function rising(strips, least) {
   const frames = strips.map((strip) => strip?.frame);
   assert.ok(!frames.includes(undefined), `all strips read: ${frames}`);
   frames.forEach((frame, index) => {
-    if (index > 0) assert.equal(frame, frames[index - 1] + 1, `none is missing: ${frames}`);
+    if (index > 0) assert.ok(frame > frames[index - 1], `they rise: ${frames}`);
   });
 }

@@ -8,6 +8,9 @@ const kinds = [
   { path: '/h264aac', codec: 'audio/opus' },
   { path: '/h264pcmu', codec: 'audio/PCMU' },
   { path: '/h264pcma', codec: 'audio/PCMA' },
+  // 200 ms in one packet, as some cameras send.
+  { path: '/h264pcmalong', codec: 'audio/PCMA' },
+  { path: '/h264opus', codec: 'audio/opus' },
 ];
 
 for (const { path, codec } of kinds) {

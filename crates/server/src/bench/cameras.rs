@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ingest::testcard::{ReelSettings, record};
 use crate::metrics::Outlets;
+use crate::net::raise_descriptor_limit;
 use crate::rtsp_out::{Ask, Description, Library, Played, Playing, Refusal, RtspOut, TrackFormat};
 
 /// The largest phase: cameras are spread over two seconds at most, however long the group is.
@@ -43,6 +44,7 @@ pub(crate) struct Generator {
 /// Serves until the process is interrupted. `ready` is told once they can be read: one line.
 pub(crate) fn serve(generator: Generator, ready: impl FnOnce(&str)) -> anyhow::Result<()> {
     ensure!(generator.count > 0, "give at least one camera");
+    raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

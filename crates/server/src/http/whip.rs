@@ -3,6 +3,8 @@
 //! The key is the path's last segment, or a bearer token behind a camera's id. The session's own
 //! address names the camera and something nobody can guess, so that the key is in no answer.
 
+use std::time::SystemTime;
+
 use axum::extract::{Path, Request, State};
 use axum::http::header::{
     AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH, LINK, LOCATION, WWW_AUTHENTICATE,
@@ -72,8 +74,8 @@ fn created(http: &Http, accepted: Accepted) -> Result<Response, Problem> {
     headers.insert(LOCATION, HeaderValue::try_from(location).map_err(unusable)?);
     headers.insert(ETAG, HeaderValue::try_from(quoted(&accepted.etag)).map_err(unusable)?);
     headers.insert(ACCEPT_PATCH, HeaderValue::from_static(FRAGMENT));
-    for link in &http.0.links {
-        headers.append(LINK, link.clone());
+    for link in http.0.ice_servers.links(accepted.camera.as_ref(), SystemTime::now()) {
+        headers.append(LINK, link);
     }
     Ok((StatusCode::CREATED, headers, accepted.answer_sdp).into_response())
 }

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
+use media::CodecSet;
 use media::batch::{Remote, Route, Transport};
 use media::peer::publisher::{Demand, PublisherFactory, PublisherFigures};
 use media::peer::{IceCredentials, Received};
@@ -390,6 +391,8 @@ impl PublisherThread {
                 let accepted = answer.map(|answer_sdp| Accepted {
                     answer_sdp,
                     ice_ufrag: credentials.ufrag,
+                    // A publisher takes nothing.
+                    codecs: CodecSet::default(),
                     their_ufrag: None,
                 });
                 // Whoever asked may have gone away; the handshake then times out.

@@ -160,12 +160,14 @@ impl Player {
         let Some(last) = frames.last() else { return Ok(()) };
         let Some((number, track)) = find(&mut self.tracks, last.codec)? else { return Ok(()) };
         let timestamps = track.timeline.compress(frames.len(), last.ticks, age, now);
-        let end = NtpTime::from_unix_micros(
-            last.captured.unix_micros().saturating_add(age.as_micros() as u64),
-        );
+        let end = last.captured.unix_micros().saturating_add(age.as_micros() as u64);
         let placed: Vec<_> = frames.iter().cloned().zip(timestamps).collect();
-        if let Some((_, timestamp)) = placed.last() {
-            track.placed = (end, *timestamp);
+        if let (Some((_, first)), Some((_, last))) = (placed.first(), placed.last()) {
+            // On the line through the last one, which is now. Recorders begin to count at the report,
+            // so that no frame may lie before it.
+            let span =
+                last.wrapping_sub(*first) * 1_000_000 / u64::from(track.timeline.clock_rate());
+            track.placed = (NtpTime::from_unix_micros(end.saturating_sub(span)), *first);
         }
         self.waiting.extend(placed.into_iter().map(|(frame, at)| (number, frame, at)));
         Ok(())
