@@ -18,18 +18,21 @@ scenario('80 ms of round trip and 3 % of loss: the picture plays on', async (wor
 
   await keepsPicture(viewer, 5);
   const did = await link.end();
-  assert.ok(did.to_browser.lost > 10, JSON.stringify(did));
+  assert.ok(did.to_browser.lost > 0, JSON.stringify(did));
 });
 
 for (const loss of [0.05, 0.2]) {
   scenario(`${loss * 100} % of loss: the picture plays on`, async (world) => {
-    const { viewer, link } = await behindLink(world);
+    const { viewer, link, manifold } = await behindLink(world);
+    const before = await counted(manifold, 'manifold_repairs_total');
 
     await link.set({ delay_ms: 10, loss, seed: 1 });
 
     await keepsPicture(viewer, 5);
+    const repairs = (await counted(manifold, 'manifold_repairs_total')) - before;
+    assert.ok(repairs > 0, 'lost packets are sent again');
     const did = await link.end();
-    assert.ok(did.to_browser.lost > 20, JSON.stringify(did));
+    assert.ok(did.to_browser.lost > 0, JSON.stringify(did));
   });
 }
 
@@ -47,14 +50,15 @@ scenario('a NAT that gives another port: the picture plays on', async (world) =>
 });
 
 scenario('a bottleneck of half of what the camera sends: the picture plays on', async (world) => {
-  const { viewer, link } = await behindLink(world, { camera: { kbit: 2_500 } });
-  const before = await viewer.tile('cam-1');
+  const { viewer, link, manifold } = await behindLink(world, { camera: { kbit: 2_500 } });
 
   await link.set({ rate_kbit: 1_000, delay_ms: 20 });
 
   await keepsPicture(viewer, 5);
+  const skipped = await counted(manifold, 'manifold_frames_skipped_total');
   const did = await link.end();
-  assert.ok(did.to_browser.dropped > 20, JSON.stringify({ before, did }));
+  assert.ok(did.to_browser.dropped > 0, JSON.stringify(did));
+  assert.ok(skipped > 0, 'what the line does not carry is skipped');
 });
 
 /** A page with one camera behind a good link. */
@@ -71,6 +75,14 @@ async function behindLink(world, { camera: options = {}, path = '/h264', sub } =
   const viewer = await world.open(`${manifold.urls[1]}/?open=cam-1`, { browser });
   await viewer.plays('cam-1');
   return { camera, link, manifold, viewer };
+}
+
+/** A counter of the server's. */
+async function counted(manifold, name) {
+  const text = await manifold.metrics();
+  const line = text.match(new RegExp(`^${name}(?:{[^}]*})? (\\S+)$`, 'm'));
+  if (!line) throw new Error(`there is no metric ${name}`);
+  return Number(line[1]);
 }
 
 /** Looks at `windows` windows one after the other: pictures are decoded in each. */

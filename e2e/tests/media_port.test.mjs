@@ -19,7 +19,9 @@ scenario('random and truncated datagrams on the media port change nothing', asyn
   await viewer.plays('cam-1');
   const before = await viewer.inbound('cam-1');
 
-  await flood(manifold.udp);
+  const answers = await flood(manifold.udp);
+
+  assert.equal(answers, 0, 'nothing is answered without integrity');
 
   await viewer.advances('cam-1', 15);
   const tile = await viewer.tile('cam-1');
@@ -33,9 +35,14 @@ scenario('random and truncated datagrams on the media port change nothing', asyn
   assert.doesNotMatch(manifold.logs, /panicked/);
 });
 
-/** Sends garbage that looks like each of the protocols of the port (RFC 7983), whole and cut short. */
+/**
+ * Sends garbage that looks like each of the protocols of the port (RFC 7983), whole and cut short, and
+ * some of it larger than any packet of theirs; how often something came back.
+ */
 async function flood({ host, port }) {
   const socket = createSocket('udp4');
+  let answers = 0;
+  socket.on('message', () => (answers += 1));
   // First bytes: STUN request, STUN answer, DTLS handshake and alert, RTP, RTCP, and none of them.
   const starts = [
     Buffer.from('000100002112a442', 'hex'),
@@ -44,12 +51,17 @@ async function flood({ host, port }) {
     Buffer.from('15fefd00010000000000010002', 'hex'),
     Buffer.from('8060', 'hex'),
     Buffer.from('80c80006', 'hex'),
+    // RTP with padding of more than there is, RTCP with a length beyond its end, an empty DTLS fragment.
+    Buffer.from('b06000010000000100000001ff', 'hex'),
+    Buffer.from('81c9ffff00000001', 'hex'),
+    Buffer.from('16fefd0000000000000000000c010000c8000000000000000000', 'hex'),
     Buffer.from('ff', 'hex'),
     Buffer.alloc(0),
   ];
   for (let i = 0; i < DATAGRAMS; i++) {
     const start = starts[i % starts.length];
-    const whole = Buffer.concat([start, randomBytes(randomInt(1_400))]);
+    const more = i % 97 === 0 ? 60_000 : 1_400;
+    const whole = Buffer.concat([start, randomBytes(randomInt(more))]);
     const datagram = i % 3 === 0 ? whole.subarray(0, randomInt(whole.length + 1)) : whole;
     await new Promise((resolve, reject) =>
       socket.send(datagram, port, host, (error) => (error ? reject(error) : resolve())),
@@ -58,4 +70,5 @@ async function flood({ host, port }) {
     if (i % 200 === 0) await pause(1);
   }
   socket.close();
+  return answers;
 }

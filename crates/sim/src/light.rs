@@ -25,7 +25,7 @@ use crate::judge::{Judge, Received};
 use crate::network::Path;
 use crate::picture::Log;
 use crate::random::Random;
-use crate::rtp::{RtpTrack, read_compound, write_feedback};
+use crate::rtp::{RtpTrack, read_compound, write_feedback, write_missing};
 
 /// First byte of a hello: none of STUN, DTLS, RTP or TURN (RFC 7983).
 pub(crate) const HELLO: u8 = 100;
@@ -198,6 +198,13 @@ fn hello_due(accepted_at: SimTime) -> SimTime {
     accepted_at + HANDSHAKE_TIMEOUT.as_micros() as u64
 }
 
+/// How long a packet that is asked for is waited for: a server keeps it for two seconds from when it
+/// was handed in, and it may have been paced out for a while.
+const REPAIR_PATIENCE_US: u64 = 1_800_000;
+/// On top of a round trip before it is asked for once more: the server refuses what comes earlier than
+/// the round trip that it takes for granted at first.
+const REPAIR_SLACK_US: u64 = 110_000;
+
 /// A viewer: says hello, takes its packets apart, and reports.
 pub(crate) struct LightViewer {
     viewer: ViewerId,
@@ -246,6 +253,24 @@ impl LightViewer {
             sent: Vec::new(),
             is_closed: false,
         })
+    }
+
+    /// What is lost on its path is asked for again, and has to come while the server keeps it.
+    pub(crate) const fn expect_repairs(&mut self, path: &Path, stall_us: u64) {
+        let every_us = 2 * path.delay_us_max() + REPAIR_SLACK_US;
+        self.picture.expect_repairs(every_us, REPAIR_PATIENCE_US + stall_us);
+        self.sound.expect_repairs(every_us, REPAIR_PATIENCE_US + stall_us);
+    }
+
+    /// Asks for what is missing.
+    fn ask_again(&mut self, now: SimTime) {
+        for track in [&mut self.picture, &mut self.sound] {
+            let missing = track.take_missing(now);
+            if !missing.is_empty() {
+                let nack = write_missing(OWN_SSRC, track, &missing);
+                self.sent.push(self.cipher.seal_rtcp(&nack));
+            }
+        }
     }
 
     /// How long it waits for a packet that others have overtaken.
@@ -299,6 +324,7 @@ impl LightViewer {
                     return Err(format!("a packet has the unknown SSRC {ssrc:08x}"));
                 };
                 track.handle_packet(packet, &self.cipher, now)?;
+                self.ask_again(now);
                 self.hand_in(judge, log, now)
             }
             _ => Err(format!("the server sent {:02x?}", packet.get(..8).unwrap_or(packet))),
@@ -328,6 +354,7 @@ impl LightViewer {
         }
         self.picture.handle_timeout(now)?;
         self.sound.handle_timeout(now)?;
+        self.ask_again(now);
         self.hand_in(judge, log, now)?;
         if now >= self.next_report {
             self.next_report = now + REPORT_US;

@@ -3,6 +3,11 @@
 use crate::clock::SimTime;
 use crate::random::Random;
 
+/// Loss up to which every packet has to be repaired, each way.
+const REPAIRED_PPM_MAX: u64 = 50_000;
+/// A server keeps packets for two seconds, and a packet may be asked for several times in it.
+const REPAIRED_DELAY_US_MAX: u64 = 40_000;
+
 /// What a path does to datagrams.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Path {
@@ -21,6 +26,12 @@ impl Path {
     /// Whether everything arrives that is sent.
     pub(crate) fn is_lossless(&self) -> bool {
         self.loss_ppm == 0 && self.blackouts.is_empty()
+    }
+
+    /// Whether packets that are asked for again come in time: it loses few, and the way is short.
+    pub(crate) fn is_repairable(&self) -> bool {
+        let loses_few = (1..REPAIRED_PPM_MAX).contains(&self.loss_ppm);
+        loses_few && self.blackouts.is_empty() && self.delay_us_max() <= REPAIRED_DELAY_US_MAX
     }
 
     /// The longest that a datagram takes.

@@ -16,6 +16,9 @@ const ACTIVE_MS_MAX: u64 = 25_000;
 /// A worker that waits longer for a processor than this has worse troubles than a viewer's picture.
 const STALL_US_MAX: u64 = 300_000;
 
+/// The largest keyframe of a usual camera.
+const LIGHT_KEYFRAME_BYTES_MAX: u64 = 90_000;
+
 /// When everybody comes and goes: a hundred come in a second, none stays longer than one, and the
 /// quota lets in whoever waits for a lease to run out after that.
 const CHURN_JOIN_US: u64 = 10_000;
@@ -101,6 +104,11 @@ pub(crate) enum Refusal {
 }
 
 impl CameraPlan {
+    /// Whether what it sends in two seconds is more than a server keeps for repairs.
+    pub(crate) const fn is_heavy(&self) -> bool {
+        self.sizes.keyframe.1 > LIGHT_KEYFRAME_BYTES_MAX
+    }
+
     /// Whether it sends more than one viewer is paced: viewers lose whole groups.
     pub(crate) const fn floods(&self) -> bool {
         self.sizes.other.0 >= FLOOD_BYTES
@@ -311,7 +319,7 @@ fn camera(random: &mut Random, active_until: SimTime, is_heavy: bool) -> CameraP
         Sizes { keyframe: (20_000, 500_000), other: (100, 150_000), slices_max: 1 }
     } else {
         Sizes {
-            keyframe: (300, *random.pick(&[4_000, 20_000, 90_000])),
+            keyframe: (300, *random.pick(&[4_000, 20_000, LIGHT_KEYFRAME_BYTES_MAX])),
             other: (10, *random.pick(&[900, 3_000, 9_000])),
             slices_max: random.between(1, 3),
         }

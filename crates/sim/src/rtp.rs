@@ -13,6 +13,8 @@ const HEADER_BYTES: usize = 12;
 /// Packets whose ciphertext is remembered, to tell a repetition by the network from a second packet
 /// under the same index. The network repeats within its delay.
 const REMEMBERED: usize = 512;
+/// Packets that are asked for at once, at most.
+const ASKED_MAX: usize = 64;
 /// NAL unit type of an aggregation packet: parameter sets, so the first packet of a keyframe.
 const STAP_A: u8 = 24;
 
@@ -42,9 +44,15 @@ pub(crate) struct RtpTrack {
     kind: MediaKind,
     ssrc: u32,
     payload_types: Vec<u8>,
-    /// How long a missing packet is waited for.
+    /// How long one is waited for that was overtaken.
     patience_us: u64,
+    /// How long one is waited for that was asked for, in place of it.
+    repair_patience_us: u64,
     strict: bool,
+    /// Missing packets are asked for again, so often, and have to come within the patience.
+    repair_every_us: Option<u64>,
+    /// When missing packets were last asked for.
+    asked: BTreeMap<u64, SimTime>,
     highest: Option<u64>,
     /// Index and tag of the newest packets.
     seen: BTreeMap<u64, Vec<u8>>,
@@ -71,7 +79,10 @@ impl RtpTrack {
             ssrc,
             payload_types,
             patience_us,
+            repair_patience_us: 0,
             strict,
+            repair_every_us: None,
+            asked: BTreeMap::new(),
             highest: None,
             seen: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -89,8 +100,38 @@ impl RtpTrack {
         self.ssrc
     }
 
+    /// Nothing has to come any more, by itself or when it is asked for.
     pub(crate) const fn relax(&mut self) {
         self.strict = false;
+        self.repair_every_us = None;
+    }
+
+    /// What is missing is asked for again so often.
+    pub(crate) const fn expect_repairs(&mut self, every_us: u64, patience_us: u64) {
+        self.repair_every_us = Some(every_us);
+        self.repair_patience_us = patience_us;
+    }
+
+    /// Nobody can ask for what was before the first packet.
+    fn patience_us(&self) -> u64 {
+        let is_repaired = self.repair_every_us.is_some() && self.next.is_some();
+        if is_repaired { self.repair_patience_us } else { self.patience_us }
+    }
+
+    /// Sequence numbers to ask for at this moment.
+    pub(crate) fn take_missing(&mut self, now: SimTime) -> Vec<u16> {
+        let Some(every_us) = self.repair_every_us else { return Vec::new() };
+        let (Some(next), Some(newest)) = (self.next, self.waiting.keys().next_back().copied())
+        else {
+            return Vec::new();
+        };
+        self.asked.retain(|index, _| *index >= next);
+        let missing = (next..newest).filter(|index| !self.waiting.contains_key(index));
+        let due = missing
+            .filter(|index| self.asked.get(index).is_none_or(|at| now.since(*at) >= every_us));
+        let due: Vec<u64> = due.take(ASKED_MAX).collect();
+        self.asked.extend(due.iter().map(|index| (*index, now)));
+        due.into_iter().map(|index| index as u16).collect()
     }
 
     /// The highest index so far, as a receiver report wants it.
@@ -105,7 +146,11 @@ impl RtpTrack {
 
     /// When a missing packet is given up.
     pub(crate) fn next_timeout(&self) -> Option<SimTime> {
-        self.waiting.values().map(|packet| packet.arrived + self.patience_us).min()
+        let given_up =
+            self.waiting.values().map(|packet| packet.arrived + self.patience_us()).min();
+        let every_us = self.repair_every_us.filter(|_| !self.waiting.is_empty());
+        let asked = every_us.and_then(|every| self.asked.values().map(|at| *at + every).min());
+        given_up.into_iter().chain(asked).min()
     }
 
     /// A packet with this track's SSRC.
@@ -150,7 +195,7 @@ impl RtpTrack {
             let in_order = self.next == Some(index);
             let oldest =
                 self.waiting.values().map(|packet| packet.arrived).min().unwrap_or(arrived);
-            if !in_order && now < oldest + self.patience_us {
+            if !in_order && now < oldest + self.patience_us() {
                 return Ok(());
             }
             let Some(packet) = self.waiting.remove(&index) else { return Ok(()) };
@@ -158,8 +203,15 @@ impl RtpTrack {
                 if self.strict {
                     return Err(format!("packets {next} to {index} are missing without a loss"));
                 }
+                if self.repair_every_us.is_some() {
+                    let kind = self.kind;
+                    return Err(format!(
+                        "packets {next} to {index} of {kind:?} were asked for and never came"
+                    ));
+                }
                 self.lost += index - next;
             }
+            self.asked.retain(|asked, _| *asked > index);
             let certain = in_order || self.begins_for_certain(&packet);
             self.next = Some(index + 1);
             self.take(packet, certain)?;
@@ -257,6 +309,19 @@ pub(crate) fn read_compound(mut rest: &[u8]) -> Option<FromServer> {
         rest = behind;
     }
     Some(told)
+}
+
+/// A viewer's request for packets (NACK, RFC 4585 §6.2.1).
+pub(crate) fn write_missing(own: u32, of: &RtpTrack, sequences: &[u16]) -> Vec<u8> {
+    let mut packet = vec![0x81, 205];
+    packet.extend_from_slice(&(2 + sequences.len() as u16).to_be_bytes());
+    packet.extend_from_slice(&own.to_be_bytes());
+    packet.extend_from_slice(&of.ssrc().to_be_bytes());
+    for sequence in sequences {
+        packet.extend_from_slice(&sequence.to_be_bytes());
+        packet.extend_from_slice(&[0, 0]);
+    }
+    packet
 }
 
 /// A viewer's report on a track, with a request for a keyframe or a goodbye.

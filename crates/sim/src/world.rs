@@ -103,6 +103,8 @@ pub struct Report {
     pub skipped: u64,
     /// Viewers that went from one stream to another.
     pub switches: u64,
+    /// Packets that viewers asked for and got again.
+    pub repairs: u64,
     /// A hash of everything that was noted: equal for equal runs.
     pub fingerprint: u64,
 }
@@ -247,7 +249,12 @@ impl World {
         self.now = end;
         self.check_end()?;
         let figures = self.server.fanout.figures();
-        Ok(Report { packets: figures.packets_sent, skipped: figures.frames_skipped, ..self.report })
+        Ok(Report {
+            packets: figures.packets_sent,
+            skipped: figures.frames_skipped,
+            repairs: figures.repairs,
+            ..self.report
+        })
     }
 
     /// What happened last, oldest first.

@@ -4,6 +4,7 @@
 
 use std::num::NonZero;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use sim::{Failure, Report};
@@ -25,14 +26,20 @@ const REGRESSIONS: [u64; 6] = [
 
 #[test]
 fn runs() {
-    let seeds = Mutex::new(seeds().into_iter());
+    let seeds = seeds();
+    let is_whole = seeds.len() >= SEEDS.count();
+    let seeds = Mutex::new(seeds.into_iter());
+    let repairs = AtomicU64::new(0);
     let failures = Mutex::new(Vec::new());
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     let work = || {
         while let Some(seed) = { seeds.lock().unwrap().next() } {
-            if let Err(failure) = run(seed) {
-                println!("{}: {:.200}", failure.seed, failure.what);
-                failures.lock().unwrap().push(failure);
+            match run(seed) {
+                Ok(report) => drop(repairs.fetch_add(report.repairs, Ordering::Relaxed)),
+                Err(failure) => {
+                    println!("{}: {:.200}", failure.seed, failure.what);
+                    failures.lock().unwrap().push(failure);
+                }
             }
         }
     };
@@ -46,6 +53,8 @@ fn runs() {
     if let Some(first) = failures.first() {
         panic!("{} runs failed, the first of them:\n{first}", failures.len());
     }
+    let repairs = repairs.into_inner();
+    assert!(repairs > 0 || !is_whole, "no run had anything to repair");
 }
 
 #[test]

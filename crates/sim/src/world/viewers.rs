@@ -332,6 +332,8 @@ impl World {
     /// The answer to its offer reached a peer.
     fn handle_answered(&mut self, id: PeerId, viewer: ViewerId, answer: Option<String>) {
         let (now, secret) = (self.now, self.server.light_secret());
+        let stall_us = self.plan.longest_stall_us();
+        let is_heavy = self.cameras[self.people[id.0].plan.camera].plan.is_heavy();
         let person = &mut self.people[id.0];
         let (strict, plan) = (person.is_strict(), person.plan.clone());
         let at = &mut person.peers[id.1];
@@ -342,7 +344,12 @@ impl World {
         let started = match (&mut at.client, answer) {
             (Client::Full(browser), Some(answer)) => browser.handle_answer(&answer, now),
             (Client::Unanswered, None) => LightViewer::new(viewer, secret, &plan.path, strict, now)
-                .map(|light| at.client = Client::Light(Box::new(light)))
+                .map(|mut light| {
+                    if plan.path.is_repairable() && !is_heavy {
+                        light.expect_repairs(&plan.path, stall_us);
+                    }
+                    at.client = Client::Light(Box::new(light));
+                })
                 .ok_or_else(|| "the keys do not fit".to_owned()),
             _ => Err("the answer is not of the offer's kind".to_owned()),
         };
