@@ -20,14 +20,14 @@ export async function startJanus(world) {
   const folder = world.file('janus');
   await mkdir(folder, { recursive: true });
   for (const [name, text] of Object.entries(settings(api, rtp))) await writeFile(join(folder, name), text);
-  const child = new Child('janus', 'janus', ['--configs-folder', folder, '--debug-level', '5'], {
+  const child = new Child('janus', 'janus', ['--configs-folder', folder, '--debug-level', '2'], {
     log: world.file('janus.log'),
   });
   world.own(child);
   const base = `http://127.0.0.1:${api}/janus`;
   await until('Janus answers', async () => (await fetch(`${base}/info`)).ok, { show: () => child.tail(5) });
   const url = await shim(world, base);
-  return { name: 'Janus', pid: child.pid, rtp, whep: `${url}/whep` };
+  return { name: 'Janus', pid: child.pid, rtp, whep: `${url}/whep`, stop: () => child.stop() };
 }
 
 /** The plugin's payload type: the tool's own for H.264, constrained baseline, packetization-mode 1. */

@@ -4,6 +4,7 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 
 import { Child } from './process.mjs';
 import { part } from './parts.mjs';
+import { cpuSeconds } from './proc.mjs';
 import { until } from './wait.mjs';
 
 /** A running `manifold serve`. */
@@ -129,11 +130,8 @@ export class Manifold {
   }
 
   /** CPU seconds that the process has used, user and system. */
-  async cpuSeconds() {
-    const stat = await readFile(`/proc/${this.pid}/stat`, 'utf8');
-    // After the name in parentheses, utime and stime are fields 14 and 15, in ticks of 10 ms.
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    return (Number(fields[11]) + Number(fields[12])) / 100;
+  cpuSeconds() {
+    return cpuSeconds(this.pid);
   }
 }
 

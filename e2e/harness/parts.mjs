@@ -28,6 +28,10 @@ const parts = {
     path: '/usr/share/doc/gstreamer1.0-nice',
     install: 'cargo xtask setup   # or: sudo apt-get install gstreamer1.0-nice gir1.2-gst-plugins-bad-1.0',
   },
+  turn: {
+    path: '/usr/bin/turnserver',
+    install: 'cargo xtask setup   # or: sudo apt-get install coturn',
+  },
   ffmpeg: {
     path: '/usr/bin/ffmpeg',
     install: 'cargo xtask setup   # or: sudo apt-get install ffmpeg',

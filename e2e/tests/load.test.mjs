@@ -4,8 +4,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 
 import { ForeignServer } from '../harness/foreign.mjs';
-import { part } from '../harness/parts.mjs';
-import { Child } from '../harness/process.mjs';
+import { Load } from '../harness/load.mjs';
 import { until } from '../harness/wait.mjs';
 import { scenario } from '../harness/world.mjs';
 
@@ -70,13 +69,9 @@ async function nobodyWatches(manifold) {
 
 /** Runs the tool to its end. */
 async function load(world, args) {
-  const json = world.file('load.json');
-  const child = new Child('manifold load', part('manifold'), ['load', ...args, '--json', json], {
-    log: world.file('load.log'),
-  });
-  world.own(child);
+  const { child, ...running } = new Load(world, args);
   await until('manifold load has ended', () => !child.alive, { within: 90_000, show: () => child.tail(3) });
-  const report = await readFile(json, 'utf8').then(JSON.parse);
+  const report = JSON.parse(await readFile(running.json, 'utf8'));
   return { code: child.code, report, child };
 }
 

@@ -1,10 +1,12 @@
 // Ways to the server other than UDP over IPv4: TCP, IPv6, a relay.
 
 import assert from 'node:assert/strict';
-import { connect } from 'node:net';
+import { connect, createServer } from 'node:net';
 
+import { part } from '../harness/parts.mjs';
+import { Child } from '../harness/process.mjs';
 import { scenario } from '../harness/world.mjs';
-import { pause, until } from '../harness/wait.mjs';
+import { until } from '../harness/wait.mjs';
 
 const SYNTHETIC = [{ id: 'cam-1', url: 'test://' }];
 
@@ -101,6 +103,88 @@ scenario('who speaks something else on the media port is dropped at once', async
   await closed;
   assert.equal(value(await manifold.metrics(), 'manifold_tcp_framing_errors_total'), 1);
 });
+
+scenario('a viewer that may only use a relay plays through TURN', async (world) => {
+  const secret = 'a secret between coturn and manifold';
+  const port = await freePort();
+  const turn = new Child('turnserver', part('turn'), turnArguments(port, secret), { log: world.file('turn.log') });
+  world.own(turn);
+  const manifold = await world.manifold({
+    cameras: SYNTHETIC,
+    'media.turn': [{ urls: [`turn:127.0.0.1:${port}?transport=udp`], secret, ttl: '10m' }],
+  });
+  const { json } = await manifold.reserve('cam-1');
+  const viewer = await world.open(manifold.url);
+
+  await viewer.watch('relayed', json, { configuration: { iceServers: 'link', iceTransportPolicy: 'relay' } });
+
+  await viewer.advances('relayed');
+  const pair = await viewer.comesBy('relayed', 'the relay', ({ local }) => local.candidateType === 'relay');
+  assert.equal(pair.local.relayProtocol, 'udp');
+  assert.doesNotMatch(manifold.logs, new RegExp(secret));
+});
+
+function turnArguments(port, secret) {
+  const told = { 'listening-ip': '127.0.0.1', 'relay-ip': '127.0.0.1', 'listening-port': port, realm: 'manifold' };
+  const values = Object.entries({ ...told, 'static-auth-secret': secret }).map(([name, value]) => `--${name}=${value}`);
+  const flags = ['use-auth-secret', 'allow-loopback-peers', 'no-cli', 'no-tls', 'no-dtls', 'fingerprint'];
+  return ['-n', '--log-file=stdout', '--pidfile=/dev/null', ...values, ...flags.map((name) => `--${name}`)];
+}
+
+/** A TCP port that was free a moment ago. */
+async function freePort() {
+  const server = createServer();
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+scenario('an ICE restart changes the credentials and not the picture', async (world) => {
+  const manifold = await world.manifold({ cameras: SYNTHETIC });
+  const { json } = await manifold.reserve('cam-1');
+  const viewer = await world.open(manifold.url);
+  const session = await viewer.watch('cam-1', json);
+  const { last: before } = await viewer.advances('cam-1');
+
+  const restarted = await viewer.page.evaluate(restartIce, session);
+
+  assert.equal(restarted.status, 200, restarted.body);
+  assert.notEqual(restarted.etag, session.etag);
+  await viewer.advances('cam-1', 60);
+  const { pair, video } = await viewer.inbound('cam-1');
+  assert.ok(pair, 'a pair is selected again');
+  assert.equal(video.freezeCount, 0);
+  assert.ok(before.frame > 0);
+  const late = await fetch(session.location, {
+    method: 'PATCH',
+    headers: { 'content-type': 'application/trickle-ice-sdpfrag', 'if-match': session.etag },
+    body: restarted.fragment,
+  });
+  assert.equal(late.status, 412, 'the old tag names the old ICE session');
+});
+
+/** In the page: RFC 9725 §4.3.3. */
+async function restartIce({ sdp, location }) {
+  const [peer] = window.testPeers;
+  peer.restartIce();
+  await peer.setLocalDescription();
+  const ours = peer.localDescription.sdp.split('\r\n');
+  const value = (lines, name) => lines.find((line) => line.startsWith(name));
+  const media = ours.find((line) => line.startsWith('m='));
+  const names = ['a=mid:', 'a=ice-ufrag:', 'a=ice-pwd:'];
+  const fragment = [media, ...names.map((name) => value(ours, name)), ''].join('\r\n');
+  const headers = { 'content-type': 'application/trickle-ice-sdpfrag', 'if-match': '*' };
+  const answer = await fetch(location, { method: 'PATCH', headers, body: fragment });
+  const body = await answer.text();
+  const theirs = body.split('\r\n');
+  const renewed = sdp.split('\r\n').map((line) => {
+    const name = ['a=ice-ufrag:', 'a=ice-pwd:'].find((name) => line.startsWith(name));
+    return name ? value(theirs, name) : line;
+  });
+  if (answer.status === 200) await peer.setRemoteDescription({ type: 'answer', sdp: renewed.join('\r\n') });
+  return { status: answer.status, etag: answer.headers.get('etag'), body, fragment };
+}
 
 /** A figure without labels. */
 function value(metrics, name) {

@@ -163,6 +163,15 @@ scenario('a session is trickled to, tagged and ended by its own address', async 
   assert.equal((await patch({ ...fragment, 'if-match': etag })).status, 204);
   assert.equal((await patch(fragment)).status, 204);
   assert.equal((await patch({ ...fragment, 'if-match': '"other"' })).status, 412);
+  const anew = 'a=mid:0\r\na=ice-ufrag:anew\r\na=ice-pwd:0123456789012345678901\r\n';
+  const restart = (body) => manifold.call('PATCH', location, { body, headers: { ...fragment, 'if-match': '*' } });
+  const restarted = await restart(anew);
+  assert.equal(restarted.status, 200, restarted.text);
+  assert.match(restarted.text, /a=mid:0\r\na=ice-ufrag:\w+\r\na=ice-pwd:\w+\r\na=candidate:/);
+  assert.notEqual(restarted.headers.get('etag'), etag);
+  assert.equal((await restart(anew)).status, 204, 'the same credentials again only tell candidates');
+  assert.equal((await restart('a=ice-ufrag:x\r\n')).status, 400);
+  assert.equal((await patch({ ...fragment, 'if-match': etag })).status, 412, 'that was before the restart');
   assert.equal((await patch({ 'content-type': 'text/plain' })).status, 415);
   assert.equal((await patch(fragment, '/whip/cam-1/unknown')).status, 404);
   assert.equal((await manifold.call('DELETE', location)).status, 200);

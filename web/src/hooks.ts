@@ -12,6 +12,16 @@ export interface TileReport {
   readonly reason: string;
   readonly width: number | null;
   readonly height: number | null;
+  /** What the tile asks for: `low` or `auto`. */
+  readonly quality: string;
+  /** What the server last said that it sends: `main` or `sub`; empty before its first word. */
+  readonly rendition: string;
+  /** How often it went from one to the other. */
+  readonly switches: number;
+  readonly framesDropped: number | null;
+  readonly freezes: number | null;
+  readonly nacks: number | null;
+  readonly repaired: number | null;
   readonly fps: number | null;
   readonly framesDecoded: number;
   readonly bitrate: number | null;
@@ -52,6 +62,13 @@ function report(tile: Tile): TileReport {
     reason,
     width: figures.width,
     height: figures.height,
+    quality: tile.quality.peek(),
+    rendition: tile.watching.peek()?.rendition ?? "",
+    switches: tile.watching.peek()?.switches ?? 0,
+    framesDropped: figures.framesDropped,
+    freezes: figures.freezes,
+    nacks: figures.nacks,
+    repaired: figures.repaired,
     fps: figures.fps,
     framesDecoded: figures.framesDecoded,
     bitrate: figures.bitrate,

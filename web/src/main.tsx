@@ -11,6 +11,7 @@ import { startWall } from "./state/wall";
 import "./styles/page.css";
 import { App } from "./ui/App";
 import { startKeys } from "./ui/keys";
+import { expectedTileWidth } from "./ui/layout";
 
 const api = new Api({
   fetch: (input, init) => fetch(input, init),
@@ -28,7 +29,10 @@ void RTCPeerConnection.generateCertificate({ name: "ECDSA", namedCurve: "P-256" 
 
 startSettings();
 startHooks();
-startWall((cameraId) => new Tile(cameraId, { api, certificate: () => certificate }));
+startWall((cameraId, among) => {
+  const expectedWidthPx = devicePixelRatio * expectedTileWidth(among, innerWidth, innerHeight);
+  return new Tile(cameraId, { api, certificate: () => certificate, expectedWidthPx });
+});
 startPark(api);
 startClock();
 startKeys();

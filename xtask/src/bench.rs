@@ -1,11 +1,12 @@
 //! `cargo xtask bench`: the numbers the project is built for, measured on this machine.
 //!
-//! Egress and memory come from `manifold bench`, join times from Chromium. The raw results go to
-//! `target/bench/*.json`; the table and the plot to `docs/design` only when asked.
+//! Some parts come from `manifold bench`, the others from `e2e/bench`. The raw results go to
+//! `target/bench/*.json`; tables and plots to `docs/design` only when asked.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::repo::Repo;
@@ -32,30 +33,75 @@ struct Figure {
     target: Option<f64>,
 }
 
-/// Measures, prints the table, keeps the results.
-pub(crate) fn run(repo: &Repo, keep: Keep) -> Result<()> {
-    setup::install(repo)?;
-    repo.build_manifold()?;
-    let manifold = repo.manifold();
-    let manifold = manifold.to_str().context("the path of the binary is not UTF-8")?;
-    let egress =
-        measure(repo, "egress", &mut repo.command("", manifold, &["bench", "egress", "--json"]))?;
-    let memory =
-        measure(repo, "memory", &mut repo.command("", manifold, &["bench", "memory", "--json"]))?;
-    let join = measure(
-        repo,
-        "join",
-        repo.command("e2e", "node", &["bench/join.mjs"]).env("MANIFOLD_BIN", manifold),
-    )?;
+/// What is measured: its name, who measures it, and what its table is headed with.
+struct Part {
+    name: &'static str,
+    program: Program,
+    title: &'static str,
+}
 
-    let results = Results::read(&egress, &memory, &join)?;
-    step::say(&format!("\n{}", results.table()));
+/// Who measures.
+#[derive(Clone, Copy)]
+enum Program {
+    /// `manifold bench <name> --json`.
+    Manifold,
+    /// `e2e/bench/<name>.mjs`.
+    Node,
+}
+
+/// In the order in which they run: what needs a quiet machine first.
+const PARTS: [Part; 8] = [
+    Part { name: "egress", program: Program::Manifold, title: "A packet" },
+    Part { name: "curve", program: Program::Manifold, title: "A packet, by viewers" },
+    Part { name: "memory", program: Program::Manifold, title: "Memory" },
+    Part { name: "join", program: Program::Node, title: "First picture in Chromium" },
+    Part { name: "storm", program: Program::Node, title: "A storm of joins" },
+    Part { name: "churn", program: Program::Node, title: "Joins and leaves" },
+    Part { name: "park", program: Program::Node, title: "Many cameras" },
+    Part { name: "compare", program: Program::Node, title: "Beside Janus and Pion" },
+];
+
+/// Measures, prints the tables, keeps the results. With a name only that part, and nothing but
+/// `target/bench` keeps it.
+pub(crate) fn run(repo: &Repo, keep: Keep, only: Option<&str>) -> Result<()> {
+    let parts: Vec<&Part> =
+        PARTS.iter().filter(|part| only.is_none_or(|name| part.name == name)).collect();
+    if parts.is_empty() {
+        let names = PARTS.map(|part| part.name).join(", ");
+        bail!("there is no benchmark `{}`; there are {names}", only.unwrap_or_default());
+    }
+    setup::install(repo)?;
+    setup::install_bench()?;
+    repo.build_manifold()?;
+    let mut measured = Vec::new();
+    for part in parts {
+        measured.push((part, measure(repo, part.name, &mut part.command(repo)?)?));
+    }
+    let results = Results::read(&measured)?;
+    step::say(&format!("\n{}", results.tables()));
     if keep == Keep::InDocs {
         std::fs::write(repo.path("docs/design/performance.svg"), results.plot()?)?;
         std::fs::write(repo.path("docs/design/performance.md"), results.page()?)?;
-        step::say("written: docs/design/performance.md, docs/design/performance.svg");
+        std::fs::write(repo.path("docs/design/performance.json"), results.json()?)?;
+        step::say("written: docs/design/performance.md, performance.svg, performance.json");
     }
     Ok(())
+}
+
+impl Part {
+    fn command(&self, repo: &Repo) -> Result<Command> {
+        let manifold = repo.manifold();
+        let manifold = manifold.to_str().context("the path of the binary is not UTF-8")?;
+        Ok(match self.program {
+            Program::Manifold => repo.command("", manifold, &["bench", self.name, "--json"]),
+            Program::Node => {
+                let script = format!("bench/{}.mjs", self.name);
+                let mut command = repo.command("e2e", "node", &[script.as_str()]);
+                command.env("MANIFOLD_BIN", manifold);
+                command
+            }
+        })
+    }
 }
 
 /// Runs a benchmark whose last line is JSON, and keeps that as `target/bench/<name>.json`.
@@ -71,58 +117,71 @@ fn measure(repo: &Repo, name: &str, command: &mut Command) -> Result<Value> {
 
 /// What the benchmarks found.
 struct Results {
-    figures: Vec<Figure>,
-    ours_us: f64,
-    floor_us: f64,
+    /// Each part's figures under its title.
+    tables: Vec<(&'static str, Vec<Figure>)>,
+    /// What they printed, by name.
+    raw: BTreeMap<&'static str, Value>,
     /// POST to first decoded frame of each join, ascending.
     first_frame_ms: Vec<f64>,
 }
 
 impl Results {
-    fn read(egress: &Value, memory: &Value, join: &Value) -> Result<Self> {
-        let first_frame_ms = milliseconds(join, "first_frame_ms")?;
-        let live_ms = milliseconds(join, "live_ms")?;
-        let mut figures = Vec::new();
-        for report in [egress, memory] {
-            for figure in list(report, "figures")? {
-                figures.push(Figure::read(figure)?);
-            }
+    fn read(measured: &[(&Part, Value)]) -> Result<Self> {
+        let mut results =
+            Self { tables: Vec::new(), raw: BTreeMap::new(), first_frame_ms: Vec::new() };
+        for (part, report) in measured {
+            let figures = if part.name == "join" {
+                results.first_frame_ms = milliseconds(report, "first_frame_ms")?;
+                join_figures(&results.first_frame_ms, &milliseconds(report, "live_ms")?)
+            } else {
+                list(report, "figures")?.iter().map(Figure::read).collect::<Result<_>>()?
+            };
+            results.tables.push((part.title, figures));
+            results.raw.insert(part.name, report.clone());
         }
-        let target = Some(FIRST_FRAME_P95_MS_MAX);
-        for (what, sorted, share, target) in [
-            ("first frame decoded", &first_frame_ms, 50.0, None),
-            ("first frame decoded", &first_frame_ms, 95.0, target),
-            ("first frame decoded that is live", &live_ms, 50.0, None),
-            ("first frame decoded that is live", &live_ms, 95.0, None),
-        ] {
-            figures.push(Figure {
-                name: format!("{what}, Chromium, warm camera, p{share}"),
-                unit: "ms".to_owned(),
-                value: percentile(sorted, share),
-                target,
-            });
-        }
-        let ours_us = number(egress, "ours_us_per_packet")?;
-        let floor_us = number(egress, "floor_us_per_packet")?;
-        Ok(Self { figures, ours_us, floor_us, first_frame_ms })
+        Ok(results)
     }
 
-    /// The figures as a Markdown table.
-    fn table(&self) -> String {
-        let rows = self.figures.iter().map(Figure::row).collect::<String>();
-        format!("| what | measured | target | |\n|---|---|---|---|\n{rows}")
+    /// The figures as Markdown tables.
+    fn tables(&self) -> String {
+        let table = |(title, figures): &(&str, Vec<Figure>)| {
+            let rows = figures.iter().map(Figure::row).collect::<String>();
+            format!("## {title}\n\n| what | measured | target | |\n|---|---|---|---|\n{rows}\n")
+        };
+        self.tables.iter().map(table).collect()
+    }
+
+    fn raw(&self, name: &str) -> Result<&Value> {
+        self.raw.get(name).with_context(|| format!("the benchmark {name} did not run"))
+    }
+
+    fn json(&self) -> Result<String> {
+        Ok(serde_json::to_string_pretty(&self.raw)? + "\n")
     }
 
     fn plot(&self) -> Result<String> {
-        let bars = [("Manifold", self.ours_us), ("floor", self.floor_us)];
-        let egress_target = self
-            .figures
+        let egress = self.raw("egress")?;
+        let ours = number(egress, "ours_us_per_packet")?;
+        let floor = number(egress, "floor_us_per_packet")?;
+        let targets = list(egress, "figures")?.iter().filter(|figure| figure["unit"] == "us");
+        let target = targets.filter_map(|figure| figure["target"].as_f64()).next();
+        let target = target.context("no figure of the egress benchmark has a target")?;
+        let compare = self.raw("compare")?;
+        let rivals = list(compare, "rivals")?
             .iter()
-            .find(|figure| figure.unit == "us" && figure.target.is_some())
-            .and_then(|figure| figure.target)
-            .context("no figure of the egress benchmark has a target")?;
+            .map(|rival| {
+                let name = rival["name"].as_str().context("a rival without a name")?;
+                Ok((name, number(rival, "usAPacket")?))
+            })
+            .collect::<Result<Vec<_>>>()?;
         Ok(plot::page(&[
-            plot::bars("CPU a packet, 300 viewers (µs)", &bars, egress_target),
+            plot::bars(
+                "CPU a packet, 300 viewers (µs)",
+                &[("Manifold", ours), ("floor", floor)],
+                Some(target),
+            ),
+            plot::curve("CPU a packet by viewers (µs)", &curves(self.raw("curve")?)?),
+            plot::bars("CPU a packet beside others, whole server (µs)", &rivals, None),
             plot::distribution(
                 "First frame decoded, share of joins (ms)",
                 &self.first_frame_ms,
@@ -135,17 +194,75 @@ impl Results {
         Ok(format!(
             "# Performance\n\n\
              Written by `cargo xtask bench --commit-results`, which measures all of it in one run; \
-             the floor is measured beside it, because machines differ.\n\n\
-             Machine: {}.\n\n{}\n\
-             ![CPU a packet, and the distribution of join times](performance.svg)\n\n\
-             Joins: {} of them in Chromium on loopback, spread evenly over a keyframe interval of 2 s, \
-             from the WHEP POST to the first decoded frame, and to the first that was captured at most \
-             150 ms before.\n",
+             the floor is measured beside it, because machines differ. The raw results are in \
+             [performance.json](performance.json).\n\n\
+             Machine: {}.\n\n\
+             ![CPU a packet, by viewers and beside others, and the distribution of join times]\
+             (performance.svg)\n\n{}{METHOD}",
             machine()?,
-            self.table(),
-            self.first_frame_ms.len(),
+            self.tables(),
         ))
     }
+}
+
+/// How the numbers come about: the end of the page.
+const METHOD: &str = "\
+## Method
+
+Cameras, server and viewers share the machine's cores, on loopback.
+
+- **A packet**: the server's own fan-out and sending in one thread, to sockets that nobody reads. The
+  floor is AES-GCM and the same system call, nothing else. All contestants send in turns; medians.
+- **A packet, by viewers**: the same at 10, 100, 300 and 1,000 viewers.
+- **First picture**: 30 joins in Chromium, spread evenly over a keyframe interval of 2 s, from the WHEP
+  POST to the first decoded frame, and to the first that was captured at most 150 ms before.
+- **Storm, joins and leaves, many cameras**: the real server. The viewers are those of `manifold load`
+  ([load.md](../ref/load.md)): real up to the keys, cheap from there on; times of arrival are the
+  kernel's. Cameras are those of `manifold bench cameras`, 2 Mbit/s each.
+- **Beside Janus and Pion**: one camera, the same viewers, one server after the other. Manifold pulls the
+  camera; the others get its pictures as RTP by UDP, already cut into packets. The viewers take each
+  datagram by itself, so that nobody gains by segments that are never taken apart. CPU is the whole
+  server's, from /proc, over the packets that arrived; memory is what it grew by, a viewer. Janus is
+  Debian's, its streaming plugin behind a shim that turns WHEP into its own API. Pion is Debian's, in a
+  program as its examples are, with the default interceptors.
+";
+
+/// Of the lists that the join benchmark measures.
+fn join_figures(first_frame_ms: &[f64], live_ms: &[f64]) -> Vec<Figure> {
+    [
+        ("first frame decoded", first_frame_ms, 50.0, None),
+        ("first frame decoded", first_frame_ms, 95.0, Some(FIRST_FRAME_P95_MS_MAX)),
+        ("first frame decoded that is live", live_ms, 50.0, None),
+        ("first frame decoded that is live", live_ms, 95.0, None),
+    ]
+    .map(|(what, sorted, share, target)| Figure {
+        name: format!("{what}, Chromium, warm camera, p{share}"),
+        unit: "ms".to_owned(),
+        value: percentile(sorted, share),
+        target,
+    })
+    .into()
+}
+
+/// A curve's name and its points.
+type Curve = (String, Vec<(f64, f64)>);
+
+/// `300 viewers: video` in microseconds is a point of the curve `video`.
+fn curves(report: &Value) -> Result<Vec<Curve>> {
+    let mut curves: Vec<Curve> = Vec::new();
+    for figure in list(report, "figures")? {
+        let name = figure["name"].as_str().unwrap_or_default();
+        let Some((viewers, of)) = name.split_once(" viewers: ") else { continue };
+        if figure["unit"] != "us" {
+            continue;
+        }
+        let point = (viewers.parse()?, number(figure, "value")?);
+        match curves.iter_mut().find(|(known, _)| known == of) {
+            Some((_, points)) => points.push(point),
+            None => curves.push((of.to_owned(), vec![point])),
+        }
+    }
+    Ok(curves)
 }
 
 impl Figure {
@@ -232,17 +349,35 @@ mod tests {
     }
 
     #[test]
-    fn what_the_benchmarks_print_becomes_a_table_and_a_plot() {
-        let figure = json!({"name": "video egress", "unit": "us", "value": 1.5, "target": 1.9});
-        let egress =
-            json!({"ours_us_per_packet": 1.5, "floor_us_per_packet": 1.2, "figures": [figure]});
+    fn what_the_benchmarks_print_becomes_tables_and_plots() {
+        let figure = |name: &str| json!({"name": name, "unit": "us", "value": 1.5, "target": 1.9});
+        let egress = json!({
+            "ours_us_per_packet": 1.5, "floor_us_per_packet": 1.2, "figures": [figure("video egress")],
+        });
+        let points = ["10 viewers: video", "300 viewers: video"].map(figure);
         let join = json!({"first_frame_ms": [40.0, 50.0, 90.0], "live_ms": [50.0, 60.0, 99.0]});
+        let rivals =
+            json!([{"name": "Manifold", "usAPacket": 2.0}, {"name": "Pion", "usAPacket": 20.0}]);
+        let reports = PARTS.iter().map(|part| {
+            let report = match part.name {
+                "egress" => egress.clone(),
+                "curve" => json!({"figures": points}),
+                "join" => join.clone(),
+                "compare" => json!({"figures": [], "rivals": rivals}),
+                _ => json!({"figures": []}),
+            };
+            (part, report)
+        });
 
-        let results = Results::read(&egress, &json!({"figures": []}), &join).unwrap();
+        let results = Results::read(&reports.collect::<Vec<_>>()).unwrap();
 
-        assert!(results.table().contains("| video egress | 1.50 us | < 1.9 us | met |"));
-        assert!(results.table().contains("p95 | 90.00 ms | < 80 ms | MISSED |"));
-        assert!(results.table().contains("live, Chromium, warm camera, p95 | 99.00 ms |  | |"));
-        assert!(results.plot().unwrap().contains("target 80"));
+        let tables = results.tables();
+        assert!(tables.contains("| video egress | 1.50 us | < 1.9 us | met |"));
+        assert!(tables.contains("p95 | 90.00 ms | < 80 ms | MISSED |"));
+        assert!(tables.contains("live, Chromium, warm camera, p95 | 99.00 ms |  | |"));
+        let plot = results.plot().unwrap();
+        assert!(plot.contains("target 80") && plot.contains(">Pion<") && plot.contains(">20.00<"));
+        let curves = curves(&results.raw["curve"]).unwrap();
+        assert_eq!(curves, [("video".to_owned(), vec![(10.0, 1.5), (300.0, 1.5)])]);
     }
 }

@@ -24,15 +24,17 @@ use crate::repo::Repo;
 const USAGE: &str = "\
 usage: cargo xtask <chore>
 
-  setup [--check]           installs what tests and benchmarks need; --check only lists what is missing
+  setup [--check|--bench]   installs what the tests need; --check only lists what is missing, --bench
+                            adds the servers that benchmarks compare with
   test [FILTER]             set-up, Rust tests, page tests, then the browser tests against the release
                             binary; FILTER picks browser test files by a part of their name
   ci                        format, clippy, docs, web/dist: all that CI checks beside `test`
   fuzz [TARGET]             made-up input for all that reads from strangers, 60 s a target (--seconds N);
                             --minimise makes fuzz/corpus as small as it can be
   web [--check]             builds web/dist; --check fails where it differs from what is committed
-  bench [--commit-results]  egress, memory and join times; with --commit-results also writes
-                            docs/design/performance.md and performance.svg
+  bench [PART]              egress, curve, memory, join, storm, churn, park, compare, or one of them;
+                            needs Janus and Go, which it installs
+  bench --commit-results    all of them, written to docs/design/performance.md, .svg and .json
   screenshot                makes docs/guide/wall.png, the picture in the README";
 
 fn main() -> ExitCode {
@@ -52,6 +54,7 @@ fn run(arguments: &[String]) -> Result<()> {
     match words.as_slice() {
         ["setup"] => setup::install(&repo),
         ["setup", "--check"] => setup::check(&repo),
+        ["setup", "--bench"] => setup::install(&repo).and_then(|()| setup::install_bench()),
         ["test"] => testing::run(&repo, None),
         ["test", filter] => testing::run(&repo, Some(filter)),
         ["ci"] => lint::run(&repo),
@@ -60,8 +63,9 @@ fn run(arguments: &[String]) -> Result<()> {
         }
         ["web"] => web::build(&repo),
         ["web", "--check"] => web::check(&repo),
-        ["bench"] => bench::run(&repo, bench::Keep::InTarget),
-        ["bench", "--commit-results"] => bench::run(&repo, bench::Keep::InDocs),
+        ["bench"] => bench::run(&repo, bench::Keep::InTarget, None),
+        ["bench", "--commit-results"] => bench::run(&repo, bench::Keep::InDocs, None),
+        ["bench", part] => bench::run(&repo, bench::Keep::InTarget, Some(part)),
         ["screenshot"] => screenshot::run(&repo),
         ["help" | "--help" | "-h"] | [] => {
             step::say(USAGE);

@@ -1,4 +1,4 @@
-//! Simple plots as SVG: bars, and the distribution of values. Readable on light and dark pages.
+//! Simple plots as SVG: bars, curves, and the distribution of values. Readable on light and dark pages.
 
 use std::fmt::Write;
 
@@ -30,9 +30,9 @@ pub(crate) fn page(panels: &[String]) -> String {
     svg + "</svg>\n"
 }
 
-/// A horizontal bar each, with a line at the target.
-pub(crate) fn bars(title: &str, values: &[(&str, f64)], target: f64) -> String {
-    let scale = Scale::new(values.iter().map(|(_, value)| *value), target);
+/// A horizontal bar each, with a line at the target if there is one.
+pub(crate) fn bars(title: &str, values: &[(&str, f64)], target: Option<f64>) -> String {
+    let scale = Scale::new(values.iter().map(|(_, value)| *value).chain(target));
     let mut panel = frame(title, &scale, target);
     let space = (BOTTOM - TOP) / values.len() as f64;
     for (index, (name, value)) in values.iter().enumerate() {
@@ -54,8 +54,8 @@ pub(crate) fn bars(title: &str, values: &[(&str, f64)], target: f64) -> String {
 
 /// The share of the values (ascending) up to each value, with a line at the target.
 pub(crate) fn distribution(title: &str, sorted: &[f64], target: f64) -> String {
-    let scale = Scale::new(sorted.iter().copied(), target);
-    let mut panel = frame(title, &scale, target);
+    let scale = Scale::new(sorted.iter().copied().chain([target]));
+    let mut panel = frame(title, &scale, Some(target));
     let y = |share: f64| BOTTOM - (BOTTOM - TOP) * share;
     let mut path = format!("M{LEFT} {BOTTOM}");
     for (index, value) in sorted.iter().enumerate() {
@@ -75,17 +75,63 @@ pub(crate) fn distribution(title: &str, sorted: &[f64], target: f64) -> String {
     panel
 }
 
-/// Title, axis and the line of the target.
-fn frame(title: &str, scale: &Scale, target: f64) -> String {
-    let at = scale.x(target);
+/// A line each through its points `(x, y)`; the horizontal axis is logarithmic, and marked at the
+/// points of the first line. The names stand at the lines' ends.
+pub(crate) fn curve(title: &str, lines: &[(String, Vec<(f64, f64)>)]) -> String {
+    let points = || lines.iter().flat_map(|(_, points)| points);
+    let widest = points().map(|(x, _)| *x).fold(1.0, f64::max).ln();
+    let highest = points().map(|(_, y)| *y).fold(0.0, f64::max) * 1.1;
+    // The names need room on the right.
+    let end = RIGHT - 120.0;
+    let place = |(x, y): (f64, f64)| {
+        (LEFT + (end - LEFT) * x.ln() / widest, BOTTOM - (BOTTOM - TOP) * y / highest)
+    };
+    let mut panel = heading(title);
+    for (x, _) in lines.iter().take(1).flat_map(|(_, points)| points) {
+        let (at, label) = (place((*x, 0.0)).0, BOTTOM + 18.0);
+        let _ =
+            writeln!(panel, "<text x=\"{at:.1}\" y=\"{label}\" text-anchor=\"middle\">{x}</text>");
+    }
+    for (name, points) in lines {
+        let path: Vec<String> = points
+            .iter()
+            .map(|point| place(*point))
+            .map(|(x, y)| format!("{x:.1} {y:.1}"))
+            .collect();
+        let Some((last, (x, y))) = points.last().map(|last| (last.1, place(*last))) else {
+            continue;
+        };
+        let _ = writeln!(
+            panel,
+            "<path class=\"line\" d=\"M{}\"/><text x=\"{:.1}\" y=\"{:.1}\">{name} {last:.2}</text>",
+            path.join(" L"),
+            x + 6.0,
+            y + 4.0,
+        );
+    }
+    panel
+}
+
+/// Title and axis.
+fn heading(title: &str) -> String {
     format!(
         "<text x=\"{LEFT}\" y=\"24\" font-weight=\"bold\">{title}</text>\n\
-         <line class=\"axis\" x1=\"{LEFT}\" y1=\"{BOTTOM}\" x2=\"{RIGHT}\" y2=\"{BOTTOM}\"/>\n\
-         <text x=\"{LEFT}\" y=\"{label}\" text-anchor=\"middle\">0</text>\n\
-         <line class=\"target\" x1=\"{at:.1}\" y1=\"{TOP}\" x2=\"{at:.1}\" y2=\"{BOTTOM}\"/>\n\
-         <text x=\"{at:.1}\" y=\"{label}\" text-anchor=\"middle\">target {target}</text>\n",
-        label = BOTTOM + 18.0,
+         <line class=\"axis\" x1=\"{LEFT}\" y1=\"{BOTTOM}\" x2=\"{RIGHT}\" y2=\"{BOTTOM}\"/>\n",
     )
+}
+
+/// Title, axis from 0 and the line of the target.
+fn frame(title: &str, scale: &Scale, target: Option<f64>) -> String {
+    let label = BOTTOM + 18.0;
+    let zero = format!("<text x=\"{LEFT}\" y=\"{label}\" text-anchor=\"middle\">0</text>\n");
+    let line = target.map_or_else(String::new, |target| {
+        let at = scale.x(target);
+        format!(
+            "<line class=\"target\" x1=\"{at:.1}\" y1=\"{TOP}\" x2=\"{at:.1}\" y2=\"{BOTTOM}\"/>\n\
+             <text x=\"{at:.1}\" y=\"{label}\" text-anchor=\"middle\">target {target}</text>\n"
+        )
+    });
+    heading(title) + &zero + &line
 }
 
 /// From values to places on the horizontal axis, which begins at 0.
@@ -94,8 +140,8 @@ struct Scale {
 }
 
 impl Scale {
-    fn new(values: impl Iterator<Item = f64>, target: f64) -> Self {
-        Self { largest: values.fold(target, f64::max) * 1.1 }
+    fn new(values: impl Iterator<Item = f64>) -> Self {
+        Self { largest: values.fold(0.0, f64::max) * 1.1 }
     }
 
     fn x(&self, value: f64) -> f64 {
@@ -110,7 +156,7 @@ mod tests {
     #[test]
     fn the_target_and_the_largest_value_are_both_inside() {
         for (values, target) in [(vec![1.0, 500.0], 80.0), (vec![1.0], 80.0)] {
-            let scale = Scale::new(values.iter().copied(), target);
+            let scale = Scale::new(values.iter().copied().chain([target]));
 
             for value in values.into_iter().chain([target]) {
                 assert!((LEFT..=RIGHT).contains(&scale.x(value)), "{value} at {}", scale.x(value));
@@ -120,7 +166,7 @@ mod tests {
 
     #[test]
     fn every_value_is_drawn() {
-        let panel = bars("egress", &[("Manifold", 1.5), ("floor", 1.2)], 1.9);
+        let panel = bars("egress", &[("Manifold", 1.5), ("floor", 1.2)], Some(1.9));
 
         assert!(
             panel.contains(">1.50<") && panel.contains(">1.20<") && panel.contains("target 1.9")

@@ -26,6 +26,7 @@ const PACKAGES: &[Package] = &[
     package("g++", "builds openh264"),
     package("make", "builds native crates"),
     package("iproute2", "the bad networks of the browser tests"),
+    package("coturn", "the TURN server of the browser tests"),
     package("chromium", "the browser of the browser tests"),
     package("fonts-dejavu-core", "the page's text and the clock of the test camera"),
     package("python3-gi", "the test camera's Python"),
@@ -44,13 +45,21 @@ const PACKAGES: &[Package] = &[
     package("gstreamer1.0-x", "the test camera's clock overlay"),
 ];
 
+/// What only the benchmarks need: the servers to compare with. Not of the ordinary set-up, since the
+/// tests do without and Go alone takes minutes.
+const BENCH_PACKAGES: &[Package] = &[
+    package("janus", "a server to compare with"),
+    package("golang-go", "builds the Pion server to compare with"),
+    package("golang-github-pion-webrtc.v3-dev", "Pion, to compare with"),
+];
+
 /// The smallest Node.js that Vite, which builds the page, runs on.
 const NODE_MIN: (u32, u32) = (20, 19);
 
 /// Installs whatever is missing.
 pub(crate) fn install(repo: &Repo) -> Result<()> {
     step::time("set-up", || {
-        debian()?;
+        debian(PACKAGES)?;
         node()?;
         npm(repo, "e2e")?;
         npm(repo, "web")?;
@@ -58,9 +67,14 @@ pub(crate) fn install(repo: &Repo) -> Result<()> {
     })
 }
 
+/// Installs what the benchmarks need beyond that.
+pub(crate) fn install_bench() -> Result<()> {
+    step::time("set-up of the benchmarks", || debian(BENCH_PACKAGES))
+}
+
 /// Lists what is missing, each with the line that installs it; fails where anything is.
 pub(crate) fn check(repo: &Repo) -> Result<()> {
-    let mut lines: Vec<String> = missing_packages()?
+    let mut lines: Vec<String> = missing_packages(PACKAGES)?
         .iter()
         .map(|p| format!("{} ({}): {}", p.name, p.purpose, apt_line(&[p.name])))
         .collect();
@@ -157,8 +171,8 @@ fn node() -> Result<()> {
     Ok(())
 }
 
-fn debian() -> Result<()> {
-    let missing = missing_packages()?;
+fn debian(wanted: &'static [Package]) -> Result<()> {
+    let missing = missing_packages(wanted)?;
     if missing.is_empty() {
         step::say("    Debian packages: there");
         return Ok(());
@@ -204,18 +218,18 @@ fn apt_line(names: &[&str]) -> String {
 }
 
 /// The packages of the list that are not installed.
-fn missing_packages() -> Result<Vec<&'static Package>> {
+fn missing_packages(wanted: &'static [Package]) -> Result<Vec<&'static Package>> {
     // dpkg-query fails where one of the names is unknown to it, and still lists the others.
     let output = Command::new("dpkg-query")
         .args(["--show", "--showformat=${Package} ${db:Status-Status}\n"])
-        .args(PACKAGES.iter().map(|package| package.name))
+        .args(wanted.iter().map(|package| package.name))
         .output()
         .context(
             "dpkg-query does not start: this set-up is for Debian; elsewhere install \
              Chromium, GStreamer with its RTSP server and the plugins by hand",
         )?;
     let listing = String::from_utf8_lossy(&output.stdout);
-    Ok(PACKAGES.iter().filter(|package| !is_installed(&listing, package.name)).collect())
+    Ok(wanted.iter().filter(|package| !is_installed(&listing, package.name)).collect())
 }
 
 fn is_installed(listing: &str, name: &str) -> bool {

@@ -7,6 +7,7 @@ mod cameras;
 mod holds;
 mod outcomes;
 mod readers;
+mod renditions;
 mod requests;
 mod sessions;
 mod streams;
@@ -25,6 +26,7 @@ use crate::stream::Stream;
 use crate::timers::{Timer, Timers};
 
 pub use holds::{HOLD_TIME_MAX, MAX_HOLDS};
+pub use renditions::SwitchFigures;
 pub use views::{CameraView, Residue, SessionView, StreamView};
 
 /// Most cameras. Twenty times the park that the server is built for (500), so that a wrong import
@@ -57,6 +59,7 @@ pub struct Engine {
     /// Streams that are needed for a moment.
     holds: BTreeMap<HoldId, StreamId>,
     timers: Timers,
+    switches: SwitchFigures,
     actions: VecDeque<Action>,
     next_op: u64,
     next_stream: u32,
@@ -84,6 +87,8 @@ impl CameraEntry {
 struct Accepting {
     request: RequestId,
     reservation: ReservationId,
+    /// With which it begins.
+    stream: StreamId,
 }
 
 /// What a ledger operation was sent for.
@@ -110,6 +115,7 @@ impl Engine {
             pending: BTreeMap::new(),
             holds: BTreeMap::new(),
             timers: Timers::default(),
+            switches: SwitchFigures::default(),
             actions: VecDeque::new(),
             next_op: 0,
             next_stream: 0,

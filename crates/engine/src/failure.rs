@@ -106,6 +106,21 @@ impl SourceFailure {
         }
     }
 
+    /// It concerns one stream of the camera: its other one may work all the same.
+    pub const fn is_of_stream(&self) -> bool {
+        match self {
+            Self::NotFound { .. }
+            | Self::NoKeyframe { .. }
+            | Self::NoPublisher
+            | Self::BFrames
+            | Self::UnsupportedCodec { .. } => true,
+            Self::Unreachable { .. }
+            | Self::Unauthorized
+            | Self::Lost { .. }
+            | Self::Protocol { .. } => false,
+        }
+    }
+
     /// When to try again.
     ///
     /// A wrong password waits 60 s at least: many cameras lock the account for half an hour after

@@ -1,13 +1,15 @@
 //! What goes into the engine and what comes out of it.
 
+use std::fmt;
 use std::time::Duration;
 
 use control::ledger::Snapshot;
 use control::{
     Camera, CameraId, Exceeded, Lease, LedgerOp, Quality, ReservationId, SourceId, Timestamp, Usage,
 };
+use media::estimate::LineState;
 use media::peers::CloseReason;
-use media::{StreamId, ViewerId};
+use media::{Codec, CodecSet, StreamId, ViewerId};
 
 use crate::failure::SourceFailure;
 use crate::stream::Rendition;
@@ -57,12 +59,14 @@ pub enum Request {
         /// Whose.
         reservation: ReservationId,
     },
-    /// A longer life for a lease whose media does not flow.
+    /// A longer life for a lease whose media does not flow, and another quality from here on.
     Heartbeat {
         /// Whose.
         reservation: ReservationId,
         /// How long at most; the policy's time when absent.
         extend: Option<Duration>,
+        /// Which rendition from here on; as before when absent.
+        quality: Option<Quality>,
     },
     /// A peer on a reservation. The caller keeps its offer until [`Action::AcceptViewer`].
     Watch {
@@ -108,6 +112,19 @@ pub struct Grant {
     pub lease: Lease,
     /// Its source's quota, this lease included.
     pub usage: Usage,
+    /// What its viewer sees.
+    pub watching: Watching,
+}
+
+/// What a session's viewer sees at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watching {
+    /// What was last asked for.
+    pub quality: Quality,
+    /// Which of the camera's streams it watches.
+    pub rendition: Rendition,
+    /// How often it went from one stream to another.
+    pub switches: u32,
 }
 
 /// A lease that was ended on request.
@@ -168,8 +185,44 @@ pub enum WatchRefusal {
     ReservationEnded,
     /// The media plane refused the offer. The caller knows why.
     Offer,
+    /// The viewer takes nothing that the camera sends.
+    Codec(CodecMismatch),
     /// The server is shutting down.
     ShuttingDown,
+}
+
+/// A viewer takes nothing that a camera sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CodecMismatch {
+    /// The picture's codec in the stream that the viewer would have seen.
+    pub codec: Codec,
+    /// The codec of the camera's other stream, where it is known.
+    pub other: Option<Codec>,
+    /// The camera has a smaller picture.
+    pub has_sub: bool,
+}
+
+impl fmt::Display for CodecMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let codec = self.codec.name();
+        match self.other {
+            Some(other) if other != self.codec => {
+                write!(
+                    f,
+                    "the camera sends {codec} and {}, and this viewer takes neither",
+                    other.name()
+                )?;
+            }
+            Some(_) | None => {
+                write!(f, "the camera sends {codec}, which this viewer does not take")?;
+            }
+        }
+        if self.has_sub {
+            write!(f, "; set one of its streams to H.264")
+        } else {
+            write!(f, "; set the camera to H.264, or give it a sub_url in H.264")
+        }
+    }
 }
 
 /// A reader that was let in.
@@ -200,16 +253,22 @@ pub enum HoldRefusal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourceEvent {
     /// The first keyframe is there, or the format changed.
-    Live,
+    Live {
+        /// The picture's codec.
+        codec: Codec,
+    },
     /// The attempt ended.
     Failed(SourceFailure),
 }
 
 /// What the media plane tells of a peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ViewerEvent {
     /// Its offer was answered.
-    Accepted,
+    Accepted {
+        /// What it takes, of picture and sound.
+        codecs: CodecSet,
+    },
     /// Its offer was refused.
     Refused,
     /// Its DTLS is done.
@@ -224,6 +283,23 @@ pub enum ViewerEvent {
     },
     /// The first packet of media left for it.
     FirstMedia,
+    /// It plays the stream of the last [`Action::SwitchViewer`].
+    Switched {
+        /// Which.
+        stream: StreamId,
+    },
+    /// The stream that it was to go to brought nothing in time: it plays its old one on.
+    SwitchFailed {
+        /// Where it did not get to.
+        stream: StreamId,
+    },
+    /// How its line does.
+    Line {
+        /// What it tells.
+        line: LineState,
+        /// Which stream goes over it.
+        stream: StreamId,
+    },
     /// It is gone.
     Closed(CloseReason),
 }
@@ -274,6 +350,14 @@ pub enum Action {
         /// The new peer's id.
         viewer: ViewerId,
         /// What it watches.
+        stream: StreamId,
+    },
+    /// Let a connected peer go to another stream of its camera, without a gap; then tell `Switched`
+    /// or `SwitchFailed`. The newest one counts; one to the stream that it plays takes an earlier back.
+    SwitchViewer {
+        /// Which peer.
+        viewer: ViewerId,
+        /// Where to.
         stream: StreamId,
     },
     /// A hold is over without having been let go: its source failed, or stopped, or its time is

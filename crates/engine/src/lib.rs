@@ -7,6 +7,7 @@
 
 pub mod failure;
 
+mod adapt;
 mod backoff;
 mod engine;
 mod io;
@@ -14,14 +15,15 @@ mod session;
 mod stream;
 mod timers;
 
+pub use adapt::SwitchReason;
 pub use engine::{
     CameraView, Engine, HOLD_TIME_MAX, KEYFRAME_INTERVAL_MIN, MAX_CAMERAS, MAX_HOLDS, Residue,
-    SessionView, StreamView,
+    SessionView, StreamView, SwitchFigures,
 };
 pub use failure::{Retry, SourceFailure};
 pub use io::{
-    Action, CameraSpec, Grant, HoldId, HoldRefusal, OpId, Reader, Released, Reply, Request,
-    RequestId, ReserveRefusal, SourceEvent, ViewerEvent, WatchRefusal,
+    Action, CameraSpec, CodecMismatch, Grant, HoldId, HoldRefusal, OpId, Reader, Released, Reply,
+    Request, RequestId, ReserveRefusal, SourceEvent, ViewerEvent, WatchRefusal, Watching,
 };
 pub use session::SessionState;
 pub use stream::{Condition, Rendition};

@@ -1,7 +1,17 @@
 //! The life of a session: one reservation and the peer that uses it.
 
-use control::{Reservation, Timestamp};
-use media::{StreamId, ViewerId};
+use std::time::Duration;
+
+use control::{Lease, Reservation, Timestamp};
+use media::{CodecSet, StreamId, ViewerId};
+
+use crate::adapt::{Adaptation, SwitchReason};
+
+/// After a switch that failed the same one is not tried again for so long; each further failure
+/// doubles it. A camera that was restarted is back within half a minute.
+const SWITCH_WAIT_FIRST: Duration = Duration::from_secs(10);
+/// The longest wait between two tries.
+const SWITCH_WAIT_MAX: Duration = Duration::from_secs(300);
 
 /// Where a session stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -71,6 +81,75 @@ pub(crate) struct Session {
     pub(crate) viewer: Option<ViewerId>,
     /// When the lease runs out, as last heard from the ledger.
     pub(crate) expires_at: Timestamp,
+    /// What the peer takes; everything, as long as it has not told.
+    pub(crate) codecs: CodecSet,
+    /// The peer reads frames inside this process: it stays on the stream that it asked for.
+    pub(crate) is_reader: bool,
+    /// Which rendition suits it.
+    pub(crate) adaptation: Adaptation,
+    /// Where the media plane was last told to bring it, until it says how that went.
+    pub(crate) switch: Option<Switch>,
+    /// It would rather watch a stream that does not work: that one is tried again.
+    pub(crate) waits: bool,
+    /// It watches another stream than the one that suits it, since that one cannot be played.
+    pub(crate) has_strayed: bool,
+    /// How often it went from one stream to another.
+    pub(crate) switches: u32,
+    /// When a switch may be tried after one that failed.
+    pub(crate) retry_at: Timestamp,
+    retry_wait: Duration,
+}
+
+/// Where a session goes, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Switch {
+    pub(crate) to: StreamId,
+    pub(crate) reason: SwitchReason,
+}
+
+impl Session {
+    /// One without a peer.
+    pub(crate) fn new(lease: &Lease, stream: StreamId) -> Self {
+        let reservation = lease.reservation.clone();
+        Self {
+            stream,
+            state: SessionState::Reserved,
+            viewer: None,
+            expires_at: lease.expires_at,
+            codecs: CodecSet::ALL,
+            is_reader: false,
+            adaptation: Adaptation::new(reservation.quality),
+            reservation,
+            switch: None,
+            waits: false,
+            has_strayed: false,
+            switches: 0,
+            retry_at: Timestamp::ZERO,
+            retry_wait: SWITCH_WAIT_FIRST,
+        }
+    }
+
+    /// Whether the camera's other stream is to run for its sake.
+    pub(crate) fn expects(&self, other: StreamId) -> bool {
+        self.waits || self.switch.is_some_and(|switch| switch.to == other)
+    }
+
+    /// What was known of a peer that is gone.
+    pub(crate) fn forget_peer(&mut self) {
+        self.switch = None;
+        self.codecs = CodecSet::ALL;
+        self.is_reader = false;
+    }
+
+    pub(crate) fn note_failed_switch(&mut self, now: Timestamp) {
+        self.retry_at = now + self.retry_wait;
+        self.retry_wait = (self.retry_wait * 2).min(SWITCH_WAIT_MAX);
+    }
+
+    pub(crate) fn forget_failed_switches(&mut self) {
+        self.retry_at = Timestamp::ZERO;
+        self.retry_wait = SWITCH_WAIT_FIRST;
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use control::{CameraId, ReservationId, Timestamp};
-use media::StreamId;
+use media::{Codec, StreamId};
 
 use crate::backoff::Backoff;
 use crate::failure::SourceFailure;
@@ -221,6 +221,11 @@ pub(crate) struct Stream {
     pub(crate) holds: usize,
     /// The live reservations on it.
     pub(crate) reservations: BTreeSet<ReservationId>,
+    /// The reservations that are on their way to it, or wait for it to work. They are on the camera's
+    /// other stream.
+    pub(crate) expected: BTreeSet<ReservationId>,
+    /// The codec of its picture while frames flow.
+    pub(crate) codec: Option<Codec>,
     /// Since when there is a reservation on it without a gap.
     pub(crate) active_since: Option<Timestamp>,
     /// Who left last, until everything of the stream is cleaned up.
@@ -251,6 +256,8 @@ impl Stream {
             close_after: Duration::ZERO,
             holds: 0,
             reservations: BTreeSet::new(),
+            expected: BTreeSet::new(),
+            codec: None,
             active_since: None,
             last_viewer: None,
             attempts: 0,
@@ -265,7 +272,8 @@ impl Stream {
 
     /// Whether somebody wants it.
     pub(crate) fn is_wanted(&self) -> bool {
-        self.warm || self.holds > 0 || !self.reservations.is_empty()
+        let is_empty = self.reservations.is_empty() && self.expected.is_empty();
+        self.warm || self.holds > 0 || !is_empty
     }
 
     /// Whether the next attempt comes by itself.
@@ -289,6 +297,8 @@ impl Stream {
         let agrees = is_wanted == self.is_wanted()
             && self.failure.is_some() == self.state.has_failed()
             && self.reservations.is_empty() == self.active_since.is_none()
+            && self.reservations.is_disjoint(&self.expected)
+            && self.codec.is_some() == self.live_since.is_some()
             && (self.live_since.is_none() || self.state.pulls());
         if agrees { Ok(()) } else { Err(format!("its state entails something else: {self:?}")) }
     }

@@ -5,7 +5,8 @@
 //!
 //! - **REMB:** the viewer's own estimate, as it stands.
 //! - **Transport-wide feedback:** [`arrivals`]: received rate and queueing delay.
-//! - **Loss**, from receiver reports: [`loss`]. Alone where the viewer tells nothing else.
+//! - **Loss**, from receiver reports: [`loss`]. Not where another one says that the line carries the
+//!   stream: then it loses, whatever is sent, and to send less would help nobody.
 //!
 //! An estimate is no more than about one and a half times of what was sent: nobody probes the line
 //! beyond that. So it says when a line is too thin, and not how wide it is.
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 use arrivals::ArrivalEstimator;
 use loss::LossEstimator;
 
-use crate::rtcp::TransportFeedback;
+use crate::rtcp::{ReportBlock, TransportFeedback};
 
 /// How long a REMB counts. Browsers send one a second.
 const TOLD_FOR: Duration = Duration::from_secs(5);
@@ -29,12 +30,23 @@ const LIMITED_BELOW_PERCENT: u64 = 80;
 const LIMITED_AFTER: Duration = Duration::from_millis(500);
 /// A line is never taken for thinner than this: some viewers say 0 while they decide.
 const MIN_BITS_PER_SECOND: u64 = 64_000;
-/// Share of a new loss report in the smoothed one. Reports come about once a second.
-const LOSS_WEIGHT: f32 = 0.25;
+/// Loss is taken over so long. Browsers put a report into every feedback, of a few packets each.
+const LOSS_WINDOW: Duration = Duration::from_secs(2);
+/// Share of a window in the smoothed loss.
+const LOSS_WEIGHT: f32 = 0.5;
 /// The same of a round trip.
 const ROUND_TRIP_WEIGHT: u32 = 8;
 /// Longest round trip that is believed; a viewer's clock may say anything.
 const MAX_ROUND_TRIP: Duration = Duration::from_secs(10);
+
+/// A larger stream was begun: estimates are bounded by what was received before, and browsers raise
+/// theirs by 8 % a second, in 30 s tenfold. So long a low one counts only when it falls.
+const RAMP: Duration = Duration::from_secs(30);
+/// It has fallen when it is below this share of the highest one, in percent: a browser that sees a
+/// queue goes to 85 % of what it received.
+const FALLEN_BELOW_PERCENT: u64 = 95;
+/// More loss than this says by itself that the larger stream is too large.
+const RAMP_LOSS: f32 = 0.10;
 
 /// How a viewer's line does, as far as the viewer told.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -47,12 +59,24 @@ pub struct LineState {
     /// What the line carries in bits a second, at most about 1.5 times of what is sent; `None` while
     /// nothing is known.
     pub estimate_bps: Option<u64>,
+    /// It has carried less than the stream for a while: the stream is held to what it carries, and
+    /// frames may be skipped.
+    pub is_too_thin: bool,
+}
+
+/// The time after a larger stream was begun.
+#[derive(Debug, Clone, Copy)]
+struct Ramp {
+    until: Instant,
+    highest_bps: u64,
 }
 
 /// One viewer's estimate.
 #[derive(Debug, Default)]
 pub(crate) struct Estimator {
     loss: f32,
+    /// What a report said when the loss was last taken.
+    counts: Option<Counts>,
     round_trip: Option<Duration>,
     /// The newest REMB.
     told: Option<(u64, Instant)>,
@@ -62,6 +86,16 @@ pub(crate) struct Estimator {
     stream_bps: Option<u64>,
     low_since: Option<Instant>,
     limit: Option<u64>,
+    ramp: Option<Ramp>,
+}
+
+/// What has been counted up to a report; all of it may wrap.
+#[derive(Debug, Clone, Copy)]
+struct Counts {
+    sequence: u32,
+    lost: i32,
+    sent_bytes: u64,
+    at: Instant,
 }
 
 impl Estimator {
@@ -70,6 +104,7 @@ impl Estimator {
             loss: self.loss,
             round_trip: self.round_trip,
             estimate_bps: self.bits_per_second(),
+            is_too_thin: self.limit.is_some(),
         }
     }
 
@@ -83,12 +118,31 @@ impl Estimator {
         self.arrivals.get_or_insert_default().handle_sent(sequence, bytes, at_micros);
     }
 
-    /// A report on the pictures: the share lost since the last one in 1/256, and what was sent of
-    /// them so far in bytes.
-    pub(crate) fn handle_loss(&mut self, fraction: u8, sent_bytes: u64, now: Instant) {
-        let loss = f32::from(fraction) / 256.0;
+    /// A report on the pictures, and the bytes that were sent of them so far.
+    pub(crate) fn handle_report(&mut self, report: &ReportBlock, sent_bytes: u64, now: Instant) {
+        let counts = Counts {
+            sequence: report.highest_sequence,
+            lost: report.cumulative_lost,
+            sent_bytes,
+            at: now,
+        };
+        let before = *self.counts.get_or_insert(counts);
+        let elapsed = now.saturating_duration_since(before.at);
+        let expected = counts.sequence.wrapping_sub(before.sequence);
+        // A count that runs back comes from a viewer that began anew.
+        let Ok(expected) = u16::try_from(expected) else {
+            self.counts = Some(counts);
+            return;
+        };
+        if elapsed < LOSS_WINDOW || expected == 0 {
+            return;
+        }
+        self.counts = Some(counts);
+        let lost = counts.lost.saturating_sub(before.lost).max(0);
+        let loss = (lost as f32 / f32::from(expected)).min(1.0);
         self.loss += (loss - self.loss) * LOSS_WEIGHT;
-        self.by_loss.handle_report(loss, sent_bytes, now);
+        let sent = bits_per_second(sent_bytes.saturating_sub(before.sent_bytes), elapsed);
+        self.by_loss.handle_window(loss, sent, now);
         self.decide(now);
     }
 
@@ -124,10 +178,35 @@ impl Estimator {
         self.decide(now);
     }
 
+    /// Another stream is sent from here on. Unless it is known to be smaller, what is estimated says
+    /// nothing of it for a while.
+    pub(crate) fn handle_stream_change(&mut self, bits_per_second: Option<u64>, now: Instant) {
+        let is_smaller = bits_per_second.zip(self.stream_bps).is_some_and(|(new, old)| new < old);
+        self.ramp = (!is_smaller).then_some(Ramp { until: now + RAMP, highest_bps: 0 });
+        self.handle_stream_rate(bits_per_second, now);
+    }
+
+    /// Whether a low estimate is one that only has not risen yet.
+    fn is_ramping(&mut self, now: Instant) -> bool {
+        let estimate = self.bits_per_second();
+        let Some(ramp) = &mut self.ramp else { return false };
+        let estimate = estimate.unwrap_or(ramp.highest_bps);
+        let has_fallen =
+            estimate.saturating_mul(100) < ramp.highest_bps.saturating_mul(FALLEN_BELOW_PERCENT);
+        ramp.highest_bps = ramp.highest_bps.max(estimate);
+        if now >= ramp.until || has_fallen || self.loss > RAMP_LOSS {
+            self.ramp = None;
+        }
+        self.ramp.is_some()
+    }
+
     fn bits_per_second(&self) -> Option<u64> {
         let told = self.told.map(|(bits, _)| bits);
         let measured = self.arrivals.as_ref().and_then(|arrivals| arrivals.bits_per_second());
-        [told, measured, self.by_loss.bits_per_second()].into_iter().flatten().min()
+        let known = told.into_iter().chain(measured).min();
+        let carries = known.zip(self.stream_bps).is_some_and(|(known, stream)| known >= stream);
+        let by_loss = self.by_loss.bits_per_second().filter(|_| !carries);
+        known.into_iter().chain(by_loss).min()
     }
 
     /// A limit begins when the estimate was low for a while, follows it, and ends when it reaches
@@ -138,7 +217,8 @@ impl Estimator {
         let low = known.filter(|(estimate, stream)| {
             estimate.saturating_mul(100) < stream.saturating_mul(begins_below)
         });
-        let Some((estimate, _)) = low else {
+        let is_ramping = self.is_ramping(now);
+        let Some((estimate, _)) = low.filter(|_| !is_ramping) else {
             (self.low_since, self.limit) = (None, None);
             return;
         };
@@ -158,8 +238,8 @@ pub(crate) struct RateMeter {
 }
 
 impl RateMeter {
-    /// Measured over so long; a group of pictures of two seconds is in the last few.
-    const STEP: Duration = Duration::from_secs(1);
+    /// Measured over so long: a usual group of pictures. Within one the rate says little.
+    const STEP: Duration = Duration::from_secs(2);
     /// After a longer silence what was measured before says nothing.
     const SILENCE: Duration = Duration::from_secs(5);
 
@@ -170,13 +250,13 @@ impl RateMeter {
             (self.begun, self.bytes, self.smoothed) = (Some(now), 0, None);
         } else if elapsed >= Self::STEP {
             let rate = bits_per_second(self.bytes, elapsed);
-            let smoothed = self.smoothed.map_or(rate, |before| (before * 3 + rate) / 4);
+            let smoothed = self.smoothed.map_or(rate, |before| before.midpoint(rate));
             (self.begun, self.bytes, self.smoothed) = (Some(now), 0, Some(smoothed));
         }
         self.bytes += bytes as u64;
     }
 
-    /// `None` in the first second.
+    /// `None` in the first seconds.
     pub(crate) fn bits_per_second(&self) -> Option<u64> {
         self.smoothed
     }
@@ -218,6 +298,38 @@ mod tests {
     }
 
     #[test]
+    fn a_larger_stream_is_given_time_unless_the_estimate_falls() {
+        let start = epoch();
+        let at = |second: u64| start + Duration::from_secs(second);
+        let begun = |told: &dyn Fn(u64) -> u64| {
+            let mut estimator = Estimator::default();
+            estimator.handle_stream_rate(Some(250_000), start);
+            estimator.handle_told(380_000, start);
+            estimator.handle_stream_change(Some(STREAM), start);
+            (1..).take(60).find(|second| {
+                estimator.handle_told(told(*second), at(*second));
+                estimator.limit().is_some()
+            })
+        };
+        let rising = |second: u64| 380_000 + second.min(7) * 30_000;
+        assert_eq!(begun(&rising), Some(31), "it rose for seven seconds and no further");
+        assert_eq!(begun(&|second| 380_000 + second * 60_000), None, "it gets there");
+        assert_eq!(begun(&|second| if second < 5 { 500_000 } else { 430_000 }), Some(6));
+    }
+
+    #[test]
+    fn a_smaller_stream_leaves_the_limit_until_the_line_is_known_to_carry_it() {
+        let start = epoch();
+        let mut estimator = estimator(start);
+        estimator.handle_told(300_000, start);
+        estimator.handle_told(300_000, start + LIMITED_AFTER);
+        estimator.handle_stream_change(Some(1_000_000), start + LIMITED_AFTER);
+        assert_eq!(estimator.limit(), Some(300_000));
+        estimator.handle_stream_change(Some(250_000), start + 2 * LIMITED_AFTER);
+        assert_eq!((estimator.limit(), estimator.line().is_too_thin), (None, false));
+    }
+
+    #[test]
     fn a_low_estimate_limits_after_a_while_and_until_the_line_carries_the_stream_again() {
         let start = epoch();
         let at = |tenths: u64| start + Duration::from_millis(tenths * 100);
@@ -251,19 +363,68 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_of_a_stream_is_known_after_a_second_and_forgotten_after_silence() {
+    fn the_rate_of_a_stream_is_known_after_a_moment_and_forgotten_after_silence() {
         let start = epoch();
         let mut meter = RateMeter::default();
-        for millis in (0..1_000).step_by(40) {
+        for millis in (0..2_000).step_by(40) {
             meter.handle_passed(10_000, start + Duration::from_millis(millis));
         }
         assert_eq!(meter.bits_per_second(), None);
-        for millis in (1_000..4_000).step_by(40) {
+        for millis in (2_000..6_000).step_by(40) {
             meter.handle_passed(10_000, start + Duration::from_millis(millis));
         }
         assert_eq!(meter.bits_per_second(), Some(2_000_000));
         meter.handle_passed(10_000, start + Duration::from_secs(20));
         assert_eq!(meter.bits_per_second(), None);
+    }
+
+    fn report(highest_sequence: u32, cumulative_lost: i32) -> ReportBlock {
+        ReportBlock {
+            ssrc: 1,
+            fraction_lost: 0,
+            cumulative_lost,
+            highest_sequence,
+            jitter: 0,
+            last_sender_report: 0,
+            delay_since_last: 0,
+        }
+    }
+
+    #[test]
+    fn loss_is_taken_over_windows_however_often_reports_come() {
+        let start = epoch();
+        let mut estimator = Estimator::default();
+        // 200 packets a second, of which each fifth is lost, around the wrap of the counter.
+        for tenth in 0..200u32 {
+            let now = start + Duration::from_millis(100) * tenth;
+            let sequence = (u32::MAX - 500).wrapping_add(tenth * 20);
+            let (lost, sent_bytes) = ((tenth * 4).cast_signed(), u64::from(tenth) * 20_000);
+            estimator.handle_report(&report(sequence, lost), sent_bytes, now);
+        }
+        let loss = estimator.line().loss;
+        assert!((0.18..0.21).contains(&loss), "{loss}");
+        estimator.handle_report(&report(3, 0), 0, start + Duration::from_secs(30));
+        estimator.handle_report(&report(1_003, -5), 0, start + Duration::from_secs(33));
+        assert!(estimator.line().loss < loss, "a new count, with repeats in it");
+    }
+
+    #[test]
+    fn loss_is_left_alone_where_the_line_is_told_to_carry_the_stream() {
+        let start = epoch();
+        let mut estimator = estimator(start);
+        let mut is_limited_when_told = |told: Option<u64>, from: u64| {
+            (from..from + 14).any(|second| {
+                let now = start + Duration::from_secs(second);
+                if let Some(told) = told {
+                    estimator.handle_told(told, now);
+                }
+                let block = report(second as u32 * 200, second as i32 * 100);
+                estimator.handle_report(&block, second * STREAM / 8, now);
+                estimator.limit().is_some()
+            })
+        };
+        assert!(is_limited_when_told(None, 0));
+        assert!(!is_limited_when_told(Some(STREAM * 12 / 10), 14));
     }
 
     #[test]

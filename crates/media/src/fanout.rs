@@ -11,10 +11,24 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use crate::batch::{Batch, Remote, Route};
+use crate::estimate::LineState;
 use crate::frame::{MediaKind, PacketisedFrame, StreamId, ViewerId};
 use crate::hub::Hub;
 use crate::peers::Attach;
 use crate::viewer::{BURST_INTERVAL, Heard, Lost, REPORT_INTERVAL, Tally, Viewer};
+
+mod line;
+mod switching;
+
+use line::Figure;
+use switching::Switch;
+
+pub use switching::SWITCH_TIMEOUT;
+
+/// A cached group of more frames than this is long: 5 s of 30 a second. Every viewer that comes gets all
+/// of it at once, so that a source which can is asked for a new one; and where there is none, a viewer
+/// shall not wait for the source's own time.
+const LONG_GROUP: usize = 150;
 
 /// Bytes after which a batch is handed out. Large enough that system calls do not count, small
 /// enough to stay in the second-level cache between sealing and sending.
@@ -33,7 +47,7 @@ const MAX_CLAIMANTS: usize = 4;
 const CONGESTION_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the fan-out tells of its viewers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum FanoutEvent {
     /// The first packet of media was put into a batch for this viewer.
     FirstMedia {
@@ -62,6 +76,30 @@ pub enum FanoutEvent {
     /// A viewer cannot decode and no cached group could help: the source should send a keyframe.
     KeyframeWanted {
         /// Of which stream.
+        stream: StreamId,
+    },
+    /// A viewer plays the stream that it was last told to go to.
+    Switched {
+        /// Who.
+        viewer: ViewerId,
+        /// What it plays.
+        stream: StreamId,
+    },
+    /// A viewer was told to go to a stream that brought nothing to begin with within
+    /// [`SWITCH_TIMEOUT`]; it stays where it is.
+    SwitchFailed {
+        /// Who.
+        viewer: ViewerId,
+        /// Where it did not get to.
+        stream: StreamId,
+    },
+    /// How a viewer's line does, where that differs from what was told before; at most once a second.
+    Line {
+        /// Whose.
+        viewer: ViewerId,
+        /// What the viewer told of it.
+        line: LineState,
+        /// Which stream it plays.
         stream: StreamId,
     },
 }
@@ -93,10 +131,12 @@ pub struct FanoutFigures {
     pub repairs_missed: u64,
     /// Frames skipped for viewers that were too slow.
     pub frames_skipped: u64,
-    /// Frames not sent to a viewer whose answer has no such codec.
-    pub frames_not_taken: u64,
+    /// Viewers that went from one stream to another.
+    pub switches: u64,
     /// Viewers whose line is too thin for their stream. Up to a twentieth of a second old.
     pub viewers_limited: u64,
+    /// Frames not sent to a viewer whose answer has no such codec.
+    pub frames_not_taken: u64,
     /// Packets refused by the cipher's index check. Always 0: the invariant of [`crate::srtp`].
     pub seal_errors: u64,
     /// Attached viewers.
@@ -127,6 +167,10 @@ struct Place {
     stream: StreamId,
     sent_media: bool,
     alive_at: Option<Instant>,
+    /// Where it goes.
+    switch: Option<Switch>,
+    /// What was last told of its line.
+    line_told: Option<Figure>,
     /// Paths along which its feedback is taken, the one in use among them. Bounded by the
     /// [`PeerTable`](crate::peers::PeerTable) that proves and forgets them.
     paths: Vec<Route>,
@@ -145,6 +189,8 @@ pub struct Fanout {
     by_remote: BTreeSet<(Remote, usize)>,
     hubs: HashMap<StreamId, Hub>,
     jobs: VecDeque<Job>,
+    /// Viewers on their way to another stream, the one that waits longest first.
+    switching: VecDeque<usize>,
     /// Viewers with packets to pace out, and when they are next served.
     catching_up: VecDeque<usize>,
     burst_at: Option<Instant>,
@@ -183,6 +229,7 @@ impl Fanout {
             by_remote: BTreeSet::new(),
             hubs: HashMap::new(),
             jobs: VecDeque::new(),
+            switching: VecDeque::new(),
             catching_up: VecDeque::new(),
             burst_at: None,
             burst_left: 0,
@@ -212,6 +259,7 @@ impl Fanout {
             && self.by_remote.is_empty()
             && self.hubs.is_empty()
             && self.jobs.is_empty()
+            && self.switching.is_empty()
             && self.catching_up.is_empty()
     }
 
@@ -231,11 +279,18 @@ impl Fanout {
         let hub = self.hubs.entry(attach.stream).or_default();
         viewer.handle_group(hub.group(), hub.age(now), now);
         let catching_up = viewer.is_catching_up();
+        let is_long = hub.group().is_empty() || hub.group().len() > LONG_GROUP;
+        if is_long && hub.wants_keyframe(now) {
+            let stream = attach.stream;
+            self.events.push_back(FanoutEvent::KeyframeWanted { stream });
+        }
         let place = self.places.insert(Place {
             viewer,
             stream: attach.stream,
             sent_media: false,
             alive_at: None,
+            switch: None,
+            line_told: None,
             paths: vec![route],
             congested: false,
             behind_since: None,
@@ -342,6 +397,8 @@ impl Fanout {
 
     fn detach(&mut self, viewer: ViewerId) {
         let Some(place) = self.by_id.remove(&viewer) else { return };
+        self.cancel_switch(place);
+        self.leave_hub(place);
         let mut gone = self.places.remove(place);
         self.figures.count(gone.viewer.take_tally());
         for path in &gone.paths {
@@ -352,9 +409,14 @@ impl Fanout {
         if self.catching_up.is_empty() {
             self.burst_at = None;
         }
-        let position = self.hubs.get_mut(&gone.stream).and_then(|hub| hub.remove(place));
-        self.forget_idle_hub(gone.stream);
-        for job in self.jobs.iter_mut().filter(|job| job.stream == gone.stream) {
+    }
+
+    /// The viewer plays its stream no more.
+    fn leave_hub(&mut self, place: usize) {
+        let stream = self.places[place].stream;
+        let position = self.hubs.get_mut(&stream).and_then(|hub| hub.remove(place));
+        self.forget_idle_hub(stream);
+        for job in self.jobs.iter_mut().filter(|job| job.stream == stream) {
             job.served -= usize::from(position.is_some_and(|position| position < job.served));
         }
     }
@@ -362,6 +424,7 @@ impl Fanout {
     /// A source's next frame.
     pub fn handle_frame(&mut self, stream: StreamId, frame: Arc<PacketisedFrame>, now: Instant) {
         self.figures.frames_in += 1;
+        self.admit_arriving(stream, &frame, now);
         let hub = self.hubs.entry(stream).or_default();
         hub.handle_frame(&frame, now);
         if !hub.viewers().is_empty() {
@@ -392,11 +455,7 @@ impl Fanout {
 
     /// A stream with neither viewers nor cached pictures is not worth remembering.
     fn forget_idle_hub(&mut self, stream: StreamId) {
-        if self
-            .hubs
-            .get(&stream)
-            .is_some_and(|hub| hub.viewers().is_empty() && hub.group().is_empty())
-        {
+        if self.hubs.get(&stream).is_some_and(Hub::is_idle) {
             self.hubs.remove(&stream);
         }
     }
@@ -432,7 +491,9 @@ impl Fanout {
         if at.alive_at.is_none_or(|last| now >= last + ALIVE_INTERVAL) {
             at.alive_at = Some(now);
             self.events.push_back(FanoutEvent::Alive { viewer, at: now });
+            self.tell_of_line(place);
         }
+        let at = &mut self.places[place];
         if heard.is_newest && at.viewer.route() != route && at.paths.contains(&route) {
             self.move_to(place, route, now);
             self.events.push_back(FanoutEvent::Moved { viewer, route });
@@ -490,7 +551,7 @@ impl Fanout {
 
     /// When [`Self::handle_timeout`] has something to do.
     pub fn next_timeout(&self) -> Option<Instant> {
-        [self.burst_at, self.report_at].into_iter().flatten().min()
+        [self.burst_at, self.report_at, self.switch_deadline()].into_iter().flatten().min()
     }
 
     /// Time passed. What became due is put into batches by [`Self::poll_transmit`].
@@ -498,6 +559,7 @@ impl Fanout {
         if self.report_at.is_some_and(|at| now >= at) {
             self.report(now);
         }
+        self.give_up_switches(now);
         if self.burst_left == 0 && self.burst_at.is_some_and(|at| now >= at) {
             self.burst_at = Some(now);
             self.burst_left = self.catching_up.len();

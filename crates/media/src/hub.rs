@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::cadence::Cadence;
 use crate::estimate::RateMeter;
 use crate::frame::{MediaKind, PacketisedFrame};
 use crate::gop::GopCache;
@@ -24,6 +25,10 @@ pub(crate) struct Hub {
     /// When the newest picture came.
     newest_at: Option<Instant>,
     viewers: Vec<usize>,
+    /// The places of those who play another stream until this one has something to begin with.
+    pub(crate) arriving: Vec<usize>,
+    /// What its next frames will be like.
+    pub(crate) cadence: Cadence,
     keyframe_requested_at: Option<Instant>,
 }
 
@@ -31,6 +36,7 @@ impl Hub {
     /// Keeps the frame for those who come later.
     pub(crate) fn handle_frame(&mut self, frame: &Arc<PacketisedFrame>, now: Instant) {
         self.rate.handle_passed(frame.wire_bytes(), now);
+        self.cadence.handle_frame(frame, now);
         match frame.codec.kind() {
             MediaKind::Audio => self.sounds.push(frame, now),
             MediaKind::Video => {
@@ -78,6 +84,12 @@ impl Hub {
     /// The source is gone.
     pub(crate) fn handle_interruption(&mut self) {
         self.gop.clear();
+        self.cadence.handle_interruption();
+    }
+
+    /// Neither viewers nor cached pictures: not worth remembering.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.viewers.is_empty() && self.arriving.is_empty() && self.gop.frames().is_empty()
     }
 
     /// The places of its viewers, in joining order.

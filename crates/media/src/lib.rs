@@ -7,6 +7,8 @@
 mod av1;
 pub mod batch;
 mod bits;
+mod cadence;
+mod codec_set;
 pub mod depacketise;
 pub mod estimate;
 pub mod fanout;
@@ -40,6 +42,7 @@ pub mod viewer;
 mod vp8;
 mod vp9;
 
+pub use codec_set::CodecSet;
 pub use frame::{
     Codec, Frame, MediaKind, NtpTime, PacketisedFrame, PictureSize, StreamId, ViewerId,
 };

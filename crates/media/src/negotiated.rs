@@ -3,6 +3,7 @@
 //! Read from the answer's own text, so that what we send is by construction what the viewer was
 //! told. Reads only sections that we send in; it judges nothing else of the SDP.
 
+use crate::codec_set::CodecSet;
 use crate::frame::{Codec, MediaKind};
 
 /// A payload type of the answer.
@@ -136,6 +137,12 @@ impl Negotiated {
             place.get_or_insert(track);
         }
         negotiated
+    }
+
+    /// All codecs that the viewer takes, of picture and sound.
+    pub fn codecs(&self) -> CodecSet {
+        let tracks = self.video.iter().chain(&self.audio);
+        tracks.flat_map(|track| track.payloads.iter().map(|payload| payload.codec)).collect()
     }
 }
 

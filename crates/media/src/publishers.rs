@@ -190,6 +190,30 @@ impl PublisherTable {
         Ok(answer)
     }
 
+    /// An ICE restart that the publisher asked for with its new credentials; `ours` must be fresh.
+    /// Returns our candidates as lines of SDP. `None`: there is no such publisher.
+    pub fn handle_restart(
+        &mut self,
+        id: PublisherId,
+        ours: &IceCredentials,
+        theirs: IceCredentials,
+        now: Instant,
+    ) -> Option<String> {
+        let entry = self.entries.get_mut(&id)?;
+        if matches!(entry.phase, Phase::Closing(_)) {
+            return None;
+        }
+        // A second restart before the first one has come about.
+        if let Some(unused) = entry.publisher.previous_ufrag() {
+            self.by_ufrag.remove(unused);
+        }
+        entry.publisher.restart(ours.clone(), theirs);
+        entry.ufrag.clone_from(&ours.ufrag);
+        self.by_ufrag.insert(ours.ufrag.clone(), id);
+        self.drive(id, now);
+        Some(self.factory.candidate_lines())
+    }
+
     /// A datagram for a publisher. `local` is our address that it arrived at.
     pub fn handle_datagram(
         &mut self,
@@ -199,29 +223,44 @@ impl PublisherTable {
         now: Instant,
     ) -> Received {
         let route = Route::new(local, source);
-        let request = BindingRequest::parse(packet);
-        let id = match &request {
-            Some(request) => request.local_ufrag().and_then(|ufrag| self.by_ufrag.get(ufrag)),
-            None => self.by_remote.get(&route.remote()),
+        if let Some(request) = BindingRequest::parse(packet) {
+            return self.handle_check(route, &request, now);
+        }
+        // A lite agent sends no checks, so that other STUN is a stray.
+        if packet.first().is_none_or(|first| *first < 4) {
+            return Received::Dropped;
+        }
+        let Some(id) = self.by_remote.get(&route.remote()).copied() else {
+            return Received::Dropped;
         };
-        let Some(id) = id.copied() else { return Received::Dropped };
         let Some(entry) = self.entries.get_mut(&id) else { return Received::Dropped };
-        let received = match &request {
-            Some(request) => match entry.publisher.handle_check(route, request, now) {
-                Some(proven) => {
-                    self.claim(id, route.remote(), proven.forgotten.map(|path| path.remote()));
-                    Received::Authentic
-                }
-                None => Received::Dropped,
-            },
-            // A lite agent sends no checks, so that other STUN is a stray.
-            None if packet.first().is_none_or(|first| *first < 4) => Received::Dropped,
-            None => entry.publisher.handle_datagram(route, packet, now),
-        };
+        let received = entry.publisher.handle_datagram(route, packet, now);
         if received != Received::Dropped {
             self.drive(id, now);
         }
         received
+    }
+
+    fn handle_check(
+        &mut self,
+        route: Route,
+        request: &BindingRequest<'_>,
+        now: Instant,
+    ) -> Received {
+        let id = request.local_ufrag().and_then(|ufrag| self.by_ufrag.get(ufrag)).copied();
+        let Some((id, entry)) = id.and_then(|id| Some((id, self.entries.get_mut(&id)?))) else {
+            return Received::Dropped;
+        };
+        let previous = entry.publisher.previous_ufrag().map(ToOwned::to_owned);
+        let Some(proven) = entry.publisher.handle_check(route, request, now) else {
+            return Received::Dropped;
+        };
+        if let Some(previous) = previous.filter(|_| entry.publisher.previous_ufrag().is_none()) {
+            self.by_ufrag.remove(&previous);
+        }
+        self.claim(id, route.remote(), proven.forgotten.map(|path| path.remote()));
+        self.drive(id, now);
+        Received::Authentic
     }
 
     /// Somebody begins or ceases to want what a publisher sends.
@@ -355,6 +394,9 @@ impl PublisherTable {
         self.past = sum(self.past, entry.publisher.figures());
         self.deadlines.remove(&(entry.deadline, id));
         self.by_ufrag.remove(&entry.ufrag);
+        if let Some(previous) = entry.publisher.previous_ufrag() {
+            self.by_ufrag.remove(previous);
+        }
         for route in entry.publisher.routes() {
             self.release(id, route.remote());
         }

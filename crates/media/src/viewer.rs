@@ -217,7 +217,8 @@ impl Viewer {
     pub fn handle_group(&mut self, frames: &[Arc<PacketisedFrame>], age: Duration, now: Instant) {
         let Some(last) = frames.last() else { return };
         self.restarted_at = Some(now);
-        self.drop_pending();
+        self.tally.frames_skipped += self.keep_begun();
+        self.video.comes_from_elsewhere = false;
         let bytes = frames.iter().map(|frame| frame.wire_bytes()).sum();
         let affordable = if self.pace.time_for(bytes) > MAX_WAIT { &frames[..1] } else { frames };
         self.tally.frames_skipped += (frames.len() - affordable.len()) as u64;
@@ -246,6 +247,26 @@ impl Viewer {
         };
         let is_full_speed = self.is_catching_up() && !self.pace.is_limited();
         !is_full_speed && now.saturating_duration_since(at) >= interval
+    }
+
+    /// Frames come from another stream from here on, of `rate` bits a second where that is known; the
+    /// first picture of them is a keyframe or a cached group. They go on in the same sequence numbers
+    /// and at the time at which they come; what waits of the old stream is dropped, but for a frame of
+    /// which a part has left.
+    pub fn handle_stream_change(&mut self, rate: Option<u64>, now: Instant) {
+        self.tally.frames_skipped += self.keep_begun();
+        self.play = Play::Waiting;
+        for track in std::iter::once(&mut self.video).chain(self.audio.as_mut()) {
+            track.comes_from_elsewhere = true;
+        }
+        self.estimator.handle_stream_change(rate, now);
+        self.pace.set(self.estimator.limit(), now);
+    }
+
+    /// Whether it has a picture that goes on: a keyframe or a cached group came, and nothing was
+    /// dropped since.
+    pub fn is_playing(&self) -> bool {
+        self.play == Play::Playing
     }
 
     /// The source is gone: what waits is dropped, and play goes on with the next keyframe.

@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use media::batch::Remote;
 use media::h264::{AccessUnit, Normaliser, split_annex_b};
-use media::peer::IceCredentials;
 use media::peer::publisher::{Demand, PublisherFactory};
 use media::peer::pusher::{Pusher, PusherFactory, PusherOutput};
+use media::peer::{IceCredentials, Received};
 use media::publish::{Published, TrackOutput};
 use media::publishers::{PublisherEnd, PublisherId, PublisherTable, PublishersOutput};
+use media::stun::BindingRequest;
 use media::{Codec, Frame, MediaKind, NtpTime};
 
 const PUBLISHER: PublisherId = PublisherId(3);
@@ -163,6 +164,34 @@ fn an_encoder_that_waits_for_our_hello_is_connected_too() {
 }
 
 #[test]
+fn an_ice_restart_interrupts_nothing_and_the_new_credentials_are_good() {
+    let mut world = World::new(Line::default());
+    world.connect();
+    world.run_for(Duration::from_secs(1));
+    let ours = IceCredentials { ufrag: "gnew0".into(), password: "abcdefghij".repeat(3) };
+    let theirs = IceCredentials { ufrag: "theirs".into(), password: "9876543210".repeat(3) };
+    let check = check("gnew0:theirs", &ours.password);
+    let elsewhere = SocketAddr::from(([10, 0, 0, 3], 5000));
+    let arrive = |world: &mut World| {
+        world.table.handle_datagram(elsewhere, server_address(), &check, world.now)
+    };
+    assert_eq!(arrive(&mut world), Received::Dropped, "before there are such credentials");
+
+    let lines = world.table.handle_restart(PUBLISHER, &ours, theirs.clone(), world.now).unwrap();
+
+    assert!(lines.starts_with("a=candidate:1 1 udp "), "{lines}");
+    let before = world.pictures.len();
+    world.run_for(Duration::from_secs(1));
+    assert!(world.pictures.len() > before + 20);
+    assert_eq!(arrive(&mut world), Received::Authentic);
+    world.poll_table();
+    assert_eq!(world.addresses.len(), 2);
+    let nobody = PublisherId(9);
+    assert!(world.table.handle_restart(nobody, &ours, theirs, world.now).is_none());
+    world.assert_decodable();
+}
+
+#[test]
 fn an_offer_with_layers_gets_one_and_the_direction_is_ours_to_choose() {
     let offer = |offer: String| {
         let layers = "a=sendrecv\r\na=rid:hi send\r\na=rid:lo send\r\na=simulcast:send hi;lo";
@@ -183,6 +212,19 @@ fn server_address() -> SocketAddr {
 
 fn pusher_address() -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 2], 4000))
+}
+
+/// An authentic check that nominates.
+fn check(username: &str, password: &str) -> Vec<u8> {
+    let padded = username.len().next_multiple_of(4);
+    let mut packet = vec![0, 1, 0, 28 + padded as u8, 0x21, 0x12, 0xa4, 0x42];
+    packet.extend([7; 12]);
+    packet.extend([0, 6, 0, username.len() as u8]);
+    packet.extend(username.bytes());
+    packet.resize(24 + padded, 0);
+    packet.extend([0, 8, 0, 20]);
+    packet.extend([0; 20]);
+    BindingRequest::parse(&packet).unwrap().nominated(password)
 }
 
 fn credentials() -> IceCredentials {

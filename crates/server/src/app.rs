@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use control::{CameraId, ReservationId, Source};
-use engine::Rendition;
+use engine::CodecMismatch;
 use secrecy::SecretString;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -26,12 +26,13 @@ use crate::net::{IceCredentials, MediaEvent, MediaPlane, OfferError, Restarted};
 use actor::{Actor, Command};
 
 pub(crate) use control::Quality;
+pub(crate) use engine::Rendition;
 pub(crate) use joins::JOIN_BUCKETS_MS;
-pub(crate) use outlets::{Held, HoldError, Reading};
+pub(crate) use outlets::{Held, HoldError, ReadError, Reading};
 pub(crate) use publishing::{Accepted, Credentials, KeyRefusal, PublishRefusal, Publishing};
 #[cfg(test)]
 pub(crate) use snapshot::ReservationSnapshot;
-pub(crate) use snapshot::{CameraSnapshot, Snapshot, SourceSnapshot};
+pub(crate) use snapshot::{CameraSnapshot, RenditionSnapshot, Snapshot, SourceSnapshot};
 
 /// Calls that wait for the actor. A call takes it microseconds; 1,024 of them are a burst of all
 /// viewers of a full server at once, and those behind them wait in HTTP.
@@ -80,6 +81,10 @@ pub(crate) struct Reservation {
     pub(crate) camera_name: String,
     pub(crate) source: control::SourceId,
     pub(crate) quality: Quality,
+    /// Which of the camera's streams its viewer watches.
+    pub(crate) rendition: Rendition,
+    /// How often the viewer went from one stream to another.
+    pub(crate) switches: u32,
     pub(crate) expires_at: SystemTime,
     /// Units that the source uses, this reservation included.
     pub(crate) current_usage: u32,
@@ -126,6 +131,9 @@ pub(crate) enum WatchError {
     ReservationEnded,
     #[error(transparent)]
     Offer(#[from] OfferError),
+    /// 406, with what would help.
+    #[error("{0}")]
+    Codec(CodecMismatch),
     #[error("the server is shutting down")]
     ShuttingDown,
 }
@@ -197,14 +205,16 @@ impl App {
         self.ask(|reply| Command::Release { reservation, reply }).await?
     }
 
-    /// `extend` is clipped to what the policy allows. `None`: unknown or ended (404).
+    /// `extend` is clipped to what the policy allows; `quality` holds from here on, where it is given.
+    /// `None`: unknown or ended (404).
     pub(crate) async fn heartbeat(
         &self,
         id: &str,
         extend: Option<Duration>,
+        quality: Option<Quality>,
     ) -> Option<Reservation> {
         let reservation = ReservationId::parse(id).ok()?;
-        self.ask(|reply| Command::Heartbeat { reservation, extend, reply }).await?
+        self.ask(|reply| Command::Heartbeat { reservation, extend, quality, reply }).await?
     }
 
     /// WHEP POST, after the token was verified. A second POST on one reservation replaces the first

@@ -19,7 +19,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 pub(crate) use cameras::{Generator, serve as cameras};
-pub(crate) use egress::{EgressBench, run as egress};
+pub(crate) use egress::{EgressBench, curve, run as egress};
 pub(crate) use memory::{MemoryBench, run as memory};
 
 /// What a benchmark found.

@@ -43,6 +43,16 @@ const TOKEN_TTL: Duration = Duration::from_secs(60 * 60);
 /// A token must outlive the time from reserve to WHEP POST on a slow network.
 const TOKEN_TTL_MIN: Duration = Duration::from_secs(60);
 
+/// Lifetime of the passwords for a TURN server. It asks for one when a way is allocated and every 10
+/// minutes from then on (RFC 8656 §7), so that a wall can be watched for a day.
+const TURN_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A password must outlive the way from the answer to the TURN server.
+const TURN_TTL_MIN: Duration = Duration::from_secs(60);
+
+/// Longer is no time limit.
+const TURN_TTL_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 /// How long a camera is kept after its last viewer.
 const CLOSE_AFTER: Duration = Duration::from_secs(5);
 
@@ -88,6 +98,8 @@ pub(crate) struct Media {
     pub(crate) workers: Option<u32>,
     /// Told to viewers in `Link` headers (RFC 9725 §4.6).
     pub(crate) ice_servers: Vec<IceServer>,
+    /// Told to viewers with passwords made for each.
+    pub(crate) turn: Vec<TurnServer>,
 }
 
 /// A STUN or TURN server that viewers may use.
@@ -98,6 +110,17 @@ pub(crate) struct IceServer {
     pub(crate) username: Option<String>,
     /// Told to viewers who hold a token, and to nobody else.
     pub(crate) credential: Option<SecretString>,
+}
+
+/// A TURN server that shares a secret with us, from which passwords for clients are made.
+#[derive(Debug, Clone)]
+pub(crate) struct TurnServer {
+    /// `turn:` or `turns:` addresses (RFC 7065). Never empty.
+    pub(crate) urls: Vec<String>,
+    /// coturn's `static-auth-secret`.
+    pub(crate) secret: SecretString,
+    /// How long a password is good.
+    pub(crate) ttl: Duration,
 }
 
 /// Who may call the API.
@@ -363,28 +386,63 @@ fn read_media(mut section: Section<'_>) -> Media {
     let servers = section.list("ice_servers").unwrap_or_default();
     let ice_servers =
         servers.into_iter().map(|(path, node)| read_ice_server(&mut section, path, node)).collect();
+    let servers = section.list("turn").unwrap_or_default();
+    let turn = servers
+        .into_iter()
+        .filter_map(|(path, node)| read_turn_server(&mut section, path, node))
+        .collect();
     section.finish();
-    Media { udp, tcp, advertise, workers, ice_servers }
+    Media { udp, tcp, advertise, workers, ice_servers, turn }
 }
 
 fn read_ice_server(parent: &mut Section<'_>, path: String, node: Node) -> IceServer {
     let mut section = Section::new(path, node, parent.problems);
-    let origin = section.origin_of("urls");
-    let urls: Vec<String> = section.required("urls").unwrap_or_default();
-    // Quotes and angle brackets would break out of the Link header.
-    let is_ice = |url: &String| {
-        let schemes = ["stun:", "stuns:", "turn:", "turns:"];
-        schemes.iter().any(|scheme| url.starts_with(scheme))
-            && url.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>\",;".contains(&byte))
-    };
-    if !urls.iter().all(is_ice) {
-        let sentence = "each must begin with stun:, stuns:, turn: or turns:";
-        section.problem(origin, "urls", sentence);
-    }
+    let urls = read_ice_urls(&mut section, &["stun:", "stuns:", "turn:", "turns:"]);
     let username = section.optional("username");
     let credential = section.optional("credential");
     section.finish();
     IceServer { urls, username, credential }
+}
+
+fn read_turn_server(parent: &mut Section<'_>, path: String, node: Node) -> Option<TurnServer> {
+    let mut section = Section::new(path, node, parent.problems);
+    let origin = section.origin_of("urls");
+    let urls = read_ice_urls(&mut section, &["turn:", "turns:"]);
+    if urls.is_empty() {
+        section.problem(
+            origin,
+            "urls",
+            "give at least one address, like \"turn:turn.example:3478\"",
+        );
+    }
+    let secret_origin = section.origin_of("secret");
+    let secret: Option<SecretString> = section.required("secret");
+    if secret.as_ref().is_some_and(|secret| secret.expose_secret().is_empty()) {
+        let sentence = "give the static-auth-secret of the TURN server";
+        section.problem(secret_origin, "secret", sentence);
+    }
+    let ttl_origin = section.origin_of("ttl");
+    let ttl = section.value("ttl", TURN_TTL);
+    if !(TURN_TTL_MIN..=TURN_TTL_MAX).contains(&ttl) {
+        section.problem(ttl_origin, "ttl", "this must be from \"1m\" to \"30days\"");
+    }
+    section.finish();
+    Some(TurnServer { urls, secret: secret?, ttl })
+}
+
+/// Addresses of one of these schemes. Quotes and angle brackets would break out of the Link header.
+fn read_ice_urls(section: &mut Section<'_>, schemes: &[&str]) -> Vec<String> {
+    let origin = section.origin_of("urls");
+    let urls: Vec<String> = section.required("urls").unwrap_or_default();
+    let is_ice = |url: &String| {
+        schemes.iter().any(|scheme| url.starts_with(scheme))
+            && url.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>\",;".contains(&byte))
+    };
+    if !urls.iter().all(is_ice) {
+        let sentence = format!("each must begin with one of {}", schemes.join(" "));
+        section.problem(origin, "urls", &sentence);
+    }
+    urls
 }
 
 /// The only store is memory, which needs no directory; the keys are read so that files written for

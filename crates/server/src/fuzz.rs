@@ -30,6 +30,11 @@ mod tests {
     }
 
     #[test]
+    fn inputs_of_the_rtsp_request() {
+        replay("rtsp_request", rtsp_request);
+    }
+
+    #[test]
     fn inputs_of_the_camera_url() {
         replay("camera_url", camera_url);
     }

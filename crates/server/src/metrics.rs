@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::{Rendition, SwitchReason};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeLabelSet, LabelSetEncoder, MetricEncoder, NoLabelSet, text,
@@ -77,6 +78,7 @@ impl Collector for Figures {
         self.sources(encoder)?;
         self.cameras(encoder)?;
         self.media(encoder)?;
+        self.switches(encoder)?;
         self.joins(encoder)?;
         gauge(encoder, "manifold_viewers_connected", "Viewers to whom media flows")?
             .encode_gauge(&self.snapshot.media.viewers_connected)?;
@@ -94,6 +96,9 @@ impl Collector for Figures {
             .encode_gauge(&self.uptime.as_secs_f64())
     }
 }
+
+/// Picks one figure of a kind of switch.
+type SwitchFigure = fn(&(Rendition, SwitchReason, u64, u64)) -> u64;
 
 /// Picks one figure of a camera.
 type CameraFigure = fn(&CameraSnapshot) -> u64;
@@ -308,6 +313,23 @@ impl Figures {
 }
 
 impl Figures {
+    fn switches(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let figures: [(&str, &str, SwitchFigure); 2] = [
+            ("manifold_switches", "Viewers that went to the camera's other stream", |row| row.2),
+            ("manifold_switches_failed", "Switches that were given up", |row| row.3),
+        ];
+        for (name, help, value) in figures {
+            let mut metric = counter(encoder, name, help)?;
+            for row in self.snapshot.switches.rows() {
+                let labels = [("to", row.0.as_str()), ("reason", row.1.as_str())];
+                metric
+                    .encode_family(&labels)?
+                    .encode_counter::<NoLabelSet, _, f64>(&value(&row), None)?;
+            }
+        }
+        Ok(())
+    }
+
     fn joins(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let counts = &self.snapshot.join_buckets;
         let bounds = JOIN_BUCKETS_MS.iter().map(|ms| Duration::from_millis(*ms).as_secs_f64());

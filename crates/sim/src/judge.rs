@@ -58,6 +58,10 @@ struct Newest {
 /// One viewer's judge.
 pub(crate) struct Judge {
     stream: StreamId,
+    /// Streams that it played before, of which frames may be under way.
+    past: Vec<StreamId>,
+    /// Of the newest picture, whichever stream it was of.
+    timestamp: Option<u64>,
     demand: Demand,
     delay_us_max: u64,
     attached_at: Option<SimTime>,
@@ -80,6 +84,8 @@ impl Judge {
     pub(crate) fn new(stream: StreamId, demand: Demand, delay_us_max: u64) -> Self {
         Self {
             stream,
+            past: Vec::new(),
+            timestamp: None,
             demand,
             delay_us_max,
             attached_at: None,
@@ -149,6 +155,38 @@ impl Judge {
         self.expected_packets = 0;
     }
 
+    /// It plays another stream from here on, without a gap. Its pictures begin with a keyframe, or a
+    /// cached group of which it is not known here how much is given.
+    pub(crate) fn handle_switched(&mut self, stream: StreamId, now: SimTime) {
+        self.past.push(std::mem::replace(&mut self.stream, stream));
+        (self.picture, self.sound, self.first_live) = (None, None, None);
+        self.attached_at = Some(now);
+        self.playing = false;
+        self.handle_asked(now);
+    }
+
+    /// Whether a frame is of the stream that it played before, and was under way when it switched.
+    fn was_under_way(&self, kind: MediaKind, got: &Received<'_>) -> bool {
+        let newest = match kind {
+            MediaKind::Video => self.picture,
+            MediaKind::Audio => self.sound,
+        };
+        let mark = got.units.last().and_then(|unit| read_mark(kind, unit));
+        let is_past =
+            mark.is_some_and(|(stream, _)| stream != self.stream && self.past.contains(&stream));
+        is_past && (newest.is_none() || self.past.len() > 1)
+    }
+
+    /// Timestamps rise whatever stream a picture is of.
+    fn check_rise(&mut self, timestamp: u64) -> Result<(), String> {
+        match self.timestamp.replace(timestamp) {
+            Some(before) if timestamp <= before => {
+                Err(format!("timestamp {timestamp} does not rise above {before}"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// It tells the server that it lost its picture.
     pub(crate) fn handle_asked(&mut self, now: SimTime) {
         self.asked_at = Some(now);
@@ -179,6 +217,10 @@ impl Judge {
 
     /// A complete picture arrived.
     pub(crate) fn handle_picture(&mut self, got: &Received<'_>, log: &Log) -> Result<(), String> {
+        self.check_rise(got.timestamp)?;
+        if self.was_under_way(MediaKind::Video, got) {
+            return Ok(());
+        }
         let number = self.identify(MediaKind::Video, got, log)?;
         let pictures = log.of(MediaKind::Video);
         self.check_order(number, pictures)?;
@@ -196,6 +238,9 @@ impl Judge {
 
     /// A packet of sound arrived.
     pub(crate) fn handle_sound(&mut self, got: &Received<'_>, log: &Log) -> Result<(), String> {
+        if self.was_under_way(MediaKind::Audio, got) {
+            return Ok(());
+        }
         let number = self.identify(MediaKind::Audio, got, log)?;
         if let Some(before) = self.sound {
             if number <= before.number {

@@ -19,7 +19,7 @@ use media::fanout::{Fanout, FanoutEvent};
 use media::peer::{IceCredentials, Received};
 use media::peers::{Attach, CloseReason, PeerTable, PeersOutput};
 use media::viewer::MAX_PENDING_PACKETS;
-use media::{PacketisedFrame, StreamId, ViewerId};
+use media::{Codec, PacketisedFrame, StreamId, ViewerId};
 
 use crate::book::Book;
 use crate::clock::{Clock, SimTime};
@@ -72,6 +72,11 @@ pub(crate) enum ServerOutput {
     Detached {
         viewer: ViewerId,
     },
+    /// A peer plays another stream from here on.
+    Switched {
+        viewer: ViewerId,
+        stream: StreamId,
+    },
     /// What waits on a stream is dropped.
     Interrupted {
         stream: StreamId,
@@ -99,6 +104,7 @@ enum Later {
     KeyframeWanted(StreamId),
     Source(StreamId, u64, SourceEvent),
     Offer { request: RequestId, viewer: ViewerId, stream: StreamId },
+    Switch(ViewerId, StreamId),
     Close(ViewerId),
 }
 
@@ -451,6 +457,9 @@ impl Server {
                 self.outputs.push_back(ServerOutput::Accepting { request, viewer, stream });
                 self.push(Lane::Commands, Later::Offer { request, viewer, stream }, now);
             }
+            Action::SwitchViewer { viewer, stream } => {
+                self.push(Lane::Commands, Later::Switch(viewer, stream), now);
+            }
             Action::CloseViewer { viewer } => self.push(Lane::Commands, Later::Close(viewer), now),
             // Nobody holds anything in the simulation.
             Action::HoldEnded { .. } => {}
@@ -488,6 +497,11 @@ impl Server {
                 self.engine.handle_source(stream, attempt, event, at);
             }
             Later::Offer { request, viewer, stream } => self.offer(request, viewer, stream, now),
+            Later::Switch(viewer, stream) => {
+                self.note(&format!("{viewer:?} is to go to {stream:?}"));
+                self.fanout.handle_switch(viewer, stream, self.clock.instant(now));
+                self.flush(now);
+            }
             Later::Close(viewer) => self.close(viewer, CloseReason::Asked, now),
         }
     }
@@ -502,7 +516,8 @@ impl Server {
             // Answered meanwhile: the reservation ended.
             None => false,
         };
-        let event = if accepted { ViewerEvent::Accepted } else { ViewerEvent::Refused };
+        let codecs = [Codec::H264, Codec::Opus, Codec::Pcmu, Codec::Pcma].into_iter().collect();
+        let event = if accepted { ViewerEvent::Accepted { codecs } } else { ViewerEvent::Refused };
         self.push(Lane::Events, Later::Viewer(viewer, event), now);
     }
 
@@ -644,6 +659,16 @@ impl Server {
                 }
                 FanoutEvent::KeyframeWanted { stream } => {
                     self.push(Lane::Events, Later::KeyframeWanted(stream), now);
+                }
+                FanoutEvent::Switched { viewer, stream } => {
+                    self.outputs.push_back(ServerOutput::Switched { viewer, stream });
+                    self.tell(viewer, ViewerEvent::Switched { stream }, now);
+                }
+                FanoutEvent::SwitchFailed { viewer, stream } => {
+                    self.tell(viewer, ViewerEvent::SwitchFailed { stream }, now);
+                }
+                FanoutEvent::Line { viewer, line, stream } => {
+                    self.tell(viewer, ViewerEvent::Line { line, stream }, now);
                 }
             }
         }

@@ -101,6 +101,8 @@ pub struct Report {
     pub packets: u64,
     /// Pictures that the server skipped for viewers that were too slow.
     pub skipped: u64,
+    /// Viewers that went from one stream to another.
+    pub switches: u64,
     /// A hash of everything that was noted: equal for equal runs.
     pub fingerprint: u64,
 }
@@ -376,6 +378,10 @@ impl World {
                 }
                 ServerOutput::Attached { viewer } => self.handle_attached(viewer),
                 ServerOutput::Detached { viewer } => self.handle_detached(viewer),
+                ServerOutput::Switched { viewer, stream } => {
+                    self.note(|| format!("{viewer:?} plays {stream:?}"));
+                    self.handle_switched(viewer, stream);
+                }
                 ServerOutput::Interrupted { stream } => {
                     self.note(|| format!("{stream:?} is interrupted"));
                     self.handle_interrupted(stream);

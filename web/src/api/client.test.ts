@@ -23,10 +23,24 @@ function bench(answers: (url: string) => unknown, key = "") {
 
 describe("Api", () => {
   it("reserves by name, and keeps the media address on the page's own origin", async () => {
-    const { api, calls } = bench(() => ({ reservation_id: "r1", whep_url: "http://10.0.0.7:8086/whep/cam", token: "t" }));
-    expect(await api.reserve("cam")).toEqual({ reservationId: "r1", whepUrl: "/whep/cam", token: "t" });
+    const { api, calls } = bench(() => ({ reservation_id: "r1", whep_url: "http://10.0.0.7:8086/whep/cam", token: "t", rendition: "sub" }));
+    expect(await api.reserve("cam", "low")).toEqual({
+      reservationId: "r1",
+      whepUrl: "/whep/cam",
+      token: "t",
+      watching: { rendition: "sub", switches: 0 },
+    });
     expect(calls[0]?.url).toBe("/api/v1/stream/reserve");
-    expect(JSON.parse(String(calls[0]?.init?.body))).toEqual({ camera_id: "cam", user_id: "browser-1" });
+    expect(JSON.parse(String(calls[0]?.init?.body))).toEqual({ camera_id: "cam", user_id: "browser-1", quality: "low" });
+  });
+
+  it("asks for another quality with a heartbeat, and hears what is sent", async () => {
+    const { api, calls } = bench(() => ({ token: "fresh", rendition: "sub", switches: 3 }));
+    const watching = { rendition: "sub", switches: 3 };
+    expect(await api.heartbeat("r 1", "low")).toEqual({ token: "fresh", watching });
+    await api.heartbeat("r 1", null);
+    expect(calls[0]?.url).toBe("/api/v1/stream/heartbeat/r%201");
+    expect(calls.map((call) => call.init?.body)).toEqual(['{"quality":"low"}', "{}"]);
   });
 
   it("asks for a large park piece by piece", async () => {

@@ -5,9 +5,9 @@
  */
 
 import { refusalFrom, unreachable } from "../rtc/errors";
-import type { Reservation, SessionApi } from "../rtc/session";
+import type { Heartbeat, Reservation, SessionApi } from "../rtc/session";
 import { ownAddress } from "../rtc/whep";
-import { type Camera, type CameraPage, cameraFrom, cameraPageFrom, record, text, type Totals, totalsFrom } from "./wire";
+import { type Camera, type CameraPage, cameraFrom, cameraPageFrom, record, text, type Totals, totalsFrom, watchingFrom } from "./wire";
 
 const REQUEST_MS_MAX = 10_000;
 /** Cameras asked for at once; parks larger than this take several requests. */
@@ -49,20 +49,22 @@ export class Api implements SessionApi {
     return totalsFrom(await this.#call("GET", "/api/v1/stream/stats"));
   }
 
-  async reserve(cameraId: string): Promise<Reservation> {
-    const body = { camera_id: cameraId, user_id: this.#options.userId };
+  async reserve(cameraId: string, quality: string): Promise<Reservation> {
+    const body = { camera_id: cameraId, user_id: this.#options.userId, quality };
     const json = record(await this.#call("POST", "/api/v1/stream/reserve", body));
     const whepUrl = text(json["whep_url"]) || `/whep/${encodeURIComponent(cameraId)}`;
     return {
       reservationId: text(json["reservation_id"]),
       whepUrl: ownAddress(whepUrl, "/"),
       token: text(json["token"]),
+      watching: watchingFrom(json),
     };
   }
 
-  async heartbeat(reservationId: string): Promise<string> {
-    const json = record(await this.#call("POST", `/api/v1/stream/heartbeat/${encodeURIComponent(reservationId)}`, {}));
-    return text(json["token"]);
+  async heartbeat(reservationId: string, quality: string | null): Promise<Heartbeat> {
+    const path = `/api/v1/stream/heartbeat/${encodeURIComponent(reservationId)}`;
+    const json = record(await this.#call("POST", path, quality === null ? {} : { quality }));
+    return { token: text(json["token"]), watching: watchingFrom(json) };
   }
 
   async release(reservationId: string): Promise<void> {

@@ -5,6 +5,7 @@
  */
 
 import { asSentence } from "../rtc/errors";
+import type { Watching } from "../rtc/session";
 
 export interface Camera {
   readonly id: string;
@@ -62,6 +63,11 @@ export function cameraFrom(value: unknown): Camera {
     retryInS: typeof json["retry_in_s"] === "number" ? json["retry_in_s"] : null,
     viewerCount: count(json["viewer_count"]),
   };
+}
+
+export function watchingFrom(value: unknown): Watching {
+  const json = record(value);
+  return { rendition: text(json["rendition"]), switches: count(json["switches"]) };
 }
 
 export function cameraPageFrom(value: unknown): CameraPage {

@@ -27,6 +27,10 @@ function report(counters: Counters, withAudio = true): Map<string, unknown> {
         packetsLost: counters.lost,
         framesDecoded: counters.frames,
         jitter: 0.004,
+        framesDropped: 3,
+        freezeCount: 1,
+        nackCount: 7,
+        retransmittedPacketsReceived: 6,
         jitterBufferDelay: counters.delay ?? 0,
         jitterBufferEmittedCount: counters.emitted ?? 0,
       },
@@ -50,6 +54,13 @@ function report(counters: Counters, withAudio = true): Map<string, unknown> {
 }
 
 describe("Figures", () => {
+  it("tells of repairs and pauses as the browser counts them, and of none where it does not", () => {
+    const figures = new Figures();
+    const counters = { bytes: 1, packets: 1, lost: 0, frames: 1 };
+    expect(figures.handleReport(report(counters), 0)).toMatchObject({ framesDropped: 3, freezes: 1, nacks: 7, repaired: 6 });
+    expect(figures.handleReport(new Map(), 1)).toMatchObject({ framesDropped: null, freezes: null, nacks: null, repaired: null });
+  });
+
   it("makes rates of differences", () => {
     const figures = new Figures();
     figures.handleReport(report({ bytes: 1000, packets: 100, lost: 0, frames: 10, delay: 1, emitted: 10 }), 5_000);

@@ -27,6 +27,14 @@ export interface FigureSet {
   /** Mean time a frame waited in the jitter buffer within the window. */
   readonly bufferMs: number | null;
   readonly framesDecoded: number;
+  /** Decoded too late to be shown, or left out. */
+  readonly framesDropped: number | null;
+  /** Pauses that a person sees (W3C webrtc-stats, freezeCount). */
+  readonly freezes: number | null;
+  /** How often the browser asked for lost packets again. */
+  readonly nacks: number | null;
+  /** Packets of the picture that came a second time; `null` where the browser does not count them. */
+  readonly repaired: number | null;
   readonly packetsReceived: number;
   /** Root mean square of the sound within the last step, 0 to 1; `null` without sound. */
   readonly audioLevel: number | null;
@@ -45,6 +53,10 @@ export const NO_FIGURES: FigureSet = {
   jitterMs: null,
   bufferMs: null,
   framesDecoded: 0,
+  framesDropped: null,
+  freezes: null,
+  nacks: null,
+  repaired: null,
   packetsReceived: 0,
   audioLevel: null,
   hasAudio: false,
@@ -110,6 +122,10 @@ export class Figures {
       jitterMs: jitterS === null ? null : jitterS * 1000,
       bufferMs: ratio(1000 * (sample.bufferDelayS - first.bufferDelayS), sample.bufferEmitted - first.bufferEmitted),
       framesDecoded: sample.frames,
+      framesDropped: optional(video?.["framesDropped"]),
+      freezes: optional(video?.["freezeCount"]),
+      nacks: optional(video?.["nackCount"]),
+      repaired: optional(video?.["retransmittedPacketsReceived"]),
       packetsReceived: number(video?.["packetsReceived"]),
       audioLevel: heard ? audioLevel(previous, sample, audio) : null,
       hasAudio: heard,

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Refusal } from "./errors";
-import { CameraSession, retryDelayMs, type SessionApi, type SessionState } from "./session";
+import { CameraSession, type Heartbeat, type Reservation, retryDelayMs, type SessionApi, type SessionState, type Watching } from "./session";
 import type { PeerStage, Whep } from "./whep";
 
 function refusal(status: number, retryAfterS: number | null = null, code = ""): Refusal {
@@ -63,19 +63,24 @@ class House implements SessionApi {
   whepRefusal: Refusal | null = null;
   heartbeatRefusal: Refusal | null = null;
   reserveGate: Promise<void> = Promise.resolve();
+  watching: Watching = { rendition: "main", switches: 0 };
+  qualities: (string | null)[] = [];
   #reservations = 0;
 
-  async reserve(): Promise<{ reservationId: string; whepUrl: string; token: string }> {
+  async reserve(_: string, quality: string): Promise<Reservation> {
     this.log.push("reserve");
+    this.qualities.push(quality);
     await this.reserveGate;
     if (this.reserveRefusal !== null) throw this.reserveRefusal;
     this.#reservations += 1;
-    return { reservationId: `r${this.#reservations}`, whepUrl: "/whep/cam", token: `t${this.#reservations}` };
+    const [reservationId, token] = [`r${this.#reservations}`, `t${this.#reservations}`];
+    return { reservationId, whepUrl: "/whep/cam", token, watching: this.watching };
   }
-  async heartbeat(reservationId: string): Promise<string> {
+  async heartbeat(reservationId: string, quality: string | null): Promise<Heartbeat> {
     this.log.push(`heartbeat ${reservationId}`);
+    this.qualities.push(quality);
     if (this.heartbeatRefusal !== null) throw this.heartbeatRefusal;
-    return "fresh";
+    return { token: "fresh", watching: this.watching };
   }
   async release(reservationId: string): Promise<void> {
     this.log.push(`release ${reservationId}`);
@@ -93,10 +98,11 @@ class House implements SessionApi {
   }
 }
 
-function bench(): { house: House; session: CameraSession; states: SessionState[] } {
+function bench() {
   const house = new House();
   const states: SessionState[] = [];
-  const session = new CameraSession("cam", {
+  const told: (Watching | null)[] = [];
+  const session = new CameraSession("cam", "auto", {
     api: house,
     newWhep: (_, onStage) => {
       const whep = new FakeWhep(house, onStage);
@@ -106,8 +112,9 @@ function bench(): { house: House; session: CameraSession; states: SessionState[]
     random: () => 0,
     onState: (state) => states.push(state),
     onStream: () => undefined,
+    onWatching: (watching) => told.push(watching),
   });
-  return { house, session, states };
+  return { house, session, states, told };
 }
 
 async function connected() {
@@ -146,6 +153,41 @@ describe("CameraSession", () => {
     await vi.advanceTimersByTimeAsync(35_000);
     expect(house.count("heartbeat r1")).toBe(3);
     expect(house.whep.token).toBe("fresh");
+  });
+
+  it("tells another quality at once, asks soon what came of it, and then goes on as before", async () => {
+    const { house, session, told } = await connected();
+    session.setQuality("low");
+    await vi.advanceTimersByTimeAsync(0);
+    house.watching = { rendition: "sub", switches: 1 };
+    await vi.advanceTimersByTimeAsync(2_500);
+    session.setQuality("low");
+    await vi.advanceTimersByTimeAsync(9_000);
+    expect(house.qualities).toEqual(["auto", "low", null]);
+    const main = { rendition: "main", switches: 0 };
+    expect(told).toEqual([null, main, main, { rendition: "sub", switches: 1 }]);
+  });
+
+  it("tells a quality again that was not heard, and the next attempt begins with it", async () => {
+    const { house, session } = await connected();
+    house.heartbeatRefusal = refusal(0);
+    session.setQuality("low");
+    await vi.advanceTimersByTimeAsync(0);
+    house.heartbeatRefusal = null;
+    await vi.advanceTimersByTimeAsync(2_000);
+    house.whep.become("ended");
+    await vi.advanceTimersByTimeAsync(500);
+    expect(house.qualities).toEqual(["auto", "low", "low", "low"]);
+  });
+
+  it("tells a quality that changed while it connected", async () => {
+    const { house, session } = bench();
+    session.start();
+    session.setQuality("low");
+    await vi.advanceTimersByTimeAsync(0);
+    house.whep.become("connected");
+    await vi.advanceTimersByTimeAsync(0);
+    expect(house.qualities).toEqual(["auto", "low"]);
   });
 
   it("keeps watching while heartbeats are not answered, and asks more often", async () => {

@@ -14,13 +14,30 @@ export interface Reservation {
   readonly reservationId: string;
   readonly whepUrl: string;
   readonly token: string;
+  /** With what it begins. */
+  readonly watching: Watching;
+}
+
+/** What the server says at a heartbeat. */
+export interface Heartbeat {
+  /** A fresh one. */
+  readonly token: string;
+  readonly watching: Watching;
+}
+
+/** Which of the camera's streams the server sends. */
+export interface Watching {
+  /** `main` or `sub`; empty where the server does not say. */
+  readonly rendition: string;
+  /** How often it went from one to the other in this session. */
+  readonly switches: number;
 }
 
 /** The calls of the HTTP API that a session makes. All reject with a `Refusal`. */
 export interface SessionApi {
-  reserve(cameraId: string): Promise<Reservation>;
-  /** Prolongs the lease and yields a fresh token. */
-  heartbeat(reservationId: string): Promise<string>;
+  reserve(cameraId: string, quality: string): Promise<Reservation>;
+  /** Prolongs the lease; with a `quality` asks for another one from here on. */
+  heartbeat(reservationId: string, quality: string | null): Promise<Heartbeat>;
   release(reservationId: string): Promise<void>;
   /** Releases without waiting for an answer: the page is going away. */
   abandon(reservationId: string): void;
@@ -52,12 +69,16 @@ export interface SessionOptions {
   readonly onState: (state: SessionState) => void;
   /** The stream of each new attempt, before anything flows in it. */
   readonly onStream: (stream: MediaStream) => void;
+  /** What the server sends, whenever it says so; `null` when a new attempt begins. */
+  readonly onWatching: (watching: Watching | null) => void;
 }
 
 /** A third of the 30 s that a lease without media lives. */
 const HEARTBEAT_MS = 10_000;
 /** After a heartbeat that was not answered. */
 const HEARTBEAT_RETRY_MS = 2_000;
+/** After another quality was asked for: when the server is asked what came of it. A keyframe takes a second or two. */
+const SWITCH_CHECK_MS = 2_500;
 /** Least time between heartbeats asked for by `check`. */
 const CHECK_MS_MIN = 1_000;
 /** Path and keys take well under 1 s; a lost DTLS flight adds 1 s each. */
@@ -81,9 +102,12 @@ export class CameraSession {
   #closing = false;
   #failures = 0;
   #running: Promise<void> | null = null;
+  #quality: string;
 
-  constructor(cameraId: string, options: SessionOptions) {
+  /** `quality`: the first one that is asked for. */
+  constructor(cameraId: string, quality: string, options: SessionOptions) {
     this.cameraId = cameraId;
+    this.#quality = quality;
     this.#options = options;
   }
 
@@ -116,6 +140,12 @@ export class CameraSession {
     this.#attempt?.check();
   }
 
+  /** Asks for another quality from here on, of this attempt and of those that follow. */
+  setQuality(quality: string): void {
+    this.#quality = quality;
+    this.#attempt?.tellQuality();
+  }
+
   /** Ends the session here and at the server; further calls wait for the same end. */
   async close(): Promise<void> {
     this.#closing = true;
@@ -142,8 +172,11 @@ export class CameraSession {
 
   /** One attempt, from reservation to release. Yields why it ended. */
   async #connectOnce(): Promise<Refusal> {
-    const attempt = new Attempt(this.cameraId, this.#options, this.#iceServers, (state) => this.#set(state));
+    const attempt = new Attempt(this.cameraId, () => this.#quality, this.#options, this.#iceServers, (state) =>
+      this.#set(state),
+    );
     this.#attempt = attempt;
+    this.#options.onWatching(null);
     this.#set({ kind: "reserving" });
     this.#options.onStream(attempt.whep.stream);
     const cause = await attempt.run();
@@ -218,8 +251,10 @@ function lost(sentence: string): Refusal {
 class Attempt {
   readonly whep: Whep;
   readonly #cameraId: string;
+  readonly #quality: () => string;
   readonly #api: SessionApi;
   readonly #onState: (state: SessionState) => void;
+  readonly #onWatching: (watching: Watching) => void;
   readonly #ended: Promise<Refusal>;
   #end: (cause: Refusal) => void = () => undefined;
   #over = false;
@@ -227,18 +262,23 @@ class Attempt {
   #answered = false;
   #connectedAtMs: number | null = null;
   #heartbeatAtMs = 0;
+  /** What the server was last asked for, and knows of. */
+  #toldQuality = "";
   #heartbeat: ReturnType<typeof setTimeout> | undefined;
   #deadline: ReturnType<typeof setTimeout> | undefined;
 
   constructor(
     cameraId: string,
+    quality: () => string,
     options: SessionOptions,
     iceServers: readonly RTCIceServer[],
     onState: (state: SessionState) => void,
   ) {
     this.#cameraId = cameraId;
+    this.#quality = quality;
     this.#api = options.api;
     this.#onState = onState;
+    this.#onWatching = options.onWatching;
     this.#ended = new Promise((resolve) => {
       this.#end = (cause) => {
         this.#over = true;
@@ -283,11 +323,20 @@ class Attempt {
     if (performance.now() - this.#heartbeatAtMs >= CHECK_MS_MIN) void this.#beat();
   }
 
+  /** Tells the server of another quality at once, where there is one; else as soon as the server knows of us. */
+  tellQuality(): void {
+    if (this.#reservation === null || !this.#answered) return;
+    if (this.#quality() !== this.#toldQuality) void this.#beat();
+  }
+
   /** The offer is made while the reservation is on its way. */
   async #connect(): Promise<void> {
     const prepared = this.whep.prepare();
     prepared.catch(() => undefined);
-    this.#reservation = await this.#api.reserve(this.#cameraId);
+    const quality = this.#quality();
+    this.#reservation = await this.#api.reserve(this.#cameraId, quality);
+    this.#toldQuality = quality;
+    this.#onWatching(this.#reservation.watching);
     if (this.#over) return;
     await prepared;
     this.#onState({ kind: "offering" });
@@ -296,6 +345,7 @@ class Attempt {
     this.#answered = true;
     this.#scheduleHeartbeat(HEARTBEAT_MS);
     this.#handleStage(this.whep.stage);
+    this.tellQuality();
   }
 
   async #offer(reservation: Reservation): Promise<void> {
@@ -350,9 +400,14 @@ class Attempt {
     if (this.#reservation === null) return;
     this.#heartbeatAtMs = performance.now();
     clearTimeout(this.#heartbeat);
+    const quality = this.#quality();
+    const asks = quality !== this.#toldQuality;
     try {
-      this.whep.renew(await this.#api.heartbeat(this.#reservation.reservationId));
-      this.#scheduleHeartbeat(HEARTBEAT_MS);
+      const { token, watching } = await this.#api.heartbeat(this.#reservation.reservationId, asks ? quality : null);
+      this.#toldQuality = quality;
+      this.whep.renew(token);
+      if (!this.#over) this.#onWatching(watching);
+      this.#scheduleHeartbeat(asks ? SWITCH_CHECK_MS : HEARTBEAT_MS);
     } catch (thrown) {
       if (asRefusal(thrown).status === 404) this.#handleLeaseEnded();
       else this.#scheduleHeartbeat(HEARTBEAT_RETRY_MS);

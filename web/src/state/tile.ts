@@ -4,16 +4,17 @@
  * Starts to connect when it is made, before anything is drawn, and ends with `close`.
  */
 
-import { computed, effect, signal } from "@preact/signals";
+import { computed, effect, type Signal, signal } from "@preact/signals";
 import type { Api } from "../api/client";
 import type { Camera } from "../api/wire";
 import { Figures, type FigureSet, NO_FIGURES } from "../rtc/figures";
-import { CameraSession, type SessionState } from "../rtc/session";
+import { CameraSession, type SessionState, type Watching } from "../rtc/session";
 import { StripReader } from "../rtc/strip";
 import { browserOptions, WhepClient } from "../rtc/whep";
 import { announce } from "./announce";
 import { type Health, health } from "./health";
 import { camerasById } from "./park";
+import { type Quality, qualityFor, SETTLE_MS } from "./quality";
 import { figuresByDefault } from "./settings";
 
 /** Counters are read this often while playing; and while waiting or only just playing. */
@@ -33,12 +34,17 @@ export interface Clock {
 export interface TileOptions {
   readonly api: Api;
   readonly certificate: () => RTCCertificate | null;
+  /** How wide the picture will be, as far as that is known before it is laid out; in device pixels, 0 for not. */
+  readonly expectedWidthPx: number;
 }
 
 export class Tile {
   readonly cameraId: string;
   readonly figures = signal<FigureSet>(NO_FIGURES);
   readonly clock = signal<Clock | null>(null);
+  /** What the server last said that it sends. */
+  readonly watching = signal<Watching | null>(null);
+  readonly quality: Signal<Quality>;
   readonly muted = signal(true);
   readonly figuresShown = signal(figuresByDefault.peek());
   /** From the WHEP POST to the first frame, of the latest connection. */
@@ -66,19 +72,25 @@ export class Tile {
   #lastPacketAtMs = Number.NEGATIVE_INFINITY;
   #sampleTimer: ReturnType<typeof setTimeout> | undefined;
   #pollTimer: ReturnType<typeof setTimeout> | undefined;
+  #settleTimer: ReturnType<typeof setTimeout> | undefined;
+  #resizes: ResizeObserver | null = null;
   readonly #stopAnnouncing: () => void;
   #closed = false;
 
   constructor(cameraId: string, options: TileOptions) {
     this.cameraId = cameraId;
     this.#api = options.api;
-    this.#session = new CameraSession(cameraId, {
+    this.quality = signal(qualityFor(options.expectedWidthPx, null));
+    this.#session = new CameraSession(cameraId, this.quality.peek(), {
       api: options.api,
       newWhep: (iceServers, onStage) =>
         new WhepClient({ ...browserOptions(), iceServers, certificate: options.certificate() }, onStage),
       random: Math.random,
       onState: (state) => this.#handleState(state),
       onStream: (stream) => this.#handleStream(stream),
+      onWatching: (watching) => {
+        this.watching.value = watching;
+      },
     });
     this.#session.start();
     this.#stopAnnouncing = this.#announceChanges();
@@ -104,8 +116,11 @@ export class Tile {
     if (video === this.#video) return;
     this.#strip?.stop();
     this.#strip = null;
+    this.#resizes?.disconnect();
     this.#video = video;
     if (video === null) return;
+    this.#resizes = new ResizeObserver(() => this.#handleSize());
+    this.#resizes.observe(video);
     this.#strip = new StripReader(video, (reading, latencyMs) => {
       this.clock.value = { frameNumber: reading.frameNumber, latencyMs };
     });
@@ -135,8 +150,22 @@ export class Tile {
     this.#session.abandon();
   }
 
+  /** The picture has another size, on the wall or full screen. */
+  #handleSize(): void {
+    clearTimeout(this.#settleTimer);
+    this.#settleTimer = setTimeout(() => {
+      const widthPx = (this.#video?.clientWidth ?? 0) * devicePixelRatio;
+      const quality = qualityFor(widthPx, this.quality.peek());
+      if (this.#closed || quality === this.quality.peek()) return;
+      this.quality.value = quality;
+      this.#session.setQuality(quality);
+    }, SETTLE_MS);
+  }
+
   #stop(): void {
     this.#closed = true;
+    this.#resizes?.disconnect();
+    clearTimeout(this.#settleTimer);
     clearTimeout(this.#sampleTimer);
     clearTimeout(this.#pollTimer);
     this.#stopAnnouncing();
@@ -224,6 +253,8 @@ export class Tile {
     this.figures.value = figures;
     if (figures.packetsReceived > before.packetsReceived) this.#lastPacketAtMs = atMs;
     if (figures.framesDecoded > before.framesDecoded) this.#handleProgress(atMs);
+    // Another size is another stream: the server says which.
+    if (before.width !== null && figures.width !== before.width) this.#session.check();
   }
 
   /** Asks after the camera while there is no picture; its return ends a pause. */

@@ -16,14 +16,14 @@ export const view = signal<"list" | "wall">("list");
 /** Said when something could not be done; empty otherwise. */
 export const notice = signal("");
 
-let newTile: (cameraId: string) => Tile = () => {
+let newTile: (cameraId: string, among: number) => Tile = () => {
   throw new Error("the wall was not started");
 };
 
-/** Opens what the address names, and keeps the address true from then on. */
-export function startWall(makeTile: (cameraId: string) => Tile): void {
+/** Opens what the address names, and keeps the address true from then on. `among`: how many tiles there will be. */
+export function startWall(makeTile: (cameraId: string, among: number) => Tile): void {
   newTile = makeTile;
-  for (const cameraId of openInAddress(location.search)) open(cameraId);
+  openAll(openInAddress(location.search));
   effect(() => {
     const address = addressFor(
       location.href,
@@ -47,15 +47,21 @@ export function tileOf(cameraId: string): Tile | undefined {
   return wall.value.find((tile) => tile.cameraId === cameraId);
 }
 
+/** Opens several cameras at once. */
+export function openAll(cameraIds: readonly string[]): void {
+  const among = Math.min(WALL_MAX, wall.peek().length + cameraIds.length);
+  for (const cameraId of cameraIds) open(cameraId, among);
+}
+
 /** Opens a camera; one that is open stays as it is. Says whether it is open afterwards. */
-export function open(cameraId: string): boolean {
+export function open(cameraId: string, among = wall.peek().length + 1): boolean {
   if (wall.peek().some((tile) => tile.cameraId === cameraId)) return true;
   if (wall.peek().length >= WALL_MAX) {
     notice.value = `The wall holds ${WALL_MAX} cameras. Close one to open another.`;
     announce(notice.value);
     return false;
   }
-  wall.value = [...wall.peek(), newTile(cameraId)];
+  wall.value = [...wall.peek(), newTile(cameraId, among)];
   view.value = "wall";
   shareStripReadings();
   return true;

@@ -136,6 +136,7 @@ function nextSentence({ next, condition }: Health): string {
 /** Present even while hidden, so that scripts can always read it. */
 function FigureStrip({ tile }: { tile: Tile }) {
   const figures = tile.figures.value;
+  const watching = tile.watching.value;
   return (
     <dl class="figures number" hidden={!tile.figuresShown.value || tile.health.value.condition !== "playing"}>
       <Figure name="resolution" label="Size" value={format.resolution(figures.width, figures.height)} />
@@ -144,6 +145,9 @@ function FigureStrip({ tile }: { tile: Tile }) {
       <Figure name="loss" label="Loss" value={format.percent(figures.lossPercent)} />
       <Figure name="rtt" label="RTT" value={format.milliseconds(figures.rttMs)} />
       <Figure name="latency" label="Latency" value={format.milliseconds(tile.clock.value?.latencyMs ?? null)} />
+      <Figure name="stream" label="Stream" value={format.stream(watching?.rendition ?? "", watching?.switches ?? 0)} />
+      <Figure name="repairs" label="Repaired" value={format.repairs(figures.repaired, figures.nacks)} />
+      <Figure name="freezes" label="Freezes" value={format.count(figures.freezes)} />
     </dl>
   );
 }

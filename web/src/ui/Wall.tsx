@@ -3,7 +3,7 @@
 import { useSignal } from "@preact/signals";
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { cameras } from "../state/park";
-import { notice, open, wall } from "../state/wall";
+import { notice, openAll, wall } from "../state/wall";
 import { tileWidth } from "./layout";
 import { TileView } from "./Tile";
 
@@ -44,7 +44,7 @@ function EmptyWall() {
         Choose a camera from the list. Up to sixteen play side by side; press <kbd>?</kbd> for the keyboard.
       </p>
       {offered.length > 1 && (
-        <button type="button" class="button" onClick={() => offered.forEach((camera) => open(camera.id))}>
+        <button type="button" class="button" onClick={() => openAll(offered.map((camera) => camera.id))}>
           Open the first {offered.length}
         </button>
       )}

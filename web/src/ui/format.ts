@@ -25,6 +25,22 @@ export function milliseconds(value: number | null): string {
   return `${Math.abs(value) < 10 ? value.toFixed(1) : Math.round(value)} ms`;
 }
 
+export function count(value: number | null): string {
+  return value === null ? UNKNOWN : String(value);
+}
+
+/** Lost packets that came again, of the requests for them. */
+export function repairs(repaired: number | null, asked: number | null): string {
+  if (asked === null) return UNKNOWN;
+  return repaired === null || asked === 0 ? String(asked) : `${repaired} / ${asked}`;
+}
+
+/** Which stream plays, and how often it was changed. */
+export function stream(rendition: string, switches: number): string {
+  if (rendition === "") return UNKNOWN;
+  return switches === 0 ? rendition : `${rendition} · ${switches}×`;
+}
+
 /** `DUBAI_POLICE` as `DUBAI POLICE`. */
 export function sourceName(source: string): string {
   return source.replaceAll("_", " ");

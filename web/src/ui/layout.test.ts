@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { GAP_PX, tileWidth } from "./layout";
+import { expectedTileWidth, GAP_PX, tileWidth } from "./layout";
 
 /** How many tiles of this width stand beside each other. */
 function columns(tile: number, width: number): number {
@@ -28,6 +28,12 @@ describe("tileWidth", () => {
   it("gives a phone one column, full width, and scrolls", () => {
     expect(tileWidth(1, 370, 700)).toBe(370);
     expect(tileWidth(9, 370, 700)).toBe(370);
+  });
+
+  it("foresees a tile's width from the window's, with the list beside it where there is one", () => {
+    expect(expectedTileWidth(1, 1280, 800)).toBe(944);
+    expect(expectedTileWidth(16, 1280, 800)).toBeLessThan(320);
+    expect(expectedTileWidth(1, 390, 844)).toBe(366);
   });
 
   it("has no width where there is no room or nothing to show", () => {

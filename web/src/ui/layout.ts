@@ -19,6 +19,18 @@ export function tileWidth(count: number, width: number, height: number): number 
   return Math.floor(widths.findLast((candidate) => candidate >= WIDER_FROM * largest) ?? largest);
 }
 
+/** The list beside the wall, as in the style sheet, and the window's width below which there is none. */
+const LIST_PX = 312;
+const LIST_FROM_PX = 761;
+/** The header, and the wall's own edges. */
+const AROUND_PX = { width: 24, height: 72 };
+
+/** How wide tiles will be in a window of this size, before anything is laid out. */
+export function expectedTileWidth(count: number, windowWidth: number, windowHeight: number): number {
+  const list = windowWidth >= LIST_FROM_PX ? LIST_PX : 0;
+  return tileWidth(count, windowWidth - list - AROUND_PX.width, windowHeight - AROUND_PX.height);
+}
+
 /** As wide as so many columns, and the rows they make, leave room for. */
 function widthInColumns(columns: number, count: number, width: number, height: number): number {
   const rows = Math.ceil(count / columns);

@@ -153,6 +153,10 @@ impl Engine {
             self.end_session(&reservation, EndReason::CameraRemoved, now);
             self.apply(LedgerOp::Release(reservation), Pending::Release { request: None });
         }
+        let expected = self.streams.get_mut(&id).map(|stream| std::mem::take(&mut stream.expected));
+        for reservation in expected.unwrap_or_default() {
+            self.stay(&reservation);
+        }
         self.stop_stream(id, now);
         self.streams.remove(&id);
     }

@@ -5,7 +5,8 @@ use tracing::{debug, error};
 
 use super::sessions::EndReason;
 use super::{Engine, Pending};
-use crate::io::{Grant, OpId, Released, Reply, RequestId, ReserveRefusal};
+use crate::io::{Grant, OpId, Released, Reply, RequestId, ReserveRefusal, Watching};
+use crate::stream::Rendition;
 use crate::timers::Timer;
 
 impl Engine {
@@ -79,13 +80,18 @@ impl Engine {
             });
         };
         self.begin_session(&lease, stream, now);
-        Ok(Grant { lease, usage })
+        let watching = self.watching(lease.id()).unwrap_or(Watching {
+            quality: lease.reservation.quality,
+            rendition: Rendition::Main,
+            switches: 0,
+        });
+        Ok(Grant { lease, usage, watching })
     }
 
     fn stream_of(&self, lease: &Lease) -> Option<media::StreamId> {
         let entry =
             self.cameras.get(&lease.reservation.camera).filter(|_| !self.is_shutting_down)?;
-        Some(entry.stream_for(lease.reservation.quality))
+        Some(self.first_stream(entry, lease.reservation.quality))
     }
 
     fn release_outcome(&mut self, request: Option<RequestId>, answer: Answer, now: Timestamp) {
@@ -116,6 +122,7 @@ impl Engine {
         if let Some(session) = self.sessions.get_mut(lease.id()) {
             session.expires_at = lease.expires_at;
         }
-        Some(Grant { lease, usage })
+        let watching = self.watching(lease.id())?;
+        Some(Grant { lease, usage, watching })
     }
 }

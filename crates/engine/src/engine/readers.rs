@@ -38,6 +38,8 @@ impl Engine {
         let Reader { viewer, stream } = reader;
         let session = self.sessions.get_mut(&reservation).ok_or(WatchRefusal::ReservationEnded)?;
         session.state = session.state.on(SessionEvent::Accepted);
+        session.forget_peer();
+        session.is_reader = true;
         if let Some(earlier) = session.viewer.replace(viewer) {
             let camera_id = &session.reservation.camera;
             info!(%camera_id, reservation_id = %reservation, "a new connection takes the place of the earlier one");

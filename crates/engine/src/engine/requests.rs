@@ -5,7 +5,7 @@ use media::{StreamId, ViewerId};
 use tracing::info;
 
 use super::sessions::EndReason;
-use super::{Accepting, CameraEntry, Engine, Pending};
+use super::{Accepting, Engine, Pending};
 use crate::failure::SourceFailure;
 use crate::io::{Action, Grant, Reply, Request, RequestId, ReserveRefusal, WatchRefusal};
 use crate::stream::{Condition, StreamEvent};
@@ -20,7 +20,10 @@ impl Engine {
             Request::Release { reservation } => {
                 self.apply(LedgerOp::Release(reservation), Pending::Release { request: Some(id) });
             }
-            Request::Heartbeat { reservation, extend } => {
+            Request::Heartbeat { reservation, extend, quality } => {
+                if let Some(quality) = quality {
+                    self.ask_for(&reservation, quality, now);
+                }
                 let pending = Pending::Heartbeat { request: id, reservation: reservation.clone() };
                 self.apply(LedgerOp::Heartbeat { id: reservation, extend }, pending);
             }
@@ -86,7 +89,7 @@ impl Engine {
         }
         let entry = self.cameras.get(camera).ok_or(ReserveRefusal::UnknownCamera)?;
         let source = entry.spec.camera.source.clone();
-        let stream = entry.stream_for(quality);
+        let stream = self.first_stream(entry, quality);
         match self.failure_of(stream) {
             Some(failure) => {
                 self.probe(stream, now);
@@ -125,7 +128,7 @@ impl Engine {
         };
         let viewer = ViewerId(self.next_viewer);
         self.next_viewer += 1;
-        self.accepting.insert(viewer, Accepting { request, reservation });
+        self.accepting.insert(viewer, Accepting { request, reservation, stream });
         self.actions.push_back(Action::AcceptViewer { request, viewer, stream });
         // A source that an operator stopped returns with the next viewer.
         self.drive(stream, StreamEvent::Joined, now);
@@ -166,15 +169,5 @@ impl Engine {
             self.stop_stream(stream, now);
         }
         self.reply(request, Reply::StopSource(true));
-    }
-}
-
-impl CameraEntry {
-    /// The stream that serves a quality.
-    pub(super) fn stream_for(&self, quality: Quality) -> StreamId {
-        match quality {
-            Quality::Low => self.sub.unwrap_or(self.main),
-            Quality::Medium | Quality::High | Quality::Auto => self.main,
-        }
     }
 }

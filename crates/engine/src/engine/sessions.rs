@@ -1,8 +1,9 @@
 //! Sessions: a reservation's peer comes, changes and goes.
 
 use control::{Lease, LedgerOp, ReservationId, Timestamp};
+use media::estimate::LineState;
 use media::peers::CloseReason;
-use media::{StreamId, ViewerId};
+use media::{CodecSet, StreamId, ViewerId};
 use tracing::{debug, info};
 
 use super::{Accepting, Engine, Pending};
@@ -44,13 +45,18 @@ impl Engine {
     /// Takes what the media plane tells of a peer. Peers that are not known any more are ignored.
     pub fn handle_viewer(&mut self, viewer: ViewerId, event: ViewerEvent, now: Timestamp) {
         match event {
-            ViewerEvent::Accepted => self.accepted(viewer),
+            ViewerEvent::Accepted { codecs } => self.accepted(viewer, codecs, now),
             ViewerEvent::Refused => {
                 self.refuse_watch(viewer, WatchRefusal::Offer);
             }
             ViewerEvent::Connected { handshake_ms } => self.connected(viewer, handshake_ms, now),
-            ViewerEvent::Alive { at } => self.alive(viewer, at),
+            ViewerEvent::Alive { at } => self.alive(viewer, at, now),
             ViewerEvent::FirstMedia => self.first_media(viewer),
+            ViewerEvent::Switched { stream } => self.switched(viewer, stream, now),
+            ViewerEvent::SwitchFailed { stream } => self.switch_failed(viewer, stream, now),
+            ViewerEvent::Line { line, stream } => {
+                self.line(viewer, &line, stream, now);
+            }
             ViewerEvent::Closed(closed_by) => self.closed(viewer, closed_by, now),
         }
     }
@@ -70,15 +76,9 @@ impl Engine {
         on.reservations.insert(reservation.id.clone());
         on.active_since.get_or_insert(now);
         on.last_viewer = None;
-        let session = Session {
-            stream,
-            state: SessionState::Reserved,
-            viewer: None,
-            expires_at: lease.expires_at,
-            reservation,
-        };
-        self.sessions.insert(lease.id().clone(), session);
+        self.sessions.insert(lease.id().clone(), Session::new(lease, stream));
         self.drive(stream, StreamEvent::Joined, now);
+        self.review(lease.id(), now);
     }
 
     /// Ends a session: its peer is closed and its stream let go. The lease is the caller's matter.
@@ -93,15 +93,18 @@ impl Engine {
         }
         let camera_id = &session.reservation.camera;
         info!(%camera_id, reservation_id = %id, reason = reason.as_str(), "reservation ended");
+        self.forget_expectation(&session, now);
         let Some(stream) = self.streams.get_mut(&session.stream) else {
             return;
         };
         stream.reservations.remove(id);
-        if !stream.reservations.is_empty() {
+        if stream.reservations.is_empty() {
+            stream.active_since = None;
+        }
+        if !stream.reservations.is_empty() || !stream.expected.is_empty() {
             info!(%camera_id, reservation_id = %id, "Viewer disconnected - stream resources kept for remaining viewers");
             return;
         }
-        stream.active_since = None;
         if stream.warm {
             info!(%camera_id, reservation_id = %id, "Last viewer disconnected - stream kept warm");
             return;
@@ -116,12 +119,20 @@ impl Engine {
         self.drive(session.stream, StreamEvent::Emptied, now);
     }
 
-    fn accepted(&mut self, viewer: ViewerId) {
-        let Some(Accepting { request, reservation }) = self.accepting.remove(&viewer) else {
+    fn accepted(&mut self, viewer: ViewerId, codecs: CodecSet, now: Timestamp) {
+        let Some(Accepting { request, reservation, stream }) = self.accepting.remove(&viewer)
+        else {
             self.actions.push_back(Action::CloseViewer { viewer });
             return;
         };
-        let Some(session) = self.sessions.get_mut(&reservation) else {
+        if let Err(mismatch) = self.check_codecs(&reservation, codecs, now) {
+            self.actions.push_back(Action::CloseViewer { viewer });
+            self.reply(request, Reply::Watch(Err(WatchRefusal::Codec(mismatch))));
+            return;
+        }
+        let session = self.sessions.get_mut(&reservation);
+        let is_there = self.streams.contains_key(&stream);
+        let Some(session) = session.filter(|_| is_there) else {
             self.actions.push_back(Action::CloseViewer { viewer });
             self.reply(request, Reply::Watch(Err(WatchRefusal::ReservationEnded)));
             return;
@@ -134,8 +145,13 @@ impl Engine {
             self.viewers.remove(&earlier);
             self.actions.push_back(Action::CloseViewer { viewer: earlier });
         }
-        self.viewers.insert(viewer, reservation);
+        session.forget_peer();
+        session.codecs = codecs;
+        self.viewers.insert(viewer, reservation.clone());
         self.reply(request, Reply::Watch(Ok(viewer)));
+        // The earlier peer may have gone to another stream meanwhile.
+        self.move_to(&reservation, stream, now);
+        self.review(&reservation, now);
     }
 
     fn refuse_watch(&mut self, viewer: ViewerId, refusal: WatchRefusal) {
@@ -156,17 +172,32 @@ impl Engine {
         if self.streams.get(&stream).is_some_and(|stream| stream.reservations.len() > 1) {
             info!(%camera_id, %reservation_id, "Additional viewer joined existing stream");
         }
-        self.media_seen(reservation_id, now);
+        self.media_seen(reservation_id.clone(), now);
+        self.review(&reservation_id, now);
     }
 
     /// Before the peer is connected, its checks say nothing of media: the lease lives by heartbeats.
-    fn alive(&mut self, viewer: ViewerId, at: Timestamp) {
+    fn alive(&mut self, viewer: ViewerId, at: Timestamp, now: Timestamp) {
         let Some(session) = self.session_of_mut(viewer) else {
             return;
         };
         if session.state == SessionState::Connected {
             let reservation = session.reservation.id.clone();
+            session.adaptation.handle_time(now);
+            self.review(&reservation, now);
             self.media_seen(reservation, at);
+        }
+    }
+
+    /// What is told of a line counts for the stream that went over it.
+    fn line(&mut self, viewer: ViewerId, line: &LineState, stream: StreamId, now: Timestamp) {
+        let Some(session) = self.session_of_mut(viewer) else {
+            return;
+        };
+        if session.stream == stream {
+            let reservation = session.reservation.id.clone();
+            session.adaptation.handle_line(line, now);
+            self.review(&reservation, now);
         }
     }
 
@@ -200,6 +231,7 @@ impl Engine {
             return;
         };
         session.viewer = None;
+        session.forget_peer();
         session.state = session.state.on(event);
         if session.state == SessionState::Ended {
             self.end_session(&reservation, EndReason::PeerLeft, now);
@@ -208,6 +240,7 @@ impl Engine {
         }
         let camera_id = &session.reservation.camera;
         info!(%camera_id, reservation_id = %reservation, cause = closing_words(closed_by), "the viewer's connection did not come about");
+        self.settle_expectation(&reservation, now);
     }
 
     fn session_of_mut(&mut self, viewer: ViewerId) -> Option<&mut Session> {

@@ -28,9 +28,10 @@ impl Engine {
             return;
         }
         match event {
-            SourceEvent::Live => {
+            SourceEvent::Live { codec } => {
                 on.failure = None;
                 on.live_since.get_or_insert(now);
+                on.codec = Some(codec);
                 self.drive(stream, StreamEvent::Live, now);
             }
             SourceEvent::Failed(failure) => {
@@ -45,6 +46,7 @@ impl Engine {
                 self.end_holds(stream, Some(&failure), now);
             }
         }
+        self.review_stream(stream, now);
     }
 
     /// A publisher came for a camera's stream: a stream that waits after a failure is tried now.
@@ -128,6 +130,7 @@ impl Engine {
         let ends = before.pulls() && !after.pulls();
         if ends {
             stream.live_since = None;
+            stream.codec = None;
             stream.keyframe_asked_at = None;
         }
         if ends && event != StreamEvent::Failed {

@@ -21,11 +21,19 @@ pub struct CameraView<'a> {
 }
 
 impl<'a> CameraView<'a> {
-    /// The stream that speaks for the camera: the smaller picture while it alone is in use.
+    /// The stream that speaks for the camera: the smaller picture while it alone is watched, unless
+    /// that is so because the full one does not work.
     pub fn leading(&self) -> StreamView<'a> {
-        match self.sub {
-            Some(sub) if self.main.condition == Condition::Idle => sub,
-            Some(_) | None => self.main,
+        let Some(sub) = self.sub else { return self.main };
+        match self.main.condition {
+            Condition::Idle => sub,
+            Condition::Closing | Condition::Connecting | Condition::Live
+                if self.main.reservations == 0 && sub.reservations > 0 =>
+            {
+                sub
+            }
+            Condition::Closing | Condition::Connecting | Condition::Live => self.main,
+            Condition::Failed(_) => self.main,
         }
     }
 
@@ -56,6 +64,8 @@ pub struct StreamView<'a> {
     pub failures: u64,
     /// Live reservations on it.
     pub reservations: usize,
+    /// Reservations that are on their way to it or wait for it to work, and watch the other stream.
+    pub expected: usize,
     /// Since when there is a reservation on it without a gap.
     pub active_since: Option<Timestamp>,
 }
@@ -71,6 +81,8 @@ pub struct SessionView<'a> {
     pub viewer: Option<ViewerId>,
     /// What it watches.
     pub stream: StreamId,
+    /// Where it is going, while it is.
+    pub switching_to: Option<StreamId>,
     /// When its lease runs out, as last heard from the ledger.
     pub expires_at: Timestamp,
 }
@@ -170,6 +182,12 @@ impl Engine {
             return Err(format!("{joined} are on streams, {} are there", self.sessions.len()));
         }
         for (id, stream) in &self.streams {
+            for reservation in &stream.expected {
+                let session = self.sessions.get(reservation);
+                if !session.is_some_and(|session| session.stream != *id && session.expects(*id)) {
+                    return Err(format!("{id:?} expects {reservation} in vain"));
+                }
+            }
             let holds = self.holds.values().filter(|held| *held == id).count();
             if holds != stream.holds {
                 return Err(format!("{id:?} counts {} holds, {holds} are there", stream.holds));
@@ -196,6 +214,10 @@ impl Session {
             state: self.state,
             viewer: self.viewer,
             stream: self.stream,
+            switching_to: match self.switch {
+                Some(switch) => Some(switch.to),
+                None => None,
+            },
             expires_at: self.expires_at,
         }
     }
@@ -213,6 +235,7 @@ impl Stream {
             pulls_started: self.attempts,
             failures: self.failures,
             reservations: self.reservations.len(),
+            expected: self.expected.len(),
             active_since: self.active_since,
         }
     }

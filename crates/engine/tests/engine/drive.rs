@@ -8,8 +8,9 @@ use std::time::Duration;
 use crate::support::*;
 use control::{LedgerOp, Quality};
 use engine::{Rendition, Reply, Request, SourceEvent, SourceFailure, ViewerEvent};
-use media::ViewerId;
+use media::estimate::LineState;
 use media::peers::CloseReason;
+use media::{Codec, ViewerId};
 use proptest::prelude::*;
 
 const VIEWERS: u32 = 12;
@@ -18,25 +19,82 @@ const CAMERAS: u32 = 3;
 /// One thing that happens. Numbers choose among what is there, modulo its size.
 #[derive(Debug, Clone)]
 enum Step {
-    Reserve { viewer: u32, camera: u32, low: bool },
-    Release { viewer: u32 },
-    Heartbeat { viewer: u32 },
-    Offer { viewer: u32, camera: u32 },
-    Answer { offer: usize, accepted: bool },
-    Connect { peer: usize },
-    Alive { peer: usize },
-    Close { peer: usize, reason: u8 },
-    EndWatch { peer: usize },
-    Read { viewer: u32, camera: u32 },
-    Hold { camera: u32, sub: bool },
-    LetGo { hold: usize },
-    SourceLive { puller: usize },
-    SourceFails { puller: usize, failure: u8 },
-    StopSource { camera: u32 },
-    Cameras { present: u8, warm: u8, revision: u64 },
-    SlowLedger { slow: bool },
+    Reserve {
+        viewer: u32,
+        camera: u32,
+        low: bool,
+    },
+    Release {
+        viewer: u32,
+    },
+    Heartbeat {
+        viewer: u32,
+        quality: u8,
+    },
+    Offer {
+        viewer: u32,
+        camera: u32,
+    },
+    Answer {
+        offer: usize,
+        accepted: bool,
+    },
+    Connect {
+        peer: usize,
+    },
+    Alive {
+        peer: usize,
+    },
+    /// The media plane does what it was told some switches ago, or fails to.
+    Switch {
+        number: usize,
+        arrives: bool,
+    },
+    Line {
+        peer: usize,
+        loss_percent: u8,
+    },
+    Close {
+        peer: usize,
+        reason: u8,
+    },
+    EndWatch {
+        peer: usize,
+    },
+    Read {
+        viewer: u32,
+        camera: u32,
+    },
+    Hold {
+        camera: u32,
+        sub: bool,
+    },
+    LetGo {
+        hold: usize,
+    },
+    SourceLive {
+        puller: usize,
+        h264: bool,
+    },
+    SourceFails {
+        puller: usize,
+        failure: u8,
+    },
+    StopSource {
+        camera: u32,
+    },
+    Cameras {
+        present: u8,
+        warm: u8,
+        revision: u64,
+    },
+    SlowLedger {
+        slow: bool,
+    },
     LedgerAnswers,
-    Pass { ms: u64 },
+    Pass {
+        ms: u64,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -47,7 +105,8 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (viewer.clone(), camera.clone(), any::<bool>())
             .prop_map(|(viewer, camera, low)| Step::Reserve { viewer, camera, low }),
         3 => viewer.clone().prop_map(|viewer| Step::Release { viewer }),
-        2 => viewer.clone().prop_map(|viewer| Step::Heartbeat { viewer }),
+        4 => (viewer.clone(), 0u8..5)
+            .prop_map(|(viewer, quality)| Step::Heartbeat { viewer, quality }),
         2 => (viewer.clone(), camera.clone())
             .prop_map(|(viewer, camera)| Step::Read { viewer, camera }),
         3 => (camera.clone(), any::<bool>()).prop_map(|(camera, sub)| Step::Hold { camera, sub }),
@@ -57,10 +116,15 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(offer, accepted)| Step::Answer { offer, accepted }),
         8 => index.clone().prop_map(|peer| Step::Connect { peer }),
         8 => index.clone().prop_map(|peer| Step::Alive { peer }),
+        6 => (index.clone(), prop::bool::weighted(0.8))
+            .prop_map(|(number, arrives)| Step::Switch { number, arrives }),
+        4 => (index.clone(), 0u8..40)
+            .prop_map(|(peer, loss_percent)| Step::Line { peer, loss_percent }),
         3 => (index.clone(), 0u8..3).prop_map(|(peer, reason)| Step::Close { peer, reason }),
         2 => index.clone().prop_map(|peer| Step::EndWatch { peer }),
-        6 => index.clone().prop_map(|puller| Step::SourceLive { puller }),
-        4 => (index, 0u8..4).prop_map(|(puller, failure)| Step::SourceFails { puller, failure }),
+        6 => (index.clone(), prop::bool::weighted(0.8))
+            .prop_map(|(puller, h264)| Step::SourceLive { puller, h264 }),
+        4 => (index, 0u8..6).prop_map(|(puller, failure)| Step::SourceFails { puller, failure }),
         1 => camera.prop_map(|camera| Step::StopSource { camera }),
         1 => (0u8..8, 0u8..8, 0u64..3)
             .prop_map(|(present, warm, revision)| Step::Cameras { present, warm, revision }),
@@ -148,9 +212,11 @@ fn take(world: &mut World, step: Step) {
         Step::Release { viewer } => {
             world.ask(Request::Release { reservation: reservation_id(viewer) });
         }
-        Step::Heartbeat { viewer } => {
+        Step::Heartbeat { viewer, quality } => {
             let reservation = reservation_id(viewer);
-            world.ask(Request::Heartbeat { reservation, extend: None });
+            let qualities = [Quality::Low, Quality::Medium, Quality::High, Quality::Auto];
+            let quality = qualities.get(usize::from(quality)).copied();
+            world.ask(Request::Heartbeat { reservation, extend: None, quality });
         }
         Step::Offer { viewer, camera } => {
             world.offer(viewer, camera);
@@ -159,8 +225,12 @@ fn take(world: &mut World, step: Step) {
             let Some(peer) = nth(world.offers.keys().copied(), offer) else {
                 return;
             };
-            if accepted {
+            if accepted && offer % 2 == 0 {
                 world.answer(peer);
+            } else if accepted {
+                let stream = world.offers.remove(&peer).expect("it is under way");
+                world.peers.insert(peer, stream);
+                world.accepts(peer, [Codec::H264].into_iter().collect());
             } else {
                 world.offers.remove(&peer);
                 world.viewer(peer, ViewerEvent::Refused);
@@ -173,6 +243,25 @@ fn take(world: &mut World, step: Step) {
             });
         }
         Step::Alive { peer } => with_peer(world, peer, World::alive),
+        Step::Switch { number, arrives } => {
+            if !world.switches.is_empty() {
+                let (viewer, stream) = world.switches.remove(number % world.switches.len());
+                world.viewer(
+                    viewer,
+                    match arrives {
+                        true => ViewerEvent::Switched { stream },
+                        false => ViewerEvent::SwitchFailed { stream },
+                    },
+                );
+            }
+        }
+        Step::Line { peer, loss_percent } => with_peer(world, peer, |world, peer| {
+            let line = LineState { loss: f32::from(loss_percent) / 100.0, ..LineState::default() };
+            let session = world.engine.sessions().find(|session| session.viewer == Some(peer));
+            if let Some(stream) = session.map(|session| session.stream) {
+                world.viewer(peer, ViewerEvent::Line { line, stream });
+            }
+        }),
         Step::Close { peer, reason } => {
             let reasons = [CloseReason::Peer, CloseReason::NeverConnected, CloseReason::Handshake];
             let reason = reasons[usize::from(reason)];
@@ -181,38 +270,25 @@ fn take(world: &mut World, step: Step) {
         Step::EndWatch { peer } => with_peer(world, peer, |world, viewer| {
             world.ask(Request::EndWatch { viewer });
         }),
-        Step::Read { viewer, camera } => {
-            let (reservation, camera) = (reservation_id(viewer), camera_id(camera));
-            let reply = world.call(Request::Read { reservation, camera });
-            if let Reply::Read(Ok(reader)) = reply {
-                world.peers.insert(reader.viewer, reader.stream);
-            }
-        }
-        Step::Hold { camera, sub } => {
-            let rendition = if sub { Rendition::Sub } else { Rendition::Main };
-            let reply = world.call(Request::Hold { camera: camera_id(camera), rendition });
-            if let Reply::Hold(Ok((hold, _))) = reply {
-                world.holds.push(hold);
-            }
-        }
-        Step::LetGo { hold } => {
-            if let Some(hold) = nth(world.holds.iter().copied(), hold) {
-                world.holds.retain(|other| *other != hold);
-                world.engine.handle_let_go(hold, world.now);
-                world.settle();
-            }
-        }
+        Step::Read { viewer, camera } => read(world, viewer, camera),
+        Step::Hold { camera, sub } => hold(world, camera, sub),
+        Step::LetGo { hold } => let_go(world, hold),
         Step::StopSource { camera } => {
             world.ask(Request::StopSource { camera: camera_id(camera) });
         }
         Step::Cameras { present, warm, revision } => change_cameras(world, present, warm, revision),
-        Step::SourceLive { puller } => source(world, puller, SourceEvent::Live),
+        Step::SourceLive { puller, h264 } => {
+            let codec = if h264 { Codec::H264 } else { Codec::H265 };
+            source(world, puller, SourceEvent::Live { codec });
+        }
         Step::SourceFails { puller, failure } => {
             let failure = [
                 lost(),
                 unreachable(),
                 SourceFailure::Unauthorized,
                 SourceFailure::NoKeyframe { waited_s: 15 },
+                SourceFailure::BFrames,
+                SourceFailure::NotFound { path: "/x".to_owned() },
             ][usize::from(failure)]
             .clone();
             source(world, puller, SourceEvent::Failed(failure));
@@ -226,6 +302,29 @@ fn take(world: &mut World, step: Step) {
             world.settle();
         }
         Step::Pass { ms } => pass(world, Duration::from_millis(ms)),
+    }
+}
+
+fn read(world: &mut World, viewer: u32, camera: u32) {
+    let (reservation, camera) = (reservation_id(viewer), camera_id(camera));
+    if let Reply::Read(Ok(reader)) = world.call(Request::Read { reservation, camera }) {
+        world.peers.insert(reader.viewer, reader.stream);
+    }
+}
+
+fn hold(world: &mut World, camera: u32, sub: bool) {
+    let rendition = if sub { Rendition::Sub } else { Rendition::Main };
+    let request = Request::Hold { camera: camera_id(camera), rendition };
+    if let Reply::Hold(Ok((hold, _))) = world.call(request) {
+        world.holds.push(hold);
+    }
+}
+
+fn let_go(world: &mut World, number: usize) {
+    if let Some(hold) = nth(world.holds.iter().copied(), number) {
+        world.holds.retain(|other| *other != hold);
+        world.engine.handle_let_go(hold, world.now);
+        world.settle();
     }
 }
 

@@ -70,7 +70,7 @@ fn a_failure_is_told_once_and_repeated_only_to_who_debugs() {
             while world.puller(0).is_none() {
                 world.pass(Duration::from_millis(500));
                 let reservation = reservation_id(1);
-                world.ask(engine::Request::Heartbeat { reservation, extend: None });
+                world.ask(engine::Request::Heartbeat { reservation, extend: None, quality: None });
             }
         }
         world.fail(0, SourceFailure::Unauthorized);

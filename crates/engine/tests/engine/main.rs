@@ -4,6 +4,7 @@ mod drive;
 mod holds;
 mod log_lines;
 mod readers;
+mod renditions;
 mod sessions;
 mod streams;
 mod support;

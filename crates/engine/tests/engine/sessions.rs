@@ -59,7 +59,7 @@ fn a_viewer_that_vanished_is_gone_fourteen_seconds_after_its_last_packet() {
     for _ in 0..13 {
         world.pass(SECOND);
         let reservation = reservation_id(1);
-        world.call(Request::Heartbeat { reservation, extend: None });
+        world.call(Request::Heartbeat { reservation, extend: None, quality: None });
     }
     world.pass(Duration::from_millis(999));
     assert!(world.peers.contains_key(&peer));

@@ -66,7 +66,8 @@ fn a_failing_camera_is_tried_again_with_growing_waits_while_somebody_wants_it() 
         let failed_at = world.now;
         while world.puller(0).is_none() {
             world.pass(Duration::from_millis(100));
-            let request = Request::Heartbeat { reservation: reservation_id(1), extend: None };
+            let request =
+                Request::Heartbeat { reservation: reservation_id(1), extend: None, quality: None };
             assert!(matches!(world.call(request), Reply::Heartbeat(Some(_))));
         }
         let wait = world.starts.last().expect("it was started").0.saturating_since(failed_at);

@@ -12,7 +12,7 @@ use engine::{
     SourceEvent, SourceFailure, ViewerEvent,
 };
 use media::peers::CloseReason;
-use media::{StreamId, ViewerId};
+use media::{Codec, CodecSet, StreamId, ViewerId};
 
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
@@ -36,6 +36,8 @@ pub(crate) struct World {
     /// Streams whose picture was dropped since the last look.
     pub(crate) interrupted: Vec<StreamId>,
     pub(crate) keyframe_requests: Vec<StreamId>,
+    /// What peers were told to go to since the last look.
+    pub(crate) switches: Vec<(ViewerId, StreamId)>,
     /// Holds that were not let go.
     pub(crate) holds: Vec<HoldId>,
     /// Holds that ended by themselves.
@@ -76,6 +78,7 @@ impl World {
             removed: Vec::new(),
             interrupted: Vec::new(),
             keyframe_requests: Vec::new(),
+            switches: Vec::new(),
             holds: Vec::new(),
             holds_ended: Vec::new(),
             ledger_queue: VecDeque::new(),
@@ -144,7 +147,12 @@ impl World {
     pub(crate) fn answer(&mut self, peer: ViewerId) {
         let stream = self.offers.remove(&peer).expect("the offer is under way");
         self.peers.insert(peer, stream);
-        self.viewer(peer, ViewerEvent::Accepted);
+        self.accepts(peer, CodecSet::ALL);
+    }
+
+    /// The media plane has answered an offer of somebody who takes these codecs.
+    pub(crate) fn accepts(&mut self, peer: ViewerId, codecs: CodecSet) {
+        self.viewer(peer, ViewerEvent::Accepted { codecs });
     }
 
     pub(crate) fn viewer(&mut self, peer: ViewerId, event: ViewerEvent) {
@@ -175,7 +183,12 @@ impl World {
 
     pub(crate) fn live(&mut self, camera: u32) {
         let (stream, puller) = self.puller(camera).expect("a puller runs");
-        self.engine.handle_source(stream, puller.attempt, SourceEvent::Live, self.now);
+        self.engine.handle_source(
+            stream,
+            puller.attempt,
+            SourceEvent::Live { codec: Codec::H264 },
+            self.now,
+        );
         self.settle();
     }
 
@@ -273,6 +286,7 @@ impl World {
                     self.engine.handle_viewer(viewer, closed, self.now);
                 }
             }
+            Action::SwitchViewer { viewer, stream } => self.switches.push((viewer, stream)),
             Action::HoldEnded { hold, failure } => self.holds_ended.push((hold, failure)),
             Action::RequestKeyframe { stream } => self.keyframe_requests.push(stream),
         }

@@ -113,6 +113,11 @@ impl PublisherFactory {
         self.candidates = candidates;
     }
 
+    /// The candidates as lines of SDP.
+    pub fn candidate_lines(&self) -> String {
+        candidate_lines(&self.candidates)
+    }
+
     /// Answers an offer with `recvonly` and ICE-lite: with H.264 alone where it is offered, so that
     /// every browser can watch, else with what there is. DTLS begins from the other side, but for
     /// offers that say `setup:passive`, as FFmpeg's do.
@@ -316,6 +321,16 @@ impl Publisher {
     /// Paths along which checks came, as many as are remembered.
     pub fn routes(&self) -> impl Iterator<Item = Route> {
         self.peer.routes()
+    }
+
+    /// An ICE restart, as [`Peer::restart`] does it.
+    pub fn restart(&mut self, ours: IceCredentials, theirs: IceCredentials) {
+        self.peer.restart(ours, theirs);
+    }
+
+    /// The user fragment from before a restart, while it is good.
+    pub fn previous_ufrag(&self) -> Option<&str> {
+        self.peer.previous_ufrag()
     }
 
     /// Time passed.

@@ -98,10 +98,11 @@ fn read_packet(rest: &[u8], found: &mut Found) -> Option<usize> {
     Some(len)
 }
 
-/// The last byte counts the padding with itself, a multiple of four (RFC 3550 §6.4.1).
+/// The last byte counts the padding with itself. By RFC 3550 §6.4.1 that is a multiple of four;
+/// libwebrtc and str0m pad transport-wide feedback by one to three bytes.
 fn without_padding(body: &[u8]) -> Option<&[u8]> {
     let padding = usize::from(*body.last()?);
-    if padding == 0 || padding % 4 != 0 {
+    if padding == 0 {
         return None;
     }
     body.get(..body.len().checked_sub(padding)?)

@@ -61,7 +61,10 @@ impl Viewer {
                     heard.lost.extend(lost.into_iter().map(|sequence| Lost { kind, sequence }));
                 }
             }
-            Feedback::EstimatedBitrate { bitrate } => self.estimator.handle_told(bitrate, now),
+            Feedback::EstimatedBitrate { bitrate } => {
+                tracing::trace!(viewer = self.id.0, bitrate, "estimate told");
+                self.estimator.handle_told(bitrate, now);
+            }
             Feedback::Transport(arrivals) => self.estimator.handle_arrivals(&arrivals, now),
             Feedback::Bye => heard.goodbye = true,
         }
@@ -78,7 +81,7 @@ impl Viewer {
         let newly_lost = track.newly_lost(block.cumulative_lost);
         if block.ssrc == self.video.ssrc() {
             let sent_bytes = self.video.figures.octets;
-            self.estimator.handle_loss(block.fraction_lost, sent_bytes, now);
+            self.estimator.handle_report(block, sent_bytes, now);
         }
         newly_lost
     }
@@ -108,7 +111,16 @@ impl Viewer {
     }
 
     pub(super) fn follow_estimate(&mut self, now: Instant) {
-        self.pace.set(self.estimator.limit(), now);
+        let limit = self.estimator.limit();
+        if limit.is_some() != self.pace.is_limited() {
+            tracing::debug!(
+                viewer = self.id.0,
+                limit_bps = limit,
+                line = ?self.line(),
+                "pace of a viewer changed"
+            );
+        }
+        self.pace.set(limit, now);
         self.drop_what_is_late();
     }
 

@@ -2,7 +2,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::frame::{Codec, Frame};
+use crate::frame::Frame;
 use crate::negotiated::{ExtensionKind, HeaderExtension, Payload, Track};
 use crate::packetise::packetise;
 use crate::rtcp::MAX_LOST_ENTRIES;

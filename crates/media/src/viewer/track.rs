@@ -52,6 +52,8 @@ pub(super) struct OutTrack {
     pub(super) repairs: RepairLimit,
     pub(super) figures: TrackFigures,
     reported_lost: i32,
+    /// The next frame comes from another stream than the one before: their clocks have no relation.
+    pub(super) comes_from_elsewhere: bool,
     /// Compact NTP time of the newest sender reports, and when they were sent.
     reports: [Option<(u32, Instant)>; REPORTS_KEPT],
 }
@@ -75,17 +77,13 @@ impl OutTrack {
             repairs: RepairLimit::default(),
             figures: TrackFigures::default(),
             reported_lost: 0,
+            comes_from_elsewhere: false,
             reports: [None; REPORTS_KEPT],
         }
     }
 
     pub(super) fn ssrc(&self) -> u32 {
         self.negotiated.ssrc
-    }
-
-    /// Whether the viewer takes a codec.
-    pub(super) fn takes(&self, codec: Codec) -> bool {
-        self.negotiated.takes(codec)
     }
 
     /// The timeline in the clock of this codec; a source that changed its codec starts a new one.
@@ -100,8 +98,9 @@ impl OutTrack {
 
     pub(super) fn timestamp(&mut self, frame: &PacketisedFrame, now: Instant) -> u64 {
         self.captured = frame.captured;
+        let comes_from_elsewhere = std::mem::take(&mut self.comes_from_elsewhere);
         let timeline = self.timeline(frame.codec);
-        if frame.discontinuity {
+        if frame.discontinuity || comes_from_elsewhere {
             timeline.anchor(frame.ticks, now);
         }
         timeline.map(frame.ticks, now)
@@ -218,6 +217,14 @@ impl OutTrack {
     /// Of frames older than `serial` nothing can be repaired any more.
     pub(super) fn forget_before(&mut self, serial: u64) {
         self.record.forget_before(serial);
+    }
+
+    /// Whether the viewer takes a codec.
+    pub(super) fn takes(&self, codec: Codec) -> bool {
+        match self.payload {
+            Some((known, payload)) if known == codec => payload.is_some(),
+            Some(_) | None => self.negotiated.takes(codec),
+        }
     }
 
     fn payload(&mut self, codec: Codec) -> Option<Payload> {

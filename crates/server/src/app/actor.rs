@@ -8,7 +8,7 @@ use engine::{
     Action, CameraSpec, Engine, Grant, Rendition, Reply, Request, RequestId, ReserveRefusal,
     SourceEvent, SourceFailure, ViewerEvent, WatchRefusal,
 };
-use media::{StreamId, ViewerId};
+use media::{Codec, StreamId, ViewerId};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
@@ -19,8 +19,8 @@ use super::publishing::{Presence, Publishing};
 use super::pullers::{Ended, Pullers};
 use super::snapshot::Snapshot;
 use super::{
-    AppConfig, CameraConfig, Held, HoldError, IceRestart, Reading, Released, Reservation,
-    ReserveError, WatchError, Watching,
+    AppConfig, CameraConfig, Held, HoldError, IceRestart, ReadError, Reading, Released,
+    Reservation, ReserveError, WatchError, Watching,
 };
 use crate::net::{
     Accepted, IceCredentials, MediaEvent, MediaPlane, OfferError, PublisherEnd, PublisherId,
@@ -52,6 +52,7 @@ pub(super) enum Command {
     Heartbeat {
         reservation: ReservationId,
         extend: Option<Duration>,
+        quality: Option<Quality>,
         reply: oneshot::Sender<Option<Reservation>>,
     },
     Watch {
@@ -116,6 +117,7 @@ pub(super) enum Message {
     Live {
         stream: StreamId,
         attempt: u64,
+        codec: Codec,
     },
     Outlet(OutletMessage),
 }
@@ -127,7 +129,7 @@ pub(super) enum Waiting {
     Heartbeat(oneshot::Sender<Option<Reservation>>),
     Watch(WaitingWatch),
     Hold(oneshot::Sender<Result<Held, HoldError>>, CameraId),
-    Read(oneshot::Sender<Result<Reading, WatchError>>, CameraId),
+    Read(oneshot::Sender<Result<Reading, ReadError>>),
     EndWatch(oneshot::Sender<bool>),
     StopSource(oneshot::Sender<bool>),
     Snapshot(oneshot::Sender<Snapshot>),
@@ -251,8 +253,9 @@ impl Actor {
             Command::Release { reservation, reply } => {
                 self.ask(Request::Release { reservation }, Waiting::Release(reply));
             }
-            Command::Heartbeat { reservation, extend, reply } => {
-                self.ask(Request::Heartbeat { reservation, extend }, Waiting::Heartbeat(reply));
+            Command::Heartbeat { reservation, extend, quality, reply } => {
+                let request = Request::Heartbeat { reservation, extend, quality };
+                self.ask(request, Waiting::Heartbeat(reply));
             }
             Command::Watch { reservation, camera, offer, reply } => {
                 let watch = WaitingWatch { camera: camera.clone(), offer, answer: None, reply };
@@ -307,6 +310,13 @@ impl Actor {
                 self.observe_join(viewer);
                 (viewer, ViewerEvent::FirstMedia)
             }
+            MediaEvent::Switched { viewer, stream } => (viewer, ViewerEvent::Switched { stream }),
+            MediaEvent::SwitchFailed { viewer, stream } => {
+                (viewer, ViewerEvent::SwitchFailed { stream })
+            }
+            MediaEvent::Line { viewer, line, stream } => {
+                (viewer, ViewerEvent::Line { line, stream })
+            }
             MediaEvent::KeyframeWanted { stream } => {
                 return self.engine.handle_keyframe_wanted(stream, now);
             }
@@ -351,16 +361,18 @@ impl Actor {
                 let _ = reply.send(result.map(IceRestart::Done));
             }
             Message::Answered { request, viewer, result } => {
-                let event =
-                    if result.is_ok() { ViewerEvent::Accepted } else { ViewerEvent::Refused };
+                let event = match &result {
+                    Ok(accepted) => ViewerEvent::Accepted { codecs: accepted.codecs },
+                    Err(_) => ViewerEvent::Refused,
+                };
                 if let Some(Waiting::Watch(watch)) = self.waiting.get_mut(&request) {
                     watch.answer = Some(result);
                 }
                 self.engine.handle_viewer(viewer, event, now);
             }
             Message::Outlet(message) => self.handle_outlet_message(message),
-            Message::Live { stream, attempt } => {
-                self.engine.handle_source(stream, attempt, SourceEvent::Live, now);
+            Message::Live { stream, attempt, codec } => {
+                self.engine.handle_source(stream, attempt, SourceEvent::Live { codec }, now);
             }
         }
     }
@@ -403,6 +415,7 @@ impl Actor {
                 Action::AcceptViewer { request, viewer, stream } => {
                     self.accept(request, viewer, stream);
                 }
+                Action::SwitchViewer { viewer, stream } => self.media.switch(viewer, stream),
                 Action::CloseViewer { viewer } => {
                     if !self.outlets.close_reader(viewer) {
                         self.forget_peer(viewer);
@@ -475,9 +488,7 @@ impl Actor {
             (Waiting::Hold(reply, camera), Reply::Hold(held)) => {
                 self.reply_hold(reply, &camera, held);
             }
-            (Waiting::Read(reply, camera), Reply::Read(reader)) => {
-                self.reply_read(reply, &camera, reader);
-            }
+            (Waiting::Read(reply), Reply::Read(reader)) => self.reply_read(reply, reader),
             (Waiting::EndWatch(reply), Reply::EndWatch(done))
             | (Waiting::StopSource(reply), Reply::StopSource(done)) => {
                 let _ = reply.send(done);
@@ -497,6 +508,7 @@ impl Actor {
                 Err(WatchError::UnknownCamera(camera.to_string()))
             }
             (Err(WatchRefusal::Offer), Some(Err(refused))) => Err(WatchError::Offer(refused)),
+            (Err(WatchRefusal::Codec(mismatch)), _) => Err(WatchError::Codec(mismatch)),
             (Err(WatchRefusal::ShuttingDown), _) => Err(WatchError::ShuttingDown),
             (Err(WatchRefusal::ReservationEnded | WatchRefusal::Offer) | Ok(_), _) => {
                 Err(WatchError::ReservationEnded)
@@ -588,14 +600,16 @@ impl Actor {
     }
 
     fn reservation(&self, grant: Grant) -> Reservation {
-        let Grant { lease, usage } = grant;
+        let Grant { lease, usage, watching } = grant;
         let camera = self.cameras.get(&lease.reservation.camera);
         Reservation {
             camera_name: camera.map(|camera| camera.definition.name.clone()).unwrap_or_default(),
             id: lease.reservation.id,
             camera: lease.reservation.camera,
             source: lease.reservation.source,
-            quality: lease.reservation.quality,
+            quality: watching.quality,
+            rendition: watching.rendition,
+            switches: watching.switches,
             expires_at: self.clock.system_time(lease.expires_at),
             current_usage: usage.current,
             limit: usage.limit,

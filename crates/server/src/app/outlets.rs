@@ -16,7 +16,7 @@ use media::{PacketisedFrame, StreamId, ViewerId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::actor::{Actor, Command, Message, Waiting};
-use super::{App, WatchError, shortened};
+use super::{App, shortened};
 use crate::ingest::SourceFormat;
 use crate::net::{CloseReason, Tap, Tapped};
 
@@ -32,6 +32,21 @@ pub(crate) enum HoldError {
     CameraOffline(String),
     #[error("too many pictures of cameras are asked for at once; ask again in a moment")]
     TooMany,
+    #[error("the server is shutting down")]
+    ShuttingDown,
+}
+
+/// Why a reservation cannot be read.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error("the reservation has ended; reserve again")]
+    ReservationEnded,
+    /// A reservation is for one stream, as its quality says.
+    #[error(
+        "the reservation is for the camera's other picture; reserve with quality \"high\", or \"low\" for \
+         /sub"
+    )]
+    OtherStream,
     #[error("the server is shutting down")]
     ShuttingDown,
 }
@@ -123,7 +138,8 @@ pub(super) enum OutletCommand {
     Read {
         reservation: ReservationId,
         camera: CameraId,
-        reply: oneshot::Sender<Result<Reading, WatchError>>,
+        stream: StreamId,
+        reply: oneshot::Sender<Result<Reading, ReadError>>,
     },
     Format {
         stream: StreamId,
@@ -148,17 +164,19 @@ impl App {
         self.ask(make).await.unwrap_or(Err(HoldError::ShuttingDown))
     }
 
-    /// Frames on a reservation, which ends with them. A second reading, or a browser on the same
+    /// Frames of `held` on a reservation, which ends with them. A second reading, or a browser on the same
     /// reservation, takes the place of the first.
     pub(crate) async fn read(
         &self,
         reservation: ReservationId,
         camera: &str,
-    ) -> Result<Reading, WatchError> {
-        let id =
-            CameraId::parse(camera).map_err(|_| WatchError::UnknownCamera(shortened(camera)))?;
-        let make = |reply| Command::Outlet(OutletCommand::Read { reservation, camera: id, reply });
-        self.ask(make).await.unwrap_or(Err(WatchError::ShuttingDown))
+        held: &Held,
+    ) -> Result<Reading, ReadError> {
+        let camera = CameraId::parse(camera).map_err(|_| ReadError::ReservationEnded)?;
+        let stream = held.stream;
+        let make =
+            |reply| Command::Outlet(OutletCommand::Read { reservation, camera, stream, reply });
+        self.ask(make).await.unwrap_or(Err(ReadError::ShuttingDown))
     }
 
     /// What a stream's source sends; `None` before it is live.
@@ -200,9 +218,14 @@ impl Actor {
                 let waiting = Waiting::Hold(reply, camera.clone());
                 self.ask(Request::Hold { camera, rendition }, waiting);
             }
-            OutletCommand::Read { reservation, camera, reply } => {
-                let waiting = Waiting::Read(reply, camera.clone());
-                self.ask(Request::Read { reservation, camera }, waiting);
+            OutletCommand::Read { reservation, camera, stream, reply } => {
+                let session = self.engine.session(&reservation);
+                if session.is_some_and(|session| session.stream != stream) {
+                    // Who asked may have hung up.
+                    let _ = reply.send(Err(ReadError::OtherStream));
+                    return;
+                }
+                self.ask(Request::Read { reservation, camera }, Waiting::Read(reply));
             }
             OutletCommand::Format { stream, reply } => {
                 // Who asked may have hung up.
@@ -248,8 +271,7 @@ impl Actor {
 
     pub(super) fn reply_read(
         &mut self,
-        reply: oneshot::Sender<Result<Reading, WatchError>>,
-        camera: &CameraId,
+        reply: oneshot::Sender<Result<Reading, ReadError>>,
         reader: Result<Reader, WatchRefusal>,
     ) {
         let reading = match reader {
@@ -260,11 +282,14 @@ impl Actor {
                 let tap = self.media.tap(stream);
                 Ok(Reading { tap, viewer, ended, has_ended: false, guard })
             }
-            Err(WatchRefusal::UnknownCamera) => Err(WatchError::UnknownCamera(camera.to_string())),
-            Err(WatchRefusal::ReservationEnded | WatchRefusal::Offer) => {
-                Err(WatchError::ReservationEnded)
-            }
-            Err(WatchRefusal::ShuttingDown) => Err(WatchError::ShuttingDown),
+            Err(WatchRefusal::ShuttingDown) => Err(ReadError::ShuttingDown),
+            // Without its camera, or with an offer that nobody made, there is no reservation either.
+            Err(
+                WatchRefusal::UnknownCamera
+                | WatchRefusal::ReservationEnded
+                | WatchRefusal::Offer
+                | WatchRefusal::Codec(_),
+            ) => Err(ReadError::ReservationEnded),
         };
         // Who asked may have hung up; the reading is then dropped and ends its lease.
         let _ = reply.send(reading);

@@ -10,9 +10,9 @@ use control::CameraId;
 use engine::Rendition;
 use secrecy::SecretString;
 
-use super::CameraConfig;
+use super::{CameraConfig, IceRestart};
 use crate::ingest::{PublishPoint, SourceUrl};
-use crate::net::{MediaPlane, PublishError, PublisherHandle, PublisherId};
+use crate::net::{IceCredentials, MediaPlane, PublishError, PublisherHandle, PublisherId};
 
 /// What can be published to, for the life of the process; cheap to clone.
 #[derive(Clone)]
@@ -33,9 +33,12 @@ struct Place {
     door: tokio::sync::Mutex<()>,
 }
 
+#[derive(Clone)]
 struct Session {
     publisher: PublisherHandle,
     etag: String,
+    /// The publisher's own ICE user fragment.
+    their_ufrag: Option<String>,
 }
 
 /// What opens a place.
@@ -127,10 +130,12 @@ impl Publishing {
             tracing::info!(camera_id = %place.camera, "a second publisher is not let in");
             return Err(PublishRefusal::Busy(place.camera.clone()));
         }
+        let their_ufrag = offer_sdp.lines().find_map(|line| line.strip_prefix("a=ice-ufrag:"));
+        let their_ufrag = their_ufrag.map(|ufrag| ufrag.trim().to_owned());
         let (publisher, accepted) = media.accept_publisher(offer_sdp).await?;
         let resource = uuid::Uuid::new_v4().to_string();
         let etag = accepted.ice_ufrag;
-        let session = Session { publisher: publisher.clone(), etag: etag.clone() };
+        let session = Session { publisher: publisher.clone(), etag: etag.clone(), their_ufrag };
         self.sessions(|sessions| sessions.insert(resource.clone(), session));
         if let Some(before) = place.point.set_publisher(publisher) {
             before.close();
@@ -148,6 +153,28 @@ impl Publishing {
             let fits = etag.is_none_or(|etag| etag == session.etag);
             Some(fits.then_some(()).ok_or(()))
         })
+    }
+
+    /// WHIP PATCH with `If-Match: *`: an ICE restart, unless the credentials are those that the
+    /// publisher had. `None`: no such session.
+    pub(crate) async fn restart_ice(
+        &self,
+        resource: &str,
+        theirs: IceCredentials,
+    ) -> Option<IceRestart> {
+        let session = self.sessions(|sessions| sessions.get(resource).cloned())?;
+        if session.their_ufrag.as_ref() == Some(&theirs.ufrag) {
+            return Some(IceRestart::Unchanged);
+        }
+        let their_ufrag = Some(theirs.ufrag.clone());
+        let restarted = session.publisher.restart_ice(theirs).await?;
+        self.sessions(|sessions| {
+            if let Some(session) = sessions.get_mut(resource) {
+                session.etag.clone_from(&restarted.ice_ufrag);
+                session.their_ufrag = their_ufrag;
+            }
+        });
+        Some(IceRestart::Done(restarted))
     }
 
     /// WHIP DELETE: the session ends at once. False: no such session.

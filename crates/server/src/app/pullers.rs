@@ -169,10 +169,10 @@ impl Output for StreamOutput {
     fn live(&self, format: SourceFormat) {
         let before = self.format.lock().unwrap_or_else(PoisonError::into_inner).replace(format);
         if before != Some(format) {
-            let (stream, attempt) = (self.stream, self.attempt);
+            let (stream, attempt, codec) = (self.stream, self.attempt, format.codec);
             debug!(camera_id = %self.camera, attempt, ?format, "camera sends");
             // Nobody listens any more only while the application ends.
-            let _ = self.messages.send(Message::Live { stream, attempt });
+            let _ = self.messages.send(Message::Live { stream, attempt, codec });
         }
     }
 

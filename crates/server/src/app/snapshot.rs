@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use control::{CameraId, ReservationId, SourceId, Timestamp};
-use engine::{CameraView, Condition, SessionState, SourceFailure};
+use engine::{CameraView, Condition, SessionState, SourceFailure, StreamView, SwitchFigures};
 
 use super::CameraConfig;
 use super::actor::Actor;
@@ -31,6 +31,8 @@ pub(crate) struct Snapshot {
     /// `JOIN_BUCKETS_MS`, not cumulative; the last counts those beyond.
     pub(crate) join_buckets: Vec<u64>,
     pub(crate) join_sum_ms: u64,
+    /// Viewers that went from one stream to another since the start.
+    pub(crate) switches: SwitchFigures,
 }
 
 #[derive(Debug, Clone)]
@@ -77,6 +79,24 @@ pub(crate) struct CameraSnapshot {
     pub(crate) pulls_failed: u64,
     /// Packets lost on the way from the camera since the start.
     pub(crate) packets_lost: u64,
+    /// Its streams: the full picture, then the smaller one if there is one.
+    pub(crate) renditions: Vec<RenditionSnapshot>,
+}
+
+/// One of a camera's streams.
+#[derive(Debug, Clone)]
+pub(crate) struct RenditionSnapshot {
+    /// "main" | "sub"
+    pub(crate) rendition: &'static str,
+    /// As of the camera.
+    pub(crate) state: &'static str,
+    /// One sentence; None when live or idle.
+    pub(crate) reason: Option<String>,
+    /// Reservations whose viewers see it.
+    pub(crate) viewer_count: u32,
+    pub(crate) codec: Option<&'static str>,
+    pub(crate) width: Option<u32>,
+    pub(crate) height: Option<u32>,
 }
 
 #[derive(Debug, Clone)]
@@ -102,6 +122,7 @@ impl Snapshot {
             media: MediaFigures::default(),
             join_buckets: Joins::default().buckets.to_vec(),
             join_sum_ms: 0,
+            switches: SwitchFigures::default(),
         }
     }
 }
@@ -126,6 +147,7 @@ impl Actor {
             media: self.media_figures(),
             join_buckets: self.joins.buckets.to_vec(),
             join_sum_ms: self.joins.sum_ms,
+            switches: *self.engine.switches(),
         }
     }
 
@@ -191,6 +213,20 @@ impl Actor {
             pulls_started: view.streams().map(|stream| stream.pulls_started).sum(),
             pulls_failed: view.streams().map(|stream| stream.failures).sum(),
             packets_lost: view.streams().map(|stream| self.pullers.lost(stream.id)).sum(),
+            renditions: view.streams().map(|stream| self.rendition_snapshot(&stream)).collect(),
+        }
+    }
+
+    fn rendition_snapshot(&self, stream: &StreamView<'_>) -> RenditionSnapshot {
+        let format = self.pullers.format(stream.id);
+        RenditionSnapshot {
+            rendition: stream.rendition.as_str(),
+            state: stream.condition.word(),
+            reason: reason(&stream.condition),
+            viewer_count: u32::try_from(stream.reservations).unwrap_or(u32::MAX),
+            codec: format.map(|format| format.codec.name()),
+            width: format.map(|format| format.width),
+            height: format.map(|format| format.height),
         }
     }
 

@@ -17,7 +17,7 @@ use media::negotiated::{Negotiated, Payload, Track};
 use media::packetise::packetise;
 use media::peer::SessionKeys;
 use media::peers::Attach;
-use media::srtp::SrtpProfile;
+use media::srtp::{GcmBackend, SrtpProfile};
 use media::{Codec, Frame, MediaKind, NtpTime, StreamId, ViewerId};
 
 use super::floor::Floor;
@@ -147,6 +147,85 @@ impl Field {
     }
 }
 
+/// The sizes that a curve goes through.
+const CURVE_VIEWERS: [usize; 4] = [10, 100, 300, 1_000];
+/// Turns of each contestant at each size.
+const CURVE_ROUNDS: usize = 9;
+/// Packets a turn, so that few viewers are measured as exactly as many: some 25 ms of work.
+const CURVE_PACKETS_A_TURN: u32 = 24_000;
+/// Frames at each size whose way to the last viewer is timed: two seconds.
+const CURVE_LATENCY_FRAMES: usize = 50;
+
+/// CPU a packet and the way of a frame by the number of viewers: what grows beyond it shows here.
+pub(crate) fn curve() -> anyhow::Result<Report> {
+    let backend = calibrate_gcm();
+    let mut points = Vec::new();
+    for viewers in CURVE_VIEWERS {
+        points.push(point(viewers, backend)?);
+    }
+    let figures = points.iter().flat_map(CurvePoint::figures).collect();
+    let title = format!("CPU a packet by viewers, load of the machine {}", machine_load());
+    Ok(Report { title, headline: Vec::new(), figures })
+}
+
+/// The curve at one number of viewers.
+struct CurvePoint {
+    viewers: usize,
+    video: Contestant,
+    floor: Contestant,
+    sound: Contestant,
+    wall_p99_ms: f64,
+}
+
+fn point(viewers: usize, backend: GcmBackend) -> anyhow::Result<CurvePoint> {
+    let sinks = Sinks::open(viewers)?;
+    let profile = SrtpProfile::AeadAes128Gcm;
+    let one = |name, load: &'static Load, ours| {
+        let contestant = match ours {
+            Side::Ours => Contestant::new(name, load, viewers, Ours::new(&sinks, load, profile)?),
+            Side::Floor => Contestant::new(name, load, viewers, Floor::new(&sinks, backend, load)?),
+        };
+        anyhow::Ok(contestant.with_packets_a_turn(CURVE_PACKETS_A_TURN))
+    };
+    let mut video = one("video", &VIDEO, Side::Ours)?;
+    let mut floor = one("video floor", &VIDEO, Side::Floor)?;
+    let mut sound = one("1 packet a frame", &AUDIO, Side::Ours)?;
+    for round in 0..=CURVE_ROUNDS {
+        for contestant in [&mut video, &mut floor, &mut sound] {
+            contestant.take_turn()?;
+            if round == 0 {
+                contestant.us_a_packet.clear();
+            }
+        }
+    }
+    let wall: Vec<f64> =
+        latencies(&sinks, CURVE_LATENCY_FRAMES)?.iter().map(|latency| latency.wall_ms).collect();
+    Ok(CurvePoint { viewers, video, floor, sound, wall_p99_ms: quantile(&wall, 0.99) })
+}
+
+/// Whose way of sending.
+#[derive(Clone, Copy)]
+enum Side {
+    Ours,
+    Floor,
+}
+
+impl CurvePoint {
+    fn figures(&self) -> Vec<Figure> {
+        let of = |contestant: &Contestant| {
+            let name = format!("{} viewers: {}", self.viewers, contestant.name);
+            Figure::median(name, "us", &contestant.us_a_packet)
+        };
+        let late = format!("{} viewers: frame in to last viewer out, p99", self.viewers);
+        vec![
+            of(&self.video),
+            of(&self.floor),
+            of(&self.sound),
+            Figure::new(late, "ms", self.wall_p99_ms),
+        ]
+    }
+}
+
 /// One way to send, measured in turns.
 struct Contestant {
     name: &'static str,
@@ -172,6 +251,14 @@ impl Contestant {
 
     fn under(self, target: f64) -> Self {
         Self { target: Some(target), ..self }
+    }
+
+    /// As many frames a turn as come to about so many packets, at least one.
+    fn with_packets_a_turn(self, packets: u32) -> Self {
+        let packets_a_frame = self.packets_a_turn / f64::from(self.frames_a_turn);
+        let frames_a_turn = (f64::from(packets) / packets_a_frame).ceil().max(1.0) as u32;
+        let packets_a_turn = f64::from(frames_a_turn) * packets_a_frame;
+        Self { frames_a_turn, packets_a_turn, ..self }
     }
 
     fn take_turn(&mut self) -> anyhow::Result<()> {

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
+use crate::net::raise_descriptor_limit;
 use anyhow::Context;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -14,6 +15,7 @@ pub(super) struct Sinks {
 
 impl Sinks {
     pub(super) fn open(count: usize) -> anyhow::Result<Self> {
+        raise_descriptor_limit();
         let sockets = (0..count)
             .map(|_| one())
             .collect::<std::io::Result<Vec<_>>>()

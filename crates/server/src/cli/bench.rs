@@ -5,12 +5,18 @@ use std::net::SocketAddr;
 use clap::{Args, Subcommand};
 
 use super::{Failure, say};
-use crate::bench::{self, EgressBench, Generator, MemoryBench, Report};
+use crate::bench::{self, EgressBench, Generator, MemoryBench};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BenchCommand {
     /// CPU a packet from a frame to its viewers, beside the bare floor; sends on loopback only
     Egress(EgressArgs),
+    /// The same by the number of viewers, 10 to 1000: what grows faster than they do shows
+    Curve {
+        /// Print one line of JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
     /// Memory a viewer, of a server with a synthetic camera that is started for it on free ports
     Memory {
         #[command(flatten)]
@@ -93,17 +99,18 @@ pub(super) struct CommonArgs {
 
 /// Measures and prints.
 pub(super) fn run(command: &BenchCommand) -> Result<(), Failure> {
-    let (common, report) = match command {
+    let (json, report) = match command {
         BenchCommand::Egress(EgressArgs { common, rounds, latency_frames }) => {
             let (viewers, rounds, latency_frames) = (common.viewers, *rounds, *latency_frames);
-            (common, bench::egress(EgressBench { viewers, rounds, latency_frames })?)
+            (common.json, bench::egress(EgressBench { viewers, rounds, latency_frames })?)
         }
         BenchCommand::Cameras(cameras) => return run_cameras(cameras),
         BenchCommand::Memory { common } => {
-            (common, bench::memory(MemoryBench { viewers: common.viewers })?)
+            (common.json, bench::memory(MemoryBench { viewers: common.viewers })?)
         }
+        BenchCommand::Curve { json } => (*json, bench::curve()?),
     };
-    print(common, &report);
+    say(&if json { report.json() } else { report.text() });
     Ok(())
 }
 
@@ -111,8 +118,4 @@ fn run_cameras(args: &CamerasArgs) -> Result<(), Failure> {
     let CamerasArgs { count, bitrate, fps, gop, size, listen } = *args;
     let count = usize::try_from(count).unwrap_or(1);
     Ok(bench::cameras(Generator { count, bitrate, fps, group: gop, size, listen }, say)?)
-}
-
-fn print(common: &CommonArgs, report: &Report) {
-    say(&if common.json { report.json() } else { report.text() });
 }

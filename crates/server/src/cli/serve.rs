@@ -21,7 +21,7 @@ use crate::http::{self, Http, Keyring};
 use crate::ingest;
 use crate::logging;
 use crate::metrics::Outlets;
-use crate::net::{MediaConfig, MediaPlane, StartError};
+use crate::net::{MediaConfig, MediaPlane, StartError, raise_descriptor_limit};
 use crate::rtsp_out::{Cameras, RtspOut};
 
 /// From the signal to the end of the process, at most. Telling viewers and ending sources takes the
@@ -35,6 +35,7 @@ const TEARDOWN_TIME_MAX: Duration = Duration::from_millis(500);
 pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let loaded = config::load(&args.flags(), &Environment::of_process())?;
     logging::start(loaded.config.log);
+    raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

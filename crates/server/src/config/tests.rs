@@ -170,12 +170,26 @@ fn toml_that_is_none_names_the_line_and_shows_no_text() {
 }
 
 #[test]
+fn the_media_port_has_its_number_by_tcp_as_well_unless_it_is_told_otherwise() {
+    use crate::net::MediaTcp;
+
+    assert_eq!(right("").media.tcp, MediaTcp::LikeUdp);
+    assert_eq!(right("[media]\ntcp = \"off\"").media.tcp, MediaTcp::Off);
+    let elsewhere = MediaTcp::At("[::]:443".parse().unwrap());
+    assert_eq!(right("[media]\ntcp = \"[::]:443\"").media.tcp, elsewhere);
+    let settings = "[[media.turn]]\nurls = [\"turns:t.example:443\"]\nsecret = \"canary\"";
+    let turn = right(settings).media.turn;
+    assert_eq!(turn[0].ttl, Duration::from_secs(86_400));
+    assert!(!format!("{turn:?}").contains("canary"));
+}
+
+#[test]
 fn unknown_keys_are_refused_on_every_level() {
     let text = "\n[media]\nupd = \"127.0.0.1:1\"\n";
     assert_eq!(
         wrong(text),
-        "manifold.toml:3: media.upd: there is no such setting; known here: udp, advertise, workers, \
-         ice_servers"
+        "manifold.toml:3: media.upd: there is no such setting; known here: udp, tcp, advertise, \
+         workers, ice_servers, turn"
     );
     assert!(wrong("colour = 1").starts_with("manifold.toml:1: colour: "));
     let camera = "[[cameras]]\nid=\"a\"\nsource=\"METRO\"\nurl=\"test://\"\npassword=\"x\"";
@@ -198,6 +212,8 @@ fn wrong_settings_say_what_would_be_right() {
     let metro = |line: &str| {
         format!("[[cameras]]\nid = \"a\"\nsource = \"METRO\"\nurl = \"test://\"\n{line}\n")
     };
+    let turn = |line: &str| format!("[[media.turn]]\nurls=[\"turn:t.example\"]\n{line}\n");
+    let advertise = |address: &str| format!("[media]\nadvertise=[\"{address}\"]\n");
     let cases = [
         (metro("transport = \"quic\""), "cameras[0].transport: this must be \"tcp\" or \"udp\""),
         (metro("close_after = \"soon\""), "cameras[0].close_after: this must be a time like"),
@@ -212,6 +228,12 @@ fn wrong_settings_say_what_would_be_right() {
         ("[http]\nlivekit_url = \"http://a\"".to_owned(), "http.livekit_url: this must be a URL"),
         ("[media]\nworkers = 0".to_owned(), "media.workers: give 1 or more"),
         ("[[media.ice_servers]]\nurls=[\"x\"]".to_owned(), "media.ice_servers[0].urls: each must"),
+        (turn("secret=\"s\"\nttl=\"5s\""), "media.turn[0].ttl: this must be from"),
+        (turn("secret=\"\""), "media.turn[0].secret: give the static-auth-secret"),
+        ("[media]\ntcp=\"yes\"".to_owned(), "media.tcp: this must be an address with a port"),
+        (advertise("nat.example"), "media.advertise: item 1: this must be an IP address"),
+        (advertise("203.0.113.7:8555"), "media.advertise: item 1: this must be an IP address"),
+        (advertise("0.0.0.0"), "media.advertise: item 1: 0.0.0.0 is no address"),
         ("media = 4".to_owned(), "media: this must be a table, not a number"),
         ("cameras = 4".to_owned(), "cameras: this must be a list of tables, not a number"),
         ("[[sources]]\nid = \"a b\"\nlimit=1".to_owned(), "sources[0].id: the source id has"),

@@ -15,11 +15,13 @@ use super::extract::{JsonBody, OptionalJsonBody, Params, authority};
 use super::problem::Problem;
 use super::wire::{
     Camera, CameraStats, CamerasAnswer, CamerasQuery, HeartbeatAnswer, HeartbeatRequest, Quality,
-    QuotaAnswer, QuotaError, ReleaseAnswer, ReserveAnswer, ReserveRequest, SourceStats,
+    QuotaAnswer, QuotaError, ReleaseAnswer, Rendition, ReserveAnswer, ReserveRequest, SourceStats,
     SourceUsage, StatsAnswer, Usage,
 };
 use super::{Http, rfc3339};
-use crate::app::{self, CameraSnapshot, Reservation, ReserveError, Snapshot, SourceSnapshot};
+use crate::app::{
+    self, CameraSnapshot, RenditionSnapshot, Reservation, ReserveError, Snapshot, SourceSnapshot,
+};
 
 /// Longest user name, in bytes: it goes into leases and logs.
 const USER_LENGTH_MAX: usize = 128;
@@ -40,7 +42,7 @@ pub(super) async fn reserve(
 ) -> Result<Response, Problem> {
     check_user(&request.user_id)?;
     let camera = camera_id(&request.camera_id)?;
-    let quality = request.quality.into();
+    let quality = quality(request.quality.as_deref())?.unwrap_or_default();
     match http.app().reserve(camera.as_str(), &request.user_id, quality).await {
         Ok(reservation) => {
             let host = authority(&headers, &uri);
@@ -75,6 +77,21 @@ fn check_user(user: &str) -> Result<(), Problem> {
     Ok(())
 }
 
+/// A quality by its word; `None` where none is asked for.
+fn quality(word: Option<&str>) -> Result<Option<app::Quality>, Problem> {
+    let quality = match word {
+        None => return Ok(None),
+        Some("low") => app::Quality::Low,
+        Some("medium") => app::Quality::Medium,
+        Some("high") => app::Quality::High,
+        Some("auto") => app::Quality::Auto,
+        Some(_) => {
+            return Err(Problem::bad_request("quality must be low, medium, high or auto"));
+        }
+    };
+    Ok(Some(quality))
+}
+
 /// A text that is no id is the name of no camera.
 pub(super) fn camera_id(text: &str) -> Result<CameraId, Problem> {
     CameraId::parse(text)
@@ -101,6 +118,7 @@ pub(super) fn reserve_answer(
         whep_url: format!("{}/whep/{camera}", base_url(http, host)),
         expires_at: rfc3339(reservation.expires_at),
         quality: reservation.quality.into(),
+        rendition: reservation.rendition.as_str(),
         source: reservation.source.to_string(),
         current_usage: reservation.current_usage,
         limit: reservation.limit,
@@ -186,7 +204,9 @@ pub(super) async fn heartbeat(
     OptionalJsonBody(request): OptionalJsonBody<HeartbeatRequest>,
 ) -> Result<Json<HeartbeatAnswer>, Problem> {
     let extend = request.extend_ttl.map(|seconds| Duration::from_secs(seconds.into()));
-    let reservation = http.app().heartbeat(&id, extend).await.ok_or_else(no_reservation)?;
+    let quality = quality(request.quality.as_deref())?;
+    let reservation = http.app().heartbeat(&id, extend, quality).await;
+    let reservation = reservation.ok_or_else(no_reservation)?;
     let now = SystemTime::now();
     let token = http
         .keyring()
@@ -198,6 +218,9 @@ pub(super) async fn heartbeat(
         updated: true,
         token,
         expires_at: rfc3339(reservation.expires_at),
+        quality: reservation.quality.into(),
+        rendition: reservation.rendition.as_str(),
+        switches: reservation.switches,
     }))
 }
 
@@ -357,17 +380,19 @@ fn camera_answer(camera: &CameraSnapshot) -> Camera {
         audio: camera.audio,
         pullers: camera.pullers,
         pulls_started: camera.pulls_started,
+        renditions: camera.renditions.iter().map(rendition_answer).collect(),
     }
 }
 
-impl From<Quality> for app::Quality {
-    fn from(quality: Quality) -> Self {
-        match quality {
-            Quality::Low => Self::Low,
-            Quality::Medium => Self::Medium,
-            Quality::High => Self::High,
-            Quality::Auto => Self::Auto,
-        }
+fn rendition_answer(rendition: &RenditionSnapshot) -> Rendition {
+    Rendition {
+        rendition: rendition.rendition,
+        state: rendition.state,
+        reason: rendition.reason.clone(),
+        viewer_count: rendition.viewer_count,
+        codec: rendition.codec,
+        width: rendition.width,
+        height: rendition.height,
     }
 }
 

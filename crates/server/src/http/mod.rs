@@ -20,6 +20,7 @@ mod auth;
 mod extract;
 mod frame;
 mod guard;
+mod ice_servers;
 mod listen;
 mod page;
 mod problem;
@@ -58,6 +59,7 @@ use crate::config::{AuthMode, Config};
 use crate::metrics::{Outlets, Requests};
 use crate::stills::Stills;
 use guard::SiteRules;
+use ice_servers::IceServers;
 use problem::Problem;
 
 pub(crate) use auth::Keyring;
@@ -93,7 +95,7 @@ struct Inner {
     keyring: Arc<Keyring>,
     auth_mode: AuthMode,
     rules: SiteRules,
-    links: Vec<HeaderValue>,
+    ice_servers: IceServers,
     livekit_url: Option<String>,
     addresses: Vec<SocketAddr>,
     requests: Requests,
@@ -119,7 +121,7 @@ impl Http {
             keyring,
             auth_mode: config.auth.mode,
             rules: SiteRules::new(config, &addresses),
-            links: whep::ice_links(&config.media.ice_servers),
+            ice_servers: IceServers::new(&config.media),
             livekit_url: config.http.livekit_url.clone(),
             addresses,
             requests: Requests::default(),
@@ -189,7 +191,11 @@ pub(crate) fn router(http: Http) -> Router {
         .layer(api_cors(http.clone()));
     Router::new()
         .merge(guarded)
-        .merge(whep_routes().layer(whep_cors()))
+        .merge(
+            whep_routes()
+                .layer(whep_cors())
+                .layer(from_fn_with_state(http.clone(), whep::tell_ice_servers)),
+        )
         .merge(whip_routes().layer(whep_cors()).layer(from_fn(whip::announce)))
         .route("/health", get(status::health))
         .fallback(page::serve)
@@ -262,7 +268,7 @@ fn api_cors(http: Http) -> CorsLayer {
 fn whep_cors() -> CorsLayer {
     CorsLayer::new()
         .allow_origin(Anyone)
-        .allow_methods([Method::POST, Method::PATCH, Method::DELETE])
+        .allow_methods([Method::POST, Method::PATCH, Method::DELETE, Method::OPTIONS])
         .allow_headers([AUTHORIZATION, CONTENT_TYPE, IF_MATCH])
         .expose_headers([LOCATION, ETAG, LINK, ACCEPT_PATCH])
         .max_age(PREFLIGHT_AGE)

@@ -9,18 +9,18 @@ use std::time::SystemTime;
 
 use axum::extract::{Path, Request, State};
 use axum::http::header::{
-    AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH, InvalidHeaderValue, LINK, LOCATION,
+    ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH, InvalidHeaderValue,
+    LINK, LOCATION,
 };
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use secrecy::ExposeSecret;
 
 use super::api::camera_id;
 use super::extract::{body, require_content_type};
 use super::problem::Problem;
 use super::{ACCEPT_PATCH, Http};
 use crate::app::{IceRestart, WatchError, Watching};
-use crate::config::IceServer;
 use crate::net::{IceCredentials, OfferError, Restarted};
 
 pub(super) const SDP: &str = "application/sdp";
@@ -41,7 +41,7 @@ pub(super) async fn offer(
         .map_err(|problem| problem.with_header(ACCEPT_POST, HeaderValue::from_static(SDP)))?;
     let offer = text(request, &http, "the offer").await?;
     let watching = http.app().watch(reservation.as_str(), camera.as_str(), offer).await;
-    created(&http, camera.as_str(), watching.map_err(refused)?)
+    created(&http, camera.as_str(), reservation.as_str(), watching.map_err(refused)?)
 }
 
 pub(super) async fn text(request: Request, http: &Http, what: &str) -> Result<String, Problem> {
@@ -57,21 +57,28 @@ fn refused(error: WatchError) -> Problem {
         WatchError::Offer(OfferError::Malformed(_) | OfferError::NoVideo) => {
             StatusCode::BAD_REQUEST
         }
-        WatchError::Offer(OfferError::NoCommonCodec { .. }) => StatusCode::NOT_ACCEPTABLE,
+        WatchError::Offer(OfferError::NoCommonCodec { .. }) | WatchError::Codec(_) => {
+            StatusCode::NOT_ACCEPTABLE
+        }
         WatchError::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
     };
     Problem::new(status, error.to_string())
 }
 
-pub(super) fn created(http: &Http, camera: &str, watching: Watching) -> Result<Response, Problem> {
+pub(super) fn created(
+    http: &Http,
+    camera: &str,
+    reservation: &str,
+    watching: Watching,
+) -> Result<Response, Problem> {
     let location = format!("/whep/{camera}/{}", watching.resource);
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(SDP));
     headers.insert(LOCATION, HeaderValue::try_from(location).map_err(unusable)?);
     headers.insert(ETAG, HeaderValue::try_from(quoted(&watching.etag)).map_err(unusable)?);
     headers.insert(ACCEPT_PATCH, HeaderValue::from_static(FRAGMENT));
-    for link in &http.0.links {
-        headers.append(LINK, link.clone());
+    for link in http.0.ice_servers.links(reservation, SystemTime::now()) {
+        headers.append(LINK, link);
     }
     Ok((StatusCode::CREATED, headers, watching.answer_sdp).into_response())
 }
@@ -87,6 +94,35 @@ pub(super) fn quoted(tag: &str) -> String {
 
 pub(super) fn unquoted(tag: &str) -> &str {
     tag.trim().trim_matches('"')
+}
+
+/// `OPTIONS /whep/{camera}` with a token: the ICE servers, for clients that want them before they make
+/// their offer (RFC 9725 §4.6). The CORS layer answers the rest of it; preflights bring no token.
+pub(super) async fn tell_ice_servers(
+    State(http): State<Http>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let authorization = request.headers().get(AUTHORIZATION).cloned();
+    let camera = request.uri().path().strip_prefix("/whep/").map(ToOwned::to_owned);
+    let asks = *request.method() == Method::OPTIONS;
+    let mut response = next.run(request).await;
+    let (true, Some(authorization), Some(camera)) = (asks, authorization, camera) else {
+        return response;
+    };
+    let now = SystemTime::now();
+    let grant = http.keyring().verify(Some(authorization.as_bytes()), now);
+    let camera = camera_id(&camera);
+    if let (Ok(grant), Ok(camera)) = (grant, camera)
+        && let Ok(reservation) = grant.viewer_of(&camera.room_name())
+    {
+        let headers = response.headers_mut();
+        for link in http.0.ice_servers.links(reservation.as_str(), now) {
+            headers.append(LINK, link);
+        }
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("link"));
+    }
+    response
 }
 
 /// `PATCH /whep/{camera}/{resource}`
@@ -115,14 +151,18 @@ pub(super) async fn trickle(
 }
 
 async fn restart(http: &Http, resource: &str, fragment: String) -> Result<Response, Problem> {
-    let theirs = ice_credentials(&fragment).ok_or_else(|| {
-        Problem::bad_request("an ICE restart needs a=ice-ufrag and a=ice-pwd (RFC 8839 §5.4)")
-    })?;
-    match http.app().restart_ice(resource, theirs).await {
+    match http.app().restart_ice(resource, theirs(&fragment)?).await {
         Some(IceRestart::Unchanged) => Ok(StatusCode::NO_CONTENT.into_response()),
         Some(IceRestart::Done(ours)) => restarted(&fragment, &ours),
         None => Err(no_session()),
     }
+}
+
+/// The new credentials of the other side.
+pub(super) fn theirs(fragment: &str) -> Result<IceCredentials, Problem> {
+    ice_credentials(fragment).ok_or_else(|| {
+        Problem::bad_request("an ICE restart needs a=ice-ufrag and a=ice-pwd (RFC 8839 §5.4)")
+    })
 }
 
 /// The credentials of a fragment, if they are what RFC 8839 §5.4 lets them be.
@@ -137,9 +177,9 @@ fn ice_credentials(fragment: &str) -> Option<IceCredentials> {
     Some(IceCredentials { ufrag, password: value("a=ice-pwd:", 22..=256)? })
 }
 
-/// The answer to a restart: our credentials and candidates, in the section that the viewer named
+/// The answer to a restart: our credentials and candidates, in the section that the other side named
 /// (RFC 9725 §4.3.3, RFC 8840 §9).
-fn restarted(fragment: &str, ours: &Restarted) -> Result<Response, Problem> {
+pub(super) fn restarted(fragment: &str, ours: &Restarted) -> Result<Response, Problem> {
     let named = |prefix: &str| {
         let line = fragment.lines().find(|line| line.starts_with(prefix));
         line.map(|line| format!("{}\r\n", line.trim_end())).unwrap_or_default()
@@ -169,30 +209,4 @@ pub(super) async fn end(
 
 fn no_session() -> Problem {
     Problem::not_found("there is no such session, or it has ended")
-}
-
-/// One `Link` header a server address (RFC 9725 §4.6). The config refuses addresses that would
-/// break out of the angle brackets.
-pub(super) fn ice_links(servers: &[IceServer]) -> Vec<HeaderValue> {
-    let links = servers.iter().flat_map(|server| {
-        server.urls.iter().map(|url| {
-            let mut link = format!("<{url}>; rel=\"ice-server\"");
-            if let Some(username) = &server.username {
-                link.push_str(&format!("; username=\"{}\"", escaped(username)));
-            }
-            if let Some(credential) = &server.credential {
-                let credential = escaped(credential.expose_secret());
-                link.push_str(&format!(
-                    "; credential=\"{credential}\"; credential-type=\"password\""
-                ));
-            }
-            link
-        })
-    });
-    links.filter_map(|link| HeaderValue::try_from(link).ok()).collect()
-}
-
-/// The inside of a quoted string (RFC 9110 §5.6.4).
-fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"")
 }

@@ -3,6 +3,8 @@
 //! The key is the path's last segment, or a bearer token behind a camera's id. The session's own
 //! address names the camera and something nobody can guess, so that the key is in no answer.
 
+use std::time::SystemTime;
+
 use axum::extract::{Path, Request, State};
 use axum::http::header::{
     AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH, LINK, LOCATION, WWW_AUTHENTICATE,
@@ -16,10 +18,10 @@ use super::api::camera_id;
 use super::auth::bearer;
 use super::extract::{authority, require_content_type};
 use super::problem::Problem;
-use super::whep::{ACCEPT_POST, FRAGMENT, SDP, quoted, text, unquoted};
+use super::whep::{ACCEPT_POST, FRAGMENT, SDP, quoted, restarted, text, theirs, unquoted};
 use super::wire::StreamKeyAnswer;
 use super::{ACCEPT_PATCH, Http};
-use crate::app::{Accepted, Credentials, KeyRefusal, PublishRefusal};
+use crate::app::{Accepted, Credentials, IceRestart, KeyRefusal, PublishRefusal};
 use crate::net::{OfferError, PublishError};
 
 /// `POST /whip/{key}`
@@ -72,8 +74,8 @@ fn created(http: &Http, accepted: Accepted) -> Result<Response, Problem> {
     headers.insert(LOCATION, HeaderValue::try_from(location).map_err(unusable)?);
     headers.insert(ETAG, HeaderValue::try_from(quoted(&accepted.etag)).map_err(unusable)?);
     headers.insert(ACCEPT_PATCH, HeaderValue::from_static(FRAGMENT));
-    for link in &http.0.links {
-        headers.append(LINK, link.clone());
+    for link in http.0.ice_servers.links(accepted.camera.as_ref(), SystemTime::now()) {
+        headers.append(LINK, link);
     }
     Ok((StatusCode::CREATED, headers, accepted.answer_sdp).into_response())
 }
@@ -87,16 +89,17 @@ pub(super) async fn trickle(
     require_content_type(request.headers(), FRAGMENT)
         .map_err(|problem| problem.with_header(ACCEPT_PATCH, HeaderValue::from_static(FRAGMENT)))?;
     let tag = request.headers().get(IF_MATCH).and_then(|tag| tag.to_str().ok());
+    let tag = tag.map(|tag| tag.trim().to_owned());
+    let fragment = text(request, &http, "the fragment").await?;
     // RFC 9725 §4.3.3: it matches whatever there is, and asks for an ICE restart.
-    let restarts = tag.is_some_and(|tag| tag.trim() == "*");
-    let tag = tag.map(unquoted).filter(|_| !restarts).map(ToOwned::to_owned);
-    // A fragment that is no text is told so, whatever becomes of it.
-    text(request, &http, "the fragment").await?;
-    match http.app().publishing().trickle(&resource, tag.as_deref()) {
-        Some(Ok(())) if restarts => Err(Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "ICE restarts are not supported; DELETE this session and POST a new offer",
-        )),
+    if tag.as_deref() == Some("*") {
+        return match http.app().publishing().restart_ice(&resource, theirs(&fragment)?).await {
+            Some(IceRestart::Unchanged) => Ok(StatusCode::NO_CONTENT.into_response()),
+            Some(IceRestart::Done(ours)) => restarted(&fragment, &ours),
+            None => Err(no_session()),
+        };
+    }
+    match http.app().publishing().trickle(&resource, tag.as_deref().map(unquoted)) {
         Some(Ok(())) => Ok(StatusCode::NO_CONTENT.into_response()),
         Some(Err(())) => Err(Problem::new(
             StatusCode::PRECONDITION_FAILED,

@@ -46,17 +46,17 @@ pub(crate) struct VideoGrant {
 pub(super) struct ReserveRequest {
     pub(super) camera_id: String,
     pub(super) user_id: String,
+    /// As text, so that a wrong one is answered with a sentence of our own.
     #[serde(default)]
-    pub(super) quality: Quality,
+    pub(super) quality: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Quality {
     Low,
     Medium,
     High,
-    #[default]
     Auto,
 }
 
@@ -71,6 +71,8 @@ pub(super) struct ReserveAnswer {
     pub(super) whep_url: String,
     pub(super) expires_at: String,
     pub(super) quality: Quality,
+    /// The stream with which it begins: `main` or `sub`.
+    pub(super) rendition: &'static str,
     pub(super) source: String,
     pub(super) current_usage: u32,
     pub(super) limit: u32,
@@ -117,6 +119,9 @@ pub(super) struct HeartbeatRequest {
     /// Seconds.
     #[serde(default)]
     pub(super) extend_ttl: Option<u32>,
+    /// From here on; as before where it is left out.
+    #[serde(default)]
+    pub(super) quality: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -127,6 +132,11 @@ pub(super) struct HeartbeatAnswer {
     pub(super) updated: bool,
     pub(super) token: String,
     pub(super) expires_at: String,
+    pub(super) quality: Quality,
+    /// The stream that the viewer sees: `main` or `sub`.
+    pub(super) rendition: &'static str,
+    /// How often it went from one to the other.
+    pub(super) switches: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -217,6 +227,20 @@ pub(super) struct Camera {
     pub(super) audio: Option<&'static str>,
     pub(super) pullers: u32,
     pub(super) pulls_started: u64,
+    pub(super) renditions: Vec<Rendition>,
+}
+
+/// One of a camera's streams.
+#[derive(Debug, Serialize)]
+pub(super) struct Rendition {
+    /// `main` or `sub`.
+    pub(super) rendition: &'static str,
+    pub(super) state: &'static str,
+    pub(super) reason: Option<String>,
+    pub(super) viewer_count: u32,
+    pub(super) codec: Option<&'static str>,
+    pub(super) width: Option<u32>,
+    pub(super) height: Option<u32>,
 }
 
 #[derive(Debug, Serialize)]

@@ -34,7 +34,7 @@ pub(crate) use display::Display;
 pub(crate) use report::LoadReport;
 pub(crate) use targets::Targets;
 
-use crate::net::Offload;
+use crate::net::{Offload, raise_descriptor_limit};
 use crate::remote::own_address;
 
 /// How long viewers may take to leave when the time is over: a request each, over what may be a slow
@@ -74,6 +74,7 @@ pub(crate) struct LoadPlan {
 
 /// Runs to the end of the plan, or to a signal.
 pub(crate) fn run(plan: LoadPlan, display: Display) -> anyhow::Result<LoadReport> {
+    raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(plan.threads.get())
         .enable_all()

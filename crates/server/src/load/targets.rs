@@ -72,6 +72,8 @@ fn expand(text: &str) -> Result<Vec<String>, TargetError> {
     let (row, after) = rest.split_once('}').ok_or_else(wrong)?;
     let (low, high) = row.split_once("..").ok_or_else(wrong)?;
     let number = |digits: &str| digits.trim().parse::<usize>().map_err(|_| wrong());
+    // As shells do: 001..500 gives numbers of three digits.
+    let width = if low.trim().starts_with('0') { low.trim().len() } else { 0 };
     let (low, high) = (number(low)?, number(high)?);
     if low > high {
         return Err(wrong());
@@ -79,7 +81,7 @@ fn expand(text: &str) -> Result<Vec<String>, TargetError> {
     if high - low >= TARGETS_MAX {
         return Err(TargetError::TooMany);
     }
-    Ok((low..=high).map(|number| format!("{before}{number}{after}")).collect())
+    Ok((low..=high).map(|number| format!("{before}{number:0width$}{after}")).collect())
 }
 
 #[cfg(test)]
@@ -95,6 +97,11 @@ mod tests {
         let targets = parse(&["http://a/whep/cam-{1..3}", "http://a/whep/x/"]).unwrap();
         let cameras: Vec<&str> = (0..5).map(|viewer| targets.of(viewer).camera.as_str()).collect();
         assert_eq!(cameras, ["cam-1", "cam-2", "cam-3", "x", "cam-1"]);
+        let padded = parse(&["http://a/whep/cam-{008..010}"]).unwrap();
+        assert_eq!(
+            [0, 1, 2].map(|viewer| padded.of(viewer).camera.clone()),
+            ["cam-008", "cam-009", "cam-010"]
+        );
         assert_eq!(targets.title(), "http://a/whep/cam-1 and 3 more");
     }
 

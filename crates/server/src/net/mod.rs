@@ -15,11 +15,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use media::estimate::LineState;
 use media::packetise::packetise;
 use media::peer::PeerFactory;
 use media::peer::publisher::PublisherFactory;
 use media::srtp::GcmBackend;
-use media::{Codec, Frame, StreamId, ViewerId, g711};
+use media::{Codec, CodecSet, Frame, StreamId, ViewerId, g711};
 use tokio::sync::mpsc;
 
 mod addresses;
@@ -34,7 +35,10 @@ pub(crate) use handshakes::Restarted;
 pub(crate) use media::peer::{IceCredentials, OfferError};
 pub(crate) use media::peers::CloseReason;
 pub(crate) use publishers::{PublishError, PublisherEnd, PublisherHandle, PublisherId};
-pub(crate) use sys::{Offload, Segment, Segments, Taken, UdpPort, open_receiver, thread_cpu_time};
+pub(crate) use sys::{
+    Offload, Segment, Segments, Taken, UdpPort, open_receiver, raise_descriptor_limit,
+    thread_cpu_time,
+};
 pub(crate) use taps::{Tap, Tapped};
 
 use addresses::Announced;
@@ -94,6 +98,12 @@ pub(crate) enum MediaEvent {
     KeyframeWanted { stream: StreamId },
     /// The first packet of media left for this viewer.
     FirstMedia { viewer: ViewerId },
+    /// The viewer plays the stream that it was last told to go to.
+    Switched { viewer: ViewerId, stream: StreamId },
+    /// The stream that the viewer was told to go to brought nothing in time; it stays where it is.
+    SwitchFailed { viewer: ViewerId, stream: StreamId },
+    /// How the viewer's line does, where that changed; at most once a second.
+    Line { viewer: ViewerId, line: LineState, stream: StreamId },
     /// A publisher's DTLS finished: it may be asked for media.
     PublisherConnected { publisher: PublisherId },
     /// A publisher's session is over, whoever ended it. Sent exactly once a publisher.
@@ -108,6 +118,8 @@ pub(crate) struct Accepted {
     pub(crate) answer_sdp: String,
     /// The ICE user fragment of the answer: names the ICE session (the WHEP ETag).
     pub(crate) ice_ufrag: String,
+    /// What the viewer takes.
+    pub(crate) codecs: CodecSet,
     /// That of the offer.
     pub(crate) their_ufrag: Option<String>,
 }
@@ -149,6 +161,8 @@ pub(crate) struct MediaFigures {
     pub(crate) tap_frames_skipped: u64,
     /// Viewers to whom media flows.
     pub(crate) viewers_connected: u64,
+    /// Of these, those whose line is too thin for their stream.
+    pub(crate) viewers_limited: u64,
     /// Publishers whose connection stands.
     pub(crate) publishers_connected: u64,
     /// Packets of media that publishers sent and somebody wanted.
@@ -163,8 +177,6 @@ pub(crate) struct MediaFigures {
     pub(crate) publisher_keyframes_asked: u64,
     /// Datagrams and frames of publishers for which a queue had no room.
     pub(crate) publisher_overflows: u64,
-    /// Of these, those whose line is too thin for their stream.
-    pub(crate) viewers_limited: u64,
     /// Viewers that moved to another address, or from UDP to TCP and back.
     pub(crate) moves: u64,
     /// Viewers that were let go since no authentic check came (RFC 7675).
@@ -320,7 +332,8 @@ impl MediaPlane {
         let their_ufrag = their_ufrag.map(|ufrag| ufrag.trim().to_owned());
         let answer =
             self.handshakes.offer(viewer, stream, offer_sdp).await.ok_or_else(stopped)??;
-        Ok(Accepted { ice_ufrag: answer.ufrag, answer_sdp: answer.sdp, their_ufrag })
+        let codecs = answer.negotiated.codecs();
+        Ok(Accepted { ice_ufrag: answer.ufrag, answer_sdp: answer.sdp, their_ufrag, codecs })
     }
 
     /// Answers a publisher's offer. Its media is taken from the handle's [`PublisherHandle::attach`].
@@ -351,6 +364,14 @@ impl MediaPlane {
     /// Ends a viewer's session: BYE and DTLS close_notify are sent, then `Closed` is reported.
     pub(crate) fn close(&self, viewer: ViewerId) {
         self.handshakes.close(viewer);
+    }
+
+    /// Lets a viewer to whom media flows go to another stream, without a gap. `Switched` or
+    /// `SwitchFailed` is told, unless the viewer goes before. The newest call counts.
+    pub(crate) fn switch(&self, viewer: ViewerId, stream: StreamId) {
+        for worker in &self.workers {
+            worker.tell(WorkerInput::Switch(viewer, stream));
+        }
     }
 
     /// Puts a source's frame before all viewers of the stream. Never blocks.

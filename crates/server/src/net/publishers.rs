@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
+use media::CodecSet;
 use media::batch::{Remote, Route, Transport};
 use media::peer::publisher::{Demand, PublisherFactory, PublisherFigures};
 use media::peer::{IceCredentials, Received};
@@ -23,7 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::handshakes::Surroundings;
 use super::worker::WorkerInput;
-use super::{Accepted, MediaEvent, random_u64};
+use super::{Accepted, MediaEvent, Restarted, random_u64};
 
 pub(crate) use media::peer::publisher::PublishError;
 pub(crate) use media::publishers::{PublisherEnd, PublisherId};
@@ -49,6 +50,11 @@ enum Command {
         publisher: PublisherId,
         offer: String,
         reply: oneshot::Sender<Result<Accepted, PublishError>>,
+    },
+    Restart {
+        publisher: PublisherId,
+        theirs: IceCredentials,
+        reply: oneshot::Sender<Option<Restarted>>,
     },
     IsPresent(PublisherId, oneshot::Sender<bool>),
     Attach(PublisherId, mpsc::Sender<TrackOutput>),
@@ -257,6 +263,13 @@ impl PublisherHandle {
         answer.await.unwrap_or(false)
     }
 
+    /// An ICE restart with the publisher's new credentials. `None` when its session is over.
+    pub(crate) async fn restart_ice(&self, theirs: IceCredentials) -> Option<Restarted> {
+        let (reply, restarted) = oneshot::channel();
+        self.tell(Command::Restart { publisher: self.publisher, theirs, reply });
+        restarted.await.ok()?
+    }
+
     /// Its frames from the next keyframe on. Ends when the session does; the last one who attached
     /// gets them.
     pub(crate) fn attach(&self) -> Frames {
@@ -378,10 +391,17 @@ impl PublisherThread {
                 let accepted = answer.map(|answer_sdp| Accepted {
                     answer_sdp,
                     ice_ufrag: credentials.ufrag,
+                    // A publisher takes nothing.
+                    codecs: CodecSet::default(),
                     their_ufrag: None,
                 });
                 // Whoever asked may have gone away; the handshake then times out.
                 let _ = reply.send(accepted);
+            }
+            Command::Restart { publisher, theirs, reply } => {
+                self.announce(now);
+                // Whoever asked may have gone away; the old credentials are good still.
+                let _ = reply.send(self.restart(publisher, theirs, now));
             }
             Command::IsPresent(publisher, reply) => {
                 let _ = reply.send(self.table.is_present(publisher, now));
@@ -405,6 +425,17 @@ impl PublisherThread {
             }
             Command::Stop => {}
         }
+    }
+
+    fn restart(
+        &mut self,
+        publisher: PublisherId,
+        theirs: IceCredentials,
+        now: Instant,
+    ) -> Option<Restarted> {
+        let ours = self.new_credentials();
+        let candidates = self.table.handle_restart(publisher, &ours, theirs, now)?;
+        Some(Restarted { ice_ufrag: ours.ufrag, ice_password: ours.password, candidates })
     }
 
     /// Another attempt may have attached meanwhile.

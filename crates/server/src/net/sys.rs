@@ -517,6 +517,22 @@ pub(crate) fn thread_cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
+/// Lets the process have as many descriptors as it may: a connection takes one, and systems begin with
+/// 1,024 for programs that use `select`, which this one does not.
+pub(crate) fn raise_descriptor_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls get a pointer to a limit that lives until they return.
+    let raised = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0
+        }
+    };
+    if !raised {
+        tracing::debug!(error = %io::Error::last_os_error(), "the descriptor limit stays");
+    }
+}
+
 /// Lets other threads go first: handshakes must not take time from running pictures.
 pub(crate) fn lower_priority() {
     const NICENESS: libc::c_int = 5;

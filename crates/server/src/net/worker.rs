@@ -56,6 +56,8 @@ pub(crate) enum WorkerInput {
     Drained(Remote),
     /// A viewer leaves; with a reason it is told by BYE.
     Detach(ViewerId, Option<&'static str>),
+    /// A viewer goes to another stream. Told to all workers: the one that serves it knows it.
+    Switch(ViewerId, StreamId),
     /// SRTCP that landed elsewhere.
     Feedback(Route, Vec<u8>),
     /// What comes from an address is for a publisher thread, or no more.
@@ -159,6 +161,7 @@ impl WorkerHandle {
             | WorkerInput::Move(..)
             | WorkerInput::Drained(_)
             | WorkerInput::Detach(..)
+            | WorkerInput::Switch(..)
             | WorkerInput::PublisherAddress(..)
             | WorkerInput::Stop(_) => true,
         };
@@ -283,6 +286,9 @@ impl Worker {
                 WorkerInput::Move(viewer, route) => turn.fanout.handle_move(viewer, route, now),
                 WorkerInput::Drained(remote) => turn.fanout.handle_drained(remote, now),
                 WorkerInput::Detach(viewer, reason) => turn.fanout.handle_detach(viewer, reason),
+                WorkerInput::Switch(viewer, stream) => {
+                    turn.fanout.handle_switch(viewer, stream, now);
+                }
                 WorkerInput::PublisherAddress(address, thread) => {
                     turn.publisher_routes.set(address, thread);
                 }
@@ -356,6 +362,15 @@ impl Worker {
                 FanoutEvent::Goodbye { viewer } => self.handshakes.goodbye(viewer),
                 FanoutEvent::KeyframeWanted { stream } => {
                     self.events.send(MediaEvent::KeyframeWanted { stream });
+                }
+                FanoutEvent::Switched { viewer, stream } => {
+                    self.events.send(MediaEvent::Switched { viewer, stream });
+                }
+                FanoutEvent::SwitchFailed { viewer, stream } => {
+                    self.events.send(MediaEvent::SwitchFailed { viewer, stream });
+                }
+                FanoutEvent::Line { viewer, line, stream } => {
+                    self.events.send(MediaEvent::Line { viewer, line, stream });
                 }
             }
         }

@@ -14,7 +14,7 @@ use super::message::Status;
 use super::sdp::{Description, TrackFormat};
 use super::uri::Uri;
 use super::{Ask, Library, Played, Playing, Refusal};
-use crate::app::{App, Held, HoldError, Reading, ReserveError, WatchError};
+use crate::app::{App, Held, HoldError, ReadError, Reading, ReserveError};
 use crate::config::{AuthMode, Rtsp, RtspUser};
 use crate::http::Keyring;
 
@@ -92,7 +92,7 @@ impl Library for Cameras {
                 (reserved.id, true)
             }
         };
-        let reading = app.read(reservation.clone(), &camera).await;
+        let reading = app.read(reservation.clone(), &camera, &held).await;
         drop(held);
         if reading.is_err() && is_own {
             app.release(reservation.as_str()).await;
@@ -210,11 +210,10 @@ fn not_reserved(error: ReserveError) -> Refusal {
     Refusal::Because(status, error.to_string())
 }
 
-fn not_read(error: WatchError) -> Refusal {
+fn not_read(error: ReadError) -> Refusal {
     let status = match &error {
-        WatchError::UnknownCamera(_) => Status::NotFound,
-        WatchError::ReservationEnded => Status::Forbidden,
-        WatchError::Offer(_) | WatchError::ShuttingDown => Status::ServiceUnavailable,
+        ReadError::ReservationEnded | ReadError::OtherStream => Status::Forbidden,
+        ReadError::ShuttingDown => Status::ServiceUnavailable,
     };
     Refusal::Because(status, error.to_string())
 }

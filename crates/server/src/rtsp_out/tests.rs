@@ -399,6 +399,12 @@ async fn a_viewers_token_opens_its_own_reservation() {
     assert_eq!(client.ask("DESCRIBE", "/cam-1", &[]).await.status, 401);
     let other = client.ask("DESCRIBE", &format!("/cam-2?token={token}"), &[]).await;
     assert_eq!((other.status, other.body.contains("another room")), (403, true), "{other:?}");
+    let sub = client.play(&format!("/cam-1/sub?token={token}")).await;
+    assert_eq!(
+        (sub.status, sub.body.contains("the camera's other picture")),
+        (403, true),
+        "{sub:?}"
+    );
     assert_eq!(client.play(&format!("/cam-1?token={token}")).await.status, 200);
     let ids: Vec<_> =
         world.app.snapshot().await.reservations.into_iter().map(|one| one.id).collect();

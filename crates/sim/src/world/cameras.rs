@@ -224,7 +224,12 @@ impl World {
             };
             let epoch = pull.epoch;
             if becomes_live {
-                self.server.handle_source(stream, attempt, SourceEvent::Live, now);
+                self.server.handle_source(
+                    stream,
+                    attempt,
+                    SourceEvent::Live { codec: Codec::H264 },
+                    now,
+                );
             }
             self.publish(stream, &frame, epoch);
         } else if becomes_live {
@@ -318,7 +323,12 @@ impl World {
                     self.pulls.iter().filter(|(_, pull)| pull.camera == camera && pull.is_live);
                 let live: Vec<_> = live.map(|(stream, pull)| (*stream, pull.attempt)).collect();
                 for (stream, attempt) in live {
-                    self.server.handle_source(stream, attempt, SourceEvent::Live, now);
+                    self.server.handle_source(
+                        stream,
+                        attempt,
+                        SourceEvent::Live { codec: Codec::H264 },
+                        now,
+                    );
                     self.take_outputs();
                 }
             }

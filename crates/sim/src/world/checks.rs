@@ -136,7 +136,7 @@ impl World {
                     return Err(format!("{:?}: a puller runs: {runs}", stream.id));
                 }
                 let is_warm = !camera.on_demand && stream.id == camera.main.id;
-                if !stream.is_pulling || is_warm || stream.reservations > 0 {
+                if !stream.is_pulling || is_warm || stream.reservations + stream.expected > 0 {
                     self.idle_pulls.remove(&stream.id);
                     continue;
                 }

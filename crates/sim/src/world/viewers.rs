@@ -152,7 +152,7 @@ impl World {
 
     fn send_heartbeat(&mut self, person: usize) {
         if let Some(reservation) = self.people[person].reservation.clone() {
-            let request = Request::Heartbeat { reservation, extend: None };
+            let request = Request::Heartbeat { reservation, extend: None, quality: None };
             self.ask(person, request, None, Asked::Other);
             self.next_step(person, HEARTBEAT_US, PersonStep::Heartbeat);
         }
@@ -576,6 +576,18 @@ impl World {
     pub(super) fn handle_detached(&mut self, viewer: ViewerId) {
         if let Some((judge, _)) = self.judge_of(viewer) {
             judge.handle_detached();
+        }
+    }
+
+    pub(super) fn handle_switched(&mut self, viewer: ViewerId, stream: StreamId) {
+        let now = self.now;
+        self.report.switches += 1;
+        self.logs.entry(stream).or_default();
+        let Some((person, peer)) = self.by_viewer.get(&viewer).copied() else { return };
+        let at = &mut self.people[person].peers[peer];
+        at.stream = stream;
+        if let Some(judge) = &mut at.judge {
+            judge.handle_switched(stream, now);
         }
     }
 

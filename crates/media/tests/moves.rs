@@ -1,0 +1,322 @@
+//! Viewers whose address changes, and others who would like a viewer's media to come to them.
+//!
+//! Two viewers sit behind one NAT: same address, two ports. A stranger sees all that they send.
+
+#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use media::batch::{Batch, Route};
+use media::fanout::{Fanout, FanoutEvent};
+use media::packetise::packetise;
+use media::peer::client::{Client, ClientFactory, ClientOutput};
+use media::peer::{IceCredentials, PeerFactory};
+use media::peers::{CloseReason, PeerTable, PeersOutput};
+use media::{Codec, Frame, NtpTime, StreamId, ViewerId};
+
+const STREAM: StreamId = StreamId(1);
+const ANN: ViewerId = ViewerId(1);
+const BOB: ViewerId = ViewerId(2);
+const TICK: Duration = Duration::from_millis(20);
+
+#[test]
+fn a_viewer_behind_a_new_mapping_is_followed() {
+    let mut world = World::playing();
+    let there = address(5_001);
+    world.viewers.get_mut(&ANN).unwrap().address = there;
+    world.run(Duration::from_secs(8));
+    assert_eq!(world.moved, [(ANN, there)]);
+    let before = world.pictures();
+    world.run(Duration::from_secs(2));
+    let after = world.pictures();
+    assert!(after[&ANN] > before[&ANN] + 20 && after[&BOB] > before[&BOB] + 20, "{after:?}");
+    assert_eq!(world.fanout.figures().moves, 1);
+}
+
+#[test]
+fn whoever_repeats_all_that_a_viewer_sends_gets_nothing() {
+    let mut world = World::playing();
+    // So long that the first checks are forgotten, and no copy can be told from a new one.
+    world.run(Duration::from_secs(400));
+    let heard = std::mem::take(&mut world.heard);
+    let checks = heard.iter().filter(|(_, packet)| packet[0] < 4).count();
+    assert!(checks > 2 * 64, "{checks} checks");
+    let stranger = SocketAddr::from(([10, 6, 6, 6], 666));
+    for (_, packet) in &heard {
+        world.arrive(stranger, &mut packet.clone());
+        world.drain();
+    }
+    world.step();
+    let answers = world.astray.get(&stranger).copied().unwrap_or_default();
+    assert_eq!(answers.media, 0, "no media, only answers to checks: {answers:?}");
+    let before = world.pictures();
+    world.run(Duration::from_secs(2));
+    assert_eq!(world.astray.get(&stranger).copied().unwrap_or_default().media, 0);
+    assert!(world.pictures()[&ANN] > before[&ANN] + 20);
+    assert!(world.moved.is_empty() && world.closed.is_empty());
+}
+
+#[test]
+fn a_copy_from_the_neighbours_address_puts_nobody_out_of_it() {
+    let mut world = World::playing();
+    world.run(Duration::from_secs(400));
+    let heard = std::mem::take(&mut world.heard);
+    let bobs = world.viewers[&BOB].address;
+    for (_, packet) in heard.iter().filter(|(viewer, _)| *viewer == ANN) {
+        world.arrive(bobs, &mut packet.clone());
+        world.drain();
+    }
+    let rejected = world.fanout.figures().rejected;
+    let before = world.pictures();
+    world.run(Duration::from_secs(3));
+    assert_eq!(world.fanout.figures().rejected, rejected, "both are heard");
+    let after = world.pictures();
+    assert!(after[&ANN] > before[&ANN] + 20 && after[&BOB] > before[&BOB] + 20, "{after:?}");
+    assert!(world.moved.is_empty(), "{:?}", world.moved);
+
+    world.viewers.get_mut(&BOB).unwrap().client.close();
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.closed, [(BOB, CloseReason::Peer)], "his goodbye is understood as his");
+}
+
+#[test]
+fn a_handshake_goes_on_while_its_first_check_is_repeated_from_elsewhere() {
+    let mut world = World::new();
+    let stranger = SocketAddr::from(([10, 6, 6, 6], 666));
+    let answers = world.join(ANN, 4_001);
+    assert!(answers.contains("a=ice-lite"));
+    for _ in 0..50 {
+        let copies = std::mem::take(&mut world.heard);
+        for (_, packet) in &copies {
+            world.arrive(stranger, &mut packet.clone());
+        }
+        world.drain();
+        world.step();
+    }
+    assert!(world.viewers[&ANN].pictures > 0);
+    assert!(!world.astray.contains_key(&stranger), "{:?}", world.astray);
+}
+
+fn address(port: u16) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 9], port))
+}
+
+/// What came to an address where nobody is.
+#[derive(Debug, Clone, Copy, Default)]
+struct Astray {
+    answers: u64,
+    media: u64,
+}
+
+struct Viewer {
+    client: Client,
+    /// As the server sees it.
+    address: SocketAddr,
+    pictures: u64,
+}
+
+struct World {
+    now: Instant,
+    server: SocketAddr,
+    clients: ClientFactory,
+    table: PeerTable,
+    fanout: Fanout,
+    viewers: BTreeMap<ViewerId, Viewer>,
+    /// All that viewers sent, as a stranger sees it.
+    heard: Vec<(ViewerId, Vec<u8>)>,
+    astray: BTreeMap<SocketAddr, Astray>,
+    moved: Vec<(ViewerId, SocketAddr)>,
+    closed: Vec<(ViewerId, CloseReason)>,
+    frames: u64,
+}
+
+impl World {
+    #[expect(clippy::disallowed_methods, reason = "virtual time has to start somewhere")]
+    fn new() -> Self {
+        let server = SocketAddr::from(([10, 0, 0, 1], 8555));
+        Self {
+            now: Instant::now(),
+            server,
+            clients: ClientFactory::new().unwrap(),
+            table: PeerTable::new(PeerFactory::new(vec![server]).unwrap()),
+            fanout: Fanout::new(),
+            viewers: BTreeMap::new(),
+            heard: Vec::new(),
+            astray: BTreeMap::new(),
+            moved: Vec::new(),
+            closed: Vec::new(),
+            frames: 0,
+        }
+    }
+
+    fn playing() -> Self {
+        let mut world = Self::new();
+        world.join(ANN, 4_001);
+        world.join(BOB, 4_002);
+        world.run(Duration::from_secs(2));
+        assert!(world.viewers.values().all(|viewer| viewer.pictures > 10));
+        world
+    }
+
+    fn join(&mut self, viewer: ViewerId, port: u16) -> String {
+        let address = address(port);
+        let (mut client, offer) = self.clients.offer(address, self.now).unwrap();
+        let credentials = IceCredentials {
+            ufrag: format!("Aviewer{}", viewer.0),
+            password: "server-password-of-32-characters".to_owned(),
+        };
+        let answer =
+            self.table.handle_offer(viewer, STREAM, &offer, &credentials, self.now).unwrap();
+        client.handle_answer(&answer.sdp).unwrap();
+        self.viewers.insert(viewer, Viewer { client, address, pictures: 0 });
+        answer.sdp
+    }
+
+    fn pictures(&self) -> BTreeMap<ViewerId, u64> {
+        self.viewers.iter().map(|(id, viewer)| (*id, viewer.pictures)).collect()
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.step();
+        }
+    }
+
+    /// A picture every other tick, and all that is on the wire arrives.
+    fn step(&mut self) {
+        self.now += TICK;
+        self.frames += 1;
+        if self.frames.is_multiple_of(2) {
+            self.publish();
+        }
+        for id in [ANN, BOB] {
+            for mut packet in self.sent_by(id) {
+                self.heard.push((id, packet.clone()));
+                let source = self.viewers[&id].address;
+                self.arrive(source, &mut packet);
+            }
+        }
+        self.table.handle_timeout(self.now);
+        self.fanout.handle_timeout(self.now);
+        self.drain();
+    }
+
+    fn publish(&mut self) {
+        let number = self.frames / 2;
+        let keyframe = number % 25 == 1;
+        let kind = if keyframe { 0x65 } else { 0x41 };
+        let slice = Bytes::from(vec![kind; 400]);
+        let sets = [Bytes::from_static(&[0x67, 66, 0xe0, 31, 1]), Bytes::from_static(&[0x68, 1])];
+        let units = sets.into_iter().filter(|_| keyframe).chain([slice]).collect();
+        let frame = Frame {
+            codec: Codec::H264,
+            ticks: number * 3_600,
+            captured: NtpTime::from_unix_micros(1_700_000_000_000_000 + number * 40_000),
+            keyframe,
+            discontinuity: false,
+            units,
+        };
+        self.fanout.handle_frame(STREAM, Arc::new(packetise(&frame)), self.now);
+    }
+
+    fn sent_by(&mut self, id: ViewerId) -> Vec<Vec<u8>> {
+        let Some(viewer) = self.viewers.get_mut(&id) else { return Vec::new() };
+        viewer.client.handle_timeout(self.now);
+        viewer.poll()
+    }
+
+    fn arrive(&mut self, source: SocketAddr, packet: &mut [u8]) {
+        if (128..=191).contains(&packet[0]) {
+            self.fanout.handle_rtcp(Route::new(self.server, source), packet, self.now);
+        } else {
+            self.table.handle_datagram(source, self.server, packet, self.now);
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.table.poll_output() {
+            match output {
+                PeersOutput::Transmit { route, contents } => {
+                    self.deliver(route.destination, &contents);
+                }
+                PeersOutput::Attach(attach) => {
+                    self.fanout.handle_attach(*attach, 0x0123_4567, self.now);
+                }
+                PeersOutput::PathProven { viewer, route } => self.fanout.handle_path(viewer, route),
+                PeersOutput::PathForgotten { viewer, route } => {
+                    self.fanout.handle_path_forgotten(viewer, route);
+                }
+                PeersOutput::Moved { viewer, route } => {
+                    self.moved.push((viewer, route.destination));
+                    self.fanout.handle_move(viewer, route, self.now);
+                }
+                PeersOutput::Alive { .. } => {}
+                PeersOutput::Closed { viewer, reason } => {
+                    self.fanout.handle_detach(viewer, None);
+                    self.closed.push((viewer, reason));
+                }
+            }
+        }
+        self.send_media();
+        while let Some(event) = self.fanout.poll_event() {
+            if let FanoutEvent::Moved { viewer, route } = event {
+                self.moved.push((viewer, route.destination));
+                self.table.handle_moved(viewer, route, self.now);
+            }
+        }
+    }
+
+    fn send_media(&mut self) {
+        let mut batch = Batch::default();
+        loop {
+            batch.clear();
+            self.fanout.poll_transmit(&mut batch);
+            if batch.is_empty() {
+                return;
+            }
+            for run in batch.runs() {
+                for packet in batch.bytes()[run.start..run.start + run.len].chunks(run.segment) {
+                    self.deliver(run.route.destination, packet);
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, destination: SocketAddr, packet: &[u8]) {
+        let there = self.viewers.iter_mut().find(|(_, viewer)| viewer.address == destination);
+        let Some((id, viewer)) = there else {
+            let astray = self.astray.entry(destination).or_default();
+            let is_media = packet[0] >= 128;
+            astray.media += u64::from(is_media);
+            astray.answers += u64::from(!is_media);
+            return;
+        };
+        viewer.client.handle_datagram(self.server, packet, self.now);
+        let id = *id;
+        let sent = viewer.poll();
+        for mut packet in sent {
+            self.heard.push((id, packet.clone()));
+            let source = self.viewers[&id].address;
+            self.arrive(source, &mut packet);
+        }
+    }
+}
+
+impl Viewer {
+    fn poll(&mut self) -> Vec<Vec<u8>> {
+        let mut sent = Vec::new();
+        loop {
+            match self.client.poll_output() {
+                ClientOutput::Transmit { contents, .. } => sent.push(contents),
+                ClientOutput::Media { .. } => self.pictures += 1,
+                ClientOutput::Connected => {}
+                ClientOutput::Closed | ClientOutput::Timeout(_) => return sent,
+            }
+        }
+    }
+}
