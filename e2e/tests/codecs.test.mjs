@@ -6,7 +6,7 @@ import { join } from 'node:path';
 
 import { part, root } from '../harness/parts.mjs';
 import { Child } from '../harness/process.mjs';
-import { Publisher, everyInterface } from '../harness/publisher.mjs';
+import { Publisher, beyondLoopback } from '../harness/publisher.mjs';
 import { chromium, firefoxWithoutH264, withPacketizationMode0 } from '../harness/sdp.mjs';
 import { scenario } from '../harness/world.mjs';
 import { until } from '../harness/wait.mjs';
@@ -14,7 +14,7 @@ import { until } from '../harness/wait.mjs';
 scenario('an H.265 camera plays where H.265 is offered', async (world) => {
   const camera = await world.camera();
   const manifold = await world.manifold({
-    media: everyInterface,
+    media: beyondLoopback,
     cameras: [{ id: 'cam-1', url: camera.url('/h265'), on_demand: false }],
   });
   const shown = await manifold.cameraIs('cam-1', 'live');
@@ -144,7 +144,7 @@ scenario('GStreamer publishes H.265, which GStreamer plays', async (world) => {
 /** A server whose cam-1 GStreamer publishes in this codec. */
 async function publishedBy(world, codec) {
   const key = 'stream-key-of-the-codec-tests';
-  const manifold = await world.manifold({ media: everyInterface, cameras: [{ id: 'cam-1', url: `whip://${key}` }] });
+  const manifold = await world.manifold({ media: beyondLoopback, cameras: [{ id: 'cam-1', url: `whip://${key}` }] });
   await new Publisher(world, 'gstreamer', `${manifold.url}/whip/${key}`).start({ codec });
   return manifold;
 }
