@@ -1,5 +1,6 @@
 // WHIP publishers: GStreamer's webrtcbin, and aiortc.
 
+import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 
 import { Child } from './process.mjs';
@@ -13,8 +14,16 @@ const programs = {
   aiortc: () => [part('aiortc'), join(root, 'publishers/aiortc_publisher.py')],
 };
 
-/** The address of the media port for publishers that do not use loopback, as GStreamer's do not. */
-export const everyInterface = { udp: '0.0.0.0:0' };
+/**
+ * The media port for publishers and viewers that do not use loopback, as GStreamer's do not. One address
+ * alone: other tests make interfaces and take them away, and a session on one of those ends with it.
+ */
+export const beyondLoopback = { udp: `${firstAddress()}:0` };
+
+function firstAddress() {
+  const addresses = Object.values(networkInterfaces()).flat();
+  return addresses.find(({ family, internal }) => family === 'IPv4' && !internal)?.address ?? '0.0.0.0';
+}
 
 /** An encoder that can be ended, killed and started again. */
 export class Publisher {

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 
 import { part, root } from '../harness/parts.mjs';
 import { Child } from '../harness/process.mjs';
-import { Publisher, everyInterface } from '../harness/publisher.mjs';
+import { Publisher, beyondLoopback } from '../harness/publisher.mjs';
 import { chromium, firefoxWithoutH264, withPacketizationMode0 } from '../harness/sdp.mjs';
 import { scenario } from '../harness/world.mjs';
 import { until } from '../harness/wait.mjs';
@@ -14,7 +14,7 @@ import { until } from '../harness/wait.mjs';
 scenario('an H.265 camera plays where H.265 is offered', async (world) => {
   const camera = await world.camera();
   const manifold = await world.manifold({
-    media: everyInterface,
+    media: beyondLoopback,
     cameras: [{ id: 'cam-1', url: camera.url('/h265'), on_demand: false }],
   });
   const shown = await manifold.cameraIs('cam-1', 'live');
@@ -22,9 +22,7 @@ scenario('an H.265 camera plays where H.265 is offered', async (world) => {
 
   const seen = await watch(world, manifold, 'H265');
 
-  assert.deepEqual([seen.width, seen.height], [640, 360]);
-  assert.ok(seen.strips >= 25, `${seen.strips} of ${seen.video_frames} strips read well`);
-  assert.equal(seen.frame_gaps, 0, 'no frame is missing or doubled');
+  assertWhole(seen);
 });
 
 scenario('Chromium is told that the camera sends H.265, and what would help', async (world) => {
@@ -140,14 +138,13 @@ scenario('GStreamer publishes VP9, which Chromium plays', async (world) => {
 scenario('GStreamer publishes H.265, which GStreamer plays', async (world) => {
   const manifold = await publishedBy(world, 'H265');
   const seen = await watch(world, manifold, 'H265');
-  assert.deepEqual([seen.width, seen.height, seen.frame_gaps], [640, 360, 0]);
-  assert.ok(seen.strips >= 25, `${seen.strips} of ${seen.video_frames} strips read well`);
+  assertWhole(seen);
 });
 
 /** A server whose cam-1 GStreamer publishes in this codec. */
 async function publishedBy(world, codec) {
   const key = 'stream-key-of-the-codec-tests';
-  const manifold = await world.manifold({ media: everyInterface, cameras: [{ id: 'cam-1', url: `whip://${key}` }] });
+  const manifold = await world.manifold({ media: beyondLoopback, cameras: [{ id: 'cam-1', url: `whip://${key}` }] });
   await new Publisher(world, 'gstreamer', `${manifold.url}/whip/${key}`).start({ codec });
   return manifold;
 }
@@ -158,6 +155,13 @@ async function anotherSite(world) {
   world.after(() => site.close());
   await new Promise((resolve) => site.listen(0, '127.0.0.1', resolve));
   return `http://127.0.0.1:${site.address().port}/`;
+}
+
+/** Every picture came out of the decoder as it was painted. The encoder may leave some out on a busy machine. */
+function assertWhole(seen) {
+  assert.deepEqual([seen.width, seen.height, seen.rising], [640, 360, true]);
+  assert.ok(seen.video_frames >= 30, `${seen.video_frames} frames`);
+  assert.equal(seen.strips, seen.video_frames, 'all strips read well');
 }
 
 /** Runs GStreamer's viewer to its end; what it has seen. */

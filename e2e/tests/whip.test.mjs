@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 
 import { chromium } from '../harness/sdp.mjs';
-import { Publisher, everyInterface } from '../harness/publisher.mjs';
+import { Publisher, beyondLoopback } from '../harness/publisher.mjs';
 import { scenario } from '../harness/world.mjs';
 import { until } from '../harness/wait.mjs';
 
@@ -13,7 +13,7 @@ const CAMERA = { id: 'cam-1', url: `whip://${KEY}`, close_after: '1s' };
 const SDP = { 'content-type': 'application/sdp' };
 
 scenario('GStreamer publishes with an RSA certificate: Chromium sees and hears it', async (world) => {
-  const manifold = await world.manifold({ media: everyInterface, cameras: [CAMERA] });
+  const manifold = await world.manifold({ media: beyondLoopback, cameras: [CAMERA] });
   const publisher = await new Publisher(world, 'gstreamer', `${manifold.url}/whip/${KEY}`).start();
   const viewer = await world.open(`${manifold.url}/?open=cam-1`);
 
@@ -39,7 +39,7 @@ scenario('GStreamer publishes with an RSA certificate: Chromium sees and hears i
 });
 
 scenario('a publisher that is killed and returns is seen again by those who stayed', async (world) => {
-  const manifold = await world.manifold({ media: everyInterface, cameras: [CAMERA] });
+  const manifold = await world.manifold({ media: beyondLoopback, cameras: [CAMERA] });
   const publisher = new Publisher(world, 'gstreamer', `${manifold.url}/w/${KEY}`);
   await publisher.start();
   const viewer = await world.open(`${manifold.url}/?open=cam-1`);

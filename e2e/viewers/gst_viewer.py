@@ -8,10 +8,13 @@ rtsp_camera.py), prints what it saw as one line of JSON, says DELETE.
 
 import argparse
 import json
+import os
 import sys
 import threading
 import urllib.parse
 import urllib.request
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "cameras"))
 
 try:
     import gi
@@ -23,8 +26,9 @@ try:
 except (ImportError, ValueError) as missing:
     sys.exit(f"GStreamer's WebRTC is missing ({missing}); run: cargo xtask setup")
 
+from rtsp_camera import COLUMNS, strip_rows
+
 DEADLINE_S = 30
-COLUMNS, SYNC = 48, 0b10110010
 # What is offered, and what becomes of it.
 CODECS = {
     "H264": (",packetization-mode=(string)1", "rtph264depay ! avdec_h264"),
@@ -35,13 +39,15 @@ CODECS = {
 
 
 def strip_number(luma, stride, width):
-    """The frame number in the upper row of the strip; None where there is none."""
+    """The frame number in the strip; None where there is none, or where it reads badly."""
     cell = width // COLUMNS
-    row = luma[stride * (cell // 2) :]
-    bits = 0
-    for column in range(40):
-        bits = bits << 1 | (row[column * cell + cell // 2] > 127)
-    return bits & 0xFFFFFFFF if bits >> 32 == SYNC else None
+    rows = []
+    for row in range(2):
+        line = luma[stride * (cell * row + cell // 2) :]
+        bits = (line[column * cell + cell // 2] > 127 for column in range(COLUMNS))
+        rows.append(sum(bit << (COLUMNS - 1 - column) for column, bit in enumerate(bits)))
+    number = rows[0] >> 8 & 0xFFFFFFFF
+    return number if strip_rows(number, rows[1]) == tuple(rows) else None
 
 
 class Viewer:
@@ -114,13 +120,13 @@ class Viewer:
         resource = urllib.parse.urljoin(self.options.url, headers["Location"])
         deleted, _, _ = http("DELETE", resource, self.options.token, None)
         width, height = self.size or (0, 0)
-        gaps = sum(after - before - 1 for before, after in zip(self.numbers, self.numbers[1:]))
+        steps = [after - before for before, after in zip(self.numbers, self.numbers[1:])]
         report = {
             "video_frames": self.frames,
             "width": width,
             "height": height,
             "strips": len(self.numbers),
-            "frame_gaps": gaps,
+            "rising": all(step > 0 for step in steps),
             "delete_status": deleted,
         }
         print(json.dumps(report), flush=True)
