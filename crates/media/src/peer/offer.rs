@@ -26,15 +26,20 @@ pub(super) fn check_size(offer: &str) -> Result<(), OfferError> {
     Ok(())
 }
 
-/// What is wrong, in one line of printable characters. The parser quotes the offer, and tells where
-/// in this process's memory it was, which is nobody's business.
+/// What is wrong with an offer.
 pub(super) fn malformed(error: &impl std::fmt::Display) -> OfferError {
+    OfferError::Malformed(printable(error))
+}
+
+/// What the parser says, in one line of printable characters. It quotes what it was given, and tells
+/// where in this process's memory that was, which is nobody's business.
+pub(super) fn printable(error: &(impl std::fmt::Display + ?Sized)) -> String {
     let text = error.to_string();
     let lines = text.lines().map(|line| line.split("Parse error at PointerOffset").next());
     let words: Vec<&str> = lines.flatten().flat_map(str::split_whitespace).collect();
-    let printable = words.join(" ").chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect();
-    let printable: String = printable;
-    OfferError::Malformed(printable.chars().take(MAX_REASON_CHARACTERS).collect())
+    let line = words.join(" ");
+    let printable = line.chars().filter(|c| c.is_ascii_graphic() || *c == ' ');
+    printable.take(MAX_REASON_CHARACTERS).collect()
 }
 
 /// The answer with the feedback that we act on, each as far as the viewer offered it: str0m would

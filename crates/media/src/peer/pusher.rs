@@ -15,6 +15,7 @@ use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, Input, Output, Rtc};
 
 use super::client::ClientError;
+use super::offer::printable;
 use crate::frame::{Codec, Frame, MediaKind};
 
 /// Between two [`PusherOutput::Figures`].
@@ -146,7 +147,7 @@ impl PusherFactory {
 impl Pusher {
     /// The server's answer; taken once.
     pub fn handle_answer(&mut self, sdp: &str) -> Result<(), ClientError> {
-        let refused = |error: &dyn std::fmt::Display| ClientError::Answer(error.to_string());
+        let refused = |error: &dyn std::fmt::Display| ClientError::Answer(printable(error));
         let answer = SdpAnswer::from_sdp_string(sdp).map_err(|error| refused(&error))?;
         let pending = self.pending.take().ok_or_else(|| refused(&"there was one already"))?;
         let accepted = self.rtc.sdp_api().accept_answer(pending, answer);

@@ -15,6 +15,7 @@ use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, Input, Output, Rtc};
 
 use super::client::ClientError;
+use super::offer::printable;
 use super::tap::{KeySlot, KeyTap, KeyTapProvider};
 use super::{SessionKeys, is_stun_or_dtls, take_from};
 use crate::srtp::Role;
@@ -101,7 +102,7 @@ impl TappedClientFactory {
 impl TappedClient {
     /// The server's answer; taken once.
     pub fn handle_answer(&mut self, sdp: &str) -> Result<(), ClientError> {
-        let refused = |error: &dyn std::fmt::Display| ClientError::Answer(error.to_string());
+        let refused = |error: &dyn std::fmt::Display| ClientError::Answer(printable(error));
         let answer = SdpAnswer::from_sdp_string(sdp).map_err(|error| refused(&error))?;
         let pending = self.pending.take().ok_or_else(|| refused(&"there was one already"))?;
         // RFC 8842 §5.3: who answers `active` sends the ClientHello.

@@ -70,6 +70,8 @@ enum Failure {
     NoMedia { limit: Duration },
     #[error("media came, but no whole keyframe within {} s", limit.as_secs())]
     NoKeyframe { limit: Duration },
+    #[error("the time was over before the first keyframe")]
+    Unfinished,
     #[error("the server ended the session")]
     Ended,
     #[error("the session could not be ended: {0}")]
@@ -234,7 +236,7 @@ impl Watching<'_> {
             }
         }
         self.publish();
-        Ok(())
+        if self.joined.is_none() { Err(Failure::Unfinished) } else { Ok(()) }
     }
 
     fn set(&self, tick: std::pin::Pin<&mut Sleep>) {
