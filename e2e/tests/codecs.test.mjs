@@ -84,11 +84,18 @@ for (const { path, codec } of [
       { within: 8_000, show: () => after },
     );
     assert.ok(after.pliCount > before.pliCount, 'the browser asked for it');
-    const { first, last } = await viewer.advances('cam-1', 30);
-    assert.ok(last.frame > first.frame);
-    const end = (await viewer.inbound('cam-1')).video;
-    assert.equal(end.pliCount, after.pliCount, 'it asks no more');
-    assert.equal(end.packetsLost, 0);
+    // It may ask a few times while its transform is put in; then it has what it needs.
+    await until(
+      'two seconds are played without another request',
+      async () => {
+        const { pliCount } = (await viewer.inbound('cam-1')).video;
+        await viewer.advances('cam-1', 30);
+        after = (await viewer.inbound('cam-1')).video;
+        return after.pliCount === pliCount;
+      },
+      { within: 20_000, show: () => after },
+    );
+    assert.equal(after.packetsLost, 0);
   });
 }
 
