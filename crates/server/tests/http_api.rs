@@ -140,14 +140,19 @@ fn a_session_is_opened_trickled_and_ended() {
     assert!(tag.starts_with('"') && tag.ends_with('"') && tag.len() > 2, "{tag}");
     assert!(answer.text.contains(&format!("a=ice-ufrag:{}", tag.trim_matches('"'))));
 
-    let patch = |tag: &str| {
+    let patch = |tag: &str, fragment: &str| {
         let kind = "application/trickle-ice-sdpfrag";
         let headers = [("content-type", kind), ("if-match", tag)];
-        program.ask("PATCH", &session, &headers, "a=ice-ufrag:abcd\r\n")
+        program.ask("PATCH", &session, &headers, fragment)
     };
-    assert_eq!(patch(&tag).status, 204);
-    assert!(patch("*").problem(422).starts_with("ICE restarts are not supported; POST"));
-    patch("\"other\"").problem(412);
+    let trickled = "a=ice-ufrag:abcd\r\n";
+    assert_eq!(patch(&tag, trickled).status, 204);
+    patch("\"other\"", trickled).problem(412);
+    patch("*", trickled).problem(400);
+    let restarted = patch("*", "a=ice-ufrag:efgh\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\n");
+    assert_eq!(restarted.status, 200, "{restarted:?}");
+    assert_ne!(restarted.header("etag"), tag);
+    patch(&tag, trickled).problem(412);
     assert_eq!(program.ask("DELETE", &session, &[], "").status, 200);
     program.ask("DELETE", &session, &[], "").problem(404);
     assert_eq!(program.get("/api/v1/stream/stats").json()["active_streams"], 0);
