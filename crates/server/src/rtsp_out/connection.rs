@@ -302,6 +302,9 @@ impl<'c, L: Library> Conversation<'c, L> {
             }
             rest = &rest[length..];
         }
+        // Empty lines belong to no message: kept, they would pile up as long as nothing follows them.
+        let blank = rest.iter().take_while(|byte| b"\r\n".contains(byte)).count();
+        rest = &rest[blank..];
         debug_assert!(rest.len() < MESSAGE_LENGTH_MAX, "a whole message is never left");
         self.input = rest.to_vec();
         Ok(())

@@ -472,6 +472,14 @@ async fn what_is_no_rtsp_ends_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn empty_lines_are_not_kept() {
+    let world = World::start("").await;
+    let mut client = world.client().await;
+    client.send(&"\r\n".repeat(2 * message::MESSAGE_LENGTH_MAX)).await;
+    assert_eq!(client.ask("OPTIONS", "/", &[]).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_asks_for_nothing_is_cut_off() {
     let short = Duration::from_millis(100);
     let world = World::start_with("", Patience { idle: short, stall: short }).await;
