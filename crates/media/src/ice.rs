@@ -148,8 +148,11 @@ impl IceLite {
     }
 
     /// New credentials (RFC 8445 §9). Paths stay: what flows goes on until there is a better way.
+    /// Of several restarts before one has come about, the last one counts.
     pub(crate) fn restart(&mut self, credentials: IceCredentials) {
-        self.previous = Some(std::mem::replace(&mut self.credentials, credentials));
+        let before = std::mem::replace(&mut self.credentials, credentials);
+        // What is in use stays good, however often it is to be replaced.
+        self.previous.get_or_insert(before);
     }
 
     /// The user fragment that is no longer good, once after a restart has come about.

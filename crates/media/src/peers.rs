@@ -236,9 +236,9 @@ impl PeerTable {
         if matches!(entry.phase, Phase::Closing(_)) {
             return None;
         }
-        // A second restart before the first one has come about.
-        if let Some(unused) = entry.peer.previous_ufrag() {
-            self.by_ufrag.remove(unused);
+        // A second restart before the first one has come about: its credentials were never used.
+        if entry.peer.previous_ufrag().is_some() {
+            self.by_ufrag.remove(&entry.ufrag);
         }
         entry.peer.restart(ours.clone(), theirs);
         entry.ufrag.clone_from(&ours.ufrag);
@@ -680,5 +680,22 @@ mod tests {
         assert_eq!(arrive(&mut table, &check(3)), Received::Dropped);
         assert_eq!(table.by_ufrag.len(), 1);
         assert!(table.handle_restart(ViewerId(2), &ours, theirs, now).is_none());
+    }
+
+    #[test]
+    fn what_a_viewer_uses_is_good_until_it_uses_one_of_its_restarts() {
+        let (mut table, now) = connected();
+        let theirs = IceCredentials { ufrag: "viewer01".to_owned(), password: "y".repeat(24) };
+        let [first, second] = ["Banew", "Bnewer"]
+            .map(|ufrag| IceCredentials { ufrag: ufrag.to_owned(), password: ufrag.repeat(5) });
+        for ours in [&first, &second] {
+            table.handle_restart(VIEWER, ours, theirs.clone(), now).unwrap();
+        }
+        let mut arrive = |packet: &[u8]| table.handle_datagram(address(9), address(1), packet, now);
+        assert_eq!(arrive(&check(1)), Received::Authentic, "the answers may be lost");
+        assert_eq!(arrive(&check_of("Banew:viewer01", 2, &first)), Received::Dropped);
+        assert_eq!(arrive(&check_of("Bnewer:viewer0", 3, &second)), Received::Authentic);
+        assert_eq!(arrive(&check(4)), Received::Dropped);
+        assert_eq!(table.by_ufrag.len(), 1);
     }
 }

@@ -285,9 +285,10 @@ impl<'c, L: Library> Conversation<'c, L> {
         let input = std::mem::take(&mut self.input);
         let mut rest = &input[..];
         while let Some((incoming, length)) = message::read(rest)? {
-            self.heard_at = Instant::now();
             match incoming {
                 Incoming::Request(request) => {
+                    // Reports of who plays nothing do not keep a place.
+                    self.heard_at = Instant::now();
                     if !self.budget.take(self.heard_at) {
                         return Err(End::TooManyRequests);
                     }

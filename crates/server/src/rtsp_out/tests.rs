@@ -489,6 +489,20 @@ async fn a_client_that_asks_for_nothing_is_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn packets_do_not_keep_the_place_of_a_client_that_asks_for_nothing() {
+    let short = Duration::from_millis(100);
+    let world = World::start_with("", Patience { idle: short, stall: short }).await;
+    let mut client = world.client().await;
+    let until_cut_off = async {
+        while client.stream.write_all(b"$\x01\0\0").await.is_ok() {
+            tokio::time::sleep(short / 10).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, until_cut_off).await.unwrap();
+    assert_eq!(world.outlets.rtsp_dropped_idle.value(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_takes_nothing_is_cut_off_and_others_play_on() {
     let patience = Patience { idle: PATIENCE, stall: Duration::from_millis(300) };
     let world = World::start_with("", patience).await;
