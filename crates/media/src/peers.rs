@@ -658,7 +658,8 @@ mod tests {
         let entry = table.peers.get_mut(&VIEWER).unwrap();
         entry.attach(VIEWER, keys, now, &mut table.outputs);
         let outputs: Vec<_> = std::iter::from_fn(|| table.poll_output()).collect();
-        let [PeersOutput::Attach(attach), PeersOutput::PathProven { route, .. }] = &outputs[..] else {
+        let [PeersOutput::Attach(attach), PeersOutput::PathProven { route, .. }] = &outputs[..]
+        else {
             panic!("{outputs:?}");
         };
         assert_eq!(attach.route.destination, address(9));
