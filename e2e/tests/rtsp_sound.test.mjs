@@ -35,11 +35,12 @@ for (const { path, codec } of kinds) {
 }
 
 scenario('picture and sound of what Manifold serves by RTSP arrive when Manifold pulls it', async (world) => {
+  const camera = await world.camera();
   const port = await freePort();
   const manifold = await world.manifold({
     rtsp: { listen: `127.0.0.1:${port}` },
     cameras: [
-      { id: 'cam-1', url: 'test://' },
+      { id: 'cam-1', url: camera.url('/h264opus') },
       { id: 'cam-2', url: `rtsp://127.0.0.1:${port}/cam-1` },
     ],
   });
