@@ -240,6 +240,11 @@ impl Publishing {
         }
     }
 
+    /// The camera that the credentials open, if any.
+    pub(crate) fn camera_of(&self, credentials: Credentials<'_>) -> Option<CameraId> {
+        self.place(credentials).ok().map(|place| place.camera.clone())
+    }
+
     /// The place that the credentials open. Every key is compared, whichever fits, so that the time
     /// says nothing of the others.
     fn place(&self, credentials: Credentials<'_>) -> Result<&Place, PublishRefusal> {
