@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use arrivals::ArrivalEstimator;
 use loss::LossEstimator;
-use probe::{Probe, Signs};
+use probe::{Probe, Queue, Signs};
 
 use crate::rtcp::{ReportBlock, TransportFeedback};
 
@@ -90,7 +90,8 @@ pub(crate) struct Estimator {
     /// What a report said when the loss was last taken.
     counts: Option<Counts>,
     round_trip: Option<Duration>,
-    newest_round_trip: Duration,
+    /// The two newest.
+    newest_round_trips: [Duration; 2],
     shortest_round_trip: Duration,
     /// The newest REMB.
     told: Option<(u64, Instant)>,
@@ -169,23 +170,31 @@ impl Estimator {
         let Some(smoothed) = self.round_trip else {
             self.round_trip = Some(measured);
             self.shortest_round_trip = measured;
-            self.newest_round_trip = measured;
+            self.newest_round_trips = [measured; 2];
             return;
         };
         let weighted = smoothed * (ROUND_TRIP_WEIGHT - 1) + measured;
         self.round_trip = Some(weighted / ROUND_TRIP_WEIGHT);
-        self.newest_round_trip = measured;
+        self.newest_round_trips = [self.newest_round_trips[1], measured];
         let followed = self.shortest_round_trip * (SHORTEST_WEIGHT - 1) + measured;
         self.shortest_round_trip = measured.min(followed / SHORTEST_WEIGHT);
     }
 
     /// Whether something besides the estimate tells of a line that is too thin; or nothing is known.
     fn struggles(&self) -> bool {
-        self.round_trip.is_none() || self.is_queued() || self.loss >= LOSING
+        self.round_trip.is_none() || self.queue() != Queue::None || self.loss >= LOSING
     }
 
-    fn is_queued(&self) -> bool {
-        self.newest_round_trip.saturating_sub(self.shortest_round_trip) >= QUEUED
+    fn queue(&self) -> Queue {
+        match self.newest_round_trips.map(|round_trip| self.is_late(round_trip)) {
+            [_, false] => Queue::None,
+            [false, true] => Queue::Perhaps,
+            [true, true] => Queue::Certain,
+        }
+    }
+
+    fn is_late(&self, round_trip: Duration) -> bool {
+        round_trip.saturating_sub(self.shortest_round_trip) >= QUEUED
     }
 
     /// REMB.
@@ -256,7 +265,7 @@ impl Estimator {
         };
         let estimate = estimate.max(MIN_BITS_PER_SECOND);
         let since = *self.low_since.get_or_insert(now);
-        let signs = Signs { is_queued: self.is_queued(), loss: self.loss };
+        let signs = Signs { queue: self.queue(), loss: self.loss };
         if let Some(probe) = &mut self.probe {
             self.limit = probe.advance(estimate, stream, signs, now);
         } else if now.saturating_duration_since(since) >= LIMITED_AFTER && self.struggles() {

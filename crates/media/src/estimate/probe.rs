@@ -11,6 +11,7 @@
 //!     +------ lowered <--------------+  +---------- lowered <--------------+
 //!               a queue, or more loss than before it was raised
 //! ```
+//! One answer of the viewer that comes late holds the pace, two in a row lower it.
 //! The probes are the stream's own frames, of which fewer are skipped. Nothing else is sent.
 
 use std::time::{Duration, Instant};
@@ -33,11 +34,22 @@ const STEPS_OF_ROOM: u32 = 3;
 /// Longest wait after attempts that found no room: each costs a moment of queue.
 const MAX_WAIT: Duration = Duration::from_secs(12);
 
+/// Whether packets wait on the way, as far as the viewer's answers tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Queue {
+    /// The newest answer came in time.
+    None,
+    /// It came late; a busy machine does that as well.
+    Perhaps,
+    /// So did the one before.
+    Certain,
+}
+
 /// What tells of congestion besides an estimate.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Signs {
-    /// Packets wait on the way.
-    pub(super) is_queued: bool,
+    /// Whether packets wait on the way.
+    pub(super) queue: Queue,
     /// Share that was lost, 0.0 to 1.0.
     pub(super) loss: f32,
 }
@@ -94,10 +106,14 @@ impl Probe {
             Pace::Stream => stream,
         };
         let loses_more = self.steps > 0 && signs.loss >= self.loss + MORE_LOSS;
-        if signs.is_queued || loses_more {
-            self.lower(held_to, now);
-        } else if self.pace != Pace::Stream && now >= self.next_step {
-            self.raise(held_to, signs.loss, now);
+        match signs.queue {
+            Queue::Certain => self.lower(held_to, now),
+            Queue::None | Queue::Perhaps if loses_more => self.lower(held_to, now),
+            Queue::Perhaps => self.next_step = self.next_step.max(now + STEP),
+            Queue::None if self.pace != Pace::Stream && now >= self.next_step => {
+                self.raise(held_to, signs.loss, now);
+            }
+            Queue::None => {}
         }
         let pace = match self.pace {
             Pace::Estimated => estimate,
@@ -143,8 +159,8 @@ mod tests {
     use super::*;
 
     const STREAM: u64 = 2_000_000;
-    const QUEUED: Signs = Signs { is_queued: true, loss: 0.0 };
-    const CALM: Signs = Signs { is_queued: false, loss: 0.0 };
+    const QUEUED: Signs = Signs { queue: Queue::Certain, loss: 0.0 };
+    const CALM: Signs = Signs { queue: Queue::None, loss: 0.0 };
 
     #[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
     fn epoch() -> Instant {
@@ -170,7 +186,7 @@ mod tests {
     fn a_line_that_was_never_thin_is_found_out_whatever_is_told() {
         assert_eq!(free_after(64_000, |_, _| CALM), Some(18));
         assert_eq!(free_after(1_000_000, |_, _| CALM), Some(6));
-        let loses = |_, _| Signs { is_queued: false, loss: 0.2 };
+        let loses = |_, _| Signs { queue: Queue::None, loss: 0.2 };
         assert_eq!(free_after(64_000, loses), Some(18), "as much as before");
     }
 
@@ -188,7 +204,7 @@ mod tests {
         let (mut pace, mut queued) = (800_000, 0);
         for second in 1..=120 {
             let signs = if pace > 1_000_000 { QUEUED } else { CALM };
-            queued += u32::from(signs.is_queued);
+            queued += u32::from(signs.queue == Queue::Certain);
             let now = start + Duration::from_secs(second);
             pace = probe.advance(800_000, STREAM, signs, now).expect("it is thin");
             assert!((800_000..1_300_000).contains(&pace), "{pace}");
@@ -198,8 +214,10 @@ mod tests {
 
     #[test]
     fn more_loss_than_before_is_congestion() {
-        let signs =
-            |_, pace| Signs { is_queued: false, loss: if pace > 1_000_000 { 0.15 } else { 0.03 } };
+        let signs = |_, pace| Signs {
+            queue: Queue::None,
+            loss: if pace > 1_000_000 { 0.15 } else { 0.03 },
+        };
         assert_eq!(free_after(500_000, signs), None);
     }
 }
