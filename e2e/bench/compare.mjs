@@ -37,8 +37,9 @@ await benchmark(new World('bench-compare'), async (world) => {
   return {
     viewers: VIEWERS,
     rivals: found,
-    figures: found.flatMap(({ name, usAPacket, kbFirst, kbAViewer, failed, lost, keyframeP50 }) => [
+    figures: found.flatMap(({ name, usAPacket, kbFirst, kbAViewer, packetsASecond, failed, lost, keyframeP50 }) => [
       figure(`${name}, ${VIEWERS} viewers: CPU a packet`, 'us', usAPacket),
+      figure(`${name}: packets to viewers`, '/s', packetsASecond),
       figure(`${name}: CPU a packet, times Manifold's`, 'x', usAPacket / ours.usAPacket),
       figure(`${name}: memory a viewer`, 'KB', kbAViewer),
       figure(`${name}: memory that the first viewer leaves behind`, 'KB', kbFirst),
@@ -56,17 +57,13 @@ async function measure(world, { name, pid, whep, reserve }) {
   const opener = new Load(world, [...watch, '--viewers', '1', '--duration', `${OPENING_MS}ms`]);
   await opener.report();
   const before = await holdings(pid);
-  const joining = (VIEWERS / JOIN_RATE) * 1e3;
-  const load = new Load(world, [
-    ...[...watch, '--viewers', `${VIEWERS}`, '--rate', `${JOIN_RATE}`],
-    ...['--duration', `${joining + SETTLE_MS + MEASURE_MS + 1_000}ms`],
-  ]);
-  await pause(joining + SETTLE_MS);
+  const load = new Load(world, [...watch, '--viewers', `${VIEWERS}`, '--rate', `${JOIN_RATE}`]);
+  await pause((VIEWERS / JOIN_RATE) * 1e3 + SETTLE_MS);
   const begin = { at: Date.now() - load.started, cpu: await cpuSeconds(pid) };
   await pause(MEASURE_MS);
   const end = { at: Date.now() - load.started, cpu: await cpuSeconds(pid) };
   const watched = await holdings(pid);
-  const report = await load.report();
+  const report = await load.finish();
 
   const seconds = (end.at - begin.at) / 1e3;
   const rate = packetRate(report.timeline, begin.at, end.at);

@@ -39,18 +39,16 @@ async function measure(world, cameraCount, viewers) {
   const all = Array.from({ length: cameraCount }, (_, index) => ({ id: cameras.name(index), url: cameras.url(index) }));
   const manifold = await world.manifold({ ...ROOM_FOR_ALL, cameras: all });
   const idle = await holdings(manifold.pid);
-  const watch = (count, time) =>
+  const watch = (count) =>
     new Load(world, [
       ...['--whep', `${manifold.url}/whep/cam-{000..${cameras.name(cameraCount - 1).slice('cam-'.length)}}`],
       ...['--reserve', manifold.url, '--viewers', `${count}`, '--rate', `${JOIN_RATE}`, '--quiet'],
-      ...['--duration', `${time + MEASURE_MS + 1_000}ms`],
     ]);
   const witnessCount = Math.min(WITNESSES_MAX, Math.ceil(viewers / 10));
   const others = viewers - witnessCount;
-  const joining = (others / JOIN_RATE) * 1e3 + SETTLE_MS;
-  const crowd = watch(others, joining + WITNESSES_SETTLE_MS);
-  await pause(joining);
-  const witnesses = watch(witnessCount, WITNESSES_SETTLE_MS);
+  const crowd = watch(others);
+  await pause((others / JOIN_RATE) * 1e3 + SETTLE_MS);
+  const witnesses = watch(witnessCount);
   await pause(WITNESSES_SETTLE_MS);
 
   const pids = { server: manifold.pid, cameras: cameras.pid, crowd: crowd.child.pid, witnesses: witnesses.child.pid };
@@ -58,7 +56,7 @@ async function measure(world, cameraCount, viewers) {
   await pause(MEASURE_MS);
   const end = await look(manifold, pids);
   const { residentKb, threads } = await holdings(manifold.pid);
-  const reports = await Promise.all([crowd.report(), witnesses.report()]);
+  const reports = await Promise.all([crowd.finish(), witnesses.finish()]);
   const [, { delay_ms: delay }] = reports;
 
   const cores = (name) => (end[name] - begin[name]) / ((end.at - begin.at) / 1e3);
