@@ -10,7 +10,7 @@ export async function cpuSeconds(pid) {
   return (Number(fields[11]) + Number(fields[12])) / 100;
 }
 
-/** Resident bytes, threads, open files and, of these, sockets. */
+/** Resident KiB, threads and open files (sockets are among these). */
 export async function holdings(pid) {
   const status = await readFile(`/proc/${pid}/status`, 'utf8');
   const number = (name) => Number(status.match(new RegExp(`^${name}:\\s+(\\d+)`, 'm'))[1]);

@@ -82,7 +82,7 @@ pub enum DepacketiseError {
 
 /// Puts one track's frames together.
 ///
-/// At most [`MAX_ACCESS_UNIT`] bytes wait for the rest of a picture.
+/// At most `MAX_ACCESS_UNIT` bytes wait for the rest of a picture.
 #[derive(Debug)]
 pub struct Depacketiser {
     codec: Codec,

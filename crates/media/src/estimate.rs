@@ -4,8 +4,8 @@
 //! counts:
 //!
 //! - **REMB:** the viewer's own estimate, as it stands.
-//! - **Transport-wide feedback:** [`arrivals`]: received rate and queueing delay.
-//! - **Loss**, from receiver reports: [`loss`]. Not where another one says that the line carries the
+//! - **Transport-wide feedback:** `arrivals`: received rate and queueing delay.
+//! - **Loss**, from receiver reports: `loss`. Not where another one says that the line carries the
 //!   stream: then it loses, whatever is sent, and to send less would help nobody.
 //!
 //! An estimate is no more than about one and a half times of what was sent. So it says when a line is

@@ -12,7 +12,8 @@ use crate::frame::{MediaKind, PacketisedFrame};
 use crate::gop::GopCache;
 use crate::rtx::FrameRing;
 
-/// A source is asked for a keyframe at most this often, however many viewers need one.
+/// A worker asks for a keyframe of a stream at most this often, however many of its viewers need one; the
+/// engine bounds what all workers ask together.
 const KEYFRAME_REQUEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One stream inside one worker.

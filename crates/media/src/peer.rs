@@ -1,7 +1,7 @@
 //! One viewer's peer connection: SDP and DTLS by str0m, ICE by `crate::ice`, with the keys tapped.
 //!
 //! str0m sets the connection up; it never sends media. It knows of one path, which is none
-//! ([`STAND_IN`]): where packets really go is decided here, so that a viewer may come by UDP and by
+//! (`STAND_IN`): where packets really go is decided here, so that a viewer may come by UDP and by
 //! TCP, move, and restart ICE without its noticing. A tap stands between str0m and its DTLS back end and takes the SRTP keys away, and our own egress
 //! ([`crate::srtp`]) sends under them.
 //!

@@ -33,4 +33,9 @@ mod tests {
     fn inputs_of_the_camera_url() {
         replay("camera_url", camera_url);
     }
+
+    #[test]
+    fn inputs_of_the_rtsp_request() {
+        replay("rtsp_request", rtsp_request);
+    }
 }

@@ -1,8 +1,7 @@
 //! The manifold program, as a library: `main.rs` runs it, and fuzz targets reach what it reads.
 //!
-//! The only place of sockets, files, clocks and JSON: [`cli`] starts, [`http`] serves, [`app`] drives
-//! the engine, [`net`] moves media, [`ingest`] brings it in,
-//! [`rtsp_out`] hands it to players and recorders.
+//! The only place of sockets, files, clocks and JSON: `cli` starts, `http` serves, `app` drives
+//! the engine, `net` moves media, `ingest` brings it in, `rtsp_out` hands it to players and recorders.
 
 mod app;
 mod bench;

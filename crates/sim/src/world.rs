@@ -411,10 +411,7 @@ impl World {
                     1 => packet[at] ^= 1 << self.random.between(0, 7),
                     _ => packet.extend(self.random.bytes(9)),
                 }
-                // A whole check from elsewhere is believed: ICE does not tell a copy from a move, and a
-                // flipped bit of the fingerprint behind the integrity leaves it whole.
-                let is_check = matches!(packet.first(), Some(0..=3));
-                (if is_check || self.random.percent(50) { address } else { stranger }, packet)
+                (if self.random.percent(50) { address } else { stranger }, packet)
             }
             Some((address, _)) => {
                 let first =

@@ -92,7 +92,7 @@ pub(super) fn quoted(tag: &str) -> String {
     format!("\"{}\"", unquoted(tag))
 }
 
-pub(super) fn unquoted(tag: &str) -> &str {
+fn unquoted(tag: &str) -> &str {
     tag.trim().trim_matches('"')
 }
 
@@ -131,16 +131,45 @@ pub(super) async fn trickle(
     Path((_, resource)): Path<(String, String)>,
     request: Request,
 ) -> Result<Response, Problem> {
-    require_content_type(request.headers(), FRAGMENT)
-        .map_err(|problem| problem.with_header(ACCEPT_PATCH, HeaderValue::from_static(FRAGMENT)))?;
-    let tag = request.headers().get(IF_MATCH).and_then(|tag| tag.to_str().ok());
-    let tag = tag.map(|tag| tag.trim().to_owned());
-    let fragment = text(request, &http, "the fragment").await?;
-    // RFC 9725 §4.3.3: it matches whatever there is, and asks for an ICE restart.
-    if tag.as_deref() == Some("*") {
-        return restart(&http, &resource, fragment).await;
+    match Patch::read(request, &http).await? {
+        Patch::Trickle { tag, fragment } => {
+            trickled(http.app().trickle(&resource, tag.as_deref(), fragment).await)
+        }
+        Patch::Restart { theirs, fragment } => {
+            restarted(http.app().restart_ice(&resource, theirs).await, &fragment)
+        }
     }
-    match http.app().trickle(&resource, tag.as_deref().map(unquoted), fragment).await {
+}
+
+/// What the `PATCH` of a session asks for.
+pub(super) enum Patch {
+    /// The other side tells its candidates. The tag is without its quotes.
+    Trickle { tag: Option<String>, fragment: String },
+    /// `If-Match: *`: it matches whatever there is, and asks for an ICE restart (RFC 9725 §4.3.3).
+    Restart { theirs: IceCredentials, fragment: String },
+}
+
+impl Patch {
+    pub(super) async fn read(request: Request, http: &Http) -> Result<Self, Problem> {
+        require_content_type(request.headers(), FRAGMENT).map_err(|problem| {
+            problem.with_header(ACCEPT_PATCH, HeaderValue::from_static(FRAGMENT))
+        })?;
+        let tag = request.headers().get(IF_MATCH).and_then(|tag| tag.to_str().ok());
+        let tag = tag.map(|tag| tag.trim().to_owned());
+        let fragment = text(request, http, "the fragment").await?;
+        if tag.as_deref() != Some("*") {
+            return Ok(Self::Trickle { tag: tag.map(|tag| unquoted(&tag).to_owned()), fragment });
+        }
+        let theirs = ice_credentials(&fragment).ok_or_else(|| {
+            Problem::bad_request("an ICE restart needs a=ice-ufrag and a=ice-pwd (RFC 8839 §5.4)")
+        })?;
+        Ok(Self::Restart { theirs, fragment })
+    }
+}
+
+/// The answer to a trickle fragment. `None`: no such session; an error: another ICE session's.
+pub(super) fn trickled(outcome: Option<Result<(), ()>>) -> Result<Response, Problem> {
+    match outcome {
         Some(Ok(())) => Ok(StatusCode::NO_CONTENT.into_response()),
         Some(Err(())) => Err(Problem::new(
             StatusCode::PRECONDITION_FAILED,
@@ -150,19 +179,13 @@ pub(super) async fn trickle(
     }
 }
 
-async fn restart(http: &Http, resource: &str, fragment: String) -> Result<Response, Problem> {
-    match http.app().restart_ice(resource, theirs(&fragment)?).await {
+/// The answer to an ICE restart. `None`: no such session.
+pub(super) fn restarted(outcome: Option<IceRestart>, fragment: &str) -> Result<Response, Problem> {
+    match outcome {
         Some(IceRestart::Unchanged) => Ok(StatusCode::NO_CONTENT.into_response()),
-        Some(IceRestart::Done(ours)) => restarted(&fragment, &ours),
+        Some(IceRestart::Done(ours)) => our_side(fragment, &ours),
         None => Err(no_session()),
     }
-}
-
-/// The new credentials of the other side.
-pub(super) fn theirs(fragment: &str) -> Result<IceCredentials, Problem> {
-    ice_credentials(fragment).ok_or_else(|| {
-        Problem::bad_request("an ICE restart needs a=ice-ufrag and a=ice-pwd (RFC 8839 §5.4)")
-    })
 }
 
 /// The credentials of a fragment, if they are what RFC 8839 §5.4 lets them be.
@@ -177,9 +200,9 @@ fn ice_credentials(fragment: &str) -> Option<IceCredentials> {
     Some(IceCredentials { ufrag, password: value("a=ice-pwd:", 22..=256)? })
 }
 
-/// The answer to a restart: our credentials and candidates, in the section that the other side named
+/// Our credentials and candidates after a restart, in the section that the other side named
 /// (RFC 9725 §4.3.3, RFC 8840 §9).
-pub(super) fn restarted(fragment: &str, ours: &Restarted) -> Result<Response, Problem> {
+fn our_side(fragment: &str, ours: &Restarted) -> Result<Response, Problem> {
     let named = |prefix: &str| {
         let line = fragment.lines().find(|line| line.starts_with(prefix));
         line.map(|line| format!("{}\r\n", line.trim_end())).unwrap_or_default()
@@ -207,6 +230,6 @@ pub(super) async fn end(
     if http.app().end_watch(&resource).await { Ok(StatusCode::OK) } else { Err(no_session()) }
 }
 
-fn no_session() -> Problem {
+pub(super) fn no_session() -> Problem {
     Problem::not_found("there is no such session, or it has ended")
 }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use axum::extract::{Path, Request, State};
 use axum::http::header::{
-    ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH, LINK, LOCATION,
+    ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, CONTENT_TYPE, ETAG, LINK, LOCATION,
     WWW_AUTHENTICATE,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -20,10 +20,12 @@ use super::api::camera_id;
 use super::auth::bearer;
 use super::extract::{authority, require_content_type};
 use super::problem::Problem;
-use super::whep::{ACCEPT_POST, FRAGMENT, SDP, quoted, restarted, text, theirs, unquoted};
+use super::whep::{
+    ACCEPT_POST, FRAGMENT, Patch, SDP, no_session, quoted, restarted, text, trickled,
+};
 use super::wire::StreamKeyAnswer;
 use super::{ACCEPT_PATCH, Http};
-use crate::app::{Accepted, Credentials, IceRestart, KeyRefusal, PublishRefusal};
+use crate::app::{Accepted, Credentials, KeyRefusal, PublishRefusal};
 use crate::net::{OfferError, PublishError};
 
 /// `POST /whip/{key}`
@@ -88,26 +90,12 @@ pub(super) async fn trickle(
     Path((_, resource)): Path<(String, String)>,
     request: Request,
 ) -> Result<Response, Problem> {
-    require_content_type(request.headers(), FRAGMENT)
-        .map_err(|problem| problem.with_header(ACCEPT_PATCH, HeaderValue::from_static(FRAGMENT)))?;
-    let tag = request.headers().get(IF_MATCH).and_then(|tag| tag.to_str().ok());
-    let tag = tag.map(|tag| tag.trim().to_owned());
-    let fragment = text(request, &http, "the fragment").await?;
-    // RFC 9725 §4.3.3: it matches whatever there is, and asks for an ICE restart.
-    if tag.as_deref() == Some("*") {
-        return match http.app().publishing().restart_ice(&resource, theirs(&fragment)?).await {
-            Some(IceRestart::Unchanged) => Ok(StatusCode::NO_CONTENT.into_response()),
-            Some(IceRestart::Done(ours)) => restarted(&fragment, &ours),
-            None => Err(no_session()),
-        };
-    }
-    match http.app().publishing().trickle(&resource, tag.as_deref().map(unquoted)) {
-        Some(Ok(())) => Ok(StatusCode::NO_CONTENT.into_response()),
-        Some(Err(())) => Err(Problem::new(
-            StatusCode::PRECONDITION_FAILED,
-            "If-Match names another ICE session than the one that runs",
-        )),
-        None => Err(no_session()),
+    let publishing = http.app().publishing();
+    match Patch::read(request, &http).await? {
+        Patch::Trickle { tag, .. } => trickled(publishing.trickle(&resource, tag.as_deref())),
+        Patch::Restart { theirs, fragment } => {
+            restarted(publishing.restart_ice(&resource, theirs).await, &fragment)
+        }
     }
 }
 
@@ -117,10 +105,6 @@ pub(super) async fn end(
     Path((_, resource)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     if http.app().publishing().end(&resource) { Ok(StatusCode::OK) } else { Err(no_session()) }
-}
-
-fn no_session() -> Problem {
-    Problem::not_found("there is no such session, or it has ended")
 }
 
 /// `POST /api/v1/cameras/{id}/stream-key`
