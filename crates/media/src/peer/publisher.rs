@@ -309,10 +309,13 @@ impl Publisher {
         now: Instant,
     ) -> Option<Proven> {
         let proven = self.peer.handle_check(route, request, now)?;
-        if request.nominates {
-            self.peer.select(route);
+        // A copy of an old check holds no place and moves nothing.
+        if !proven.is_repeated {
+            if request.nominates {
+                self.peer.select(route);
+            }
+            self.heard = Some(now);
         }
-        self.heard = Some(now);
         Some(proven)
     }
 
