@@ -559,17 +559,20 @@ struct Bound {
 
 impl Bound {
     /// With port 0 both transports get the same free number: what one finds free may be taken for
-    /// the other, so a few are tried.
+    /// the other, or by another program meanwhile, so a few are tried.
     fn new(config: &MediaConfig, workers: usize) -> Result<Self, StartError> {
         const TRIES: usize = 10;
         let mut left = TRIES;
         loop {
             left -= 1;
-            let (ports, udp) = bind_all(config.udp, workers).map_err(|reason| StartError {
-                key: "media.udp",
-                address: config.udp,
-                reason,
-            })?;
+            let again = config.udp.port() == 0 && left > 0;
+            let (ports, udp) = match bind_all(config.udp, workers) {
+                Ok(bound) => bound,
+                Err(_) if again => continue,
+                Err(reason) => {
+                    return Err(StartError { key: "media.udp", address: config.udp, reason });
+                }
+            };
             let address = match config.tcp {
                 MediaTcp::LikeUdp => udp,
                 MediaTcp::At(address) => address,
@@ -577,7 +580,7 @@ impl Bound {
             };
             match tcp::bind(address) {
                 Ok(listener) => return Ok(Self { ports, udp, listener: Some(listener) }),
-                Err(_) if config.udp.port() == 0 && left > 0 => {}
+                Err(_) if again => {}
                 Err(reason) => return Err(StartError { key: "media.tcp", address, reason }),
             }
         }
