@@ -18,6 +18,8 @@ import { PAYLOAD_TYPE, startJanus } from './janus.mjs';
 
 const VIEWERS = Number(process.env.VIEWERS ?? 100);
 const JOIN_RATE = 50;
+/** What the first viewer gets, who comes and leaves before all others. */
+const OPENING_MS = 4_000;
 const SETTLE_MS = 4_000;
 const MEASURE_MS = 10_000;
 
@@ -35,10 +37,12 @@ await benchmark(new World('bench-compare'), async (world) => {
   return {
     viewers: VIEWERS,
     rivals: found,
-    figures: found.flatMap(({ name, usAPacket, kbAViewer, failed, lost, keyframeP50 }) => [
+    figures: found.flatMap(({ name, usAPacket, kbFirst, kbAViewer, packetsASecond, failed, lost, keyframeP50 }) => [
       figure(`${name}, ${VIEWERS} viewers: CPU a packet`, 'us', usAPacket),
+      figure(`${name}: packets to viewers`, '/s', packetsASecond),
       figure(`${name}: CPU a packet, times Manifold's`, 'x', usAPacket / ours.usAPacket),
       figure(`${name}: memory a viewer`, 'KB', kbAViewer),
+      figure(`${name}: memory that the first viewer leaves behind`, 'KB', kbFirst),
       figure(`${name}: first keyframe, p50`, 'ms', keyframeP50),
       figure(`${name}: viewers failed`, '', failed),
       figure(`${name}: packets lost`, '', lost),
@@ -47,26 +51,26 @@ await benchmark(new World('bench-compare'), async (world) => {
 });
 
 async function measure(world, { name, pid, whep, reserve }) {
-  await pause(1_000);
+  const idle = await holdings(pid);
+  const watch = ['--whep', whep, ...(reserve ? ['--reserve', reserve] : []), '--no-offload', '--quiet'];
+  // What a server sets up once, for its first viewer, is no memory a viewer.
+  const opener = new Load(world, [...watch, '--viewers', '1', '--duration', `${OPENING_MS}ms`]);
+  await opener.report();
   const before = await holdings(pid);
-  const joining = (VIEWERS / JOIN_RATE) * 1e3;
-  const load = new Load(world, [
-    ...['--whep', whep, ...(reserve ? ['--reserve', reserve] : [])],
-    ...['--viewers', `${VIEWERS}`, '--rate', `${JOIN_RATE}`, '--no-offload', '--quiet'],
-    ...['--duration', `${joining + SETTLE_MS + MEASURE_MS + 1_000}ms`],
-  ]);
-  await pause(joining + SETTLE_MS);
+  const load = new Load(world, [...watch, '--viewers', `${VIEWERS}`, '--rate', `${JOIN_RATE}`]);
+  await pause((VIEWERS / JOIN_RATE) * 1e3 + SETTLE_MS);
   const begin = { at: Date.now() - load.started, cpu: await cpuSeconds(pid) };
   await pause(MEASURE_MS);
   const end = { at: Date.now() - load.started, cpu: await cpuSeconds(pid) };
   const watched = await holdings(pid);
-  const report = await load.report();
+  const report = await load.finish();
 
   const seconds = (end.at - begin.at) / 1e3;
   const rate = packetRate(report.timeline, begin.at, end.at);
   return {
     name,
     usAPacket: ((end.cpu - begin.cpu) / (rate * seconds)) * 1e6,
+    kbFirst: (before.residentKb - idle.residentKb) * 1.024,
     kbAViewer: ((watched.residentKb - before.residentKb) * 1.024) / VIEWERS,
     packetsASecond: rate,
     failed: report.joins.failed,

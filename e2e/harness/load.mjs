@@ -23,6 +23,12 @@ export class Load {
     world.own(this.child);
   }
 
+  /** Ends it now; what it found until then. */
+  finish() {
+    this.child.signal('SIGINT');
+    return this.report();
+  }
+
   /** Waits for its end; what it found. An exit code of 1 only says that viewers failed. */
   async report() {
     await this.child.ended;
