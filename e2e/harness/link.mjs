@@ -47,6 +47,15 @@ export class Link {
     });
   }
 
+  /** Settings of a server that is reached over the link, and from here by loopback. */
+  get settings() {
+    return {
+      listen: ['127.0.0.1:0', `${this.here}:0`],
+      media: { udp: `${this.here}:0` },
+      auth: { allow_open_on_network: true },
+    };
+  }
+
   /** A program that starts Chromium behind the link. */
   get wrapper() {
     const folder = this.world.file('bin');

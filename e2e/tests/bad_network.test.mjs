@@ -96,9 +96,7 @@ async function behindLink(world, { camera: options = {}, path = '/h264', sub } =
   const camera = await world.camera(options);
   const link = await world.link();
   const manifold = await world.manifold({
-    listen: ['127.0.0.1:0', `${link.here}:0`],
-    media: { udp: `${link.here}:0` },
-    auth: { allow_open_on_network: true },
+    ...link.settings,
     cameras: [{ id: 'cam-1', url: camera.url(path), sub_url: sub && camera.url(sub) }],
   });
   const browser = await world.browser({ program: link.wrapper });

@@ -14,9 +14,7 @@ const SYNTHETIC = [{ id: 'cam-1', url: 'test://' }];
 scenario('where UDP is blocked the page plays over TCP', async (world) => {
   const link = await world.link({ no_udp: true });
   const manifold = await world.manifold({
-    listen: ['127.0.0.1:0', `${link.here}:0`],
-    media: { udp: `${link.here}:0` },
-    auth: { allow_open_on_network: true },
+    ...link.settings,
     cameras: SYNTHETIC,
   });
   const browser = await world.browser({ program: link.wrapper });
@@ -36,9 +34,7 @@ scenario('where UDP is blocked the page plays over TCP', async (world) => {
 scenario('a viewer on a thin TCP line goes without frames, the others with all of them', async (world) => {
   const link = await world.link({ no_udp: true });
   const manifold = await world.manifold({
-    listen: ['127.0.0.1:0', `${link.here}:0`],
-    media: { udp: `${link.here}:0` },
-    auth: { allow_open_on_network: true },
+    ...link.settings,
     cameras: SYNTHETIC,
   });
   const browser = await world.browser({ program: link.wrapper });

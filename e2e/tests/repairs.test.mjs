@@ -58,9 +58,7 @@ async function behindLink(world) {
   const camera = await world.camera({ kbit: 2_000 });
   const link = await world.link();
   const manifold = await world.manifold({
-    listen: ['127.0.0.1:0', `${link.here}:0`],
-    media: { udp: `${link.here}:0` },
-    auth: { allow_open_on_network: true },
+    ...link.settings,
     rtsp: { listen: '127.0.0.1:0' },
     cameras: [{ id: 'cam-1', url: camera.url('/h264') }],
   });
