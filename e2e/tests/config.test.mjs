@@ -52,7 +52,7 @@ scenario('a busy port stops the start with the port, the key and the way out', a
   await new Promise((resolve) => taken.listen(0, '127.0.0.1', resolve));
   const { port } = taken.address();
   const path = world.file('manifold.toml');
-  writeFileSync(path, toml({ listen: [`127.0.0.1:${port}`], media: { udp: '127.0.0.1:0' } }));
+  writeFileSync(path, toml({ listen: [`127.0.0.1:${port}`], media: { udp: '127.0.0.1:0' }, rtsp: { listen: '127.0.0.1:0' } }));
 
   const child = await ended(world, ['serve', '--config', path]);
 

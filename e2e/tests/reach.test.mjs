@@ -1,8 +1,9 @@
 // Ways to the server other than UDP over IPv4: TCP, IPv6, a relay.
 
 import assert from 'node:assert/strict';
-import { connect, createServer } from 'node:net';
+import { connect } from 'node:net';
 
+import { freePort } from '../harness/camera.mjs';
 import { part } from '../harness/parts.mjs';
 import { Child } from '../harness/process.mjs';
 import { scenario } from '../harness/world.mjs';
@@ -174,14 +175,7 @@ scenario('who speaks something else on the media port is dropped at once', async
 });
 
 scenario('a viewer that may only use a relay plays through TURN', async (world) => {
-  const secret = 'a secret between coturn and manifold';
-  const port = await freePort();
-  const turn = new Child('turnserver', part('turn'), turnArguments(port, secret), { log: world.file('turn.log') });
-  world.own(turn);
-  const manifold = await world.manifold({
-    cameras: SYNTHETIC,
-    'media.turn': [{ urls: [`turn:127.0.0.1:${port}?transport=udp`], secret, ttl: '10m' }],
-  });
+  const manifold = await withRelay(world);
   const { json } = await manifold.reserve('cam-1');
   const viewer = await world.open(manifold.url);
 
@@ -190,23 +184,47 @@ scenario('a viewer that may only use a relay plays through TURN', async (world) 
   await viewer.advances('relayed');
   const pair = await viewer.comesBy('relayed', 'the relay', ({ local }) => local.candidateType === 'relay');
   assert.equal(pair.local.relayProtocol, 'udp');
-  assert.doesNotMatch(manifold.logs, new RegExp(secret));
+  assert.doesNotMatch(manifold.logs, new RegExp(SECRET));
 });
+
+scenario('the page plays through TURN at its first attempt', async (world) => {
+  const manifold = await withRelay(world);
+  const viewer = await world.open(manifold.url);
+  await viewer.page.addInitScript(relayOnly);
+  await viewer.page.goto(`${manifold.url}/?open=cam-1`);
+
+  await viewer.plays('cam-1');
+
+  const pair = await viewer.comesBy('cam-1', 'the relay', ({ local }) => local.candidateType === 'relay');
+  assert.equal(pair.local.relayProtocol, 'udp');
+  assert.match(await manifold.metrics(), /^manifold_http_requests_total\{route="\/whep\/\{camera\}",status="201"\} 1$/m);
+});
+
+/** In the page, before its own scripts. */
+function relayOnly() {
+  window.RTCPeerConnection = class extends window.RTCPeerConnection {
+    constructor(configuration) {
+      super({ ...configuration, iceTransportPolicy: 'relay' });
+    }
+  };
+}
+
+const SECRET = 'a secret between coturn and manifold';
+
+/** A manifold that tells of a TURN server. */
+async function withRelay(world) {
+  const port = await freePort();
+  const turn = new Child('turnserver', part('turn'), turnArguments(port, SECRET), { log: world.file('turn.log') });
+  world.own(turn);
+  const servers = [{ urls: [`turn:127.0.0.1:${port}?transport=udp`], secret: SECRET, ttl: '10m' }];
+  return world.manifold({ cameras: SYNTHETIC, 'media.turn': servers });
+}
 
 function turnArguments(port, secret) {
   const told = { 'listening-ip': '127.0.0.1', 'relay-ip': '127.0.0.1', 'listening-port': port, realm: 'manifold' };
   const values = Object.entries({ ...told, 'static-auth-secret': secret }).map(([name, value]) => `--${name}=${value}`);
   const flags = ['use-auth-secret', 'allow-loopback-peers', 'no-cli', 'no-tls', 'no-dtls', 'fingerprint'];
   return ['-n', '--log-file=stdout', '--pidfile=/dev/null', ...values, ...flags.map((name) => `--${name}`)];
-}
-
-/** A TCP port that was free a moment ago. */
-async function freePort() {
-  const server = createServer();
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
 
 scenario('an ICE restart changes the credentials and not the picture', async (world) => {

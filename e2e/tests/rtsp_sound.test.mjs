@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 
+import { freePort } from '../harness/camera.mjs';
 import { scenario } from '../harness/world.mjs';
 
 const kinds = [
@@ -32,3 +33,22 @@ for (const { path, codec } of kinds) {
     assert.deepEqual(viewer.errors, []);
   });
 }
+
+scenario('picture and sound of what Manifold serves by RTSP arrive when Manifold pulls it', async (world) => {
+  const camera = await world.camera();
+  const port = await freePort();
+  const manifold = await world.manifold({
+    rtsp: { listen: `127.0.0.1:${port}` },
+    cameras: [
+      { id: 'cam-1', url: camera.url('/h264opus') },
+      { id: 'cam-2', url: `rtsp://127.0.0.1:${port}/cam-1` },
+    ],
+  });
+
+  const viewer = await world.open(`${manifold.url}/?open=cam-2`);
+  await viewer.plays('cam-2');
+
+  await viewer.advances('cam-2', 15);
+  await viewer.hears('cam-2', 440);
+  assert.equal((await viewer.inbound('cam-2')).audio.codec, 'audio/opus');
+});

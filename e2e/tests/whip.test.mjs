@@ -203,6 +203,25 @@ scenario('pages of other sites may publish, and are told how', async (world) => 
   assert.equal(camera.codec, 'H264', 'of all that Chromium offers, what every browser plays');
 });
 
+scenario('who has the key is told the ICE servers before there is an offer', async (world) => {
+  const manifold = await world.manifold({
+    cameras: [CAMERA],
+    'media.ice_servers': [{ urls: ['turn:turn.example:3478'], username: 'u', credential: 'p' }],
+  });
+  const told = async (path, headers = {}) => (await manifold.call('OPTIONS', path, { headers })).headers;
+  const link = '<turn:turn.example:3478>; rel="ice-server"; username="u"; credential="p"; credential-type="password"';
+  const bearer = (key) => ({ authorization: `Bearer ${key}` });
+
+  for (const headers of [await told(`/whip/${KEY}`), await told(`/w/${KEY}`), await told('/whip/cam-1', bearer(KEY))]) {
+    assert.equal(headers.get('link'), link);
+    assert.match(headers.get('access-control-expose-headers'), /link/i);
+  }
+  for (const headers of [await told('/whip/cam-1'), await told('/whip/x'), await told('/whip/cam-1', bearer('wrong'))]) {
+    assert.equal(headers.get('link'), null);
+    assert.equal(headers.get('accept-post'), 'application/sdp');
+  }
+});
+
 scenario('a key made by the API opens the camera, and the one before does not any more', async (world) => {
   const manifold = await world.manifold({ cameras: [CAMERA, { id: 'cam-2', url: 'test://' }] });
   const old = await new Publisher(world, 'aiortc', `${manifold.url}/whip/${KEY}`).start();

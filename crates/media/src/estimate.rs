@@ -8,16 +8,19 @@
 //! - **Loss**, from receiver reports: [`loss`]. Not where another one says that the line carries the
 //!   stream: then it loses, whatever is sent, and to send less would help nobody.
 //!
-//! An estimate is no more than about one and a half times of what was sent: nobody probes the line
-//! beyond that. So it says when a line is too thin, and not how wide it is.
+//! An estimate is no more than about one and a half times of what was sent. So it says when a line is
+//! too thin, and not how wide it is: whether it is wide enough again is found out by trying,
+//! [`probe`].
 
 mod arrivals;
 mod loss;
+mod probe;
 
 use std::time::{Duration, Instant};
 
 use arrivals::ArrivalEstimator;
 use loss::LossEstimator;
+use probe::{Probe, Queue, Signs};
 
 use crate::rtcp::{ReportBlock, TransportFeedback};
 
@@ -42,8 +45,9 @@ const LOSS_WINDOW: Duration = Duration::from_secs(2);
 const LOSS_WEIGHT: f32 = 0.5;
 /// The same of a round trip.
 const ROUND_TRIP_WEIGHT: u32 = 8;
-/// The shortest round trip follows longer ones by this share: paths change.
-const SHORTEST_WEIGHT: u32 = 64;
+/// The shortest round trip follows longer ones by this share, as paths change: within some ten answers
+/// a way that is 80 ms longer is none that has a queue.
+const SHORTEST_WEIGHT: u32 = 16;
 /// Longest round trip that is believed; a viewer's clock may say anything.
 const MAX_ROUND_TRIP: Duration = Duration::from_secs(10);
 
@@ -86,7 +90,8 @@ pub(crate) struct Estimator {
     /// What a report said when the loss was last taken.
     counts: Option<Counts>,
     round_trip: Option<Duration>,
-    newest_round_trip: Duration,
+    /// The two newest.
+    newest_round_trips: [Duration; 2],
     shortest_round_trip: Duration,
     /// The newest REMB.
     told: Option<(u64, Instant)>,
@@ -96,6 +101,8 @@ pub(crate) struct Estimator {
     stream_bps: Option<u64>,
     low_since: Option<Instant>,
     limit: Option<u64>,
+    /// From the begin of a limit until the estimate allows the stream.
+    probe: Option<Probe>,
     ramp: Option<Ramp>,
 }
 
@@ -163,20 +170,31 @@ impl Estimator {
         let Some(smoothed) = self.round_trip else {
             self.round_trip = Some(measured);
             self.shortest_round_trip = measured;
-            self.newest_round_trip = measured;
+            self.newest_round_trips = [measured; 2];
             return;
         };
         let weighted = smoothed * (ROUND_TRIP_WEIGHT - 1) + measured;
         self.round_trip = Some(weighted / ROUND_TRIP_WEIGHT);
-        self.newest_round_trip = measured;
+        self.newest_round_trips = [self.newest_round_trips[1], measured];
         let followed = self.shortest_round_trip * (SHORTEST_WEIGHT - 1) + measured;
         self.shortest_round_trip = measured.min(followed / SHORTEST_WEIGHT);
     }
 
     /// Whether something besides the estimate tells of a line that is too thin; or nothing is known.
     fn struggles(&self) -> bool {
-        let waits = self.newest_round_trip.saturating_sub(self.shortest_round_trip);
-        self.round_trip.is_none() || waits >= QUEUED || self.loss >= LOSING
+        self.round_trip.is_none() || self.queue() != Queue::None || self.loss >= LOSING
+    }
+
+    fn queue(&self) -> Queue {
+        match self.newest_round_trips.map(|round_trip| self.is_late(round_trip)) {
+            [_, false] => Queue::None,
+            [false, true] => Queue::Perhaps,
+            [true, true] => Queue::Certain,
+        }
+    }
+
+    fn is_late(&self, round_trip: Duration) -> bool {
+        round_trip.saturating_sub(self.shortest_round_trip) >= QUEUED
     }
 
     /// REMB.
@@ -232,8 +250,8 @@ impl Estimator {
         known.into_iter().chain(by_loss).min()
     }
 
-    /// A limit begins when the estimate was low for a while and is not the only sign, follows it, and
-    /// ends when it reaches the stream's rate.
+    /// A limit begins when the estimate was low for a while and is not the only sign, follows it or
+    /// what the line is tried with, and ends when either reaches the stream's rate.
     fn decide(&mut self, now: Instant) {
         let known = self.bits_per_second().zip(self.stream_bps);
         let begins_below = if self.limit.is_some() { 100 } else { LIMITED_BELOW_PERCENT };
@@ -241,14 +259,18 @@ impl Estimator {
             estimate.saturating_mul(100) < stream.saturating_mul(begins_below)
         });
         let is_ramping = self.is_ramping(now);
-        let Some((estimate, _)) = low.filter(|_| !is_ramping) else {
-            (self.low_since, self.limit) = (None, None);
+        let Some((estimate, stream)) = low.filter(|_| !is_ramping) else {
+            (self.low_since, self.limit, self.probe) = (None, None, None);
             return;
         };
+        let estimate = estimate.max(MIN_BITS_PER_SECOND);
         let since = *self.low_since.get_or_insert(now);
-        let begins = now.saturating_duration_since(since) >= LIMITED_AFTER && self.struggles();
-        if begins || self.limit.is_some() {
-            self.limit = Some(estimate.max(MIN_BITS_PER_SECOND));
+        let signs = Signs { queue: self.queue(), loss: self.loss };
+        if let Some(probe) = &mut self.probe {
+            self.limit = probe.advance(estimate, stream, signs, now);
+        } else if now.saturating_duration_since(since) >= LIMITED_AFTER && self.struggles() {
+            self.probe = Some(Probe::new(now));
+            self.limit = Some(estimate);
         }
     }
 }
@@ -387,6 +409,26 @@ mod tests {
         assert!((0..10).all(|second| after(second, 20 + second * 3).is_none()));
         assert_eq!(after(10, 90), Some(900_000), "there is a queue");
         assert_eq!(after(11, 20), Some(900_000), "until the estimate is high again");
+    }
+
+    /// What browsers do that were sent little for a while: they tell that they could take little.
+    #[test]
+    fn an_estimate_that_stays_low_without_cause_is_overruled() {
+        let start = epoch();
+        let mut estimator = estimator(start);
+        estimator.handle_round_trip(Duration::from_millis(20));
+        let limited: Vec<bool> = (0..60)
+            .map(|second| {
+                let now = start + Duration::from_secs(second);
+                // The way became longer for good when it all began.
+                let round_trip = if second < 2 { 200 } else { 100 };
+                estimator.handle_round_trip(Duration::from_millis(round_trip));
+                estimator.handle_told(40_000, now);
+                estimator.limit().is_some()
+            })
+            .collect();
+        assert!(limited[2], "{limited:?}");
+        assert!(limited[40..].iter().all(|limited| !limited), "{limited:?}");
     }
 
     #[test]

@@ -167,6 +167,8 @@ struct Place {
     alive_at: Option<Instant>,
     /// Where it goes.
     switch: Option<Switch>,
+    /// What it played before, and until when packets of that are repaired.
+    came_from: Option<(StreamId, Instant)>,
     /// What was last told of its line.
     line_told: Option<Figure>,
     /// Paths along which its feedback is taken, the one in use among them. Bounded by the
@@ -288,6 +290,7 @@ impl Fanout {
             sent_media: false,
             alive_at: None,
             switch: None,
+            came_from: None,
             line_told: None,
             paths: vec![route],
             congested: false,
@@ -517,8 +520,10 @@ impl Fanout {
             self.figures.repairs_refused += lost.len() as u64;
             return;
         }
-        let hub = self.hubs.get(&at.stream);
-        let find = |serial| hub.and_then(|hub| hub.find(serial));
+        let came_from = at.came_from.filter(|(_, until)| now < *until).map(|(stream, _)| stream);
+        let hubs = [Some(at.stream), came_from].map(|stream| self.hubs.get(&stream?));
+        // A serial is one frame's, whatever stream it is of.
+        let find = |serial| hubs.into_iter().flatten().find_map(|hub| hub.find(serial));
         let sent = at.viewer.repair(lost, find, now, &mut self.immediate);
         self.figures.seal_errors += u64::from(sent.is_err());
     }
@@ -572,8 +577,13 @@ impl Fanout {
                 let sent = place.viewer.poll_reports(now, &mut self.immediate);
                 self.figures.seal_errors += u64::from(sent.is_err());
                 self.figures.count(place.viewer.take_tally());
+                place.came_from = place.came_from.filter(|(_, until)| now < *until);
                 if let Some(hub) = self.hubs.get(&place.stream) {
-                    let (rate, oldest) = (hub.bits_per_second(), hub.oldest());
+                    let before = place.came_from.and_then(|(stream, _)| self.hubs.get(&stream));
+                    let oldest = hub.oldest().map(|oldest| {
+                        before.and_then(Hub::oldest).map_or(oldest, |other| oldest.min(other))
+                    });
+                    let rate = hub.bits_per_second();
                     place.viewer.handle_stream_state(rate, oldest, now);
                 }
             }

@@ -108,6 +108,8 @@ pub(crate) struct Checked {
     pub(crate) answer: Vec<u8>,
     /// The first check of this path.
     pub(crate) is_new_path: bool,
+    /// The same request came the same way before: it is answered, and says nothing of the present.
+    pub(crate) is_repeated: bool,
     /// The path that gave way to a new one.
     pub(crate) forgotten: Option<Route>,
     /// Made with the newest credentials.
@@ -146,8 +148,11 @@ impl IceLite {
     }
 
     /// New credentials (RFC 8445 §9). Paths stay: what flows goes on until there is a better way.
+    /// Of several restarts before one has come about, the last one counts.
     pub(crate) fn restart(&mut self, credentials: IceCredentials) {
-        self.previous = Some(std::mem::replace(&mut self.credentials, credentials));
+        let before = std::mem::replace(&mut self.credentials, credentials);
+        // What is in use stays good, however often it is to be replaced.
+        self.previous.get_or_insert(before);
     }
 
     /// The user fragment that is no longer good, once after a restart has come about.
@@ -168,7 +173,7 @@ impl IceLite {
             Some(_) | None if is_current => self.credentials.password.clone(),
             Some(_) | None => return Err(Refusal::NotAuthentic),
         };
-        self.note_check(request.transaction(), route.remote())?;
+        let is_repeated = self.note_check(request.transaction(), route.remote())?;
         if is_current {
             self.previous = None;
         }
@@ -178,19 +183,20 @@ impl IceLite {
         } else {
             request.success(route.destination, &password)
         };
-        Ok(Checked { answer, is_new_path, forgotten, is_current })
+        Ok(Checked { answer, is_new_path, is_repeated, forgotten, is_current })
     }
 
     /// A request is repeated from where it came first; from elsewhere it is somebody else's copy.
-    fn note_check(&mut self, id: TransactionId, remote: Remote) -> Result<(), Refusal> {
+    /// Answers whether it is repeated.
+    fn note_check(&mut self, id: TransactionId, remote: Remote) -> Result<bool, Refusal> {
         if let Some((_, first)) = self.checks.iter().find(|(known, _)| *known == id) {
-            return if *first == remote { Ok(()) } else { Err(Refusal::Replayed) };
+            return if *first == remote { Ok(true) } else { Err(Refusal::Replayed) };
         }
         if self.checks.len() == MAX_REMEMBERED_CHECKS {
             self.checks.pop_front();
         }
         self.checks.push_back((id, remote));
-        Ok(())
+        Ok(false)
     }
 
     fn learn(&mut self, route: Route, in_use: Option<Route>) -> (bool, Option<Route>) {

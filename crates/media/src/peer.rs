@@ -248,6 +248,8 @@ pub struct Peer {
 pub struct Proven {
     /// It is the first one of its path.
     pub is_new_path: bool,
+    /// It came the same way before: a retransmission, or a copy with a forged source.
+    pub is_repeated: bool,
     /// The path that was forgotten for it.
     pub forgotten: Option<Route>,
 }
@@ -313,14 +315,14 @@ impl Peer {
         now: Instant,
     ) -> Option<Proven> {
         let checked = self.ice.handle_check(route, request, self.selected).ok()?;
-        let Checked { answer, is_new_path, forgotten, is_current } = checked;
+        let Checked { answer, is_new_path, is_repeated, forgotten, is_current } = checked;
         self.selected.get_or_insert(route);
         self.answers.push_back((route, answer));
         if is_current {
             let nominated = request.nominated(self.ice.password());
             self.receive(&nominated, now);
         }
-        Some(Proven { is_new_path, forgotten })
+        Some(Proven { is_new_path, is_repeated, forgotten })
     }
 
     /// A DTLS packet. During the handshake our flights go where the viewer's newest packet came from,

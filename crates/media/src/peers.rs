@@ -236,9 +236,9 @@ impl PeerTable {
         if matches!(entry.phase, Phase::Closing(_)) {
             return None;
         }
-        // A second restart before the first one has come about.
-        if let Some(unused) = entry.peer.previous_ufrag() {
-            self.by_ufrag.remove(unused);
+        // A second restart before the first one has come about: its credentials were never used.
+        if entry.peer.previous_ufrag().is_some() {
+            self.by_ufrag.remove(&entry.ufrag);
         }
         entry.peer.restart(ours.clone(), theirs);
         entry.ufrag.clone_from(&ours.ufrag);
@@ -283,14 +283,22 @@ impl PeerTable {
         if let Some(previous) = previous.filter(|_| entry.peer.previous_ufrag().is_none()) {
             self.by_ufrag.remove(&previous);
         }
-        entry.checked_at = now;
-        if entry.follows(route, request.nominates, now) {
+        // A repeated one is answered, as the first answer may be lost. It does not show that the viewer
+        // lives: consent asks for a new transaction each time (RFC 7675 §5.1), and an old one can be
+        // anybody's copy.
+        let is_fresh = !proven.is_repeated;
+        if is_fresh {
+            entry.checked_at = now;
+        }
+        if is_fresh && entry.follows(route, request.nominates, now) {
             self.outputs.push_back(PeersOutput::Moved { viewer, route });
         }
         self.note_path(viewer, route, proven);
-        self.note_alive(viewer, now);
+        if is_fresh {
+            self.note_alive(viewer, now);
+        }
         self.drive(viewer, now);
-        Received::Authentic
+        if is_fresh { Received::Authentic } else { Received::Accepted }
     }
 
     fn note_path(&mut self, viewer: ViewerId, route: Route, proven: Proven) {
@@ -479,6 +487,9 @@ impl Entry {
             negotiated: self.negotiated.clone(),
             handshake: now - self.accepted_at,
         })));
+        // Those that were checked before there was anybody to tell.
+        let others = self.peer.routes().filter(|other| *other != route);
+        outputs.extend(others.map(|route| PeersOutput::PathProven { viewer, route }));
     }
 
     /// A check along `route`. True when media is to go there without waiting for feedback, which a
@@ -615,6 +626,47 @@ mod tests {
     }
 
     #[test]
+    fn copies_of_a_check_do_not_keep_media_flowing() {
+        let (mut table, start) = connected();
+        let last = start + Duration::from_secs(5);
+        let arrive = |table: &mut PeerTable, now| {
+            table.handle_datagram(address(9), address(1), &check(1), now)
+        };
+        assert_eq!(arrive(&mut table, last), Received::Authentic);
+        while table.poll_output().is_some() {}
+        let mut now = last;
+        while now < last + CONSENT_TIMEOUT {
+            now += Duration::from_secs(2);
+            assert_eq!(arrive(&mut table, now), Received::Accepted);
+            let outputs: Vec<_> = std::iter::from_fn(|| table.poll_output()).collect();
+            let is_answer = |output: &PeersOutput| matches!(output, PeersOutput::Transmit { .. });
+            assert!(!outputs.is_empty() && outputs.iter().all(is_answer), "{outputs:?}");
+        }
+        table.handle_timeout(now + Duration::from_millis(1));
+        assert_eq!(table.peers[&VIEWER].phase, Phase::Closing(CloseReason::ConsentExpired));
+    }
+
+    #[test]
+    fn feedback_counts_along_every_path_that_was_checked_before_the_handshake_ended() {
+        let (mut table, now) = table();
+        for (number, from) in [(0, 9), (1, 10)] {
+            table.handle_datagram(address(from), address(1), &check(number), now);
+        }
+        while table.poll_output().is_some() {}
+        let profile = crate::srtp::SrtpProfile::AeadAes128Gcm;
+        let keys = SessionKeys { profile, material: vec![0; profile.keying_material_len()] };
+        let entry = table.peers.get_mut(&VIEWER).unwrap();
+        entry.attach(VIEWER, keys, now, &mut table.outputs);
+        let outputs: Vec<_> = std::iter::from_fn(|| table.poll_output()).collect();
+        let [PeersOutput::Attach(attach), PeersOutput::PathProven { route, .. }] = &outputs[..]
+        else {
+            panic!("{outputs:?}");
+        };
+        assert_eq!(attach.route.destination, address(9));
+        assert_eq!(route.destination, address(10));
+    }
+
+    #[test]
     fn after_a_restart_the_new_user_fragment_is_good_and_the_old_one_not_for_long() {
         let (mut table, now) = connected();
         let ours = IceCredentials { ufrag: "Banew".to_owned(), password: "x".repeat(24) };
@@ -629,5 +681,22 @@ mod tests {
         assert_eq!(arrive(&mut table, &check(3)), Received::Dropped);
         assert_eq!(table.by_ufrag.len(), 1);
         assert!(table.handle_restart(ViewerId(2), &ours, theirs, now).is_none());
+    }
+
+    #[test]
+    fn what_a_viewer_uses_is_good_until_it_uses_one_of_its_restarts() {
+        let (mut table, now) = connected();
+        let theirs = IceCredentials { ufrag: "viewer01".to_owned(), password: "y".repeat(24) };
+        let [first, second] = ["Banew", "Bnewer"]
+            .map(|ufrag| IceCredentials { ufrag: ufrag.to_owned(), password: ufrag.repeat(5) });
+        for ours in [&first, &second] {
+            table.handle_restart(VIEWER, ours, theirs.clone(), now).unwrap();
+        }
+        let mut arrive = |packet: &[u8]| table.handle_datagram(address(9), address(1), packet, now);
+        assert_eq!(arrive(&check(1)), Received::Authentic, "the answers may be lost");
+        assert_eq!(arrive(&check_of("Banew:viewer01", 2, &first)), Received::Dropped);
+        assert_eq!(arrive(&check_of("Bnewer:viewer0", 3, &second)), Received::Authentic);
+        assert_eq!(arrive(&check(4)), Received::Dropped);
+        assert_eq!(table.by_ufrag.len(), 1);
     }
 }

@@ -203,9 +203,9 @@ impl PublisherTable {
         if matches!(entry.phase, Phase::Closing(_)) {
             return None;
         }
-        // A second restart before the first one has come about.
-        if let Some(unused) = entry.publisher.previous_ufrag() {
-            self.by_ufrag.remove(unused);
+        // A second restart before the first one has come about: its credentials were never used.
+        if entry.publisher.previous_ufrag().is_some() {
+            self.by_ufrag.remove(&entry.ufrag);
         }
         entry.publisher.restart(ours.clone(), theirs);
         entry.ufrag.clone_from(&ours.ufrag);

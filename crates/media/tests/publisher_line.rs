@@ -206,6 +206,17 @@ fn an_offer_with_layers_gets_one_and_the_direction_is_ours_to_choose() {
     assert!(answer.contains("H264") && !answer.contains("H265"), "{answer}");
 }
 
+#[test]
+fn vp9_is_taken_in_the_profile_that_every_viewer_with_vp9_plays() {
+    let chromium = include_str!("../../../e2e/sdp/chromium.sdp");
+    assert!(chromium.contains("profile-id=0") && chromium.contains("profile-id=2"), "{chromium}");
+    let offer = chromium.replace("a=recvonly", "a=sendonly").replace(" H264/", " H26X/");
+    let factory = PublisherFactory::new(vec![server_address()]).unwrap();
+    let (_, answer) = factory.answer(&offer, &credentials(), start()).unwrap();
+    assert!(answer.contains("VP9/90000") && answer.contains("VP8/90000"), "{answer}");
+    assert!(answer.contains("profile-id=0") && !answer.contains("profile-id=2"), "{answer}");
+}
+
 fn server_address() -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], 8555))
 }

@@ -43,6 +43,29 @@ fn main_to_sub_and_back_without_a_gap() {
 }
 
 #[test]
+fn what_was_lost_right_before_a_switch_comes_after_it() {
+    let mut world = World::new();
+    world.join(MAIN);
+    // The sub stream began a moment ago: all of it is younger than what is lost.
+    world.silence(SUB);
+    world.play(2_000);
+    world.is_losing = true;
+    world.play(3 * FRAME_MS);
+    world.is_losing = false;
+    world.next.insert(SUB, 40_000);
+    world.switch(SUB);
+    world.play(3_000);
+
+    world.assert_switched_to(&[SUB]);
+    let main = world.viewer.pictures.iter().filter(|picture| picture.stream == MAIN);
+    let indices: Vec<u64> = main.map(|picture| picture.index).collect();
+    assert!(indices.windows(2).all(|pair| pair[1] == pair[0] + 1), "{indices:?}");
+    let figures = world.fanout.figures();
+    assert!(figures.repairs >= 10, "{figures:?}");
+    assert_eq!(figures.repairs_missed, 0, "{figures:?}");
+}
+
+#[test]
 fn a_hundred_switches_at_any_moment_leave_no_gap() {
     let mut world = World::new();
     world.join(MAIN);
@@ -256,6 +279,8 @@ struct World {
     next: BTreeMap<StreamId, u64>,
     keyframe_every: BTreeMap<StreamId, u64>,
     bytes: BTreeMap<StreamId, usize>,
+    /// What is sent of pictures does not arrive.
+    is_losing: bool,
 }
 
 impl World {
@@ -275,6 +300,7 @@ impl World {
             next: BTreeMap::from([(MAIN, 0), (SUB, 0)]),
             keyframe_every: BTreeMap::from([(MAIN, 40), (SUB, 40)]),
             bytes: BTreeMap::from([(MAIN, 8_000), (SUB, 7_000)]),
+            is_losing: false,
         }
     }
 
@@ -491,7 +517,10 @@ impl World {
                 let bytes = &batch.bytes()[run.start..run.start + run.len];
                 for datagram in bytes.chunks(run.segment) {
                     self.note_rtp(datagram);
-                    self.deliver(datagram);
+                    let is_rtcp = (192..=223).contains(&datagram[1]);
+                    if is_rtcp || !self.is_losing {
+                        self.deliver(datagram);
+                    }
                 }
             }
         }

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { Api } from "./client";
-import { cameraFrom, totalsFrom } from "./wire";
+import { cameraFrom, iceServersFrom, totalsFrom } from "./wire";
 
 interface Call {
   url: string;
@@ -28,6 +28,7 @@ describe("Api", () => {
       reservationId: "r1",
       whepUrl: "/whep/cam",
       token: "t",
+      iceServers: [],
       watching: { rendition: "sub", switches: 0 },
     });
     expect(calls[0]?.url).toBe("/api/v1/stream/reserve");
@@ -74,6 +75,16 @@ describe("Api", () => {
 });
 
 describe("wire", () => {
+  it("takes ICE servers with their passwords, at most four, and nothing else of that kind", () => {
+    const turn = { urls: ["turn:t"], username: "u", credential: "c" };
+    expect(iceServersFrom([turn, { urls: ["stun:s", "https://x", 7] }, { urls: "stun:s" }, null])).toEqual([
+      turn,
+      { urls: ["stun:s"] },
+    ]);
+    expect(iceServersFrom(Array.from({ length: 9 }, () => turn))).toHaveLength(4);
+    expect(iceServersFrom({})).toEqual([]);
+  });
+
   it("survives an answer that is nothing like it should be", () => {
     expect(cameraFrom(null)).toMatchObject({ id: "", viewerCount: 0, retryInS: null, reason: "" });
     expect(cameraFrom({ id: "c", name: 7, viewer_count: -3, reason: null })).toMatchObject({ name: "c", viewerCount: 0 });

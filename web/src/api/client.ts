@@ -7,7 +7,7 @@
 import { refusalFrom, unreachable } from "../rtc/errors";
 import type { Heartbeat, Reservation, SessionApi } from "../rtc/session";
 import { ownAddress } from "../rtc/whep";
-import { type Camera, type CameraPage, cameraFrom, cameraPageFrom, record, text, type Totals, totalsFrom, watchingFrom } from "./wire";
+import { type Camera, type CameraPage, cameraFrom, cameraPageFrom, iceServersFrom, record, text, type Totals, totalsFrom, watchingFrom } from "./wire";
 
 const REQUEST_MS_MAX = 10_000;
 /** Cameras asked for at once; parks larger than this take several requests. */
@@ -57,6 +57,7 @@ export class Api implements SessionApi {
       reservationId: text(json["reservation_id"]),
       whepUrl: ownAddress(whepUrl, "/"),
       token: text(json["token"]),
+      iceServers: iceServersFrom(json["ice_servers"]),
       watching: watchingFrom(json),
     };
   }

@@ -70,6 +70,20 @@ export function watchingFrom(value: unknown): Watching {
   return { rendition: text(json["rendition"]), switches: count(json["switches"]) };
 }
 
+/** Most ICE servers that are taken: browsers slow down beyond four or five. */
+const ICE_SERVERS_MAX = 4;
+
+/** STUN and TURN servers; what a browser would refuse is left out. */
+export function iceServersFrom(value: unknown): RTCIceServer[] {
+  const isAddress = (url: string) => /^(stun|stuns|turn|turns):/i.test(url);
+  const servers = list(value).map(record).map((json) => ({
+    urls: list(json["urls"]).map(text).filter(isAddress),
+    ...(typeof json["username"] === "string" ? { username: json["username"] } : {}),
+    ...(typeof json["credential"] === "string" ? { credential: json["credential"] } : {}),
+  }));
+  return servers.filter(({ urls }) => urls.length > 0).slice(0, ICE_SERVERS_MAX);
+}
+
 export function cameraPageFrom(value: unknown): CameraPage {
   const json = record(value);
   const cameras = list(json["cameras"]).map(cameraFrom);

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { iceIdentity, iceServersOf, trickleFragment } from "./sdp";
+import { iceIdentity, trickleFragment } from "./sdp";
 
 const OFFER = [
   "v=0",
@@ -57,27 +57,5 @@ describe("trickleFragment", () => {
       ].join("\r\n"),
     );
     expect(trickleFragment(ice, [], false)).not.toContain("end-of-candidates");
-  });
-});
-
-describe("iceServersOf", () => {
-  it("reads several servers and their credentials", () => {
-    const link =
-      '<stun:stun.example>; rel="ice-server", ' +
-      '<turn:turn.example?transport=udp>; rel="ice-server"; username="a,b;c"; credential="p\\"w"; credential-type="password"';
-    expect(iceServersOf(link)).toEqual([
-      { urls: "stun:stun.example" },
-      { urls: "turn:turn.example?transport=udp", username: "a,b;c", credential: 'p"w' },
-    ]);
-  });
-
-  it("ignores other relations, other schemes and nonsense", () => {
-    expect(iceServersOf('<https://a.example>; rel="ice-server", <stun:b>; rel=next, stun:c, <')).toEqual([]);
-    expect(iceServersOf(null)).toEqual([]);
-  });
-
-  it("takes no more than four", () => {
-    const link = Array.from({ length: 9 }, (_, at) => `<stun:s${at}>; rel=ice-server`).join(", ");
-    expect(iceServersOf(link)).toHaveLength(4);
   });
 });

@@ -1,6 +1,6 @@
 /**
- * The few texts of WHEP that are neither JSON nor opaque: the trickle fragment and the
- * `Link: rel="ice-server"` header. Session descriptions themselves are never edited here.
+ * The one text of WHEP that is neither JSON nor opaque: the trickle fragment. Session descriptions
+ * themselves are never edited here.
  */
 
 /** What a trickle fragment needs from the local description. */
@@ -52,51 +52,6 @@ export function trickleFragment(ice: IceIdentity, candidates: readonly string[],
     ...(complete ? ["a=end-of-candidates"] : []),
   ];
   return `${lines.join("\r\n")}\r\n`;
-}
-
-/** Most ICE servers taken from one answer: browsers slow down beyond four or five. */
-const ICE_SERVERS_MAX = 4;
-
-/** ICE servers of a `Link` header (RFC 9725 §4.6): `<turn:host>; rel="ice-server"; username="u"; credential="c"`. */
-export function iceServersOf(link: string | null): RTCIceServer[] {
-  const servers: RTCIceServer[] = [];
-  for (const entry of linkEntries(link ?? "")) {
-    if (entry.parameters.get("rel") !== "ice-server") continue;
-    if (!/^(stun|stuns|turn|turns):/i.test(entry.target)) continue;
-    const username = entry.parameters.get("username");
-    const credential = entry.parameters.get("credential");
-    servers.push({
-      urls: entry.target,
-      ...(username === undefined ? {} : { username }),
-      ...(credential === undefined ? {} : { credential }),
-    });
-    if (servers.length === ICE_SERVERS_MAX) break;
-  }
-  return servers;
-}
-
-interface LinkEntry {
-  readonly target: string;
-  readonly parameters: ReadonlyMap<string, string>;
-}
-
-/** The entries of a `Link` header (RFC 8288 §3); a comma or semicolon inside quotes is text. */
-function linkEntries(header: string): LinkEntry[] {
-  const entries: LinkEntry[] = [];
-  const entry = /<([^>]*)>((?:\s*;\s*[\w*-]+\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^\s",;]+))*)/g;
-  for (const [, target = "", tail = ""] of header.matchAll(entry)) {
-    entries.push({ target: target.trim(), parameters: linkParameters(tail) });
-  }
-  return entries;
-}
-
-function linkParameters(tail: string): Map<string, string> {
-  const parameters = new Map<string, string>();
-  const parameter = /;\s*([\w*-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s",;]+))/g;
-  for (const [, name = "", quoted, bare] of tail.matchAll(parameter)) {
-    parameters.set(name.toLowerCase(), quoted?.replace(/\\(.)/g, "$1") ?? bare ?? "");
-  }
-  return parameters;
 }
 
 function attribute(lines: readonly string[], name: string): string | null {

@@ -10,7 +10,6 @@ function refusal(status: number, retryAfterS: number | null = null, code = ""): 
 /** A client whose every answer the test decides. */
 class FakeWhep implements Whep {
   readonly stream = {} as MediaStream;
-  iceServers: readonly RTCIceServer[] = [];
   postedAtMs = 0;
   stage: PeerStage = "new";
   token = "";
@@ -25,8 +24,8 @@ class FakeWhep implements Whep {
   prepare(): Promise<void> {
     return Promise.resolve();
   }
-  async open(url: string, token: string): Promise<void> {
-    this.house.log.push(`open ${url} ${token}`);
+  async open(url: string, token: string, iceServers: readonly RTCIceServer[] = []): Promise<void> {
+    this.house.log.push(["open", url, token, ...iceServers.map((server) => server.urls)].join(" "));
     this.house.openNow += 1;
     this.house.openMax = Math.max(this.house.openMax, this.house.openNow);
     if (this.house.whepRefusal !== null) throw this.house.whepRefusal;
@@ -63,6 +62,7 @@ class House implements SessionApi {
   whepRefusal: Refusal | null = null;
   heartbeatRefusal: Refusal | null = null;
   reserveGate: Promise<void> = Promise.resolve();
+  iceServers: RTCIceServer[] = [];
   watching: Watching = { rendition: "main", switches: 0 };
   qualities: (string | null)[] = [];
   #reservations = 0;
@@ -74,7 +74,7 @@ class House implements SessionApi {
     if (this.reserveRefusal !== null) throw this.reserveRefusal;
     this.#reservations += 1;
     const [reservationId, token] = [`r${this.#reservations}`, `t${this.#reservations}`];
-    return { reservationId, whepUrl: "/whep/cam", token, watching: this.watching };
+    return { reservationId, whepUrl: "/whep/cam", token, iceServers: this.iceServers, watching: this.watching };
   }
   async heartbeat(reservationId: string, quality: string | null): Promise<Heartbeat> {
     this.log.push(`heartbeat ${reservationId}`);
@@ -104,7 +104,7 @@ function bench() {
   const told: (Watching | null)[] = [];
   const session = new CameraSession("cam", "auto", {
     api: house,
-    newWhep: (_, onStage) => {
+    newWhep: (onStage) => {
       const whep = new FakeWhep(house, onStage);
       house.wheps.push(whep);
       return whep;
@@ -129,6 +129,14 @@ beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
 
 describe("CameraSession", () => {
+  it("makes the very first offer with the reservation's ICE servers", async () => {
+    const { house, session } = bench();
+    house.iceServers = [{ urls: "turn:t" }];
+    session.start();
+    await vi.advanceTimersByTimeAsync(0);
+    expect(house.log).toEqual(["reserve", "open /whep/cam t1 turn:t"]);
+  });
+
   it("reserves, connects, and says so step by step", async () => {
     const { house, session, states } = bench();
     session.start();

@@ -14,6 +14,8 @@ export interface Reservation {
   readonly reservationId: string;
   readonly whepUrl: string;
   readonly token: string;
+  /** STUN and TURN servers for this viewer. */
+  readonly iceServers: readonly RTCIceServer[];
   /** With what it begins. */
   readonly watching: Watching;
 }
@@ -62,8 +64,7 @@ export type SessionState =
 
 export interface SessionOptions {
   readonly api: SessionApi;
-  /** `iceServers` are those of the last answer. */
-  readonly newWhep: (iceServers: readonly RTCIceServer[], onStage: (stage: PeerStage) => void) => Whep;
+  readonly newWhep: (onStage: (stage: PeerStage) => void) => Whep;
   /** 0 to 1, spreads the reconnects of many viewers. */
   readonly random: () => number;
   readonly onState: (state: SessionState) => void;
@@ -97,7 +98,6 @@ export class CameraSession {
   readonly #options: SessionOptions;
   #state: SessionState = { kind: "idle" };
   #attempt: Attempt | null = null;
-  #iceServers: readonly RTCIceServer[] = [];
   #wake: (() => void) | null = null;
   #closing = false;
   #failures = 0;
@@ -172,15 +172,12 @@ export class CameraSession {
 
   /** One attempt, from reservation to release. Yields why it ended. */
   async #connectOnce(): Promise<Refusal> {
-    const attempt = new Attempt(this.cameraId, () => this.#quality, this.#options, this.#iceServers, (state) =>
-      this.#set(state),
-    );
+    const attempt = new Attempt(this.cameraId, () => this.#quality, this.#options, (state) => this.#set(state));
     this.#attempt = attempt;
     this.#options.onWatching(null);
     this.#set({ kind: "reserving" });
     this.#options.onStream(attempt.whep.stream);
     const cause = await attempt.run();
-    this.#iceServers = attempt.whep.iceServers;
     if (attempt.settled) this.#failures = 0;
     this.#attempt = null;
     return cause;
@@ -271,7 +268,6 @@ class Attempt {
     cameraId: string,
     quality: () => string,
     options: SessionOptions,
-    iceServers: readonly RTCIceServer[],
     onState: (state: SessionState) => void,
   ) {
     this.#cameraId = cameraId;
@@ -285,7 +281,7 @@ class Attempt {
         resolve(cause);
       };
     });
-    this.whep = options.newWhep(iceServers, (stage) => this.#handleStage(stage));
+    this.whep = options.newWhep((stage) => this.#handleStage(stage));
   }
 
   /** Whether the connection stood long enough to call it a success. */
@@ -350,7 +346,7 @@ class Attempt {
 
   async #offer(reservation: Reservation): Promise<void> {
     try {
-      await this.whep.open(reservation.whepUrl, reservation.token);
+      await this.whep.open(reservation.whepUrl, reservation.token, reservation.iceServers);
     } catch (thrown) {
       const cause = asRefusal(thrown);
       if (cause.status !== 401) throw cause;

@@ -12,6 +12,8 @@ class FakePeer extends EventTarget {
   remote: RTCSessionDescriptionInit | null = null;
   configuration: RTCConfiguration = {};
   closed = false;
+  offers = 0;
+  restarts = 0;
   readonly dtls = Object.assign(new EventTarget(), { state: "new" });
 
   addTransceiver(): unknown {
@@ -20,7 +22,11 @@ class FakePeer extends EventTarget {
   getReceivers(): unknown[] {
     return [{ transport: this.dtls }];
   }
+  restartIce(): void {
+    this.restarts += 1;
+  }
   async setLocalDescription(): Promise<void> {
+    this.offers += 1;
     this.localDescription = { sdp: SDP };
   }
   async setRemoteDescription(description: RTCSessionDescriptionInit): Promise<void> {
@@ -75,7 +81,6 @@ function bench(answers: Record<string, () => Response | Promise<Response>>) {
       },
       newPeer: () => peer as unknown as RTCPeerConnection,
       newStream: () => ({}) as MediaStream,
-      iceServers: [],
       certificate: null,
     },
     (stage) => stages.push(stage),
@@ -155,11 +160,34 @@ describe("WhepClient", () => {
     expect(stages).toEqual([]);
   });
 
-  it("takes ICE servers from the answer", async () => {
-    const { client, peer } = bench({ POST: () => created({ Link: '<stun:s>; rel="ice-server"' }) });
-    await client.open("/whep/cam-1", "t1");
-    expect(peer.configuration.iceServers).toEqual([{ urls: "stun:s" }]);
-    expect(client.iceServers).toEqual([{ urls: "stun:s" }]);
+  it("offers again with the ICE servers, and posts only that offer", async () => {
+    const { client, peer, calls, made } = bench({ POST: () => created(), PATCH: noContent });
+    await client.prepare();
+    peer.emitCandidate("candidate:old");
+    peer.emitCandidate(null);
+    await client.open("/whep/cam-1", "t1", [{ urls: ["turn:t"], username: "u", credential: "c" }]);
+    expect(peer.configuration.iceServers).toEqual([{ urls: ["turn:t"], username: "u", credential: "c" }]);
+    expect([peer.offers, peer.restarts]).toEqual([2, 1]);
+    expect(calls.map(({ method }) => method)).toEqual(["POST"]);
+    peer.emitCandidate("candidate:relay");
+    peer.emitCandidate(null);
+    await settle();
+    const trickled = made("PATCH").map(({ body }) => body).join("");
+    expect(trickled).toContain("a=candidate:relay");
+    expect(trickled).toContain("a=end-of-candidates");
+    expect(trickled).not.toContain("old");
+  });
+
+  it("keeps its first offer without ICE servers, and where the browser takes none of them", async () => {
+    const { client, peer } = bench({ POST: () => created() });
+    await client.open("/whep/cam-1", "t1", []);
+    expect([peer.offers, peer.restarts]).toEqual([1, 0]);
+    const other = bench({ POST: () => created() });
+    other.peer.setConfiguration = () => {
+      throw new DOMException("no such scheme", "SyntaxError");
+    };
+    await other.client.open("/whep/cam-1", "t1", [{ urls: "turn:t" }]);
+    expect([other.peer.offers, other.made("POST").length]).toEqual([1, 1]);
   });
 
   it("turns problem+json into a refusal", async () => {

@@ -9,7 +9,7 @@
  */
 
 import { refusalFrom, unreachable } from "./errors";
-import { iceIdentity, iceServersOf, trickleFragment } from "./sdp";
+import { iceIdentity, trickleFragment } from "./sdp";
 
 /**
  * How far the peer connection has come.
@@ -26,8 +26,6 @@ export interface WhepOptions {
   readonly fetch: typeof fetch;
   readonly newPeer: (configuration: RTCConfiguration) => RTCPeerConnection;
   readonly newStream: (tracks: MediaStreamTrack[]) => MediaStream;
-  /** ICE servers learnt from an earlier answer. */
-  readonly iceServers: readonly RTCIceServer[];
   /** Made once a page: generating one takes longer than the rest of the offer. */
   readonly certificate: RTCCertificate | null;
 }
@@ -38,7 +36,6 @@ export function browserOptions(): WhepOptions {
     fetch: (input, init) => fetch(input, init),
     newPeer: (configuration) => new RTCPeerConnection(configuration),
     newStream: (tracks) => new MediaStream(tracks),
-    iceServers: [],
     certificate: null,
   };
 }
@@ -46,14 +43,12 @@ export function browserOptions(): WhepOptions {
 /** What a session needs of a client; tests bring their own. */
 export type Whep = Pick<
   WhepClient,
-  "stream" | "iceServers" | "postedAtMs" | "stage" | "prepare" | "open" | "renew" | "stats" | "close" | "abandon"
+  "stream" | "postedAtMs" | "stage" | "prepare" | "open" | "renew" | "stats" | "close" | "abandon"
 >;
 
 export class WhepClient {
   /** Picture and sound; valid from construction, so that a `<video>` can wait on it. */
   readonly stream: MediaStream;
-  /** ICE servers of the answer, for the next client. */
-  iceServers: readonly RTCIceServer[];
   /** When the POST left, on the `performance.now()` clock; 0 before. */
   postedAtMs = 0;
 
@@ -75,10 +70,8 @@ export class WhepClient {
   constructor(options: WhepOptions, onStage: (stage: PeerStage) => void) {
     this.#options = options;
     this.#onStage = onStage;
-    this.iceServers = options.iceServers;
     this.#peer = options.newPeer({
       bundlePolicy: "max-bundle",
-      iceServers: [...options.iceServers],
       ...(options.certificate === null ? {} : { certificates: [options.certificate] }),
     });
     const video = this.#peer.addTransceiver("video", { direction: "recvonly" });
@@ -101,13 +94,14 @@ export class WhepClient {
   }
 
   /**
-   * Sends the offer to `url` and applies the answer.
+   * Sends the offer to `url` and applies the answer. With `iceServers` the offer is made again first,
+   * so that it can be reached through them.
    *
    * Rejects with a `Refusal` where the server says no or nothing.
    */
-  open(url: string, token: string): Promise<void> {
+  open(url: string, token: string, iceServers: readonly RTCIceServer[] = []): Promise<void> {
     this.#token = token;
-    this.#opened ??= this.#open(url);
+    this.#opened ??= this.#open(url, iceServers);
     return this.#opened;
   }
 
@@ -145,8 +139,9 @@ export class WhepClient {
     this.#peer.close();
   }
 
-  async #open(url: string): Promise<void> {
+  async #open(url: string, iceServers: readonly RTCIceServer[]): Promise<void> {
     await this.prepare();
+    if (iceServers.length > 0) await this.#gatherThrough(iceServers);
     // Candidates found so far are part of the description that is sent.
     this.#candidates = [];
     const offer = this.#peer.localDescription?.sdp ?? "";
@@ -164,19 +159,26 @@ export class WhepClient {
     const location = answer.headers.get("Location");
     this.#resource = location === null ? null : ownAddress(location, url);
     this.#etag = answer.headers.get("ETag");
-    this.iceServers = iceServersOf(answer.headers.get("Link"));
     await this.#applyAnswer(await answer.text());
     if (!complete) void this.#trickle();
   }
 
+  /** Gathers from the beginning: candidates of the servers belong to an offer made with them. */
+  async #gatherThrough(iceServers: readonly RTCIceServer[]): Promise<void> {
+    if (this.#closed) return;
+    try {
+      this.#peer.setConfiguration({ ...this.#peer.getConfiguration(), iceServers: [...iceServers] });
+    } catch {
+      // What this browser does not take as a server, it does without.
+      return;
+    }
+    this.#peer.restartIce();
+    this.#candidatesComplete = false;
+    await this.#peer.setLocalDescription();
+  }
+
   async #applyAnswer(sdp: string): Promise<void> {
     if (this.#closed) return;
-    if (this.iceServers.length > 0) {
-      // A browser that cannot change them in mid-flight uses them on the next attempt.
-      try {
-        this.#peer.setConfiguration({ ...this.#peer.getConfiguration(), iceServers: [...this.iceServers] });
-      } catch {}
-    }
     await this.#peer.setRemoteDescription({ type: "answer", sdp });
     for (const receiver of this.#peer.getReceivers()) {
       receiver.transport?.addEventListener("statechange", () => this.#handleState());

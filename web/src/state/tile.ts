@@ -83,8 +83,7 @@ export class Tile {
     this.quality = signal(qualityFor(options.expectedWidthPx, null));
     this.#session = new CameraSession(cameraId, this.quality.peek(), {
       api: options.api,
-      newWhep: (iceServers, onStage) =>
-        new WhepClient({ ...browserOptions(), iceServers, certificate: options.certificate() }, onStage),
+      newWhep: (onStage) => new WhepClient({ ...browserOptions(), certificate: options.certificate() }, onStage),
       random: Math.random,
       onState: (state) => this.#handleState(state),
       onStream: (stream) => this.#handleStream(stream),

@@ -40,13 +40,16 @@ impl Engine {
         session.state = session.state.on(SessionEvent::Accepted);
         session.forget_peer();
         session.is_reader = true;
+        session.waits = false;
         if let Some(earlier) = session.viewer.replace(viewer) {
             let camera_id = &session.reservation.camera;
             info!(%camera_id, reservation_id = %reservation, "a new connection takes the place of the earlier one");
             self.viewers.remove(&earlier);
             self.actions.push_back(Action::CloseViewer { viewer: earlier });
         }
-        self.viewers.insert(viewer, reservation);
+        self.viewers.insert(viewer, reservation.clone());
+        // Where a browser before it was going, it does not go.
+        self.settle_expectation(&reservation, now);
         // A source that an operator stopped returns with the next viewer.
         self.drive(stream, StreamEvent::Joined, now);
         self.connected(viewer, 0, now);

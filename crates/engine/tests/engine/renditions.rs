@@ -462,3 +462,26 @@ fn a_reader_stays_on_the_stream_that_it_asked_for() {
     world.alive(reader.viewer);
     assert_eq!((world.switches.len(), seen(&world, 1)), (0, Rendition::Main));
 }
+
+#[test]
+fn who_reads_instead_of_watching_is_expected_nowhere() {
+    for is_broken in [false, true] {
+        let mut world = world();
+        watch(&mut world, 1, Quality::High);
+        live(&mut world, Rendition::Main, Codec::H264);
+        ask_for(&mut world, 1, Quality::Low);
+        if is_broken {
+            fail(&mut world, Rendition::Sub, SourceFailure::BFrames);
+        }
+        let expected = |world: &World| {
+            let view = world.engine.camera(&camera_id(0)).expect("the camera is there");
+            view.sub.expect("it has two").expected
+        };
+        assert_eq!(expected(&world), 1);
+        let reservation = reservation_id(1);
+        let reply = world.call(Request::Read { reservation, camera: camera_id(0) });
+        assert!(matches!(reply, Reply::Read(Ok(_))), "{reply:?}");
+        assert_eq!(expected(&world), 0);
+        assert_eq!(world.engine.check(), Ok(()));
+    }
+}

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::{Fanout, FanoutEvent};
 use crate::frame::{MediaKind, PacketisedFrame, StreamId, ViewerId};
 use crate::hub::Hub;
+use crate::rtx::RING_TIME;
 
 /// How long a viewer waits for the first keyframe of the stream that it goes to. Cameras answer within
 /// a second or two and send a keyframe every 1 to 10 s; a stream that brings none in this time is down.
@@ -115,6 +116,7 @@ impl Fanout {
         let hub = self.hubs.entry(stream).or_default();
         hub.add(place);
         let at = &mut self.places[place];
+        at.came_from = Some((at.stream, now + RING_TIME));
         at.stream = stream;
         at.line_told = None;
         at.viewer.handle_stream_change(hub.bits_per_second(), now);

@@ -38,7 +38,7 @@ pub(super) fn add_all(config: &mut CodecConfig) {
 }
 
 /// Profile 0 alone: which one a frame has is not known where its payload type is chosen.
-fn add_vp9(config: &mut CodecConfig) {
+pub(super) fn add_vp9(config: &mut CodecConfig) {
     let (payload_type, rtx) = VP9;
     let format = FormatParams { profile_id: Some(0), ..FormatParams::default() };
     config.add_config(

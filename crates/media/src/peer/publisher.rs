@@ -19,6 +19,7 @@ use str0m::media::{KeyframeRequestKind, Mid};
 use str0m::rtp::{ExtensionMap, RtpPacket};
 use str0m::{Candidate, Event, IceCreds, Output, Rtc, RtcConfig};
 
+use super::codecs::add_vp9;
 use super::offer::{check_size, malformed, with_candidates};
 use super::rsa::{DtlsForAll, widen_request};
 use super::tap::KeySlot;
@@ -212,7 +213,9 @@ impl PublisherFactory {
                 config
             }
             Codecs::Others => {
-                config.enable_h265(true).enable_vp8(true).enable_vp9(true).enable_av1(true)
+                config = config.enable_h265(true).enable_vp8(true).enable_av1(true);
+                add_vp9(config.codec_config());
+                config
             }
         }
     }
@@ -306,10 +309,13 @@ impl Publisher {
         now: Instant,
     ) -> Option<Proven> {
         let proven = self.peer.handle_check(route, request, now)?;
-        if request.nominates {
-            self.peer.select(route);
+        // A copy of an old check holds no place and moves nothing.
+        if !proven.is_repeated {
+            if request.nominates {
+                self.peer.select(route);
+            }
+            self.heard = Some(now);
         }
-        self.heard = Some(now);
         Some(proven)
     }
 

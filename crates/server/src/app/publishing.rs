@@ -137,8 +137,16 @@ impl Publishing {
         let etag = accepted.ice_ufrag;
         let session = Session { publisher: publisher.clone(), etag: etag.clone(), their_ufrag };
         self.sessions(|sessions| sessions.insert(resource.clone(), session));
-        if let Some(before) = place.point.set_publisher(publisher) {
+        let id = publisher.id();
+        if let Some(before) = place.point.set_publisher(publisher.clone()) {
             before.close();
+        }
+        // Whoever makes a new key ends the publisher that is there. One who came in by the old key
+        // meanwhile finds that out here.
+        if let Err(refusal) = self.place(credentials) {
+            self.forget(id);
+            publisher.close();
+            return Err(refusal);
         }
         tracing::info!(camera_id = %place.camera, rendition = place.rendition.as_str(), "a publisher is let in");
         let (camera, answer_sdp) = (place.camera.clone(), accepted.answer_sdp);
@@ -232,6 +240,11 @@ impl Publishing {
         }
     }
 
+    /// The camera that the credentials open, if any.
+    pub(crate) fn camera_of(&self, credentials: Credentials<'_>) -> Option<CameraId> {
+        self.place(credentials).ok().map(|place| place.camera.clone())
+    }
+
     /// The place that the credentials open. Every key is compared, whichever fits, so that the time
     /// says nothing of the others.
     fn place(&self, credentials: Credentials<'_>) -> Result<&Place, PublishRefusal> {
@@ -258,4 +271,47 @@ impl Publishing {
 pub(super) enum Presence {
     Here,
     Nobody,
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::config;
+    use crate::net::{MediaConfig, MediaTcp};
+
+    const KEY: &str = "a-stream-key-of-32-characters-000";
+
+    fn by(name: &str) -> Credentials<'_> {
+        Credentials { name, bearer: None }
+    }
+
+    #[tokio::test]
+    async fn who_waits_at_the_door_while_the_key_is_replaced_stays_outside() {
+        let offer = include_str!("../../../../e2e/sdp/chromium.sdp");
+        let offer = offer.replace("a=recvonly", "a=sendonly");
+        let config = config::from_toml(&format!(
+            "[[sources]]\nid = \"S\"\nlimit = 1\n\
+             [[cameras]]\nid = \"c\"\nsource = \"S\"\nurl = \"whip://{KEY}\"\n"
+        ));
+        let udp = "127.0.0.1:0".parse().unwrap();
+        let media =
+            MediaConfig { udp, tcp: MediaTcp::Off, advertise: Vec::new(), workers: Some(1) };
+        let media = MediaPlane::start(&media, mpsc::unbounded_channel().0).unwrap();
+        let cameras = config.application().cameras;
+        let publishing = Publishing::new(cameras.iter(), media);
+        let place = &publishing.0.places[0];
+
+        let door = place.door.lock().await;
+        let mut waiting = std::pin::pin!(publishing.publish(by(KEY), offer.clone()));
+        assert!(futures::poll!(waiting.as_mut()).is_pending());
+        let key = publishing.new_key(place.camera.clone(), place.rendition).unwrap();
+        drop(door);
+        assert!(matches!(waiting.await, Err(PublishRefusal::UnknownKey)));
+        assert!(place.point.publisher().is_none());
+        assert!(publishing.sessions(|sessions| sessions.is_empty()));
+        assert!(publishing.publish(by(key.expose_secret()), offer).await.is_ok());
+    }
 }

@@ -13,7 +13,7 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use media::batch::{Batch, Route};
 use media::fanout::Fanout;
-use media::negotiated::{Negotiated, Payload, Track};
+use media::negotiated::{ExtensionKind, HeaderExtension, Negotiated, Payload, Track};
 use media::packetise::packetise;
 use media::peer::SessionKeys;
 use media::peers::Attach;
@@ -390,29 +390,44 @@ fn attach(
 ) -> Attach {
     let material: Vec<u8> =
         (0..profile.keying_material_len()).map(|byte| (byte * 7 + index) as u8).collect();
-    let payload = |codec, payload_type, profile_level_id| Payload {
-        codec,
-        payload_type,
-        rtx: None,
-        profile_level_id,
-    };
-    // As Chromium offers them: baseline, constrained baseline, main.
-    let video = [(102, [0x42, 0, 0x1f]), (106, [0x42, 0xe0, 0x1f]), (127, [0x4d, 0, 0x1f])]
-        .map(|(payload_type, profile)| payload(Codec::H264, payload_type, Some(profile)));
-    let audio = payload(Codec::Opus, 111, None);
-    let track =
-        |kind, ssrc, payloads| Track { kind, ssrc, rtx_ssrc: None, payloads, extension: None };
+    let audio =
+        Payload { codec: Codec::Opus, payload_type: 111, rtx: None, profile_level_id: None };
     Attach {
         viewer: ViewerId(index as u64),
         stream: STREAM,
         route: Route::new(source, destination),
         keys: SessionKeys { profile, material },
         negotiated: Negotiated {
-            video: Some(track(MediaKind::Video, 1, video.to_vec())),
-            audio: Some(track(MediaKind::Audio, 2, vec![audio])),
+            video: Some(video_track()),
+            audio: Some(Track {
+                kind: MediaKind::Audio,
+                ssrc: 2,
+                rtx_ssrc: None,
+                payloads: vec![audio],
+                extension: None,
+            }),
             cname: "bench".to_owned(),
         },
         handshake: Duration::ZERO,
+    }
+}
+
+/// As it is settled with Chromium: baseline, constrained baseline and main, each with its repairs, and
+/// the time of sending in each packet, from which Chromium estimates what its line carries.
+fn video_track() -> Track {
+    let payload = |(payload_type, profile_level_id)| Payload {
+        codec: Codec::H264,
+        payload_type,
+        rtx: Some(payload_type + 1),
+        profile_level_id: Some(profile_level_id),
+    };
+    let payloads = [(102, [0x42, 0, 0x1f]), (108, [0x42, 0xe0, 0x1f]), (116, [0x4d, 0, 0x1f])];
+    Track {
+        kind: MediaKind::Video,
+        ssrc: 1,
+        rtx_ssrc: Some(3),
+        payloads: payloads.map(payload).to_vec(),
+        extension: Some(HeaderExtension { id: 2, kind: ExtensionKind::AbsoluteSendTime }),
     }
 }
 

@@ -464,6 +464,22 @@ fn the_reference_shows_settings_that_are_right_and_all_of_them() {
 }
 
 #[test]
+fn the_settings_that_the_guides_show_are_right() {
+    let guides = [
+        include_str!("../../../../docs/guide/README.md"),
+        include_str!("../../../../docs/guide/publish.md"),
+        include_str!("../../../../docs/guide/troubleshooting.md"),
+    ];
+    let blocks = guides.iter().flat_map(|guide| guide.split("```toml").skip(1));
+    let shown: Vec<_> = blocks.filter_map(|rest| rest.split("```").next()).collect();
+    assert!(!shown.is_empty());
+    for settings in shown {
+        let (_, problems) = read_toml(settings);
+        assert!(problems.is_empty(), "{problems:?} in {settings}");
+    }
+}
+
+#[test]
 fn cameras_for_everybody_in_the_network_by_rtsp_are_said_twice() {
     let text = "[rtsp]\nlisten = \"0.0.0.0:8554\"\n";
     let problem = wrong(text);

@@ -104,9 +104,10 @@ pub(super) fn reserve_answer(
     reservation: &Reservation,
 ) -> Result<ReserveAnswer, Problem> {
     let camera = &reservation.camera;
+    let now = SystemTime::now();
     let token = http
         .keyring()
-        .viewer_token(&reservation.id, camera, SystemTime::now())
+        .viewer_token(&reservation.id, camera, now)
         .map_err(|error| unsigned(&error))?;
     Ok(ReserveAnswer {
         reservation_id: reservation.id.to_string(),
@@ -116,6 +117,7 @@ pub(super) fn reserve_answer(
         token,
         livekit_url: livekit_url(http, host),
         whep_url: format!("{}/whep/{camera}", base_url(http, host)),
+        ice_servers: http.0.ice_servers.told(reservation.id.as_str(), now),
         expires_at: rfc3339(reservation.expires_at),
         quality: reservation.quality.into(),
         rendition: reservation.rendition.as_str(),

@@ -1,4 +1,5 @@
-//! STUN and TURN servers that clients are told of in `Link` headers (RFC 9725 §4.6).
+//! STUN and TURN servers that clients are told of: in `Link` headers (RFC 9725 §4.6), and in what
+//! reserve answers.
 //!
 //! Some have a name and password that stand in the settings. Others share a secret with us: each
 //! client gets a password of its own that is good for a while (coturn's `use-auth-secret`, as
@@ -12,38 +13,50 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::wire::IceServerAnswer;
 use crate::config::{IceServer, Media, TurnServer};
 
 /// All servers of the settings.
 pub(super) struct IceServers {
     /// Those that are the same for everybody.
-    fixed: Vec<HeaderValue>,
+    fixed: Vec<IceServer>,
     turn: Vec<TurnServer>,
-}
-
-/// A name and a password.
-struct Login<'s> {
-    username: &'s str,
-    credential: Option<&'s str>,
 }
 
 impl IceServers {
     pub(super) fn new(media: &Media) -> Self {
-        Self { fixed: links(&media.ice_servers), turn: media.turn.clone() }
+        Self { fixed: media.ice_servers.clone(), turn: media.turn.clone() }
     }
 
-    /// One `Link` header a server address, with fresh passwords for `client`: whose they are, for the
-    /// TURN server's log.
+    /// All of them, with fresh passwords for `client`: whose they are, for the TURN server's log.
+    pub(super) fn told(&self, client: &str, now: SystemTime) -> Vec<IceServerAnswer> {
+        let told = |server: &IceServer| IceServerAnswer {
+            urls: server.urls.clone(),
+            username: server.username.clone(),
+            credential: credential_of(server),
+        };
+        let fresh = |server: &TurnServer| {
+            let (username, credential) = turn_login(server, client, now);
+            let credential = credential.expose_secret().to_owned();
+            let (username, credential) = (Some(username), Some(credential));
+            IceServerAnswer { urls: server.urls.clone(), username, credential }
+        };
+        self.fixed.iter().map(told).chain(self.turn.iter().map(fresh)).collect()
+    }
+
+    /// The same, one `Link` header an address.
     pub(super) fn links(&self, client: &str, now: SystemTime) -> Vec<HeaderValue> {
-        let fresh = self.turn.iter().flat_map(|server| server_links(server, client, now));
-        self.fixed.iter().cloned().chain(fresh).collect()
+        let told = self.told(client, now);
+        let of_server = |server: &IceServerAnswer| -> Vec<HeaderValue> {
+            server.urls.iter().filter_map(|url| link(url, server)).collect()
+        };
+        told.iter().flat_map(of_server).collect()
     }
 }
 
-fn server_links(server: &TurnServer, client: &str, now: SystemTime) -> Vec<HeaderValue> {
-    let (username, credential) = turn_login(server, client, now);
-    let login = Login { username: &username, credential: Some(credential.expose_secret()) };
-    server.urls.iter().filter_map(|url| link(url, Some(&login))).collect()
+/// A password without a name is of no use.
+fn credential_of(server: &IceServer) -> Option<String> {
+    server.username.as_ref().and(server.credential.as_ref()).map(|c| c.expose_secret().to_owned())
 }
 
 /// `expiry:client`, and the HMAC-SHA1 of it under the shared secret, in base64.
@@ -56,27 +69,18 @@ fn turn_login(server: &TurnServer, client: &str, now: SystemTime) -> (String, Se
     (username, STANDARD.encode(tag).into())
 }
 
-fn links(servers: &[IceServer]) -> Vec<HeaderValue> {
-    let links = servers.iter().flat_map(|server| {
-        let credential = server.credential.as_ref().map(ExposeSecret::expose_secret);
-        let login = server.username.as_deref().map(|username| Login { username, credential });
-        server.urls.iter().filter_map(move |url| link(url, login.as_ref()))
-    });
-    links.collect()
-}
-
 /// The config refuses addresses that would break out of the angle brackets.
-fn link(url: &str, login: Option<&Login<'_>>) -> Option<HeaderValue> {
+fn link(url: &str, server: &IceServerAnswer) -> Option<HeaderValue> {
     let mut link = format!("<{url}>; rel=\"ice-server\"");
-    if let Some(Login { username, credential }) = login {
+    if let Some(username) = &server.username {
         link.push_str(&format!("; username=\"{}\"", escaped(username)));
-        if let Some(credential) = credential {
-            let credential = escaped(credential);
-            link.push_str(&format!("; credential=\"{credential}\"; credential-type=\"password\""));
-        }
+    }
+    if let Some(credential) = &server.credential {
+        let credential = escaped(credential);
+        link.push_str(&format!("; credential=\"{credential}\"; credential-type=\"password\""));
     }
     let mut link = HeaderValue::try_from(link).ok()?;
-    link.set_sensitive(login.is_some());
+    link.set_sensitive(server.username.is_some());
     Some(link)
 }
 

@@ -196,7 +196,11 @@ pub(crate) fn router(http: Http) -> Router {
                 .layer(whep_cors())
                 .layer(from_fn_with_state(http.clone(), whep::tell_ice_servers)),
         )
-        .merge(whip_routes().layer(whep_cors()).layer(from_fn(whip::announce)))
+        .merge(
+            whip_routes()
+                .layer(whep_cors())
+                .layer(from_fn_with_state(http.clone(), whip::announce)),
+        )
         .route("/health", get(status::health))
         .fallback(page::serve)
         .layer(from_fn_with_state(http.clone(), guard::check_site))

@@ -605,6 +605,26 @@ async fn reserve_answers_the_addresses_by_which_the_client_came() {
 }
 
 #[tokio::test]
+async fn reserve_answers_the_ice_servers_that_the_session_does() {
+    let server = Server::start(|config| {
+        let text = "[[media.ice_servers]]\nurls = [\"stun:s.example\"]\n\
+                    [[media.turn]]\nurls = [\"turn:t.example\"]\nsecret = \"north\"\n";
+        config.media = config::from_toml(text).media;
+    })
+    .await;
+    let answer = api::reserve_answer(&server.http, None, &reservation()).ok().unwrap();
+    let answer = serde_json::to_value(answer).unwrap();
+    let [stun, turn] = answer["ice_servers"].as_array().unwrap().as_slice() else {
+        panic!("{answer}");
+    };
+    assert_eq!(stun, &json!({"urls": ["stun:s.example"]}));
+    assert_eq!(turn["urls"], json!(["turn:t.example"]));
+    assert!(turn["username"].as_str().unwrap().ends_with(&format!(":{ONE}")));
+    assert_ne!(turn["credential"], "north");
+    assert_eq!(turn["credential"].as_str().unwrap().len(), 28, "a SHA-1 in base64");
+}
+
+#[tokio::test]
 async fn a_full_quota_answers_what_the_original_does() {
     let names = ["Metro".to_owned(), "المترو".to_owned()];
     let wait = Duration::from_millis(4001);

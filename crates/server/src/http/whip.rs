@@ -7,11 +7,13 @@ use std::time::SystemTime;
 
 use axum::extract::{Path, Request, State};
 use axum::http::header::{
-    AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH, LINK, LOCATION, WWW_AUTHENTICATE,
+    ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH, LINK, LOCATION,
+    WWW_AUTHENTICATE,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use control::CameraId;
 use secrecy::ExposeSecret;
 
 use super::api::camera_id;
@@ -146,14 +148,36 @@ pub(super) async fn new_key(
     Ok((StatusCode::CREATED, axum::Json(answer)).into_response())
 }
 
-/// Tells who asks what may be posted (RFC 9725 §4.1); the CORS layer answers the rest of it.
-pub(super) async fn announce(request: Request, next: Next) -> Response {
-    let asks = *request.method() == Method::OPTIONS;
+/// `OPTIONS /whip/{key}`: what may be posted (RFC 9725 §4.1), and with a key that opens a camera the ICE
+/// servers, for publishers that want them before they make their offer (§4.6). The CORS layer answers
+/// the rest of it.
+pub(super) async fn announce(State(http): State<Http>, request: Request, next: Next) -> Response {
+    if *request.method() != Method::OPTIONS {
+        return next.run(request).await;
+    }
+    let camera = camera_of(&http, &request);
     let mut response = next.run(request).await;
-    if asks {
-        response.headers_mut().insert(ACCEPT_POST, HeaderValue::from_static(SDP));
+    let headers = response.headers_mut();
+    headers.insert(ACCEPT_POST, HeaderValue::from_static(SDP));
+    if let Some(camera) = camera {
+        for link in http.0.ice_servers.links(camera.as_str(), SystemTime::now()) {
+            headers.append(LINK, link);
+        }
+        let exposed = HeaderValue::from_static("link, accept-post");
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
     }
     response
+}
+
+/// The camera that the request's key opens, wherever the key stands. A preflight of a browser that
+/// has the key in the path is told as well: who has the key may know.
+fn camera_of(http: &Http, request: &Request) -> Option<CameraId> {
+    let path = request.uri().path();
+    let name = path.strip_prefix("/whip/").or_else(|| path.strip_prefix("/w/"))?;
+    let authorization = request.headers().get(AUTHORIZATION);
+    let bearer = authorization.map(|value| bearer(value.as_bytes())).transpose().ok()?;
+    let bearer = bearer.filter(|token| !token.is_empty());
+    http.app().publishing().camera_of(Credentials { name, bearer })
 }
 
 /// A path as it may be logged and answered: what stands where stream keys do is left out.

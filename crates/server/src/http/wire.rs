@@ -60,7 +60,8 @@ pub(super) enum Quality {
     Auto,
 }
 
-#[derive(Debug, Serialize)]
+/// No `Debug`, for the token and the passwords are secrets.
+#[derive(Serialize)]
 pub(super) struct ReserveAnswer {
     pub(super) reservation_id: String,
     pub(super) camera_id: String,
@@ -69,6 +70,9 @@ pub(super) struct ReserveAnswer {
     pub(super) token: String,
     pub(super) livekit_url: String,
     pub(super) whep_url: String,
+    /// For the offer's own `RTCPeerConnection`; left out where there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) ice_servers: Vec<IceServerAnswer>,
     pub(super) expires_at: String,
     pub(super) quality: Quality,
     /// The stream with which it begins: `main` or `sub`.
@@ -76,6 +80,16 @@ pub(super) struct ReserveAnswer {
     pub(super) source: String,
     pub(super) current_usage: u32,
     pub(super) limit: u32,
+}
+
+/// A STUN or TURN server, as WebRTC's `RTCIceServer` has it. No `Debug`, for it has a password.
+#[derive(Serialize)]
+pub(super) struct IceServerAnswer {
+    pub(super) urls: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) username: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) credential: Option<String>,
 }
 
 /// The body of 429, in the shape that dashboards of the original system read.

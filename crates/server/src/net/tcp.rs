@@ -507,6 +507,9 @@ impl TcpPort {
         let known = match Content::of(packet) {
             _ if taken.is_some() => taken == Some(true),
             Content::Handshake => self.handshakes.receive(worker, route, packet),
+            // There is no feedback before a handshake, and no handshake before a check: strangers take
+            // no room from what waits of viewers.
+            Content::Feedback if !connection.proven.load(Ordering::Relaxed) => false,
             Content::Feedback => {
                 self.workers[worker].tell(WorkerInput::Feedback(route, packet.to_vec()));
                 true
@@ -711,6 +714,22 @@ mod tests {
         assert_eq!(send(&connection, 9), Delivery::Refused);
         world.connections.end();
         assert!(world.ended.recv_timeout(PATIENCE).is_err(), "the thread ends");
+    }
+
+    #[test]
+    fn feedback_of_strangers_is_dropped_where_it_lands() {
+        let world = World::start();
+        let mut report = Vec::new();
+        put_frame(&[128, 201, 0, 1, 0, 0, 0, 1], &mut report);
+        let mut stranger = std::net::TcpStream::connect(world.address).unwrap();
+        stranger.write_all(&report).unwrap();
+        until(|| world.connections.figures().dropped == 1);
+        let (mut viewer, connection) = world.connect();
+        viewer.write_all(&report).unwrap();
+        let told = world.inputs.recv_timeout(PATIENCE).unwrap();
+        let remote = connection.transport_remote();
+        assert!(matches!(told, WorkerInput::Feedback(route, _) if route.remote() == remote));
+        assert!(world.inputs.is_empty());
     }
 
     #[test]

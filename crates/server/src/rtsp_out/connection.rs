@@ -285,9 +285,10 @@ impl<'c, L: Library> Conversation<'c, L> {
         let input = std::mem::take(&mut self.input);
         let mut rest = &input[..];
         while let Some((incoming, length)) = message::read(rest)? {
-            self.heard_at = Instant::now();
             match incoming {
                 Incoming::Request(request) => {
+                    // Reports of who plays nothing do not keep a place.
+                    self.heard_at = Instant::now();
                     if !self.budget.take(self.heard_at) {
                         return Err(End::TooManyRequests);
                     }
@@ -302,6 +303,9 @@ impl<'c, L: Library> Conversation<'c, L> {
             }
             rest = &rest[length..];
         }
+        // Empty lines belong to no message: kept, they would pile up as long as nothing follows them.
+        let blank = rest.iter().take_while(|byte| b"\r\n".contains(byte)).count();
+        rest = &rest[blank..];
         debug_assert!(rest.len() < MESSAGE_LENGTH_MAX, "a whole message is never left");
         self.input = rest.to_vec();
         Ok(())

@@ -472,11 +472,33 @@ async fn what_is_no_rtsp_ends_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn empty_lines_are_not_kept() {
+    let world = World::start("").await;
+    let mut client = world.client().await;
+    client.send(&"\r\n".repeat(2 * message::MESSAGE_LENGTH_MAX)).await;
+    assert_eq!(client.ask("OPTIONS", "/", &[]).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_asks_for_nothing_is_cut_off() {
     let short = Duration::from_millis(100);
     let world = World::start_with("", Patience { idle: short, stall: short }).await;
     let mut client = world.client().await;
     assert!(client.is_ended().await);
+    assert_eq!(world.outlets.rtsp_dropped_idle.value(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packets_do_not_keep_the_place_of_a_client_that_asks_for_nothing() {
+    let short = Duration::from_millis(100);
+    let world = World::start_with("", Patience { idle: short, stall: short }).await;
+    let mut client = world.client().await;
+    let until_cut_off = async {
+        while client.stream.write_all(b"$\x01\0\0").await.is_ok() {
+            tokio::time::sleep(short / 10).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, until_cut_off).await.unwrap();
     assert_eq!(world.outlets.rtsp_dropped_idle.value(), 1);
 }
 
