@@ -22,6 +22,9 @@ const JOIN_RATE = 50;
 const OPENING_MS = 4_000;
 const SETTLE_MS = 4_000;
 const MEASURE_MS = 10_000;
+const MEASUREMENTS_MAX = 3;
+/** Of the first server's packets that have to come for a measurement to count. */
+const SHARE_MIN = 0.95;
 
 await benchmark(new World('bench-compare'), async (world) => {
   const cameras = await startCameras(world, 1);
@@ -29,7 +32,7 @@ await benchmark(new World('bench-compare'), async (world) => {
   for (const start of [startManifold, startPion, startJanus]) {
     const rival = await start(world, cameras.url(0));
     const feed = rival.rtp && feedRtp(world, cameras.url(0), rival);
-    found.push(await measure(world, rival));
+    found.push(await measureWhole(world, rival, found[0]));
     await feed?.stop();
     await rival.stop?.();
   }
@@ -49,6 +52,19 @@ await benchmark(new World('bench-compare'), async (world) => {
     ]),
   };
 });
+
+/** Measures again where far less came than from the first server: then the machine was busy with others. */
+async function measureWhole(world, rival, first) {
+  const start = await measure(world, rival);
+  let best = start;
+  for (let left = MEASUREMENTS_MAX - 1; left > 0; left -= 1) {
+    if (best.packetsASecond > SHARE_MIN * (first ?? best).packetsASecond) break;
+    const next = await measure(world, rival);
+    if (next.packetsASecond > best.packetsASecond) best = next;
+  }
+  // What an earlier measurement grew is there already.
+  return { ...best, kbFirst: start.kbFirst, kbAViewer: start.kbAViewer };
+}
 
 async function measure(world, { name, pid, whep, reserve }) {
   const idle = await holdings(pid);
