@@ -10,7 +10,7 @@
 //!
 //! An estimate is no more than about one and a half times of what was sent. So it says when a line is
 //! too thin, and not how wide it is: whether it is wide enough again is found out by trying,
-//! [`probe`].
+//! `probe`.
 
 mod arrivals;
 mod loss;
