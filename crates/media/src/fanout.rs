@@ -277,7 +277,8 @@ impl Fanout {
             return;
         };
         let hub = self.hubs.entry(attach.stream).or_default();
-        viewer.handle_group(hub.group(), hub.age(now), now);
+        let (group, age) = hub.give_group(now);
+        viewer.handle_group(group, age, now);
         let catching_up = viewer.is_catching_up();
         let is_long = hub.group().is_empty() || hub.group().len() > LONG_GROUP;
         if is_long && hub.wants_keyframe(now) {
@@ -541,7 +542,8 @@ impl Fanout {
             }
             return;
         }
-        at.viewer.handle_group(hub.group(), hub.age(now), now);
+        let (group, age) = hub.give_group(now);
+        at.viewer.handle_group(group, age, now);
         self.catch_up(place, now);
     }
 
@@ -572,6 +574,7 @@ impl Fanout {
     fn report(&mut self, now: Instant) {
         self.report_step = (self.report_step + 1) % REPORT_STEPS;
         let mut viewers_limited = 0;
+        self.hubs.values_mut().for_each(|hub| hub.handle_timeout(now));
         for (_, place) in &mut self.places {
             if place.report_step == self.report_step {
                 let sent = place.viewer.poll_reports(now, &mut self.immediate);

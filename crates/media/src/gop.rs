@@ -26,24 +26,28 @@ impl GopCache {
     /// empties it until the next keyframe (and is counted in `overflows`).
     ///
     /// A frame of a restarted source that is no keyframe empties it too. Sound is passed over.
-    pub fn handle_frame(&mut self, frame: &Arc<PacketisedFrame>) {
+    ///
+    /// Returns the frames that it keeps no more, oldest first.
+    pub fn handle_frame(&mut self, frame: &Arc<PacketisedFrame>) -> Vec<Arc<PacketisedFrame>> {
+        let mut given_up = Vec::new();
         if frame.codec.kind() != MediaKind::Video {
-            return;
+            return given_up;
         }
         if frame.keyframe || frame.discontinuity {
-            self.clear();
+            given_up = self.clear();
         }
         if self.frames.is_empty() && !frame.keyframe {
-            return;
+            return given_up;
         }
         let bytes = self.bytes + frame.payload_bytes();
         if bytes > MAX_BYTES || self.frames.len() == MAX_FRAMES {
-            self.clear();
+            given_up.extend(self.clear());
             self.overflows += 1;
-            return;
+            return given_up;
         }
         self.bytes = bytes;
         self.frames.push(Arc::clone(frame));
+        given_up
     }
 
     /// The frames from the keyframe on, oldest first; empty when there is no complete group.
@@ -51,10 +55,10 @@ impl GopCache {
         &self.frames
     }
 
-    /// Forgets everything (the source restarted).
-    pub fn clear(&mut self) {
-        self.frames.clear();
+    /// Forgets everything (the source restarted), and returns what that was.
+    pub fn clear(&mut self) -> Vec<Arc<PacketisedFrame>> {
         self.bytes = 0;
+        std::mem::take(&mut self.frames)
     }
 
     /// How often a group was too large to keep.

@@ -2,7 +2,8 @@
 //! record of which of its packets came from which of them.
 //!
 //! ```text
-//! hub     FrameRing    serial 71 ▏ 72 ▏ 73 ▏ 74        one a track, frames by reference
+//! hub     FrameRing    serial 71 ▏ 72 ▏ 73 ▏ 74        one a track, frames by reference; one of the
+//!                                                      groups that viewers were given
 //! viewer  SentRecord   index 900…907 is serial 72, timestamp t, from its first payload on
 //! viewer  RepairLimit  how often and how much
 //! ```
@@ -48,23 +49,44 @@ const USUAL_ROUND_TRIP: Duration = Duration::from_millis(100);
 const ROUND_TRIPS: [Duration; 2] = [Duration::from_millis(5), Duration::from_secs(1)];
 
 /// The newest frames of one track of a stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct FrameRing {
     frames: VecDeque<(Instant, Arc<PacketisedFrame>)>,
     bytes: usize,
+    max_bytes: usize,
+}
+
+impl Default for FrameRing {
+    fn default() -> Self {
+        Self::bounded(RING_BYTES)
+    }
 }
 
 impl FrameRing {
-    /// Keeps a frame, and gives up the oldest ones beyond the bounds.
+    /// Keeps so many payload bytes at most.
+    pub(crate) const fn bounded(max_bytes: usize) -> Self {
+        Self { frames: VecDeque::new(), bytes: 0, max_bytes }
+    }
+
+    /// Keeps a frame that left at `now`, and gives up the oldest ones beyond the bounds. Frames come by
+    /// rising serial and time.
     pub(crate) fn push(&mut self, frame: &Arc<PacketisedFrame>, now: Instant) {
         self.bytes += frame.payload_bytes();
         self.frames.push_back((now, Arc::clone(frame)));
+        self.expire(now);
+    }
+
+    /// Gives up the oldest frames beyond the bounds, and memory that many of them took.
+    pub(crate) fn expire(&mut self, now: Instant) {
         while let Some((at, oldest)) = self.frames.front() {
-            if self.bytes <= RING_BYTES && now.saturating_duration_since(*at) <= RING_TIME {
+            if self.bytes <= self.max_bytes && now.saturating_duration_since(*at) <= RING_TIME {
                 break;
             }
             self.bytes -= oldest.payload_bytes();
             self.frames.pop_front();
+        }
+        if self.frames.capacity() > 4 * self.frames.len().max(64) {
+            self.frames.shrink_to(2 * self.frames.len());
         }
     }
 

@@ -14,12 +14,18 @@ use sim::{Failure, Report};
 const SEEDS: std::ops::Range<u64> = 0..1_000;
 
 /// Seeds beyond that which failed before what they found was repaired.
-const REGRESSIONS: [u64; 6] = [
+const REGRESSIONS: [u64; 7] = [
     // A viewer that asked for its picture while the camera stalled played late for good. 144 too.
-    230, 296,
+    230,
+    296,
     // A stream that failed before anybody was attached, or a warm one that went while it waited for its
     // next attempt, left a hub in the fan-out.
-    235, 325, 585, 634,
+    235,
+    325,
+    585,
+    634,
+    // A cached group could not be repaired any more when a keyframe came right after it was sent.
+    1_795_354_159_688_021,
 ];
 // In the range: 6, 56, 82, 104, 115, 118: a clock that jumped in the middle of a group was forgotten
 // with the picture that told of it.

@@ -103,8 +103,9 @@ impl Fanout {
         }
         let stream = switch.stream;
         self.complete_switch(place, now);
-        if let Some(hub) = self.hubs.get(&stream) {
-            self.places[place].viewer.handle_group(hub.group(), hub.age(now), now);
+        if let Some(hub) = self.hubs.get_mut(&stream) {
+            let (group, age) = hub.give_group(now);
+            self.places[place].viewer.handle_group(group, age, now);
             self.catch_up(place, now);
         }
     }
