@@ -55,6 +55,28 @@ scenario('while the keyframe is the same, so are the bytes', async (world) => {
   await made(manifold, 2);
 });
 
+scenario('a camera without keyframes keeps nobody from pictures of the others', async (world) => {
+  const camera = await world.camera();
+  const manifold = await world.manifold({
+    cameras: [
+      { id: 'mute', url: camera.url('/nokeyframe') },
+      { id: 'good', url: camera.url('/h264') },
+    ],
+  });
+  let over = 0;
+  // More than may wait for pictures at once.
+  const inVain = Array.from({ length: 40 }, async () => {
+    const answer = await still(manifold, 'mute');
+    over += 1;
+    return answer;
+  });
+  assert.equal((await still(manifold, 'good')).status, 200);
+  assert.equal(over, 0, 'they still wait');
+  const answers = await Promise.all(inVain);
+  assert.deepEqual(new Set(answers.map(({ status }) => status)), new Set([503]));
+  assert.match(answers[0].bytes.toString(), /no keyframe/);
+});
+
 scenario('what cannot be shown is said in a sentence', async (world) => {
   const manifold = await world.manifold({
     cameras: [

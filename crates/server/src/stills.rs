@@ -33,6 +33,9 @@ const FRESH: Duration = Duration::from_secs(1);
 /// How long is waited for a camera's first keyframe.
 const KEYFRAME_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// How long a camera that sent no keyframe keeps those who queued behind from waiting for one again.
+const NO_KEYFRAME_TIME: Duration = Duration::from_secs(5);
+
 /// Bytes of pictures that are kept. Pictures of 500 cameras in 720p take about 50 MB.
 const CACHE_BYTES_MAX: usize = 64 << 20;
 
@@ -104,11 +107,14 @@ struct Inner {
     waiting: Semaphore,
     decoders: Arc<Semaphore>,
     cache: Mutex<Cache>,
-    /// One maker a camera and width at a time. Bounded by `waiting`.
-    making: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
+    /// One maker a camera at a time. Bounded by the requests under way.
+    making: Mutex<HashMap<CameraId, Turn>>,
 }
 
 type Key = (CameraId, Option<u32>);
+
+/// Held by who makes a picture; tells those behind when a keyframe was waited for in vain.
+type Turn = Arc<tokio::sync::Mutex<Option<Instant>>>;
 
 impl Stills {
     pub(crate) fn new(app: App, outlets: Arc<Outlets>) -> Self {
@@ -160,13 +166,28 @@ impl Inner {
         if let Some(still) = self.cache().fresh(key, Instant::now()) {
             return Ok((still, Origin::Cache));
         }
-        let _waiting = self.waiting.acquire().await.map_err(|_| StillError::ShuttingDown)?;
-        let turn = self.turn(key);
+        // The turn first: a camera that keeps its askers waiting takes one place among all, not all.
+        let turn = self.turn(&key.0);
         let result = {
-            let _turn = turn.lock().await;
-            self.still_in_turn(key).await
+            let mut in_vain = turn.lock().await;
+            self.still_unless(&mut in_vain, key).await
         };
         self.end_turn(turn);
+        result
+    }
+
+    /// Those who queued behind one who waited in vain need not do so again.
+    async fn still_unless(
+        &self,
+        in_vain: &mut Option<Instant>,
+        key: &Key,
+    ) -> Result<(Arc<Still>, Origin), StillError> {
+        if in_vain.is_some_and(|at| at.elapsed() < NO_KEYFRAME_TIME) {
+            return Err(StillError::NoKeyframe);
+        }
+        let _waiting = self.waiting.acquire().await.map_err(|_| StillError::ShuttingDown)?;
+        let result = self.still_in_turn(key).await;
+        *in_vain = matches!(result, Err(StillError::NoKeyframe)).then(Instant::now);
         result
     }
 
@@ -240,13 +261,13 @@ impl Inner {
         Ok(jpeg.into())
     }
 
-    fn turn(&self, key: &Key) -> Arc<tokio::sync::Mutex<()>> {
+    fn turn(&self, camera: &CameraId) -> Turn {
         let mut making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(making.entry(key.clone()).or_default())
+        Arc::clone(making.entry(camera.clone()).or_default())
     }
 
     /// Forgets turns that nobody waits for, those of askers who hung up as well.
-    fn end_turn(&self, turn: Arc<tokio::sync::Mutex<()>>) {
+    fn end_turn(&self, turn: Turn) {
         let mut making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         drop(turn);
         making.retain(|_, turn| Arc::strong_count(turn) > 1);

@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LAST_MODIFIED, RETRY_AFTER,
 };
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use control::CameraId;
 
@@ -21,6 +21,9 @@ use crate::stills::{Still, StillError, WIDTHS};
 
 /// Pictures are not for caches on the way, and whoever has one asks whether it is still the newest.
 const CACHING: HeaderValue = HeaderValue::from_static("private, no-cache");
+
+/// Pages of others may not show what they may not read (Fetch, §3.7).
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// When to ask again for a picture that could not be had.
 const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("5");
@@ -65,6 +68,7 @@ fn answer(still: &Still, known: Option<&HeaderValue>) -> Result<Response, Proble
     let mut headers = HeaderMap::new();
     headers.insert(ETAG, HeaderValue::try_from(tag).map_err(unusable)?);
     headers.insert(CACHE_CONTROL, CACHING);
+    headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
     let modified = http_date(still.captured);
     headers.insert(LAST_MODIFIED, HeaderValue::try_from(modified).map_err(unusable)?);
     if is_known {

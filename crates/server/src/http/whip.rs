@@ -167,10 +167,12 @@ fn camera_of(http: &Http, request: &Request) -> Option<CameraId> {
 /// A path as it may be logged and answered: what stands where stream keys do is left out.
 pub(super) fn without_key(path: &str) -> String {
     for root in ["/whip/", "/w/"] {
-        if let Some(rest) = path.strip_prefix(root) {
+        // Wherever it stands: a path that no route has may hold a key all the same.
+        if let Some((before, rest)) = path.split_once(root) {
+            let rest = rest.trim_start_matches('/');
             let session = rest.split_once('/').map_or("", |(_, session)| session);
             let slash = if session.is_empty() { "" } else { "/" };
-            return format!("{root}***{slash}{session}");
+            return format!("{before}{root}***{slash}{session}");
         }
     }
     path.to_owned()
@@ -185,6 +187,9 @@ mod tests {
         assert_eq!(without_key("/whip/secret"), "/whip/***");
         assert_eq!(without_key("/w/secret/"), "/w/***");
         assert_eq!(without_key("/whip/cam-1/67e5"), "/whip/***/67e5");
+        assert_eq!(without_key("//whip/secret"), "//whip/***");
+        assert_eq!(without_key("/whip//secret"), "/whip/***");
+        assert_eq!(without_key("/proxy/w/secret/67e5"), "/proxy/w/***/67e5");
         assert_eq!(without_key("/whep/cam-1"), "/whep/cam-1");
     }
 }
