@@ -75,6 +75,9 @@ pub(crate) fn distribution(title: &str, sorted: &[f64], target: f64) -> String {
     panel
 }
 
+/// From one line of text to the next, in pixels.
+const LINE_HEIGHT: f64 = 14.0;
+
 /// A line each through its points `(x, y)`; the horizontal axis is logarithmic, and marked at the
 /// points of the first line. The names stand at the lines' ends.
 pub(crate) fn curve(title: &str, lines: &[(String, Vec<(f64, f64)>)]) -> String {
@@ -92,6 +95,7 @@ pub(crate) fn curve(title: &str, lines: &[(String, Vec<(f64, f64)>)]) -> String 
         let _ =
             writeln!(panel, "<text x=\"{at:.1}\" y=\"{label}\" text-anchor=\"middle\">{x}</text>");
     }
+    let mut names: Vec<f64> = Vec::new();
     for (name, points) in lines {
         let path: Vec<String> = points
             .iter()
@@ -101,12 +105,16 @@ pub(crate) fn curve(title: &str, lines: &[(String, Vec<(f64, f64)>)]) -> String 
         let Some((last, (x, y))) = points.last().map(|last| (last.1, place(*last))) else {
             continue;
         };
+        // Below those that it would cover.
+        let label = names.iter().fold(y + 4.0, |at, other| {
+            if (at - other).abs() < LINE_HEIGHT { other + LINE_HEIGHT } else { at }
+        });
+        names.push(label);
         let _ = writeln!(
             panel,
-            "<path class=\"line\" d=\"M{}\"/><text x=\"{:.1}\" y=\"{:.1}\">{name} {last:.2}</text>",
+            "<path class=\"line\" d=\"M{}\"/><text x=\"{:.1}\" y=\"{label:.1}\">{name} {last:.2}</text>",
             path.join(" L"),
             x + 6.0,
-            y + 4.0,
         );
     }
     panel
