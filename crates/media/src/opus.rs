@@ -2,8 +2,8 @@
 
 use crate::frame::{Frame, PacketisedFrame};
 
-/// One packet, one payload; none if it is empty or larger than
-/// [`MAX_PAYLOAD`](crate::frame::MAX_PAYLOAD), which takes more than 460 kbit/s at 20 ms.
+/// One packet, one payload as its sender made it; none if it is empty or larger than
+/// [`MAX_CUT_PAYLOAD`](crate::frame::MAX_CUT_PAYLOAD), which no single Opus frame is (RFC 6716 §3.4).
 pub fn packetise(frame: &Frame) -> PacketisedFrame {
-    PacketisedFrame::single(frame)
+    PacketisedFrame::as_cut(frame)
 }

@@ -102,6 +102,10 @@ fn offers_that_cannot_be_answered_are_told_why() {
     assert!(whep(&program, camera, token, "hello").problem(400).contains("SDP"));
     assert!(whep(&program, camera, token, "").problem(400).contains("SDP"));
     assert!(whep(&program, camera, token, AUDIO_ONLY).problem(400).contains("video"));
+    // Before, nobody knows what it sends.
+    until("the camera sends", || {
+        program.get("/api/v1/cameras/cam-001-sheikh-zayed").json()["state"] == "live"
+    });
     let vp8 = AUDIO_ONLY.replace("m=audio", "m=video").replace("opus/48000/2", "VP8/90000");
     assert!(whep(&program, camera, token, &vp8).problem(406).contains("H.264"));
     let huge = "v=0\r\n".repeat(60_000);
