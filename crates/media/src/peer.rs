@@ -41,7 +41,9 @@ use crate::negotiated::{Negotiated, offered_video_codecs, wants_video};
 use crate::route::Route;
 use crate::srtp::SrtpProfile;
 use crate::stun::BindingRequest;
-use offer::{as_one_stream, check_size, malformed, with_candidates, with_served_feedback};
+use offer::{
+    as_one_stream, check_size, malformed, offers_all, with_candidates, with_served_feedback,
+};
 use rsa::{DtlsForAll, widen_request};
 use tap::{KeySlot, KeyTap, KeyTapProvider};
 
@@ -163,6 +165,10 @@ impl PeerFactory {
         let answer = as_one_stream(&with_served_feedback(offer, &answer));
         let answer = with_candidates(&answer, &self.candidate_lines());
         let negotiated = Negotiated::from_answer(&answer);
+        if !offers_all(offer, &negotiated) {
+            let why = "an a=rtpmap line names a payload type that its m= line has not";
+            return Err(OfferError::Malformed(why.to_owned()));
+        }
         if negotiated.video.as_ref().is_none_or(|video| video.payloads.is_empty()) {
             let offered = offered_video_codecs(offer).join(", ");
             return Err(OfferError::NoCommonCodec { offered });

@@ -58,7 +58,9 @@ fn check(codec: Codec, assembled: Assembled) {
             assert_eq!(joined(&cut, |payload| depacketiser.handle_payload(payload)), units);
             depacketiser.handle_end_of_frame().expect("the frame is whole");
         }
-        Codec::Vp8 | Codec::Vp9 | Codec::Av1 | Codec::Opus | Codec::Pcmu | Codec::Pcma => {
+        // Split before it is cut, by whoever publishes it.
+        Codec::Pcmu | Codec::Pcma => {}
+        Codec::Vp8 | Codec::Vp9 | Codec::Av1 | Codec::Opus => {
             assert!(cut.payloads().all(|payload| payload.len() <= MAX_CUT_PAYLOAD));
             assert!(cut.payloads().eq(units.iter().map(|unit| &unit[..])));
         }

@@ -1,6 +1,7 @@
 //! What is looked at in an offer before str0m reads it, and what is changed in its answer.
 
 use super::OfferError;
+use crate::negotiated::Negotiated;
 use crate::negotiated::{ExtensionKind, extension_id};
 
 /// Media sections of an offer, at most. A viewer needs two; each one costs memory and time for as
@@ -27,6 +28,19 @@ pub(super) fn check_size(offer: &str) -> Result<(), OfferError> {
 }
 
 /// What is wrong with an offer.
+/// Whether each payload type that an answer settled stands in an `m=` line of its offer. str0m goes by
+/// the `rtpmap` lines alone.
+pub(super) fn offers_all(offer: &str, negotiated: &Negotiated) -> bool {
+    let tracks = negotiated.video.iter().chain(&negotiated.audio);
+    tracks.flat_map(|track| &track.payloads).all(|payload| {
+        let payload_type = payload.payload_type.to_string();
+        offer
+            .lines()
+            .filter(|line| line.starts_with("m="))
+            .any(|line| line.split_whitespace().skip(3).any(|word| word == payload_type))
+    })
+}
+
 pub(super) fn malformed(error: &impl std::fmt::Display) -> OfferError {
     OfferError::Malformed(printable(error))
 }
