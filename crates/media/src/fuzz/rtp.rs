@@ -6,7 +6,7 @@ use super::pieces;
 use crate::depacketise::{Assembled, Depacketiser, Packet};
 use crate::frame::{Codec, Frame, MAX_CUT_PAYLOAD, MAX_PAYLOAD, NtpTime, PacketisedFrame};
 use crate::packetise::packetise;
-use crate::{h264, h265};
+use crate::{g711, h264, h265};
 
 /// Of a packet's manner: the marker bit; packets before it are missing; the rest is added to the
 /// timestamp.
@@ -39,14 +39,15 @@ pub fn rtp(data: &[u8]) {
 fn check(codec: Codec, assembled: Assembled) {
     let Assembled { keyframe, units, .. } = assembled;
     assert!(!units.is_empty(), "a frame of nothing");
-    let cut = packetise(&Frame {
+    let frame = Frame {
         codec,
         ticks: 0,
         captured: NtpTime(0),
         keyframe,
         discontinuity: false,
         units: units.clone(),
-    });
+    };
+    let cut = packetise(&frame);
     match codec {
         Codec::H264 => {
             let mut depacketiser = h264::Depacketiser::default();
@@ -59,7 +60,12 @@ fn check(codec: Codec, assembled: Assembled) {
             depacketiser.handle_end_of_frame().expect("the frame is whole");
         }
         // Split before it is cut, by whoever publishes it.
-        Codec::Pcmu | Codec::Pcma => {}
+        Codec::Pcmu | Codec::Pcma => {
+            let cut: Vec<_> = g711::split(&frame).iter().map(packetise).collect();
+            let payloads: Vec<&[u8]> = cut.iter().flat_map(PacketisedFrame::payloads).collect();
+            assert!(payloads.iter().all(|payload| payload.len() <= MAX_PAYLOAD));
+            assert_eq!(payloads.concat(), units.concat());
+        }
         Codec::Vp8 | Codec::Vp9 | Codec::Av1 | Codec::Opus => {
             assert!(cut.payloads().all(|payload| payload.len() <= MAX_CUT_PAYLOAD));
             assert!(cut.payloads().eq(units.iter().map(|unit| &unit[..])));
