@@ -51,6 +51,7 @@ mod tests {
 
     fn frame(keyframe: bool, discontinuity: bool) -> PacketisedFrame {
         packetise(&Frame {
+            forwarded: None,
             codec: Codec::H264,
             ticks: 0,
             captured: NtpTime(0),

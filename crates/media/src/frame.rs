@@ -196,6 +196,41 @@ pub struct Frame {
     /// lengths; for VP8, VP9 and AV1 the RTP payloads as the publisher cut them; for audio exactly
     /// one entry.
     pub units: Vec<Bytes>,
+    /// Of sound that is passed on packet by packet, as it came: what its packet was like.
+    pub forwarded: Option<Forwarded>,
+}
+
+/// What a packet of sound was like on its way in, so that it is the same on its way out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forwarded {
+    /// Its sequence number, extended so that it never wraps. Receivers see the same gaps and the same
+    /// order as we did, from which they conceal, repair and ask again.
+    pub number: u64,
+    /// Its whole payload where it came with redundancy (RED, RFC 2198), for receivers who take
+    /// that. The frame's only unit is the newest block of it.
+    pub red: Option<Bytes>,
+}
+
+/// How loud a packet of sound is, as its sender says (RFC 6464) or as it was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AudioLevel {
+    /// Below the loudest possible, in dB: 0 to 127 (silence).
+    pub below_full: u8,
+    /// Whether it is somebody who speaks, where the sender says so.
+    pub voice: Option<bool>,
+}
+
+impl AudioLevel {
+    /// Digital silence.
+    pub const SILENCE: Self = Self { below_full: 127, voice: None };
+
+    /// Of full scale, 0.0 to 1.0.
+    pub fn amplitude(self) -> f32 {
+        if self.below_full >= Self::SILENCE.below_full {
+            return 0.0;
+        }
+        10_f32.powf(-f32::from(self.below_full) / 20.0)
+    }
 }
 
 impl fmt::Debug for Frame {
@@ -229,6 +264,8 @@ pub struct PacketisedFrame {
     pub keyframe: bool,
     /// See [`Frame::discontinuity`].
     pub discontinuity: bool,
+    /// See [`Frame::forwarded`].
+    pub forwarded: Option<Forwarded>,
     serial: u64,
     data: Box<[u8]>,
     ends: Box<[u32]>,
@@ -263,6 +300,7 @@ impl PacketisedFrame {
             captured: frame.captured,
             keyframe: frame.keyframe,
             discontinuity: frame.discontinuity,
+            forwarded: frame.forwarded.clone(),
             serial: NEXT_SERIAL.fetch_add(1, Ordering::Relaxed),
             data: data.into_boxed_slice(),
             ends: ends.into_boxed_slice(),

@@ -24,6 +24,7 @@ pub fn split(frame: &Frame) -> Vec<Frame> {
                 captured: NtpTime(frame.captured.0.wrapping_add((offset << 32).div_ceil(8_000))),
                 discontinuity: frame.discontinuity && frames.is_empty(),
                 units: vec![unit.slice(start..end)],
+                forwarded: None,
                 ..*frame
             });
         }
@@ -63,6 +64,7 @@ mod tests {
 
     fn frame(samples: usize) -> Frame {
         Frame {
+            forwarded: None,
             codec: Codec::Pcma,
             ticks: 7,
             captured: NtpTime::from_unix_micros(1_000_000),

@@ -137,6 +137,7 @@ mod tests {
 
     fn frame(ticks: u64, kind: char, bytes: usize) -> Arc<PacketisedFrame> {
         Arc::new(crate::packetise::packetise(&Frame {
+            forwarded: None,
             codec: if kind == 'a' { Codec::Pcmu } else { Codec::H264 },
             ticks,
             captured: NtpTime(0),

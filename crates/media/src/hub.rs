@@ -187,6 +187,7 @@ mod tests {
 
     fn picture(keyframe: bool, discontinuity: bool) -> Arc<PacketisedFrame> {
         Arc::new(packetise(&Frame {
+            forwarded: None,
             codec: Codec::H264,
             ticks: 0,
             captured: NtpTime(0),

@@ -44,5 +44,6 @@ mod vp9;
 
 pub use codec_set::CodecSet;
 pub use frame::{
-    Codec, Frame, MediaKind, NtpTime, PacketisedFrame, PictureSize, StreamId, ViewerId,
+    AudioLevel, Codec, Forwarded, Frame, MediaKind, NtpTime, PacketisedFrame, PictureSize,
+    StreamId, ViewerId,
 };

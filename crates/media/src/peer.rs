@@ -73,6 +73,23 @@ pub enum OfferError {
     },
 }
 
+/// Why a receiver's answer to our offer is of no use.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerError {
+    /// Not SDP, or not an answer to what was offered.
+    #[error("the answer cannot be read: {0}")]
+    Malformed(String),
+    /// It takes no sound, or none in a codec that was offered.
+    #[error("the answer takes no sound; its audio section must be recvonly and keep Opus")]
+    NoSound,
+    /// It wants DTLS to begin from our side.
+    #[error("the answer says a=setup:passive; answer a=setup:active, as browsers do")]
+    Passive,
+    /// No offer waits for an answer: none was made, it was answered before, or it is over.
+    #[error("no offer waits for this answer; send start_receiving first")]
+    Over,
+}
+
 /// The keys of a finished handshake.
 #[derive(Clone)]
 pub struct SessionKeys {

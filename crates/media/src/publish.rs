@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::depacketise::{Assembled, Depacketiser, Packet};
-use crate::frame::{Codec, MediaKind, PictureSize};
+use crate::frame::{AudioLevel, Codec, Forwarded, MediaKind, PictureSize};
 use crate::jitter::{Inserted, JitterBuffer, Next};
 
 /// How long packets of a picture wait for one that is missing. The first NACK leaves within 33 ms,
@@ -70,6 +70,10 @@ pub struct Published {
     pub size: Option<PictureSize>,
     /// See [`Frame::units`](crate::Frame::units).
     pub units: Vec<Bytes>,
+    /// See [`Frame::forwarded`](crate::Frame::forwarded).
+    pub forwarded: Option<Forwarded>,
+    /// How loud its sender says that it is; sound only.
+    pub level: Option<AudioLevel>,
 }
 
 /// What comes of packets.
@@ -292,7 +296,17 @@ impl Track {
         self.holds = false;
         self.figures.frames += 1;
         let arrived = now;
-        let frame = Published { codec, ticks, arrived, keyframe, reordered, size, units };
+        let frame = Published {
+            forwarded: None,
+            level: None,
+            codec,
+            ticks,
+            arrived,
+            keyframe,
+            reordered,
+            size,
+            units,
+        };
         self.outputs.push_back(TrackOutput::Frame(frame));
     }
 

@@ -284,6 +284,7 @@ mod tests {
 
     fn frame(bytes: usize) -> Arc<PacketisedFrame> {
         Arc::new(packetise(&Frame {
+            forwarded: None,
             codec: Codec::H264,
             ticks: 0,
             captured: NtpTime(0),

@@ -86,6 +86,7 @@ fn keyframes(units: &[AccessUnit]) -> Vec<usize> {
 
 fn through_payloads(unit: &AccessUnit) -> Vec<Bytes> {
     let cut = packetise(&Frame {
+        forwarded: None,
         codec: Codec::H264,
         ticks: 0,
         captured: NtpTime(0),

@@ -102,6 +102,7 @@ fn through_payloads(
     timestamp: u32,
 ) -> Assembled {
     let cut = packetise(&Frame {
+        forwarded: None,
         codec: Codec::H265,
         ticks: 0,
         captured: NtpTime(0),

@@ -195,6 +195,7 @@ impl World {
         units.push(slice(if keyframe { 0x65 } else { 0x41 }));
         let elapsed = (self.now - self.start).as_micros() as u64;
         let frame = Frame {
+            forwarded: None,
             codec: Codec::H264,
             ticks: 1_000_000 + index * FRAME_MS * 90,
             captured: NtpTime::from_unix_micros(1_700_000_000_000_000 + elapsed),

@@ -235,6 +235,7 @@ impl World {
         let sets = [Bytes::from_static(&[0x67, 66, 0xe0, 31, 1]), Bytes::from_static(&[0x68, 1])];
         let units = sets.into_iter().filter(|_| keyframe).chain([slice]).collect();
         let frame = Frame {
+            forwarded: None,
             codec: Codec::H264,
             ticks: number * 3_600,
             captured: NtpTime::from_unix_micros(1_700_000_000_000_000 + number * 40_000),

@@ -413,7 +413,15 @@ impl World {
 
     fn send(&mut self, codec: Codec, ticks: u64, keyframe: bool, units: Vec<Bytes>) {
         let captured = NtpTime::from_unix_micros(0);
-        let frame = Frame { codec, ticks, captured, keyframe, discontinuity: false, units };
+        let frame = Frame {
+            forwarded: None,
+            codec,
+            ticks,
+            captured,
+            keyframe,
+            discontinuity: false,
+            units,
+        };
         self.pusher.handle_frame(&frame, self.now).unwrap();
         self.poll_pusher();
     }

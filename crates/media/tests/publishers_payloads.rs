@@ -123,6 +123,7 @@ fn frames(codec: Codec, packets: &[Packet]) -> Vec<Assembled> {
 
 fn through_egress(codec: Codec, frame: &Assembled) -> Vec<Vec<u8>> {
     let cut = packetise(&Frame {
+        forwarded: None,
         codec,
         ticks: 0,
         captured: NtpTime(0),

@@ -192,6 +192,7 @@ fn frames_of_a_codec_that_the_viewer_does_not_take_are_counted_and_the_rest_play
 
     for (codec, not_taken) in [(Codec::Pcma, 1), (Codec::Opus, 1), (Codec::Pcma, 2)] {
         let sound = Frame {
+            forwarded: None,
             codec,
             ticks: 8_000,
             captured: NtpTime::from_unix_micros(1_700_000_000_000_000),
@@ -321,6 +322,7 @@ impl World {
         };
         let elapsed = (self.now - self.start).as_micros() as u64;
         let frame = Frame {
+            forwarded: None,
             codec: Codec::H264,
             ticks: 1_000_000 + index * 6_000,
             captured: NtpTime::from_unix_micros(1_700_000_000_000_000 + elapsed),

@@ -395,6 +395,7 @@ impl World {
         };
         let elapsed = (self.now - self.start).as_micros() as u64;
         let frame = Frame {
+            forwarded: None,
             codec: Codec::H264,
             // Two clocks that have nothing to do with each other.
             ticks: u64::from(stream.0) * 7_000_000_000 + index * FRAME_MS * 90,
@@ -413,6 +414,7 @@ impl World {
         let elapsed = (self.now - self.start).as_micros() as u64;
         for stream in self.next.keys().copied().collect::<Vec<_>>() {
             let frame = Frame {
+                forwarded: None,
                 codec: Codec::Opus,
                 ticks: u64::from(stream.0) * 5_000_000_000 + elapsed * 48 / 1_000,
                 captured: NtpTime::from_unix_micros(1_700_000_000_000_000 + elapsed),

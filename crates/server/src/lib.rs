@@ -20,6 +20,7 @@ mod push;
 mod remote;
 mod rtsp_out;
 mod stills;
+mod voice;
 
 /// Does what the command line asks for; ends with the process's exit code.
 pub fn run() -> std::process::ExitCode {

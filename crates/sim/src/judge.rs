@@ -450,6 +450,7 @@ mod tests {
         for number in 0..pictures {
             let keyframe = number == 0;
             let frame = Frame {
+                forwarded: None,
                 codec: Codec::H264,
                 ticks: number as u64 * 6_000,
                 captured: NtpTime::from_unix_micros(number as u64 * 66_667),

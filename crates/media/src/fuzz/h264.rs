@@ -50,6 +50,7 @@ fn check(normaliser: &mut Normaliser, units: Vec<Bytes>) {
 
 fn through_payloads(unit: &AccessUnit) -> Vec<Bytes> {
     let cut = packetise(&Frame {
+        forwarded: None,
         codec: Codec::H264,
         ticks: 0,
         captured: NtpTime(0),

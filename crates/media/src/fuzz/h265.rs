@@ -46,6 +46,7 @@ fn check(unit: &AccessUnit) {
 
 fn through_payloads(unit: &AccessUnit) -> Vec<Bytes> {
     let cut = packetise(&Frame {
+        forwarded: None,
         codec: Codec::H265,
         ticks: 0,
         captured: NtpTime(0),

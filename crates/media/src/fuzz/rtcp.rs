@@ -189,6 +189,7 @@ fn picture(number: u64) -> Frame {
     let keyframe = number.is_multiple_of(10);
     let kind = if keyframe { 0x65 } else { 0x41 };
     Frame {
+        forwarded: None,
         codec: Codec::H264,
         ticks: number * 3_600,
         captured: NtpTime::from_unix_micros(1_700_000_000_000_000 + number * 40_000),

@@ -40,6 +40,7 @@ fn check(codec: Codec, assembled: Assembled) {
     let Assembled { keyframe, units, .. } = assembled;
     assert!(!units.is_empty(), "a frame of nothing");
     let frame = Frame {
+        forwarded: None,
         codec,
         ticks: 0,
         captured: NtpTime(0),

@@ -249,6 +249,7 @@ mod tests {
 
     fn cut(units: &[Vec<u8>]) -> PacketisedFrame {
         packetise(&Frame {
+            forwarded: None,
             codec: Codec::H264,
             ticks: 0,
             captured: NtpTime(0),

@@ -68,6 +68,17 @@ pub enum PublishError {
     /// No open `m=video` section that wants to send.
     #[error("the offer has no video section that sends; a camera needs a picture")]
     NoVideo,
+    /// No open `m=audio` section that wants to send.
+    #[error(
+        "the offer has no audio section that sends; add the microphone's track before the offer"
+    )]
+    NoAudio,
+    /// No sound that receivers could be given.
+    #[error("the offer has no Opus, which is what voices are relayed in; it has {offered}")]
+    NoOpus {
+        /// The encoding names that were offered.
+        offered: String,
+    },
     /// Nothing that can be passed on to viewers.
     #[error(
         "the offer has no video codec that viewers can be given (H.264 best, H.265, VP8, VP9 or AV1); it has {offered}"
@@ -76,6 +87,22 @@ pub enum PublishError {
         /// The encoding names that were offered.
         offered: String,
     },
+}
+
+/// How somebody who speaks is asked to encode (RFC 7587 §6.1). They are wishes: an encoder may do
+/// otherwise, and what it sends is passed on all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SoundWishes {
+    /// `maxplaybackrate` and `sprop-maxcapturerate`: 8,000 to 48,000 Hz.
+    pub sample_rate: u32,
+    /// Two channels: `stereo=1`.
+    pub channels: u8,
+    /// `ptime` in ms (RFC 8866): 10, 20, 40 or 60.
+    pub packet_time: u8,
+    /// Forward error correction in band: `useinbandfec=1`.
+    pub fec: bool,
+    /// Silence is not sent: `usedtx=1`.
+    pub dtx: bool,
 }
 
 /// What all publishers of a process share.

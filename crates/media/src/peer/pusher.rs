@@ -293,7 +293,7 @@ mod tests {
     fn frame(codec: Codec, ticks: u64, discontinuity: bool) -> Frame {
         let units = vec![vec![0x67; 9].into(), vec![0x68; 4].into(), vec![0x65; 3_000].into()];
         let captured = NtpTime(0);
-        Frame { codec, ticks, captured, keyframe: true, discontinuity, units }
+        Frame { forwarded: None, codec, ticks, captured, keyframe: true, discontinuity, units }
     }
 
     #[test]

@@ -157,6 +157,7 @@ mod tests {
 
     fn payloads(units: &[Vec<u8>], keyframe: bool) -> Vec<Vec<u8>> {
         let frame = Frame {
+            forwarded: None,
             codec: Codec::H264,
             ticks: 0,
             captured: NtpTime(0),

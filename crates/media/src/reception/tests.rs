@@ -233,6 +233,7 @@ impl Session {
     fn send_keyframe(&mut self) {
         let units = [vec![0x67; 20], vec![0x68; 5], vec![0x65; 9_000]];
         let frame = packetise(&Frame {
+            forwarded: None,
             codec: Codec::H264,
             ticks: 0,
             captured: NtpTime(0),

@@ -56,6 +56,7 @@ fn viewer(seed: u64, terms: Terms) -> Viewer {
 fn picture(ticks: u64, bytes: usize, keyframe: bool) -> Arc<PacketisedFrame> {
     let kind = if keyframe { 0x65 } else { 0x41 };
     let frame = Frame {
+        forwarded: None,
         codec: Codec::H264,
         ticks,
         captured: NtpTime::from_unix_micros(1_700_000_000_000_000 + ticks % (1 << 32)),

@@ -82,6 +82,7 @@ impl Reel {
         let reel = record(settings).context("the pictures could not be encoded")?;
         let frame = |unit: media::h264::AccessUnit| {
             Arc::new(packetise(&Frame {
+                forwarded: None,
                 codec: Codec::H264,
                 ticks: 0,
                 captured: NtpTime(0),

@@ -318,6 +318,7 @@ impl Ours {
         let index = self.frames;
         self.frames += 1;
         Frame {
+            forwarded: None,
             codec: self.load.codec,
             ticks: index * interval_ticks,
             captured: NtpTime::from_unix_micros(index * self.load.interval.as_micros() as u64),

@@ -51,13 +51,13 @@ fn refused(refusal: PublishRefusal) -> Problem {
         PublishRefusal::UnknownKey => StatusCode::NOT_FOUND,
         PublishRefusal::WrongBearer => StatusCode::UNAUTHORIZED,
         PublishRefusal::Busy(_) => StatusCode::CONFLICT,
-        PublishRefusal::Offer(PublishError::NoCommonCodec { .. })
+        PublishRefusal::Offer(PublishError::NoCommonCodec { .. } | PublishError::NoOpus { .. })
         | PublishRefusal::Offer(PublishError::Offer(OfferError::NoCommonCodec { .. })) => {
             StatusCode::NOT_ACCEPTABLE
         }
-        PublishRefusal::Offer(PublishError::Offer(_) | PublishError::NoVideo) => {
-            StatusCode::BAD_REQUEST
-        }
+        PublishRefusal::Offer(
+            PublishError::Offer(_) | PublishError::NoVideo | PublishError::NoAudio,
+        ) => StatusCode::BAD_REQUEST,
         PublishRefusal::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
     };
     let problem = Problem::new(status, refusal.to_string());

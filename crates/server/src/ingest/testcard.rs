@@ -183,6 +183,7 @@ impl Camera {
             });
         }
         output.frame(Frame {
+            forwarded: None,
             codec: Codec::H264,
             ticks: moment.index * u64::from(Codec::H264.clock_rate()) / u64::from(self.fps),
             captured: NtpTime::from_unix_micros(unix_micros),
@@ -198,6 +199,7 @@ impl Camera {
         let unix_micros = self.clock.unix_micros(moment.at);
         let packet = self.tone.encode(unix_micros)?;
         output.frame(Frame {
+            forwarded: None,
             codec: Codec::Opus,
             ticks: moment.index * u64::from(tone::FRAME_SAMPLES),
             captured: NtpTime::from_unix_micros(unix_micros),

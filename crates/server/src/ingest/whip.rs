@@ -224,7 +224,15 @@ impl Feed {
         if self.is_live() {
             let (ticks, discontinuity) = self.video_steps.next(frame.ticks);
             let Published { codec, keyframe, units, .. } = frame;
-            self.output.frame(Frame { codec, ticks, captured, keyframe, discontinuity, units });
+            self.output.frame(Frame {
+                forwarded: None,
+                codec,
+                ticks,
+                captured,
+                keyframe,
+                discontinuity,
+                units,
+            });
         }
         Ok(())
     }
@@ -239,7 +247,15 @@ impl Feed {
         }
         let (ticks, discontinuity) = self.sound_steps.next(frame.ticks);
         let Published { codec, keyframe, units, .. } = frame;
-        self.output.frame(Frame { codec, ticks, captured, keyframe, discontinuity, units });
+        self.output.frame(Frame {
+            forwarded: None,
+            codec,
+            ticks,
+            captured,
+            keyframe,
+            discontinuity,
+            units,
+        });
     }
 
     /// Which sound comes is known only when it does.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
 use media::batch::{Route, Run, Transport};
-use media::peer::{Answer, IceCredentials, OfferError, PeerFactory, Received};
+use media::peer::{Answer, AnswerError, IceCredentials, OfferError, PeerFactory, Received};
 use media::peers::{CloseReason, PeerTable, PeersOutput};
 use media::{StreamId, ViewerId};
 use tokio::sync::oneshot;
@@ -108,6 +108,20 @@ impl Handshakes {
         let command = Command::Offer { viewer, stream, offer, reply };
         self.shard_of(viewer).commands.send(command).ok()?;
         answer.await.ok()
+    }
+
+    /// Offers a receiver the sound of a stream. `None` when the threads are gone.
+    pub(crate) async fn offer_sound(&self, _viewer: ViewerId, _stream: StreamId) -> Option<String> {
+        None
+    }
+
+    /// A receiver's answer. `None` when the threads are gone.
+    pub(crate) async fn take_answer(
+        &self,
+        _viewer: ViewerId,
+        _answer: String,
+    ) -> Option<Result<(), AnswerError>> {
+        None
     }
 
     /// An ICE restart with the viewer's new credentials. `None` when there is no such viewer.

@@ -10,8 +10,8 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,8 @@ mod tcp;
 mod worker;
 
 pub(crate) use handshakes::Restarted;
-pub(crate) use media::peer::{IceCredentials, OfferError};
+pub(crate) use media::peer::publisher::SoundWishes;
+pub(crate) use media::peer::{AnswerError, IceCredentials, OfferError};
 pub(crate) use media::peers::CloseReason;
 pub(crate) use publishers::{PublishError, PublisherEnd, PublisherHandle, PublisherId};
 pub(crate) use sys::{
@@ -112,6 +113,41 @@ pub(crate) enum MediaEvent {
     Failed,
 }
 
+/// Who is told of an event.
+enum Audience {
+    Cameras,
+    Voice,
+    /// The voice relay gets this copy. Each side knows its own publishers and passes over the others.
+    Both(MediaEvent),
+}
+
+impl MediaEvent {
+    fn audience(&self) -> Audience {
+        match *self {
+            Self::Connected { viewer, .. }
+            | Self::Alive { viewer, .. }
+            | Self::Closed { viewer, .. }
+            | Self::FirstMedia { viewer }
+            | Self::Switched { viewer, .. }
+            | Self::SwitchFailed { viewer, .. }
+            | Self::Line { viewer, .. } => {
+                if viewer < FIRST_RECEIVER {
+                    Audience::Cameras
+                } else {
+                    Audience::Voice
+                }
+            }
+            Self::PublisherConnected { publisher } => {
+                Audience::Both(Self::PublisherConnected { publisher })
+            }
+            Self::PublisherClosed { publisher, reason } => {
+                Audience::Both(Self::PublisherClosed { publisher, reason })
+            }
+            Self::KeyframeWanted { .. } | Self::Failed => Audience::Cameras,
+        }
+    }
+}
+
 /// The answer to a viewer's offer.
 #[derive(Debug)]
 pub(crate) struct Accepted {
@@ -185,10 +221,18 @@ pub(crate) struct MediaFigures {
     pub(crate) tcp: TcpFigures,
 }
 
+/// Receivers of voices have ids from here on; below it they are viewers of cameras.
+pub(crate) const FIRST_RECEIVER: ViewerId = ViewerId(1 << 63);
+
+/// Voices have ids from here on; below it they are streams of cameras.
+pub(crate) const FIRST_VOICE: StreamId = StreamId(1 << 31);
+
 /// Where events go, and the counts that belong to no worker.
 #[derive(Clone)]
 pub(crate) struct EventSink {
     events: mpsc::UnboundedSender<MediaEvent>,
+    /// Those of receivers, and a second copy of those of publishers.
+    voice: Arc<OnceLock<mpsc::UnboundedSender<MediaEvent>>>,
     rejected: Arc<AtomicU64>,
     consents_expired: Arc<AtomicU64>,
 }
@@ -196,7 +240,13 @@ pub(crate) struct EventSink {
 impl EventSink {
     fn send(&self, event: MediaEvent) {
         // Nobody listens any more only while the program ends.
-        let _ = self.events.send(event);
+        let _ = match (self.voice.get(), event.audience()) {
+            (Some(voice), Audience::Voice) => voice.send(event),
+            (Some(voice), Audience::Both(copy)) => {
+                voice.send(copy).and_then(|()| self.events.send(event))
+            }
+            (Some(_), Audience::Cameras) | (None, _) => self.events.send(event),
+        };
     }
 
     fn count_rejected(&self) {
@@ -260,7 +310,8 @@ impl MediaPlane {
         let tcp_address = tcp.map_or_else(|| "off".to_owned(), |tcp| tcp.to_string());
         tracing::info!(address = %udp, tcp = %tcp_address, workers = ports.len(), "media port is open");
         let (rejected, consents_expired) = (Arc::default(), Arc::default());
-        let events = EventSink { events, rejected, consents_expired };
+        let voice = Arc::default();
+        let events = EventSink { events, voice, rejected, consents_expired };
         let (handshakes, shard_inputs) = Handshakes::new(cores);
         let (publishers, publisher_inputs) = Publishers::new(cores);
         let connections = Connections::new();
@@ -343,6 +394,40 @@ impl MediaPlane {
     ) -> Result<(PublisherHandle, Accepted), PublishError> {
         let stopped = || OfferError::Malformed("the server is shutting down".to_owned());
         self.publishers.offer(offer_sdp).await.unwrap_or_else(|| Err(stopped().into()))
+    }
+
+    /// Events of receivers, and those of publishers, go here from now on. Only the first call counts.
+    pub(crate) fn voice_events(&self) -> mpsc::UnboundedReceiver<MediaEvent> {
+        let (sender, events) = mpsc::unbounded_channel();
+        // A second caller gets a channel that is closed.
+        let _ = self.events.voice.set(sender);
+        events
+    }
+
+    /// Offers a receiver the sound of a stream; `None` when the server ends. Its answer goes to
+    /// [`Self::take_answer`]. `Closed` is reported if none comes in time.
+    pub(crate) async fn offer_sound(&self, viewer: ViewerId, stream: StreamId) -> Option<String> {
+        self.handshakes.offer_sound(viewer, stream).await
+    }
+
+    /// A receiver's answer to the offer that it was made.
+    pub(crate) async fn take_answer(
+        &self,
+        viewer: ViewerId,
+        answer_sdp: String,
+    ) -> Result<(), AnswerError> {
+        self.handshakes.take_answer(viewer, answer_sdp).await.unwrap_or(Err(AnswerError::Over))
+    }
+
+    /// Answers the offer of somebody who speaks: sound alone, passed on packet by packet.
+    pub(crate) async fn accept_sender(
+        &self,
+        offer_sdp: String,
+        wishes: SoundWishes,
+    ) -> Result<(PublisherHandle, Accepted), PublishError> {
+        let stopped = || OfferError::Malformed("the server is shutting down".to_owned());
+        let accepted = self.publishers.offer_sound(offer_sdp, wishes).await;
+        accepted.unwrap_or_else(|| Err(stopped().into()))
     }
 
     /// Trickle (RFC 8840 fragment). A lite agent with a public port needs no remote candidates:
@@ -613,7 +698,8 @@ mod tests {
     #[test]
     fn a_thread_that_panics_is_told_of_and_one_that_ends_is_not() {
         let (events, mut told) = mpsc::unbounded_channel();
-        let sink = EventSink { events, rejected: Arc::default(), consents_expired: Arc::default() };
+        let (rejected, consents_expired) = (Arc::default(), Arc::default());
+        let sink = EventSink { events, voice: Arc::default(), rejected, consents_expired };
         let run = |panics: bool| {
             let alarm = Alarm(sink.clone());
             let thread = thread::spawn(move || {

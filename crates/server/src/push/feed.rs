@@ -116,7 +116,7 @@ mod tests {
 
     fn frame(codec: Codec, ticks: u64, keyframe: bool) -> Frame {
         let (captured, units) = (NtpTime(0), vec![vec![0x41].into()]);
-        Frame { codec, ticks, captured, keyframe, discontinuity: false, units }
+        Frame { forwarded: None, codec, ticks, captured, keyframe, discontinuity: false, units }
     }
 
     #[tokio::test]

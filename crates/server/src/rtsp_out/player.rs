@@ -229,6 +229,7 @@ mod tests {
 
     fn frame(codec: Codec, ticks: u64, bytes: usize) -> Arc<PacketisedFrame> {
         Arc::new(packetise(&Frame {
+            forwarded: None,
             codec,
             ticks,
             captured: NtpTime::from_unix_micros(1_000_000 + ticks),

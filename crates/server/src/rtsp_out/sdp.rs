@@ -198,6 +198,7 @@ mod tests {
 
     fn keyframe(units: &[&[u8]]) -> PacketisedFrame {
         packetise(&Frame {
+            forwarded: None,
             codec: Codec::H264,
             ticks: 0,
             captured: NtpTime(0),

@@ -215,6 +215,7 @@ impl World {
             let discontinuity = std::mem::take(&mut pull.begins[0]);
             let number = self.logs.entry(stream).or_default().of(MediaKind::Video).len();
             let frame = Frame {
+                forwarded: None,
                 codec: Codec::H264,
                 ticks,
                 captured: self.clock.ntp(captured),
@@ -256,6 +257,7 @@ impl World {
             let discontinuity = std::mem::take(&mut pull.begins[1]);
             let number = self.logs.entry(stream).or_default().of(MediaKind::Audio).len();
             let frame = Frame {
+                forwarded: None,
                 codec,
                 ticks,
                 captured: self.clock.ntp(captured),

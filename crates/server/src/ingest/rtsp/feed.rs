@@ -181,6 +181,7 @@ impl Feed {
         if self.is_live() {
             let (ticks, discontinuity) = self.video_steps.next(ticks);
             self.output.frame(Frame {
+                forwarded: None,
                 codec: self.video.picture.codec(),
                 ticks,
                 captured,
@@ -218,6 +219,7 @@ impl Feed {
         }
         let (ticks, broken) = self.sound_steps.next(ticks);
         self.output.frame(Frame {
+            forwarded: None,
             codec,
             ticks,
             captured,

@@ -1,0 +1,3 @@
+//! The voice relay: who speaks, and who hears it.
+
+mod live;
