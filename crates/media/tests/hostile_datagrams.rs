@@ -347,6 +347,7 @@ impl World {
             );
         }
         let frame = Frame {
+            forwarded: None,
             codec: Codec::H264,
             ticks: self.pictures * 3_600,
             captured: NtpTime::from_unix_micros(1_700_000_000_000_000 + self.pictures * 40_000),
