@@ -59,7 +59,9 @@ fn load_text(text: &str, variables: &[(&str, &str)], flags: Flags) -> Result<Con
 fn nothing_configured_is_four_synthetic_cameras_on_loopback() {
     let config = right("");
     let ports: Vec<u16> = config.listen.iter().map(SocketAddr::port).collect();
-    assert_eq!(ports, [8080, 8081, 8086, 7880]);
+    assert_eq!(ports, [8080, 8086, 7880]);
+    assert_eq!(config.audio_listen, Door::IfFree("127.0.0.1:8081".parse().unwrap()));
+    assert_eq!(config.https.listen, Door::Closed);
     assert!(config.listen.iter().all(|address| address.ip().is_loopback()));
     assert_eq!(config.media.udp.to_string(), "127.0.0.1:8555");
     assert_eq!(config.rtsp.listen.map(|rtsp| rtsp.to_string()).as_deref(), Some("127.0.0.1:8554"));

@@ -121,6 +121,12 @@ impl Node {
         super::json::parse(text, path)
     }
 
+    /// What stands at `key` of a table.
+    pub(super) fn entry(&self, key: &str) -> Option<&Self> {
+        let Value::Table(entries) = &self.value else { return None };
+        entries.iter().find(|(name, _)| name == key).map(|(_, node)| node)
+    }
+
     /// Puts a text at `keys`, replacing what is there. Numbers among the keys are positions in
     /// lists: an existing one, or the next.
     pub(super) fn set(&mut self, keys: &[&str], text: &str, origin: &Origin) -> Result<(), String> {

@@ -1,26 +1,45 @@
 //! Listening sockets and the connections on them.
 //!
-//! Bounded in three ways: connections at once, time to send the headers, size of the headers.
+//! Bounded in four ways: connections at once, time for the handshake of TLS, time to send the headers,
+//! size of the headers.
 
+use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use super::extract::Scheme;
 use crate::bind_error::BindError;
+use crate::metrics::Outlets;
 
 /// Connections at once over all listeners: 1000 viewers with the six connections that a browser
 /// opens to one origin, and as much room again for scripts. Further ones wait in the kernel.
 const CONNECTIONS_MAX: usize = 8192;
+
+/// From the start of a connection to the end of TLS's handshake, which takes two round trips.
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// The first byte of TLS: a record of the handshake (RFC 8446 §5.1).
+const HANDSHAKE_RECORD: u8 = 22;
+
+/// Who speaks HTTP to the port of HTTPS.
+const NOT_TLS: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n\
+    This port speaks HTTPS: write https:// before the address.\n";
 
 /// From the start of a connection, or the end of a request, to the end of the next headers.
 const HEADER_TIME_MAX: Duration = Duration::from_secs(30);
@@ -40,65 +59,147 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Sockets that are bound and not yet served.
 #[derive(Debug)]
-pub(crate) struct Listeners {
-    listeners: Vec<TcpListener>,
-    addresses: Vec<SocketAddr>,
+pub(crate) struct Listeners(Vec<Listener>);
+
+#[derive(Debug)]
+struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+    door: Door,
 }
 
-/// Binds all addresses, or none. `settings` is named in the error.
+/// How a listener is spoken to.
+#[derive(Clone)]
+enum Door {
+    Plain,
+    Secure(TlsAcceptor),
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain => "Plain",
+            Self::Secure(_) => "Secure",
+        })
+    }
+}
+
+/// Binds all addresses of `listen`, or none. `settings` is named in the error.
 pub(crate) async fn bind(addresses: &[SocketAddr], settings: &str) -> Result<Listeners, BindError> {
     let mut listeners = Vec::new();
     for (index, address) in addresses.iter().enumerate() {
-        let failed = |reason| BindError {
+        let bound = Listener::bind(*address).await;
+        listeners.push(bound.map_err(|reason| BindError {
             address: *address,
             key: "listen",
             index: Some(index),
             settings: settings.to_owned(),
             reason,
-        };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let bound = listener.local_addr().map_err(failed)?;
-        listeners.push((listener, bound));
+        })?);
     }
-    let (listeners, addresses) = listeners.into_iter().unzip();
-    Ok(Listeners { listeners, addresses })
+    Ok(Listeners(listeners))
+}
+
+/// Binds the one address of the setting `key`.
+pub(crate) async fn bind_one(
+    address: SocketAddr,
+    key: &'static str,
+    settings: &str,
+) -> Result<Listeners, BindError> {
+    let bound = Listener::bind(address).await.map_err(|reason| BindError {
+        address,
+        key,
+        index: None,
+        settings: settings.to_owned(),
+        reason,
+    });
+    bound.map(|listener| Listeners(vec![listener]))
+}
+
+impl Listener {
+    async fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = TcpListener::bind(address).await?;
+        let address = socket.local_addr()?;
+        Ok(Self { socket, address, door: Door::Plain })
+    }
 }
 
 impl Listeners {
     /// What is really bound, in the order of the settings.
-    pub(crate) fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.0.iter().map(|listener| listener.address).collect()
+    }
+
+    /// These speak TLS and nothing else.
+    pub(crate) fn secured(mut self, acceptor: &TlsAcceptor) -> Self {
+        for listener in &mut self.0 {
+            listener.door = Door::Secure(acceptor.clone());
+        }
+        self
+    }
+
+    /// These and `others`, under the same bounds.
+    pub(crate) fn and(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
     }
 
     /// Serves until `closing` is cancelled, then lets running requests finish for a short while.
-    pub(crate) async fn serve(self, router: Router, closing: CancellationToken) {
-        let patience = Patience { headers: HEADER_TIME_MAX, stall: STALL_TIME_MAX };
-        self.serve_within(patience, router, closing).await;
+    pub(crate) async fn serve(
+        self,
+        router: Router,
+        outlets: Arc<Outlets>,
+        closing: CancellationToken,
+    ) {
+        self.serve_within(PATIENCE, router, outlets, closing).await;
     }
 
-    async fn serve_within(self, patience: Patience, router: Router, closing: CancellationToken) {
+    async fn serve_within(
+        self,
+        patience: Patience,
+        router: Router,
+        outlets: Arc<Outlets>,
+        closing: CancellationToken,
+    ) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let service = Service { router, patience, closing };
         let mut loops = JoinSet::new();
-        for listener in self.listeners {
-            loops.spawn(accept(listener, service.clone(), permits.clone()));
+        for Listener { socket, door, .. } in self.0 {
+            let router = router.clone().layer(Extension(door.scheme()));
+            let (outlets, closing) = (Arc::clone(&outlets), closing.clone());
+            let service = Service { door, router, patience, outlets, closing };
+            loops.spawn(accept(socket, service, permits.clone()));
         }
         while loops.join_next().await.is_some() {}
+    }
+}
+
+impl Door {
+    fn scheme(&self) -> Scheme {
+        match self {
+            Self::Plain => Scheme::Http,
+            Self::Secure(_) => Scheme::Https,
+        }
     }
 }
 
 /// How long clients may take.
 #[derive(Debug, Clone, Copy)]
 struct Patience {
+    handshake: Duration,
     headers: Duration,
     stall: Duration,
 }
 
+const PATIENCE: Patience =
+    Patience { handshake: HANDSHAKE_TIME_MAX, headers: HEADER_TIME_MAX, stall: STALL_TIME_MAX };
+
 /// What every connection needs.
 #[derive(Clone)]
 struct Service {
+    door: Door,
     router: Router,
     patience: Patience,
+    outlets: Arc<Outlets>,
     closing: CancellationToken,
 }
 
@@ -114,7 +215,7 @@ async fn accept(listener: TcpListener, service: Service, permits: Arc<Semaphore>
             () = service.closing.cancelled() => break,
             Some((permit, accepted)) = next => match accepted {
                 Ok((stream, _)) => {
-                    let connection = converse(stream, service.clone());
+                    let connection = welcome(stream, service.clone());
                     connections.spawn(async move {
                         connection.await;
                         drop(permit);
@@ -133,12 +234,69 @@ async fn accept(listener: TcpListener, service: Service, permits: Arc<Semaphore>
 }
 
 /// Serves one connection to its end.
-async fn converse(stream: TcpStream, service: Service) {
+async fn welcome(stream: TcpStream, service: Service) {
     // Answers are small and complete; waiting to fill a segment only delays them.
     let _ = stream.set_nodelay(true);
-    let Service { router, patience, closing } = service;
     // The kernel counts while nothing of what was written is taken (tcp(7)).
-    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(patience.stall));
+    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(service.patience.stall));
+    match service.door.clone() {
+        Door::Plain => converse(stream, service).await,
+        Door::Secure(acceptor) => {
+            let closing = service.closing.clone();
+            let handshake = shake_hands(stream, &acceptor, &service);
+            tokio::select! {
+                secured = handshake => {
+                    if let Some(stream) = secured {
+                        converse(stream, service).await;
+                    }
+                }
+                () = closing.cancelled() => {}
+            }
+        }
+    }
+}
+
+/// The handshake of TLS; `None` where it comes to nothing, which is counted.
+async fn shake_hands(
+    stream: TcpStream,
+    acceptor: &TlsAcceptor,
+    service: &Service,
+) -> Option<TlsStream<TcpStream>> {
+    let outlets = &service.outlets;
+    match tokio::time::timeout(service.patience.handshake, secure(stream, acceptor)).await {
+        Ok(Ok(secured)) => {
+            outlets.tls_handshakes_ok.add(1);
+            Some(secured)
+        }
+        Ok(Err(error)) => {
+            // Phones that do not know the authority yet end it so, every time.
+            tracing::debug!(%error, "a handshake of TLS failed");
+            outlets.tls_handshakes_failed.add(1);
+            None
+        }
+        Err(_) => {
+            outlets.tls_handshakes_slow.add(1);
+            None
+        }
+    }
+}
+
+async fn secure(mut stream: TcpStream, acceptor: &TlsAcceptor) -> io::Result<TlsStream<TcpStream>> {
+    let mut first = [0];
+    let length = stream.peek(&mut first).await?;
+    if length > 0 && first[0] != HANDSHAKE_RECORD {
+        stream.write_all(NOT_TLS).await?;
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "this is no TLS"));
+    }
+    acceptor.accept(stream).await
+}
+
+/// Serves requests to the end of the connection.
+async fn converse<S>(stream: S, service: Service)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Service { router, patience, closing, .. } = service;
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(patience.headers)
@@ -166,7 +324,7 @@ async fn converse(stream: TcpStream, service: Service) {
 #[cfg(test)]
 mod tests {
     use axum::routing::get;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::AsyncReadExt;
     use tokio::sync::Notify;
 
     use super::*;
@@ -219,9 +377,9 @@ mod tests {
         };
         let router = Router::new().route("/", get(|| async { "ok" })).route("/slow", get(slow));
         let listeners = bind(&[loopback(), loopback()], "m.toml").await.unwrap();
-        let addresses = listeners.addresses().to_vec();
+        let addresses = listeners.addresses();
         let closing = CancellationToken::new();
-        let serving = tokio::spawn(listeners.serve(router, closing.clone()));
+        let serving = tokio::spawn(listeners.serve(router, Arc::default(), closing.clone()));
         for address in &addresses {
             assert!(ask(*address, "/").await.ends_with("\r\n\r\nok"));
         }
@@ -239,9 +397,9 @@ mod tests {
     async fn a_client_that_never_ends_its_headers_is_cut_off() {
         let listeners = bind(&[loopback()], "m.toml").await.unwrap();
         let address = listeners.addresses()[0];
-        let patience = Patience { headers: Duration::from_millis(20), stall: STALL_TIME_MAX };
+        let patience = Patience { headers: Duration::from_millis(20), ..PATIENCE };
         let closing = CancellationToken::new();
-        tokio::spawn(listeners.serve_within(patience, Router::new(), closing));
+        tokio::spawn(listeners.serve_within(patience, Router::new(), Arc::default(), closing));
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
         let mut rest = Vec::new();
@@ -253,10 +411,11 @@ mod tests {
     async fn a_client_that_never_reads_its_answer_is_cut_off() {
         let listeners = bind(&[loopback()], "m.toml").await.unwrap();
         let address = listeners.addresses()[0];
-        let patience = Patience { headers: HEADER_TIME_MAX, stall: Duration::from_millis(200) };
+        let patience = Patience { stall: Duration::from_millis(200), ..PATIENCE };
         // More than both ends' buffers hold.
         let router = Router::new().route("/", get(|| async { vec![0_u8; 64 << 20] }));
-        tokio::spawn(listeners.serve_within(patience, router, CancellationToken::new()));
+        let closing = CancellationToken::new();
+        tokio::spawn(listeners.serve_within(patience, router, Arc::default(), closing));
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
         let cut_off = async {

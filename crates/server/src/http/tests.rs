@@ -5,6 +5,7 @@ use axum::http::{Request, Response};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+use super::extract::Scheme;
 use super::*;
 use crate::app::{
     CameraSnapshot, RenditionSnapshot, Reservation, ReservationSnapshot, Snapshot, SourceSnapshot,
@@ -24,8 +25,9 @@ impl Server {
         let mut config = config::from_toml("");
         change(&mut config);
         let keyring = Arc::new(Keyring::new(&config.auth).unwrap());
-        let addresses = vec!["127.0.0.1:8080".parse().unwrap(), "127.0.0.1:7880".parse().unwrap()];
-        let http = Http::new(App::ended(), keyring, &config, addresses, Arc::default());
+        let plain = vec!["127.0.0.1:8080".parse().unwrap(), "127.0.0.1:7880".parse().unwrap()];
+        let doors = Doors { plain, secure: None };
+        let http = Http::new(App::ended(), keyring, &config, doors, Arc::default());
         Self { router: router(http.clone()), http }
     }
 
@@ -229,11 +231,11 @@ fn on_a_network_names_are_forgeable_unless_keys_are_asked() {
     let rules = |mode| {
         let mut config = config::from_toml("[auth]\nallow_open_on_network = true");
         config.auth.mode = mode;
-        SiteRules::new(&config, &["0.0.0.0:8080".parse().unwrap()])
+        SiteRules::new(&config, &["0.0.0.0:8080".parse().unwrap()], None)
     };
     let admits = |mode, origin: &'static str, host: &str| {
         let host = host.parse().unwrap();
-        rules(mode).admits_origin(&HeaderValue::from_static(origin), Some(&host))
+        rules(mode).admits_origin(&HeaderValue::from_static(origin), Some(&host), Scheme::Http)
     };
     assert!(admits(AuthMode::Open, "http://192.168.1.5:8080", "192.168.1.5:8080"));
     assert!(admits(AuthMode::Open, "http://192.168.1.5:18080", "192.168.1.5:18080"));
@@ -572,7 +574,8 @@ async fn reserve_answers_the_addresses_by_which_the_client_came() {
     let server = Server::start(|_| {}).await;
     let urls = |host: Option<&str>| {
         let host = host.map(|host| host.parse().unwrap());
-        let answer = api::reserve_answer(&server.http, host.as_ref(), &reservation());
+        let answer =
+            api::reserve_answer(&server.http, (Scheme::Http, host.as_ref()), &reservation());
         let answer = serde_json::to_value(answer.ok().unwrap()).unwrap();
         let text = |key: &str| answer[key].as_str().unwrap().to_owned();
         (text("whep_url"), text("livekit_url"), answer)
@@ -612,7 +615,8 @@ async fn reserve_answers_the_ice_servers_that_the_session_does() {
         config.media = config::from_toml(text).media;
     })
     .await;
-    let answer = api::reserve_answer(&server.http, None, &reservation()).ok().unwrap();
+    let answer =
+        api::reserve_answer(&server.http, (Scheme::Http, None), &reservation()).ok().unwrap();
     let answer = serde_json::to_value(answer).unwrap();
     let [stun, turn] = answer["ice_servers"].as_array().unwrap().as_slice() else {
         panic!("{answer}");
