@@ -324,10 +324,16 @@ where
 #[cfg(test)]
 mod tests {
     use axum::routing::get;
+    use rustls::crypto::aws_lc_rs::default_provider;
+    use rustls::pki_types::ServerName;
+    use rustls::{ClientConfig, RootCertStore};
     use tokio::io::AsyncReadExt;
     use tokio::sync::Notify;
+    use tokio_rustls::TlsConnector;
 
     use super::*;
+    use crate::data_dir::tests::Temporary;
+    use crate::tls::{self, Certificates};
 
     fn loopback() -> SocketAddr {
         "127.0.0.1:0".parse().unwrap()
@@ -425,5 +431,76 @@ mod tests {
             }
         };
         tokio::time::timeout(Duration::from_secs(30), cut_off).await.unwrap();
+    }
+
+    /// A server by TLS with an authority of its own; where it is, and what a client trusts.
+    struct SecureServer {
+        address: SocketAddr,
+        connector: TlsConnector,
+        outlets: Arc<Outlets>,
+        _data: Temporary,
+    }
+
+    impl SecureServer {
+        async fn start(patience: Patience) -> Self {
+            let data = Temporary::new();
+            let (tls, _) = tls::open(&Certificates::Local, data.0.clone(), Vec::new()).unwrap();
+            let mut roots = RootCertStore::empty();
+            roots.add(tls.authority().unwrap()).unwrap();
+            let client = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            let listeners = bind_one(loopback(), "http.https", "m.toml").await.unwrap();
+            let address = listeners.addresses()[0];
+            let outlets = Arc::<Outlets>::default();
+            let router =
+                Router::new().route("/", get(|scheme: Scheme| async move { scheme.as_str() }));
+            let secured = listeners.secured(&tls.acceptor(&["http/1.1"]).unwrap());
+            let closing = CancellationToken::new();
+            tokio::spawn(secured.serve_within(patience, router, Arc::clone(&outlets), closing));
+            let connector = TlsConnector::from(Arc::new(client));
+            Self { address, connector, outlets, _data: data }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_trusts_the_authority_is_served_by_tls() {
+        let server = SecureServer::start(PATIENCE).await;
+        let stream = TcpStream::connect(server.address).await.unwrap();
+        let name = ServerName::from(server.address.ip());
+        let mut stream = server.connector.connect(name, stream).await.unwrap();
+        let request = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("\r\n\r\nhttps"), "{answer}");
+        assert_eq!(server.outlets.tls_handshakes_ok.value(), 1);
+    }
+
+    #[tokio::test]
+    async fn who_speaks_http_to_the_port_of_https_is_told_so() {
+        let server = SecureServer::start(PATIENCE).await;
+        let answer = ask(server.address, "/").await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        assert!(answer.ends_with("This port speaks HTTPS: write https:// before the address.\n"));
+        assert_eq!(server.outlets.tls_handshakes_failed.value(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_never_ends_its_handshake_is_cut_off() {
+        let patience = Patience { handshake: Duration::from_millis(20), ..PATIENCE };
+        let server = SecureServer::start(patience).await;
+        // Nothing at all, and the beginning of a record.
+        for beginning in [&b""[..], &[HANDSHAKE_RECORD, 3, 1, 2]] {
+            let mut stream = TcpStream::connect(server.address).await.unwrap();
+            stream.write_all(beginning).await.unwrap();
+            let mut rest = Vec::new();
+            // The read ends because the server ends the connection; with a reset where it has not read all.
+            let _ = stream.read_to_end(&mut rest).await;
+            assert!(rest.is_empty(), "{rest:?}");
+        }
+        assert_eq!(server.outlets.tls_handshakes_slow.value(), 2);
     }
 }

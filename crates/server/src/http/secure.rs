@@ -101,3 +101,22 @@ fn pem(der: &[u8]) -> String {
     text.push_str("-----END CERTIFICATE-----\n");
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+
+    use super::*;
+
+    #[test]
+    fn pem_is_read_back_as_what_was_written() {
+        for length in [0, 1, 47, 48, 49, 600] {
+            let der: Vec<u8> = (0..length).map(|n| u8::try_from(n % 251).unwrap()).collect();
+            let text = pem(&der);
+            assert!(text.lines().all(|line| line.len() <= PEM_LINE_LENGTH), "{text}");
+            let back = CertificateDer::from_pem_slice(text.as_bytes()).unwrap();
+            assert_eq!(back.as_ref(), der);
+        }
+    }
+}
