@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::peer::publisher::{
-    Demand, PublishError, Publisher, PublisherFactory, PublisherFigures, PublisherOutput, SoundWishes,
+    Demand, PublishError, Publisher, PublisherFactory, PublisherFigures, PublisherOutput,
+    SoundWishes,
 };
 use crate::peer::{HostCandidate, IceCredentials, Received};
 use crate::publish::TrackOutput;
