@@ -149,12 +149,17 @@ pub(crate) struct SentRecord {
 }
 
 impl SentRecord {
-    /// Writes a run down. Runs come by rising index.
+    /// Writes a run down. Runs come by rising index, but for sound that was overtaken on its way.
     pub(crate) fn push(&mut self, run: Run) {
         if self.runs.len() == MAX_RUNS {
             self.runs.pop_front();
         }
-        self.runs.push_back(run);
+        if self.runs.back().is_none_or(|newest| newest.index < run.index) {
+            self.runs.push_back(run);
+        } else {
+            let place = self.runs.partition_point(|other| other.index < run.index);
+            self.runs.insert(place, run);
+        }
     }
 
     /// The packet that a viewer names by its sequence number: the newest one that has it.
