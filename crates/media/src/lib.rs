@@ -32,6 +32,7 @@ pub mod peers;
 pub mod publish;
 pub mod publishers;
 pub mod reception;
+pub mod red;
 pub mod route;
 pub mod rtcp;
 mod rtx;

@@ -482,6 +482,8 @@ impl Publisher {
                 timestamp: info.rtp_time.numer() as u32,
             }),
             payload: bytes::Bytes::from_owner(packet.payload),
+            red: None,
+            level: None,
         };
         track.handle_packet(incoming, now);
         self.collect();
