@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use crate::frame::{StreamId, ViewerId};
 use crate::negotiated::Negotiated;
 use crate::peer::{
-    Answer, AnswerError, HostCandidate, IceCredentials, OfferError, Peer, PeerFactory, PeerOutput, Proven,
-    Received, SessionKeys,
+    Answer, AnswerError, HostCandidate, IceCredentials, OfferError, Peer, PeerFactory, PeerOutput,
+    Proven, Received, SessionKeys,
 };
 use crate::route::{Remote, Route, Transport};
 use crate::stun::BindingRequest;

@@ -106,8 +106,7 @@ impl Offered {
             Some("passive") => return Err(AnswerError::Passive),
             Some(_) | None => return Err(malformed("it has no a=setup:active")),
         }
-        let negotiated =
-            Negotiated { video: None, audio: Some(track), cname: self.cname.clone() };
+        let negotiated = Negotiated { video: None, audio: Some(track), cname: self.cname.clone() };
         let (credentials, fingerprint) = (credentials(answer)?, fingerprint(answer)?);
         Ok(Answered { credentials, fingerprint, negotiated })
     }

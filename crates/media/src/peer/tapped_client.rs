@@ -88,7 +88,8 @@ impl TappedClientFactory {
         Ok((client, without_unserved(&offer.to_sdp_string())))
     }
 
-    /// A client that is reached at `address`, and its answer to a server that offers to send.
+    /// A client that is reached at `address`, and its answer to a server that offers to send. It begins
+    /// DTLS, as browsers do (RFC 8842 §5.3).
     pub fn answer(
         &self,
         offer: &str,
@@ -96,7 +97,9 @@ impl TappedClientFactory {
         now: Instant,
     ) -> Result<(TappedClient, String), ClientError> {
         let refused = |error: &dyn std::fmt::Display| ClientError::Offer(printable(error));
-        let offer = SdpOffer::from_sdp_string(offer).map_err(|error| refused(&error))?;
+        // Where it has the choice str0m waits for the other side.
+        let offer = offer.replace("a=setup:actpass", "a=setup:passive");
+        let offer = SdpOffer::from_sdp_string(&offer).map_err(|error| refused(&error))?;
         let mut client = self.client(address, now)?;
         let answer = client.rtc.sdp_api().accept_offer(offer).map_err(|error| refused(&error))?;
         Ok((client, answer.to_sdp_string()))

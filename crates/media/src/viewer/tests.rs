@@ -139,7 +139,9 @@ fn an_answered_report_tells_the_round_trip() {
     let now = epoch();
     viewer.handle_frame(&picture(90_000, 100, true), now, &mut batch).unwrap();
     let sent: Vec<_> = (0..3)
-        .map(|second| viewer.video.as_mut().unwrap().report(now + Duration::from_secs(second)).unwrap())
+        .map(|second| {
+            viewer.video.as_mut().unwrap().report(now + Duration::from_secs(second)).unwrap()
+        })
         .collect();
     let answer = |ntp| rtcp::ReportBlock {
         ssrc: SSRC,

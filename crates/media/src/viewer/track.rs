@@ -194,12 +194,7 @@ impl OutTrack {
     }
 
     /// The index and timestamp of a packet that is passed on.
-    fn place(
-        &mut self,
-        frame: &PacketisedFrame,
-        number: u64,
-        now: Instant,
-    ) -> Option<(u64, u64)> {
+    fn place(&mut self, frame: &PacketisedFrame, number: u64, now: Instant) -> Option<(u64, u64)> {
         let comes_from_elsewhere = std::mem::take(&mut self.comes_from_elsewhere);
         if comes_from_elsewhere || frame.discontinuity {
             self.numbering.end();
