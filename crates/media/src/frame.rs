@@ -335,6 +335,12 @@ impl PacketisedFrame {
         self.data.len()
     }
 
+    /// Bytes that it takes for as long as it is kept: payloads, and redundancy that came with them.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        let red = self.forwarded.as_ref().and_then(|forwarded| forwarded.red.as_ref());
+        self.data.len() + red.map_or(0, Bytes::len)
+    }
+
     /// What the frame takes of a viewer's line, in bytes: payloads, headers and tags.
     pub fn wire_bytes(&self) -> usize {
         self.wire_bytes_from(0)

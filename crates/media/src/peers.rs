@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use crate::frame::{StreamId, ViewerId};
 use crate::negotiated::Negotiated;
 use crate::peer::{
-    Answer, HostCandidate, IceCredentials, OfferError, Peer, PeerFactory, PeerOutput, Proven,
-    Received, SessionKeys,
+    Answer, AnswerError, HostCandidate, IceCredentials, OfferError, Peer, PeerFactory, PeerOutput,
+    Proven, Received, SessionKeys,
 };
 use crate::route::{Remote, Route, Transport};
 use crate::stun::BindingRequest;
@@ -204,23 +204,47 @@ impl PeerTable {
         now: Instant,
     ) -> Result<Answer, OfferError> {
         let (peer, answer) = self.factory.answer(offer, credentials, now)?;
-        let entry = Entry {
-            peer,
-            stream,
-            negotiated: answer.negotiated.clone(),
-            ufrag: credentials.ufrag.clone(),
-            checked_at: now,
-            heard_at: now,
-            accepted_at: now,
-            phase: Phase::Handshaking,
-            deadline: now,
-            last_alive: None,
-        };
-        self.deadlines.insert((now, viewer));
-        self.by_ufrag.insert(credentials.ufrag.clone(), viewer);
+        let entry = Entry::new(peer, stream, &credentials.ufrag, now);
+        self.add(viewer, Entry { negotiated: answer.negotiated.clone(), ..entry }, now);
+        Ok(answer)
+    }
+
+    /// Offers a receiver the sound of a stream; returns the SDP. Its answer goes to
+    /// [`Self::handle_answer`]; the session ends when none comes within [`HANDSHAKE_TIMEOUT`], in which
+    /// the handshake has to be done as well. `credentials` must be fresh.
+    pub fn handle_receiver(
+        &mut self,
+        viewer: ViewerId,
+        stream: StreamId,
+        credentials: &IceCredentials,
+        now: Instant,
+    ) -> String {
+        let (peer, offer) = self.factory.offer_sound(credentials, now);
+        self.add(viewer, Entry::new(peer, stream, &credentials.ufrag, now), now);
+        offer
+    }
+
+    /// A receiver's answer to what it was offered.
+    pub fn handle_answer(
+        &mut self,
+        viewer: ViewerId,
+        answer: &str,
+        now: Instant,
+    ) -> Result<(), AnswerError> {
+        let entry = self.peers.get_mut(&viewer).ok_or(AnswerError::Over)?;
+        if entry.phase != Phase::Handshaking {
+            return Err(AnswerError::Over);
+        }
+        entry.negotiated = entry.peer.handle_answer(answer, now)?;
+        self.drive(viewer, now);
+        Ok(())
+    }
+
+    fn add(&mut self, viewer: ViewerId, entry: Entry, now: Instant) {
+        self.deadlines.insert((entry.deadline, viewer));
+        self.by_ufrag.insert(entry.ufrag.clone(), viewer);
         self.peers.insert(viewer, Box::new(entry));
         self.drive(viewer, now);
-        Ok(answer)
     }
 
     /// An ICE restart that the viewer asked for with its new credentials (RFC 8839 §4.4.1.1.1); `ours`
@@ -458,6 +482,22 @@ impl PeerTable {
 }
 
 impl Entry {
+    /// At the begin of the handshake.
+    fn new(peer: Peer, stream: StreamId, ufrag: &str, now: Instant) -> Self {
+        Self {
+            peer,
+            stream,
+            negotiated: Negotiated::default(),
+            ufrag: ufrag.to_owned(),
+            checked_at: now,
+            heard_at: now,
+            accepted_at: now,
+            phase: Phase::Handshaking,
+            deadline: now,
+            last_alive: None,
+        }
+    }
+
     /// When this table itself must look at the peer, whatever str0m says.
     fn own_deadline(&self) -> Option<Instant> {
         match self.phase {

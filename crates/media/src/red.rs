@@ -5,7 +5,8 @@
 //! |0| payload type (7) |                                         the newest block: the packet's own
 //! | older blocks, as long as their headers say | newest block, all the rest |
 //! ```
-//! Takes payloads apart. What is done with the blocks is the caller's business.
+//! Takes payloads apart and renames their payload types. What is done with the blocks is the caller's
+//! business.
 
 use bytes::Bytes;
 
@@ -14,6 +15,9 @@ pub const MAX_BLOCKS: usize = 32;
 
 /// Whether an older block's header stands here, or that of the newest one.
 const FOLLOWS: u8 = 0x80;
+
+/// Bytes of an older block's header.
+const OLDER_HEADER_BYTES: usize = 4;
 
 /// A packet's payload inside another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +65,21 @@ pub fn blocks(payload: &Bytes) -> Result<Vec<Block>, RedError> {
 pub fn newest(payload: &Bytes) -> Result<Block, RedError> {
     let newest = blocks(payload)?.pop();
     newest.ok_or(RedError::Short { bytes: payload.len() })
+}
+
+/// The same payload with all of its blocks named as this payload type, 0 to 127: each end of a way has
+/// a name of its own for what they carry.
+pub fn renamed(payload: &Bytes, payload_type: u8) -> Result<Bytes, RedError> {
+    let (headers, _) = headers(payload)?;
+    if headers.iter().all(|header| header.payload_type == payload_type) {
+        return Ok(payload.clone());
+    }
+    let mut renamed = payload.to_vec();
+    // Of four bytes each, but for the last one.
+    for first in renamed.iter_mut().step_by(OLDER_HEADER_BYTES).take(headers.len()) {
+        *first = *first & FOLLOWS | payload_type;
+    }
+    Ok(renamed.into())
 }
 
 struct Header {
@@ -152,6 +171,17 @@ mod tests {
         ) {
             all.last_mut().unwrap().timestamp_offset = 0;
             prop_assert_eq!(blocks(&written(&all)), Ok(all));
+        }
+
+        #[test]
+        fn renamed_blocks_differ_in_their_names_alone(
+            mut all in proptest::collection::vec(block(), 1..=MAX_BLOCKS),
+            name in 0_u8..128,
+        ) {
+            all.last_mut().unwrap().timestamp_offset = 0;
+            let renamed = renamed(&written(&all), name).unwrap();
+            all.iter_mut().for_each(|block| block.payload_type = name);
+            prop_assert_eq!(blocks(&renamed), Ok(all));
         }
 
         #[test]
