@@ -128,9 +128,15 @@ class Publisher:
         answer = GstWebRTC.WebRTCSessionDescription.new(GstWebRTC.WebRTCSDPType.ANSWER, message)
         self.peer.emit("set-remote-description", answer, None)
         while not self.ended.wait(0.2):  # signals are handled in between
-            pass
+            self.check_pipeline()
         status, _, _ = http("DELETE", self.options, self.resource, None)
         say(state="deleted", status=status)
+
+    def check_pipeline(self):
+        """An element that fails stops its branch alone; the rest would publish on without it."""
+        failed = self.pipeline.get_bus().pop_filtered(Gst.MessageType.ERROR)
+        if failed:
+            sys.exit(f"the pipeline failed: {failed.parse_error()}")
 
 
 def http(method, options, url, sdp):
