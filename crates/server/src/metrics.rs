@@ -264,6 +264,11 @@ impl Figures {
                 media.tcp.strangers,
             ),
             (
+                "manifold_tcp_strangers_evicted",
+                "Connections for media that gave way to others before an authentic check came",
+                media.tcp.evicted,
+            ),
+            (
                 "manifold_tcp_framing_errors",
                 "Connections for media that were dropped, since what came was not framed by RFC 4571",
                 media.tcp.framing_errors,
