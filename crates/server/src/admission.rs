@@ -30,7 +30,6 @@ pub(crate) enum Crowd {
     Refused,
     /// It takes the place of the oldest: whoever proves himself at once gets in, though another
     /// behind the same NAT goes on taking places.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no listener wants it yet"))]
     Replaces,
 }
 

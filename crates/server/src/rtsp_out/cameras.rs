@@ -13,13 +13,24 @@ use super::auth::{Authorization, Challenge, Verdict, same};
 use super::message::Status;
 use super::sdp::{Description, TrackFormat};
 use super::uri::Uri;
-use super::{Ask, Library, Played, Playing, Refusal};
+use super::{Ask, CONNECTIONS_MAX, Library, Played, Playing, Refusal};
+use crate::admission::{Crowd, Limits};
 use crate::app::{App, Held, HoldError, ReadError, Reading, ReserveError};
 use crate::config::{AuthMode, Rtsp, RtspUser};
 use crate::http::Keyring;
 
 /// How long a client waits for a camera's first keyframe. Players give up after 10 s themselves.
 const DESCRIBE_TIME_MAX: Duration = Duration::from_secs(9);
+
+/// Connections of one address: a recorder of the whole park of 500.
+const CONNECTIONS_AN_ADDRESS: usize = 512;
+
+/// Of them without a camera that they were let see: a recorder that comes back connects for all of its
+/// cameras at once, and twice as many as can be described at once wait no longer than a round trip.
+const STRANGERS_AN_ADDRESS: usize = 128;
+
+/// The same of all addresses: four such recorders.
+const STRANGERS_MAX: usize = 4 * STRANGERS_AN_ADDRESS;
 
 /// Whom a reservation is for where nobody said who he is.
 const ANYBODY: &str = "rtsp";
@@ -63,19 +74,33 @@ pub(crate) struct Described {
 }
 
 impl Library for Cameras {
+    // Strangers take places from themselves: somebody with a password behind the same NAT shows it in
+    // the next round trip.
+    const LIMITS: Limits = Limits {
+        all: CONNECTIONS_MAX,
+        an_address: CONNECTIONS_AN_ADDRESS,
+        strangers: STRANGERS_MAX,
+        strangers_an_address: STRANGERS_AN_ADDRESS,
+        crowd: Crowd::Replaces,
+    };
+
     type Described = Described;
     type Playing = Reading;
 
-    async fn describe(&self, ask: Ask<'_>) -> Result<(Description, Described), Refusal> {
+    async fn admit(&self, ask: Ask<'_>) -> Result<Described, Refusal> {
         let who = self.0.who(&ask)?;
         let Uri { name, sub, .. } = ask.uri;
         let rendition = if *sub { Rendition::Sub } else { Rendition::Main };
-        let mut held = self.0.app.hold(name, rendition).await.map_err(not_held)?;
-        let picture = first_picture(&mut held).await?;
+        let held = self.0.app.hold(name, rendition).await.map_err(not_held)?;
+        Ok(Described { who, camera: name.clone(), rendition, held })
+    }
+
+    async fn describe(&self, described: &mut Described) -> Result<Description, Refusal> {
+        let Described { camera, held, .. } = described;
+        let picture = first_picture(held).await?;
         let sound = self.0.app.format(held.stream).await.and_then(|format| format.audio);
         let tracks = std::iter::once(picture).chain(sound.map(TrackFormat::of_sound)).collect();
-        let description = Description { title: name.clone(), tracks };
-        Ok((description, Described { who, camera: name.clone(), rendition, held }))
+        Ok(Description { title: camera.clone(), tracks })
     }
 
     async fn play(&self, described: Described) -> Result<Reading, Refusal> {
