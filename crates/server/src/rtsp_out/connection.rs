@@ -369,6 +369,10 @@ impl<'c, L: Library> Conversation<'c, L> {
     fn refuse(&mut self, refusal: Refusal) -> Answer {
         match refusal {
             Refusal::Because(status, sentence) => Answer::sentence(status, sentence),
+            Refusal::NotBefore(wait, sentence) => {
+                let seconds = wait.as_secs_f64().ceil().to_string();
+                Answer::sentence(Status::ServiceUnavailable, sentence).with("Retry-After", seconds)
+            }
             Refusal::Unauthorized(challenge, sentence) => {
                 self.refusals += 1;
                 let answer = Answer::sentence(Status::Unauthorized, sentence);
@@ -417,6 +421,7 @@ impl<'c, L: Library> Conversation<'c, L> {
             method: request.method,
             authorization: authorization.as_ref(),
             nonce: &self.nonce,
+            ip: self.guest.ip(),
         };
         let mut described = self.library.admit(ask).await?;
         self.guest.prove();

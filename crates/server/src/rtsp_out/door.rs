@@ -1,6 +1,6 @@
 //! Who is let in: connections that keep their place, and strangers who give it up.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ struct Ticket {
 pub(super) struct Guest {
     door: Door,
     ticket: Ticket,
+    ip: IpAddr,
 }
 
 impl Door {
@@ -44,7 +45,7 @@ impl Door {
         if let Some(evicted) = evicted {
             evicted.evicted.cancel();
         }
-        Ok(Guest { door: self.clone(), ticket })
+        Ok(Guest { door: self.clone(), ticket, ip: peer.ip() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Admission<Ticket>> {
@@ -53,6 +54,11 @@ impl Door {
 }
 
 impl Guest {
+    /// From where it came.
+    pub(super) fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
     /// It is no stranger from here on.
     pub(super) fn prove(&self) {
         self.door.lock().prove(self.ticket.id);

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `message` | requests and answers as bytes |
 //! | `uri`, `transport`, `auth` | what single parts of requests say |
+//! | `guesses` | how often an address may be wrong about a password |
 //! | `sdp` | a camera's description |
 //! | `player` | frames to a reader's packets |
 //! | `door` | who gets a connection at all |
@@ -19,6 +20,7 @@ mod connection;
 mod door;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod guesses;
 mod message;
 mod player;
 mod sdp;
@@ -26,7 +28,7 @@ mod transport;
 mod uri;
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +69,8 @@ pub(crate) struct Ask<'a> {
     authorization: Option<&'a Authorization>,
     /// The connection's challenge.
     nonce: &'a str,
+    /// From where.
+    ip: IpAddr,
 }
 
 /// Why a request is refused.
@@ -74,6 +78,8 @@ pub(crate) struct Ask<'a> {
 pub(crate) enum Refusal {
     /// 401: the client is to say who it is. The sentence tells what was wrong, if it did.
     Unauthorized(Challenge, String),
+    /// 503, with a sentence for people, and how long it will be of no use to ask again.
+    NotBefore(Duration, String),
     /// With a sentence for people.
     Because(Status, String),
 }

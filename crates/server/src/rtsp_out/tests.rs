@@ -460,6 +460,47 @@ async fn wrong_passwords_and_too_many_requests_end_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn wrong_passwords_on_many_connections_make_their_address_wait_and_keep_no_token_out() {
+    let world = World::start(&format!("{KEYS}{USERS}")).await;
+    let basic = |password: &str| {
+        use base64::Engine;
+        let text = base64::prelude::BASE64_STANDARD.encode(format!("recorder:{password}"));
+        vec![format!("Authorization: Basic {text}")]
+    };
+    let mut recorder = world.client().await;
+    recorder.headers = basic("correct horse");
+    let mut tries = 0;
+    // On a slow machine tries come back while others are made.
+    let refused = loop {
+        let mut client = world.client().await;
+        assert_eq!(client.ask("DESCRIBE", "/cam-1", &[]).await.status, 401, "asking is no guess");
+        client.headers = basic("no");
+        let status = client.ask("DESCRIBE", "/cam-1", &[]).await.status;
+        tries += 1;
+        assert!(tries < 100 && (status == 401 || tries > 10), "{status} at try {tries}");
+        if status == 503 {
+            let answer = recorder.ask("DESCRIBE", "/cam-1", &[]).await;
+            if answer.status == 503 {
+                break answer;
+            }
+        }
+    };
+    assert!(refused.body.starts_with("too many wrong passwords"), "{refused:?}");
+    let wait: u64 = refused.header("Retry-After").unwrap().parse().unwrap();
+    assert!((1..=5).contains(&wait), "{wait}");
+    let (_, token) = world.token("cam-1").await;
+    let mut viewer = world.client().await;
+    let answer = viewer.ask("DESCRIBE", &format!("/cam-1?token={token}"), &[]).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let until_let_in = async {
+        while recorder.ask("DESCRIBE", "/cam-1", &[]).await.status != 200 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, until_let_in).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_rtsp_ends_the_connection() {
     let world = World::start("").await;
     let large = format!("OPTIONS * RTSP/1.0\r\nA: {}", "a".repeat(20_000));
