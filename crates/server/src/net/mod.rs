@@ -44,7 +44,7 @@ pub(crate) use taps::{Tap, Tapped};
 use addresses::Announced;
 use handshakes::{HandshakeThread, Handshakes, Surroundings};
 use publishers::{PublisherThread, Publishers};
-use tcp::{Connections, TcpFigures, TcpPort};
+use tcp::{Connections, Patience, TcpFigures, TcpPort};
 use worker::{Worker, WorkerHandle, WorkerInput};
 
 /// How long viewers may take to be told that the server ends.
@@ -292,6 +292,7 @@ impl MediaPlane {
             handshakes: handshakes.clone(),
             publishers: publishers.clone(),
             workers: workers.clone(),
+            patience: Patience::default(),
         };
         let alarm = Alarm(events.clone());
         let tcp_ended = listener.map(|listener| port.start(vec![listener], alarm)).transpose()?;

@@ -61,6 +61,9 @@ const MAX_UNPROVEN_FRAMES: u32 = 256;
 const CHECK_TIMEOUT: Duration = media::peers::CONSENT_TIMEOUT;
 /// How long the other end may take nothing at all of what waits for it.
 const STALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a congested connection may take until it has drained. That is 32 kbit/s if all that may wait
+/// does: less than sound alone takes. It is sent nothing new all that time, and keeps what waits.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long what waits may take to leave a connection that we close.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -341,6 +344,22 @@ pub(crate) struct TcpPort {
     pub(crate) handshakes: Handshakes,
     pub(crate) publishers: Publishers,
     pub(crate) workers: Vec<WorkerHandle>,
+    pub(crate) patience: Patience,
+}
+
+/// How long the other end may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// To take a run of packets.
+    stall: Duration,
+    /// To drain a congested connection.
+    drain: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { stall: STALL_TIMEOUT, drain: DRAIN_TIMEOUT }
+    }
 }
 
 /// Why a connection ended.
@@ -350,7 +369,7 @@ enum End {
     Closed,
     /// No check, or none for too long.
     Unchecked,
-    /// The other end takes nothing.
+    /// The other end takes nothing, or next to nothing.
     Stalled,
     /// It speaks something else.
     Framing,
@@ -499,9 +518,17 @@ impl TcpPort {
     }
 
     async fn write(&self, connection: &Connection, outgoing: &mut Outgoing<'_>) -> End {
+        let mut congested_until = None;
         loop {
             let Some(waiting) = outgoing.next().await else { return End::Closed };
-            match tokio::time::timeout(STALL_TIMEOUT, outgoing.write_begun()).await {
+            let now = tokio::time::Instant::now();
+            congested_until = connection
+                .congested
+                .load(Ordering::Acquire)
+                .then(|| congested_until.unwrap_or(now + self.patience.drain));
+            let stalled_at = now + self.patience.stall;
+            let deadline = congested_until.map_or(stalled_at, |until| stalled_at.min(until));
+            match tokio::time::timeout_at(deadline, outgoing.write_begun()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return End::Closed,
                 Err(_) => return End::Stalled,
@@ -605,6 +632,7 @@ mod tests {
                 handshakes: Handshakes::new(1).0,
                 publishers: Publishers::new(1).0,
                 workers: vec![worker],
+                patience: Patience::default(),
             };
             let ended = port.start(vec![listener], ()).unwrap();
             Self { connections, address, inputs, ended }
@@ -676,6 +704,46 @@ mod tests {
         let remote = slows.transport_remote();
         assert!(matches!(told, WorkerInput::Drained(drained) if drained == remote));
         assert_eq!(send(&slows, 1), Delivery::Taken);
+    }
+
+    #[tokio::test]
+    async fn a_viewer_that_takes_next_to_nothing_is_cut_off() {
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (worker, _inputs) = WorkerHandle::new(UdpPort::bind(loopback).unwrap()).unwrap();
+        let patience = Patience { stall: PATIENCE, drain: Duration::from_millis(500) };
+        let port = TcpPort {
+            connections: Connections::new(),
+            handshakes: Handshakes::new(1).0,
+            publishers: Publishers::new(1).0,
+            workers: vec![worker],
+            patience,
+        };
+        let listener = TcpListener::bind(loopback).await.unwrap();
+        let mut viewer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut stream, remote) = listener.accept().await.unwrap();
+        let (connection, queued) = port.connections.admit(remote, loopback).unwrap();
+        let (_reader, writer) = stream.split();
+        let mut outgoing = Outgoing { queued, writer, begun: Vec::new(), written: 0 };
+        let crawls = async {
+            // More than the kernel's buffers of both ends take, and the queue full behind it.
+            for number in 0..=u8::MAX {
+                for _ in 0..20 {
+                    send(&connection, number);
+                }
+                tokio::task::yield_now().await;
+            }
+            // Every run of packets is taken long before it counts as stalled.
+            let begin = Instant::now();
+            while begin.elapsed() < 6 * patience.drain {
+                viewer.read_exact(&mut [0; 1_000]).await.unwrap();
+                tokio::time::sleep(patience.drain / 50).await;
+            }
+        };
+        let end = tokio::select! {
+            end = port.write(&connection, &mut outgoing) => Some(end),
+            () = crawls => None,
+        };
+        assert_eq!(end, Some(End::Stalled));
     }
 
     #[test]
