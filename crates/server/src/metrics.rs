@@ -249,6 +249,11 @@ impl Figures {
                 media.consents_expired,
             ),
             (
+                "manifold_sessions_failed",
+                "Sessions of viewers and publishers that ended since something in the server panicked",
+                media.sessions_failed,
+            ),
+            (
                 "manifold_tcp_connections_accepted",
                 "Connections for media that were let in",
                 media.tcp.accepted,

@@ -494,6 +494,9 @@ impl PublisherThread {
                     self.handshaking.fetch_sub(1, Ordering::Relaxed);
                 }
                 self.attached.remove(&publisher);
+                if reason == PublisherEnd::Failed {
+                    self.net.events.count_failed_session();
+                }
                 self.net.events.send(MediaEvent::PublisherClosed { publisher, reason });
             }
         }
