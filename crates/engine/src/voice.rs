@@ -287,7 +287,7 @@ impl Relay {
             ClientMessage::ListStreams => self.tell_streams(id),
             ClientMessage::StopStream { voice } => self.stop_stream(id, voice),
             ClientMessage::Ping => self.tell(id, ServerMessage::Pong),
-            ClientMessage::Candidate | ClientMessage::LocalIp => {}
+            ClientMessage::Candidate | ClientMessage::LocalIp | ClientMessage::Control => {}
         }
     }
 
@@ -407,7 +407,8 @@ fn cost(message: &Result<ClientMessage, BadMessage>) -> u32 {
             | ClientMessage::ListStreams
             | ClientMessage::StopStream { .. }
             | ClientMessage::Ping
-            | ClientMessage::LocalIp,
+            | ClientMessage::LocalIp
+            | ClientMessage::Control,
         )
         | Err(_) => 1,
     }

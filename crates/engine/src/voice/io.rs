@@ -101,6 +101,8 @@ pub enum ClientMessage {
     Ping,
     /// Its address, which nobody needs.
     LocalIp,
+    /// A control frame of its WebSocket, which is answered there and only counts.
+    Control,
 }
 
 /// Why what came cannot be understood, in a sentence whose length the caller bounds.
