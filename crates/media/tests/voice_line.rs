@@ -39,7 +39,7 @@ fn every_packet_leaves_in_the_moment_of_its_coming() {
         let expected = (index > 0).then(|| payload(index as u64 - 1));
         assert_eq!(older, expected.iter().collect::<Vec<_>>(), "what came before it");
     }
-    let figures = world.table.figures().tracks;
+    let figures = world.table.figures().voices.sum.tracks;
     assert_eq!((figures.packets, figures.frames, figures.lost, figures.late), (sent, sent, 0, 0));
 }
 
@@ -81,7 +81,7 @@ fn what_is_lost_is_asked_for_and_what_comes_twice_is_heard_once() {
     assert_eq!(heard.len(), world.heard.len(), "once each");
     let missing = world.sent - heard.len() as u64;
     assert!(missing > 20, "{missing}");
-    let figures = world.table.figures();
+    let figures = world.table.figures().voices.sum;
     assert_eq!(figures.tracks.lost, missing);
     assert!(figures.nacks > 20, "{figures:?}");
     for published in &world.heard {
