@@ -12,6 +12,7 @@ mod reader;
 mod rtsp;
 mod shipped;
 mod tree;
+mod voice;
 
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ pub(crate) use rtsp::{Rtsp, RtspUser};
 #[cfg(test)]
 pub(crate) use tests::right as from_toml;
 pub(crate) use tree::Problem;
+pub(crate) use voice::Voice;
 
 /// HMAC-SHA-256 wants a key of at least its output's length (RFC 7518 §3.2).
 const SECRET_LENGTH_MIN: usize = 32;
@@ -74,6 +76,7 @@ pub(crate) struct Config {
     pub(crate) https: Https,
     pub(crate) media: Media,
     pub(crate) rtsp: Rtsp,
+    pub(crate) voice: Voice,
     pub(crate) auth: Auth,
     pub(crate) quota: Quota,
     /// Never empty, ids unique.
@@ -248,6 +251,7 @@ impl Config {
         let (http, https, https_origin) = read_http(section.section("http"), &listen);
         let media = read_media(section.section("media"));
         let (rtsp, rtsp_origin) = rtsp::read(section.section("rtsp"));
+        let voice = voice::read(section.section("voice"));
         let data_dir = read_store(section.section("store"));
         let log = read_log(section.section("log"));
         let sources = read_sources(&mut section);
@@ -268,6 +272,7 @@ impl Config {
             https,
             media,
             rtsp,
+            voice,
             auth,
             quota,
             sources,

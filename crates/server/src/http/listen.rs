@@ -9,8 +9,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::{Extension, Router};
+use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
@@ -56,6 +59,10 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Pause after an error of accept, so that a lack of file descriptors does not burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where a request came from, among its extensions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ClientAddress(pub(super) SocketAddr);
 
 /// Sockets that are bound and not yet served.
 #[derive(Debug)]
@@ -164,8 +171,8 @@ impl Listeners {
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut loops = JoinSet::new();
         for Listener { socket, door, .. } in self.0 {
-            let router = router.clone().layer(Extension(door.scheme()));
-            let (outlets, closing) = (Arc::clone(&outlets), closing.clone());
+            let (router, outlets, closing) =
+                (router.clone(), Arc::clone(&outlets), closing.clone());
             let service = Service { door, router, patience, outlets, closing };
             loops.spawn(accept(socket, service, permits.clone()));
         }
@@ -214,8 +221,8 @@ async fn accept(listener: TcpListener, service: Service, permits: Arc<Semaphore>
         tokio::select! {
             () = service.closing.cancelled() => break,
             Some((permit, accepted)) = next => match accepted {
-                Ok((stream, _)) => {
-                    let connection = welcome(stream, service.clone());
+                Ok((stream, address)) => {
+                    let connection = welcome(stream, address, service.clone());
                     connections.spawn(async move {
                         connection.await;
                         drop(permit);
@@ -234,20 +241,20 @@ async fn accept(listener: TcpListener, service: Service, permits: Arc<Semaphore>
 }
 
 /// Serves one connection to its end.
-async fn welcome(stream: TcpStream, service: Service) {
+async fn welcome(stream: TcpStream, address: SocketAddr, service: Service) {
     // Answers are small and complete; waiting to fill a segment only delays them.
     let _ = stream.set_nodelay(true);
     // The kernel counts while nothing of what was written is taken (tcp(7)).
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(service.patience.stall));
     match service.door.clone() {
-        Door::Plain => converse(stream, service).await,
+        Door::Plain => converse(stream, address, service).await,
         Door::Secure(acceptor) => {
             let closing = service.closing.clone();
             let handshake = shake_hands(stream, &acceptor, &service);
             tokio::select! {
                 secured = handshake => {
                     if let Some(stream) = secured {
-                        converse(stream, service).await;
+                        converse(stream, address, service).await;
                     }
                 }
                 () = closing.cancelled() => {}
@@ -292,16 +299,23 @@ async fn secure(mut stream: TcpStream, acceptor: &TlsAcceptor) -> io::Result<Tls
 }
 
 /// Serves requests to the end of the connection.
-async fn converse<S>(stream: S, service: Service)
+async fn converse<S>(stream: S, address: SocketAddr, service: Service)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let scheme = service.door.scheme();
     let Service { router, patience, closing, .. } = service;
+    let router = TowerToHyperService::new(router);
+    let serve = |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(ClientAddress(address));
+        request.extensions_mut().insert(scheme);
+        router.call(request)
+    };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(patience.headers)
         .max_buf_size(HEADERS_LENGTH_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(stream), service_fn(serve))
         .with_upgrades();
     tokio::pin!(connection);
     let ended = tokio::select! {

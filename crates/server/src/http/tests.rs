@@ -39,7 +39,7 @@ impl Server {
         let keyring = Arc::new(Keyring::new(&config.auth).unwrap());
         let plain = vec!["127.0.0.1:8080".parse().unwrap(), "127.0.0.1:7880".parse().unwrap()];
         let doors = Doors { plain, secure };
-        let http = Http::new(App::ended(), keyring, config, doors, Arc::default());
+        let http = Http::new(App::ended(), keyring, config, doors, Arc::default(), None);
         Self { router: router(http.clone()), http }
     }
 
