@@ -1,6 +1,6 @@
 // The server under test: the real binary with a config of its own on free ports.
 
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 
 import { Child } from './process.mjs';
 import { part } from './parts.mjs';
@@ -12,14 +12,15 @@ export class Manifold {
   /**
    * @param {import('./world.mjs').World} world
    * @param {object} config the tree of manifold.toml; cameras may leave out name and source
+   * @param {Record<string, string>} env variables of its own
    */
-  static async start(world, config = {}) {
+  static async start(world, config = {}, env = {}) {
     const manifold = new Manifold(world);
     const data = world.file('data');
     await mkdir(data, { recursive: true });
     const path = world.file('manifold.toml');
     await writeFile(path, toml(withDefaults(config, data)));
-    await manifold.launch(['serve', '--config', path]);
+    await manifold.launch(['serve', '--config', path], env);
     return manifold;
   }
 
@@ -34,14 +35,17 @@ export class Manifold {
     this.world = world;
   }
 
-  async launch(args) {
+  async launch(args, env) {
     const ready = this.world.file('ready.json');
+    // One that a server before wrote tells of ports that are closed.
+    await rm(ready, { force: true });
     this.child = new Child('manifold', part('manifold'), [...args, '--ready-file', ready], {
       cwd: this.world.folder,
+      env,
       log: this.world.file('manifold.log'),
     });
     this.world.own(this.child);
-    const { listen, udp, tcp, rtsp } = await until(
+    const { listen, audio, https, udp, tcp, rtsp } = await until(
       'manifold is ready',
       async () => {
         if (!this.child.alive) return { ended: true };
@@ -54,6 +58,8 @@ export class Manifold {
     });
     this.urls = listen.map((address) => `http://${address}`);
     [this.url] = this.urls;
+    this.audio = audio && `http://${audio}`;
+    this.https = https && `https://${https}`;
     this.udp = hostAndPort(udp);
     this.tcp = tcp === null ? null : hostAndPort(tcp);
     this.rtsp = rtsp && `rtsp://${rtsp}`;
@@ -159,9 +165,11 @@ async function answer(response) {
 }
 
 function withDefaults(config, data) {
-  const { cameras = [], media = {}, rtsp = {}, log = {}, ...rest } = config;
+  const { cameras = [], http = {}, media = {}, rtsp = {}, log = {}, ...rest } = config;
   return {
     listen: ['127.0.0.1:0'],
+    audio_listen: 'off',
+    http: { https: 'off', ...http },
     media: { udp: '127.0.0.1:0', ...media },
     rtsp: { listen: '127.0.0.1:0', ...rtsp },
     store: { data_dir: data },
