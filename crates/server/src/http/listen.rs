@@ -32,6 +32,10 @@ const HEADERS_LENGTH_MAX: usize = 64 * 1024;
 /// the connections for ever.
 const STALL_TIME_MAX: Duration = Duration::from_secs(30);
 
+/// Bytes that may wait in the kernel before they are sent: what an endless answer (MP3) is behind when
+/// its line stands still. A second of it; what is on its way does not count, so nothing else is slower.
+const UNSENT_MAX: u32 = 16 * 1024;
+
 /// How long answers may still be written after the end was asked for.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -139,6 +143,7 @@ async fn converse(stream: TcpStream, service: Service) {
     let Service { router, patience, closing } = service;
     // The kernel counts while nothing of what was written is taken (tcp(7)).
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(patience.stall));
+    let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_MAX);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(patience.headers)

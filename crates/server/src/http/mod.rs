@@ -7,6 +7,7 @@
 //! | `frame` | still pictures |
 //! | `whip` | the publishers' door (RFC 9725), and their keys |
 //! | `rooms` | rooms and pullers, as LiveKit shows them |
+//! | `mp3` | voices for speakers |
 //! | `status` | health and metrics |
 //! | `page` | the embedded web page |
 //! | `auth` | tokens |
@@ -22,6 +23,7 @@ mod frame;
 mod guard;
 mod ice_servers;
 mod listen;
+mod mp3;
 mod page;
 mod problem;
 mod rooms;
@@ -35,8 +37,8 @@ mod tests;
 
 use std::any::Any;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
@@ -58,6 +60,7 @@ use crate::app::{App, Snapshot};
 use crate::config::{AuthMode, Config};
 use crate::metrics::{Outlets, Requests};
 use crate::stills::Stills;
+use crate::voice::mp3::Mp3;
 use guard::SiteRules;
 use ice_servers::IceServers;
 use problem::Problem;
@@ -101,6 +104,7 @@ struct Inner {
     requests: Requests,
     outlets: Arc<Outlets>,
     stills: Stills,
+    mp3: OnceLock<Mp3>,
     closing: AtomicBool,
     /// The last snapshot that was taken for who needs no key, and when.
     recent: Mutex<Option<(Instant, Arc<Snapshot>)>>,
@@ -127,6 +131,7 @@ impl Http {
             requests: Requests::default(),
             outlets,
             stills,
+            mp3: OnceLock::new(),
             closing: AtomicBool::new(false),
             recent: Mutex::new(None),
         }))
@@ -178,6 +183,17 @@ impl Http {
         &self.0.stills
     }
 
+    /// Voices are played as MP3 from here on. Only the first call counts.
+    pub(crate) fn set_mp3(&self, mp3: Mp3) {
+        // A second one is for a server that plays them already.
+        let _ = self.0.mp3.set(mp3);
+    }
+
+    /// `None` where there are no voices.
+    fn mp3(&self) -> Option<&Mp3> {
+        self.0.mp3.get()
+    }
+
     fn requests(&self) -> &Requests {
         &self.0.requests
     }
@@ -201,6 +217,7 @@ pub(crate) fn router(http: Http) -> Router {
                 .layer(whep_cors())
                 .layer(from_fn_with_state(http.clone(), whip::announce)),
         )
+        .merge(mp3::routes())
         .route("/health", get(status::health))
         .fallback(page::serve)
         .layer(from_fn_with_state(http.clone(), guard::check_site))

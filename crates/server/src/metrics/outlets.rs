@@ -1,4 +1,4 @@
-//! What RTSP readers and still pictures count as it happens.
+//! What RTSP readers, still pictures and MP3 for speakers count as it happens.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ impl Figure {
     }
 }
 
-/// The figures. All rise, except `rtsp_connections`.
+/// The figures. All rise, except `rtsp_connections`, `mp3_listeners` and `mp3_encoders`.
 #[derive(Debug, Default)]
 pub(crate) struct Outlets {
     /// Open RTSP connections.
@@ -57,6 +57,26 @@ pub(crate) struct Outlets {
     pub(crate) stills_made: Figure,
     /// Still pictures that could not be had.
     pub(crate) stills_failed: Figure,
+    /// Players of MP3.
+    pub(crate) mp3_listeners: Figure,
+    /// Encoders that run: voices that somebody plays as MP3.
+    pub(crate) mp3_encoders: Figure,
+    /// Bytes of MP3 handed to players' connections.
+    pub(crate) mp3_bytes_sent: Figure,
+    /// How often a player took nothing for so long that it was put back to live.
+    pub(crate) mp3_drops_to_live: Figure,
+    /// Packets of voices made up for MP3, as they were lost.
+    pub(crate) mp3_packets_lost: Figure,
+    /// Packets of voices not played as MP3, as others overtook them.
+    pub(crate) mp3_packets_late: Figure,
+    /// Packets of voices not played as MP3, as they cannot be decoded.
+    pub(crate) mp3_packets_broken: Figure,
+    /// How often a voice paused, or its packets came too late, and silence was put in.
+    pub(crate) mp3_pauses: Figure,
+    /// How often some of a voice was left out of MP3, so that it is live again.
+    pub(crate) mp3_skips: Figure,
+    /// Frames of MP3 that were not made, as the encoder had no time.
+    pub(crate) mp3_turns_missed: Figure,
 }
 
 /// Shows them.
@@ -115,8 +135,54 @@ impl Collector for OutletFigures {
                 ("made", &outlets.stills_made),
                 ("failed", &outlets.stills_failed),
             ],
-        )
+        )?;
+        mp3(encoder, outlets)
     }
+}
+
+fn mp3(encoder: &mut DescriptorEncoder<'_>, outlets: &Outlets) -> fmt::Result {
+    gauge(encoder, "manifold_mp3_listeners", "Players of MP3")?
+        .encode_gauge(&outlets.mp3_listeners.value())?;
+    gauge(encoder, "manifold_mp3_encoders", "Voices that somebody plays as MP3")?
+        .encode_gauge(&outlets.mp3_encoders.value())?;
+    let plain = [
+        ("manifold_mp3_bytes_sent", "Bytes of MP3 sent to players", &outlets.mp3_bytes_sent),
+        (
+            "manifold_mp3_drops_to_live",
+            "Times that a player took nothing for so long that it was put back to live",
+            &outlets.mp3_drops_to_live,
+        ),
+        (
+            "manifold_mp3_pauses",
+            "Times that a voice paused, or came too late, and silence was put in",
+            &outlets.mp3_pauses,
+        ),
+        (
+            "manifold_mp3_skips",
+            "Times that some of a voice was left out, so that it is live again",
+            &outlets.mp3_skips,
+        ),
+        (
+            "manifold_mp3_frames_missed",
+            "Frames of MP3 not made, as the encoder had no time",
+            &outlets.mp3_turns_missed,
+        ),
+    ];
+    for (name, help, figure) in plain {
+        counter(encoder, name, help)?
+            .encode_counter::<NoLabelSet, _, f64>(&figure.value(), None)?;
+    }
+    labelled(
+        encoder,
+        "manifold_mp3_packets_missing",
+        "Packets of voices that were not played as MP3",
+        "reason",
+        &[
+            ("lost", &outlets.mp3_packets_lost),
+            ("late", &outlets.mp3_packets_late),
+            ("broken", &outlets.mp3_packets_broken),
+        ],
+    )
 }
 
 fn labelled(
