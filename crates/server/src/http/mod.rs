@@ -9,6 +9,7 @@
 //! | `rooms` | rooms and pullers, as LiveKit shows them |
 //! | `mp3` | voices for speakers |
 //! | `status` | health and metrics |
+//! | `voice` | the voice relay's WebSocket and status |
 //! | `page` | the embedded web page |
 //! | `auth` | tokens |
 //! | `guard` | keys, origins, deadlines |
@@ -28,6 +29,7 @@ mod page;
 mod problem;
 mod rooms;
 mod status;
+mod voice;
 mod whep;
 mod whip;
 pub(crate) mod wire;
@@ -37,8 +39,8 @@ mod tests;
 
 use std::any::Any;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
@@ -50,17 +52,17 @@ use axum::http::header::{
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, patch, post};
-use tokio::sync::Mutex;
+use axum::routing::{any, delete, get, patch, post};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, Any as Anyone, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::app::{App, Snapshot};
-use crate::config::{AuthMode, Config};
+use crate::config::{self, AuthMode, Config};
 use crate::metrics::{Outlets, Requests};
 use crate::stills::Stills;
-use crate::voice::mp3::Mp3;
+use crate::voice::Voice;
 use guard::SiteRules;
 use ice_servers::IceServers;
 use problem::Problem;
@@ -78,6 +80,10 @@ const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
 /// How old the figures of `/health` may be. A snapshot copies every lease and camera and holds up all
 /// other calls meanwhile; anybody may ask for this one.
 const RECENT_AGE_MAX: Duration = Duration::from_millis(200);
+
+/// WebSockets beyond those that may stay: they are being told that there is no place, or say goodbye,
+/// for 2 s each.
+const SOCKETS_BEYOND: usize = 256;
 
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 
@@ -104,8 +110,11 @@ struct Inner {
     requests: Requests,
     outlets: Arc<Outlets>,
     stills: Stills,
-    mp3: OnceLock<Mp3>,
     closing: AtomicBool,
+    /// `None`: it is switched off.
+    voice: Option<Voice>,
+    voice_settings: config::Voice,
+    sockets: Arc<Semaphore>,
     /// The last snapshot that was taken for who needs no key, and when.
     recent: Mutex<Option<(Instant, Arc<Snapshot>)>>,
 }
@@ -118,7 +127,9 @@ impl Http {
         config: &Config,
         addresses: Vec<SocketAddr>,
         outlets: Arc<Outlets>,
+        voice: Option<Voice>,
     ) -> Self {
+        let places = usize::try_from(config.voice.max_connections).unwrap_or(SOCKETS_BEYOND);
         let stills = Stills::new(app.clone(), Arc::clone(&outlets));
         Self(Arc::new(Inner {
             app,
@@ -131,8 +142,10 @@ impl Http {
             requests: Requests::default(),
             outlets,
             stills,
-            mp3: OnceLock::new(),
             closing: AtomicBool::new(false),
+            voice,
+            voice_settings: config.voice.clone(),
+            sockets: Arc::new(Semaphore::new(places + SOCKETS_BEYOND)),
             recent: Mutex::new(None),
         }))
     }
@@ -183,15 +196,18 @@ impl Http {
         &self.0.stills
     }
 
-    /// Voices are played as MP3 from here on. Only the first call counts.
-    pub(crate) fn set_mp3(&self, mp3: Mp3) {
-        // A second one is for a server that plays them already.
-        let _ = self.0.mp3.set(mp3);
+    /// The voice relay, unless it is switched off.
+    fn voice(&self) -> Option<&Voice> {
+        self.0.voice.as_ref()
     }
 
-    /// `None` where there are no voices.
-    fn mp3(&self) -> Option<&Mp3> {
-        self.0.mp3.get()
+    fn voice_settings(&self) -> &config::Voice {
+        &self.0.voice_settings
+    }
+
+    /// Room for one more WebSocket.
+    fn socket_permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0.sockets).try_acquire_owned().ok()
     }
 
     fn requests(&self) -> &Requests {
@@ -218,8 +234,9 @@ pub(crate) fn router(http: Http) -> Router {
                 .layer(from_fn_with_state(http.clone(), whip::announce)),
         )
         .merge(mp3::routes())
+        .merge(voice_routes())
         .route("/health", get(status::health))
-        .fallback(page::serve)
+        .fallback(voice::connect_or_page)
         .layer(from_fn_with_state(http.clone(), guard::check_site))
         .layer(DefaultBodyLimit::max(BODY_LENGTH_MAX))
         .layer(CatchPanicLayer::custom(panicked))
@@ -270,6 +287,15 @@ fn whip_routes() -> Router<Http> {
         .route("/whip/{name}/{resource}", patch(whip::trickle).delete(whip::end))
         .route("/w/{name}", post(whip::offer))
         .route("/w/{name}/{resource}", patch(whip::trickle).delete(whip::end))
+}
+
+fn voice_routes() -> Router<Http> {
+    let read = Router::new()
+        .route("/stream/status", get(voice::status))
+        .route("/voice/config", get(voice::settings))
+        // Cards run on the origin of Home Assistant.
+        .layer(CorsLayer::new().allow_origin(Anyone).allow_methods([Method::GET]));
+    read.route("/ws", any(voice::connect))
 }
 
 /// Pages of our own listeners and of the configured origins.

@@ -10,15 +10,17 @@ use axum::extract::{Path, State};
 use axum::http::header::{
     ACCEPT, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_TYPE, RANGE, RETRY_AFTER, VARY,
 };
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Router, routing};
 use futures::stream;
 use tower_http::cors::{Any as Anyone, CorsLayer};
 
+use super::extract::Params;
 use super::problem::Problem;
-use super::{Http, PREFLIGHT_AGE};
+use super::wire::VoiceQuery;
+use super::{Http, PREFLIGHT_AGE, voice};
 use crate::voice::mp3::{EncoderError, ListenError, Listener, Mp3};
 use icy::Metadata;
 
@@ -62,13 +64,16 @@ fn page_part(content_type: &'static str, text: &'static str) -> routing::MethodR
 async fn play(
     State(http): State<Http>,
     Path(file): Path<String>,
+    Params(query): Params<VoiceQuery>,
+    uri: Uri,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let Some(id) = file.strip_suffix(".mp3") else {
         return Err(Problem::not_found(format!("there is nothing at /stream/{file}")));
     };
-    let mp3 = http.mp3().ok_or_else(Problem::shutting_down)?;
+    let mp3 = voice::voice(&http)?.mp3();
+    voice::admit(&http, &headers, &uri, &query)?;
     mp3.check().map_err(|error| refused(error.into()))?;
     if id == LATEST && mp3.newest().is_none() && is_navigation(&headers) {
         return Ok(waiting());

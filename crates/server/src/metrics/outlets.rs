@@ -1,4 +1,4 @@
-//! What RTSP readers, still pictures and MP3 for speakers count as it happens.
+//! What RTSP readers and still pictures count as it happens.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,11 +30,13 @@ impl Figure {
     }
 }
 
-/// The figures. All rise, except `rtsp_connections`, `mp3_listeners` and `mp3_encoders`.
+/// The figures. All rise, except `rtsp_connections`.
 #[derive(Debug, Default)]
 pub(crate) struct Outlets {
     /// Open RTSP connections.
     pub(crate) rtsp_connections: Figure,
+    /// Connections closed at once, since there were too many.
+    pub(crate) rtsp_connections_refused: Figure,
     /// Requests answered with success.
     pub(crate) rtsp_requests_ok: Figure,
     /// Requests refused.
@@ -51,32 +53,16 @@ pub(crate) struct Outlets {
     pub(crate) rtsp_dropped_hostile: Figure,
     /// Connections ended because the client asked for nothing.
     pub(crate) rtsp_dropped_idle: Figure,
+    /// Connections ended because they were let see no camera in time.
+    pub(crate) rtsp_dropped_stranger: Figure,
+    /// Of such, those that gave way to others before.
+    pub(crate) rtsp_dropped_evicted: Figure,
     /// Still pictures answered from the cache.
     pub(crate) stills_cached: Figure,
     /// Still pictures decoded and encoded.
     pub(crate) stills_made: Figure,
     /// Still pictures that could not be had.
     pub(crate) stills_failed: Figure,
-    /// Players of MP3.
-    pub(crate) mp3_listeners: Figure,
-    /// Encoders that run: voices that somebody plays as MP3.
-    pub(crate) mp3_encoders: Figure,
-    /// Bytes of MP3 handed to players' connections.
-    pub(crate) mp3_bytes_sent: Figure,
-    /// How often a player took nothing for so long that it was put back to live.
-    pub(crate) mp3_drops_to_live: Figure,
-    /// Packets of voices made up for MP3, as they were lost.
-    pub(crate) mp3_packets_lost: Figure,
-    /// Packets of voices not played as MP3, as others overtook them.
-    pub(crate) mp3_packets_late: Figure,
-    /// Packets of voices not played as MP3, as they cannot be decoded.
-    pub(crate) mp3_packets_broken: Figure,
-    /// How often a voice paused, or its packets came too late, and silence was put in.
-    pub(crate) mp3_pauses: Figure,
-    /// How often some of a voice was left out of MP3, so that it is live again.
-    pub(crate) mp3_skips: Figure,
-    /// Frames of MP3 that were not made, as the encoder had no time.
-    pub(crate) mp3_turns_missed: Figure,
 }
 
 /// Shows them.
@@ -90,6 +76,11 @@ impl Collector for OutletFigures {
         gauge(encoder, "manifold_rtsp_connections", "Open RTSP connections")?
             .encode_gauge(&outlets.rtsp_connections.value())?;
         let plain = [
+            (
+                "manifold_rtsp_connections_refused",
+                "RTSP connections closed at once, since there were too many",
+                &outlets.rtsp_connections_refused,
+            ),
             (
                 "manifold_rtsp_packets_sent",
                 "Media packets written to RTSP readers",
@@ -123,6 +114,8 @@ impl Collector for OutletFigures {
                 ("slow", &outlets.rtsp_dropped_slow),
                 ("hostile", &outlets.rtsp_dropped_hostile),
                 ("idle", &outlets.rtsp_dropped_idle),
+                ("stranger", &outlets.rtsp_dropped_stranger),
+                ("evicted", &outlets.rtsp_dropped_evicted),
             ],
         )?;
         labelled(
@@ -135,54 +128,8 @@ impl Collector for OutletFigures {
                 ("made", &outlets.stills_made),
                 ("failed", &outlets.stills_failed),
             ],
-        )?;
-        mp3(encoder, outlets)
+        )
     }
-}
-
-fn mp3(encoder: &mut DescriptorEncoder<'_>, outlets: &Outlets) -> fmt::Result {
-    gauge(encoder, "manifold_mp3_listeners", "Players of MP3")?
-        .encode_gauge(&outlets.mp3_listeners.value())?;
-    gauge(encoder, "manifold_mp3_encoders", "Voices that somebody plays as MP3")?
-        .encode_gauge(&outlets.mp3_encoders.value())?;
-    let plain = [
-        ("manifold_mp3_bytes_sent", "Bytes of MP3 sent to players", &outlets.mp3_bytes_sent),
-        (
-            "manifold_mp3_drops_to_live",
-            "Times that a player took nothing for so long that it was put back to live",
-            &outlets.mp3_drops_to_live,
-        ),
-        (
-            "manifold_mp3_pauses",
-            "Times that a voice paused, or came too late, and silence was put in",
-            &outlets.mp3_pauses,
-        ),
-        (
-            "manifold_mp3_skips",
-            "Times that some of a voice was left out, so that it is live again",
-            &outlets.mp3_skips,
-        ),
-        (
-            "manifold_mp3_frames_missed",
-            "Frames of MP3 not made, as the encoder had no time",
-            &outlets.mp3_turns_missed,
-        ),
-    ];
-    for (name, help, figure) in plain {
-        counter(encoder, name, help)?
-            .encode_counter::<NoLabelSet, _, f64>(&figure.value(), None)?;
-    }
-    labelled(
-        encoder,
-        "manifold_mp3_packets_missing",
-        "Packets of voices that were not played as MP3",
-        "reason",
-        &[
-            ("lost", &outlets.mp3_packets_lost),
-            ("late", &outlets.mp3_packets_late),
-            ("broken", &outlets.mp3_packets_broken),
-        ],
-    )
 }
 
 fn labelled(

@@ -8,11 +8,13 @@
 //! | `line` | the task and the thread of a stream that somebody listens to |
 //! | `ring` | the last frames, shared by all listeners |
 //! | `listener` | one client: a voice, or the newest |
+//! | `figures` | what is counted |
 //!
 //! A voice is decoded and encoded once however many listen, and not at all when nobody does. HTTP is
 //! `http::mp3`'s.
 
 mod encoder;
+mod figures;
 mod frames;
 mod line;
 mod listener;
@@ -31,14 +33,15 @@ use media::StreamId;
 use tokio::sync::Semaphore;
 
 use super::{Live, LiveVoice};
-use crate::metrics::Outlets;
 use crate::net::MediaPlane;
 use encoder::Encoder;
+use figures::Counters;
 use frames::{CHANNELS, FRAME_SAMPLES};
 use line::{Line, Source};
 use listener::Wanted;
 
 pub(crate) use encoder::EncoderError;
+pub(crate) use figures::Mp3Figures;
 pub(crate) use listener::Listener;
 
 /// Clients at once. Each costs some 100 KiB of buffers, and 100 together a hundredth of a core.
@@ -82,7 +85,7 @@ struct Inner {
     listeners: Arc<Semaphore>,
     encoders: Arc<Semaphore>,
     silent: OnceLock<Result<Bytes, EncoderError>>,
-    outlets: Arc<Outlets>,
+    counters: Arc<Counters>,
 }
 
 /// The streams that somebody listens to. Those of nobody are forgotten when another begins.
@@ -94,7 +97,7 @@ struct Lines {
 
 impl Mp3 {
     /// Of the voices of `live`, which are found in `media`.
-    pub(crate) fn new(media: MediaPlane, live: Live, outlets: Arc<Outlets>) -> Self {
+    pub(crate) fn new(media: MediaPlane, live: Live) -> Self {
         Self(Arc::new(Inner {
             media,
             live,
@@ -102,7 +105,7 @@ impl Mp3 {
             listeners: Arc::new(Semaphore::new(LISTENERS_MAX)),
             encoders: Arc::new(Semaphore::new(ENCODERS_MAX)),
             silent: OnceLock::new(),
-            outlets,
+            counters: Arc::default(),
         }))
     }
 
@@ -132,14 +135,19 @@ impl Mp3 {
         self.silent().map(drop)
     }
 
+    /// What was counted until now.
+    pub(crate) fn figures(&self) -> Mp3Figures {
+        self.0.counters.figures()
+    }
+
     fn seat(&self, wanted: Wanted, voice: Option<LiveVoice>) -> Result<Listener, ListenError> {
         let seats = Arc::clone(&self.0.listeners);
         let seat = seats.try_acquire_owned().map_err(|_| ListenError::TooManyListeners)?;
         Listener::new(self.clone(), self.0.live.clone(), wanted, voice, seat)
     }
 
-    fn outlets(&self) -> &Outlets {
-        &self.0.outlets
+    fn counters(&self) -> &Arc<Counters> {
+        &self.0.counters
     }
 
     /// The line of a voice, or of silence. It begins if nobody listens to it yet.
@@ -164,7 +172,7 @@ impl Mp3 {
             tap: self.0.media.tap(voice.stream),
             live: self.0.live.clone(),
             permit,
-            outlets: Arc::clone(&self.0.outlets),
+            counters: Arc::clone(&self.0.counters),
         };
         let line = Line::of_voice(source, &silent)?;
         lines.voices.insert(voice.stream, Arc::downgrade(&line));

@@ -9,6 +9,9 @@ const state = document.getElementById("state");
 const blocked = document.getElementById("blocked");
 let pausedAt = 0;
 
+// With the token that this page was opened with, where the relay asks for one.
+player.src = `latest.mp3${location.search}`;
+
 function play() {
   player.play().then(
     () => { blocked.hidden = true; },

@@ -19,11 +19,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::super::Live;
 use super::encoder::{Encoder, EncoderError};
+use super::figures::{Counters, Presence, Present};
 use super::frames::frame_time;
 use super::packets::{Heard, PacketDecoder};
 use super::playout::Playout;
 use super::ring::{Ring, RingWriter, ring};
-use crate::metrics::Outlets;
 use crate::net::{Tap, Tapped};
 
 /// Turns that may wait for the encoder: half a second. It needs a hundredth of the time that it has;
@@ -56,25 +56,25 @@ pub(super) struct Source {
     pub(super) live: Live,
     /// One of the encoders that may run.
     pub(super) permit: OwnedSemaphorePermit,
-    pub(super) outlets: Arc<Outlets>,
+    pub(super) counters: Arc<Counters>,
 }
 
 impl Line {
     /// Starts to encode a voice.
     pub(super) fn of_voice(source: Source, silent: &Bytes) -> Result<Arc<Self>, EncoderError> {
-        let Source { stream, tap, live, permit, outlets } = source;
-        let station = Station::new(Arc::clone(&outlets))?;
-        let running = Running::new(Arc::clone(&outlets), permit);
+        let Source { stream, tap, live, permit, counters } = source;
+        let station = Station::new(Arc::clone(&counters))?;
+        let running = Presence::new(Arc::clone(&counters), Present::Encoder);
         let (writer, ring) = ring(silent);
         let (turns, inbox) = sync_channel(TURNS_MAX);
         let worker = move || {
             station.run(&inbox, &writer);
-            drop(running);
+            drop((running, permit));
         };
         let spawned = thread::Builder::new().name("mp3".to_owned()).spawn(worker);
         spawned.map_err(|_| EncoderError::Setup)?;
         let token = CancellationToken::new();
-        let collector = Collector { stream, tap, live, turns, outlets };
+        let collector = Collector { stream, tap, live, turns, counters };
         tokio::spawn(token.clone().run_until_cancelled_owned(collector.run()));
         Ok(Arc::new(Self { ring, _end: token.drop_guard() }))
     }
@@ -123,7 +123,7 @@ struct Collector {
     tap: Tap,
     live: Live,
     turns: SyncSender<Packets>,
-    outlets: Arc<Outlets>,
+    counters: Arc<Counters>,
 }
 
 impl Collector {
@@ -137,7 +137,7 @@ impl Collector {
             let Some(packets) = self.collect() else { return };
             match self.turns.try_send(packets) {
                 Ok(()) => {}
-                Err(TrySendError::Full(_)) => self.outlets.mp3_turns_missed.add(1),
+                Err(TrySendError::Full(_)) => self.counters.frames_missed.add(1),
                 Err(TrySendError::Disconnected(_)) => return,
             }
         }
@@ -168,16 +168,16 @@ struct Station {
     decoder: PacketDecoder,
     playout: Playout,
     encoder: Encoder,
-    outlets: Arc<Outlets>,
+    counters: Arc<Counters>,
 }
 
 impl Station {
-    fn new(outlets: Arc<Outlets>) -> Result<Self, EncoderError> {
+    fn new(counters: Arc<Counters>) -> Result<Self, EncoderError> {
         Ok(Self {
             encoder: Encoder::new()?,
             decoder: PacketDecoder::new().map_err(|_| EncoderError::Setup)?,
             playout: Playout::new().map_err(|_| EncoderError::Setup)?,
-            outlets,
+            counters,
         })
     }
 
@@ -197,9 +197,9 @@ impl Station {
         let playout = &mut self.playout;
         match self.decoder.handle_packet(packet, |sound| playout.push(sound)) {
             Heard::Whole => {}
-            Heard::AfterLoss(lost) => self.outlets.mp3_packets_lost.add(lost),
-            Heard::Late => self.outlets.mp3_packets_late.add(1),
-            Heard::Broken => self.outlets.mp3_packets_broken.add(1),
+            Heard::AfterLoss(lost) => self.counters.packets_lost.add(lost),
+            Heard::Late => self.counters.packets_late.add(1),
+            Heard::Broken => self.counters.packets_broken.add(1),
         }
     }
 
@@ -209,8 +209,8 @@ impl Station {
             writer.push(frame);
         }
         let tally = self.playout.take_tally();
-        self.outlets.mp3_pauses.add(tally.pauses);
-        self.outlets.mp3_skips.add(tally.skips);
+        self.counters.pauses.add(tally.pauses);
+        self.counters.skips.add(tally.skips);
         Ok(())
     }
 
@@ -223,24 +223,5 @@ impl Station {
             self.encode_frame(writer)?;
         }
         (0..FLUSH_TURNS).try_for_each(|_| self.encode_frame(writer))
-    }
-}
-
-/// Counts as an encoder that runs.
-struct Running {
-    outlets: Arc<Outlets>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Running {
-    fn new(outlets: Arc<Outlets>, permit: OwnedSemaphorePermit) -> Self {
-        outlets.mp3_encoders.add(1);
-        Self { outlets, _permit: permit }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.outlets.mp3_encoders.subtract_one();
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::super::{Live, LiveVoice};
+use super::figures::{Presence, Present};
 use super::frames::frames_within;
 use super::line::Line;
 use super::ring::{BURST_FRAMES, RingReader};
@@ -25,6 +26,7 @@ pub(crate) struct Listener {
     line: Arc<Line>,
     account: Account,
     _seat: OwnedSemaphorePermit,
+    _presence: Presence,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,9 +55,19 @@ impl Listener {
     ) -> Result<Self, ListenError> {
         let line = mp3.line(voice.as_ref())?;
         let reader = line.ring.read(BURST_FRAMES);
-        mp3.outlets().mp3_listeners.add(1);
+        let presence = Presence::new(Arc::clone(mp3.counters()), Present::Listener);
         let account = Account::new();
-        Ok(Self { mp3, live, wanted, voice, reader, line, account, _seat: seat })
+        Ok(Self {
+            mp3,
+            live,
+            wanted,
+            voice,
+            reader,
+            line,
+            account,
+            _seat: seat,
+            _presence: presence,
+        })
     }
 
     /// Waits for what comes next; `None` when it is over. Cancel-safe.
@@ -84,11 +96,11 @@ impl Listener {
                 continue;
             };
             if taken.is_after_drop {
-                self.mp3.outlets().mp3_drops_to_live.add(1);
+                self.mp3.counters().drops_to_live.add(1);
                 self.account = Account::new();
             }
             self.account.sent += taken.frames;
-            self.mp3.outlets().mp3_bytes_sent.add(taken.bytes.len() as u64);
+            self.mp3.counters().bytes_sent.add(taken.bytes.len() as u64);
             let voice = self.voice.as_ref().map(|voice| voice.id.clone());
             return Some(Piece { bytes: taken.bytes, voice });
         }
@@ -128,12 +140,6 @@ impl Listener {
         };
         self.reader = line.ring.read(self.account.owed());
         (self.voice, self.line) = (voice, line);
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        self.mp3.outlets().mp3_listeners.subtract_one();
     }
 }
 

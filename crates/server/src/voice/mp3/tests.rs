@@ -25,7 +25,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Voices that are made up, and the server's part that plays them.
 pub(crate) struct Studio {
     pub(crate) mp3: Mp3,
-    pub(crate) outlets: Arc<Outlets>,
     media: MediaPlane,
     voices: watch::Sender<Arc<[LiveVoice]>>,
 }
@@ -52,9 +51,8 @@ impl Studio {
             MediaConfig { udp, tcp: MediaTcp::Off, advertise: Vec::new(), workers: Some(1) };
         let media = MediaPlane::start(&config, events).unwrap();
         let (voices, live) = watch::channel(Arc::from([]));
-        let outlets = Arc::<Outlets>::default();
-        let mp3 = Mp3::new(media.clone(), live, Arc::clone(&outlets));
-        Self { mp3, outlets, media, voices }
+        let mp3 = Mp3::new(media.clone(), live);
+        Self { mp3, media, voices }
     }
 
     /// `stream_<number>` begins, with a tone of this many Hz.
@@ -184,7 +182,7 @@ async fn a_voice_is_heard_as_it_was_spoken() {
     for part in player.last(1.5).chunks(SAMPLE_RATE / 4) {
         assert!(has_tone(part, 440.0));
     }
-    assert_eq!(studio.outlets.mp3_packets_lost.value(), 0);
+    assert_eq!(studio.mp3.figures().packets_lost, 0);
 }
 
 #[tokio::test]
@@ -202,7 +200,7 @@ async fn a_lossy_line_is_heard_too() {
     assert!(clear * 3 > parts.len() * 2, "{clear} of {} parts are clear", parts.len());
     let gaps = samples.chunks(441).filter(|part| is_silent(part)).count();
     assert_eq!(gaps, 0, "every lost packet was made up");
-    assert!(studio.outlets.mp3_packets_lost.value() > 15);
+    assert!(studio.mp3.figures().packets_lost > 15);
 }
 
 #[tokio::test]
@@ -231,7 +229,7 @@ async fn a_voice_that_ends_is_played_to_its_end_and_one_encoder_served_all() {
         (0..20).map(|_| studio.mp3.listen("stream_1").unwrap()).collect();
     let mut player = Player::new();
     hear(&mut listeners[0], &mut player, |player| has_tone(player.last(0.5), 440.0)).await;
-    let count = || (studio.outlets.mp3_listeners.value(), studio.outlets.mp3_encoders.value());
+    let count = || (studio.mp3.figures().listeners, studio.mp3.figures().encoders);
     assert_eq!(count(), (20, 1));
 
     studio.end(speaker);
@@ -251,19 +249,19 @@ async fn a_voice_that_ends_is_played_to_its_end_and_one_encoder_served_all() {
 async fn nothing_is_encoded_when_nobody_listens() {
     let studio = Studio::open();
     let _speakers = [studio.speak(1, 440.0), studio.speak(2, 550.0)];
-    assert_eq!(studio.outlets.mp3_encoders.value(), 0);
+    assert_eq!(studio.mp3.figures().encoders, 0);
     let listeners = [studio.mp3.listen("stream_1"), studio.mp3.listen_to_newest()];
     assert!(listeners.iter().all(Result::is_ok));
-    assert_eq!(studio.outlets.mp3_encoders.value(), 2);
+    assert_eq!(studio.mp3.figures().encoders, 2);
     drop(listeners);
     no_encoder_is_left(&studio).await;
-    assert_eq!(studio.outlets.mp3_listeners.value(), 0);
+    assert_eq!(studio.mp3.figures().listeners, 0);
     assert_eq!(studio.mp3.0.encoders.available_permits(), ENCODERS_MAX);
 }
 
 async fn no_encoder_is_left(studio: &Studio) {
     let gone = async {
-        while studio.outlets.mp3_encoders.value() > 0 {
+        while studio.mp3.figures().encoders > 0 {
             tokio::task::yield_now().await;
         }
     };
@@ -287,7 +285,7 @@ async fn the_newest_is_followed_with_silence_between() {
     assert_eq!(voices, [Some("stream_2".to_owned()), Some("stream_1".to_owned())]);
     studio.end(first);
     hear(&mut listener, &mut player, |player| is_silent(player.last(0.5))).await;
-    assert_eq!(studio.outlets.mp3_listeners.value(), 1);
+    assert_eq!(studio.mp3.figures().listeners, 1);
     no_encoder_is_left(&studio).await;
 }
 
@@ -304,7 +302,7 @@ async fn a_speaker_that_pauses_is_silence_in_real_time() {
     hear(&mut listener, &mut player, |player| player.seconds() > begun.1 + 2.0).await;
     assert!(is_silent(player.last(1.0)));
     assert!(begun.0.elapsed() > Duration::from_millis(1_700), "not faster than time goes");
-    assert_eq!(studio.outlets.mp3_pauses.value(), 1);
+    assert_eq!(studio.mp3.figures().pauses, 1);
 }
 
 #[tokio::test]
@@ -318,13 +316,13 @@ async fn who_takes_nothing_is_put_back_to_live() {
     let mut other = Player::new();
     let heard = hear(&mut quick, &mut other, |player| player.seconds() > 3.5);
     assert_eq!(heard.await, [Some("stream_1".to_owned())]);
-    assert_eq!(studio.outlets.mp3_drops_to_live.value(), 0);
+    assert_eq!(studio.mp3.figures().drops_to_live, 0);
 
     let before = player.seconds();
     let piece = slow.next().await.unwrap();
     player.play(&piece.bytes);
 
-    assert_eq!(studio.outlets.mp3_drops_to_live.value(), 1);
+    assert_eq!(studio.mp3.figures().drops_to_live, 1);
     assert!(player.seconds() - before < 0.5, "the past is not played");
     hear(&mut slow, &mut player, |player| has_tone(player.last(0.3), 440.0)).await;
     drop(first);
