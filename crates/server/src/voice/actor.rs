@@ -231,7 +231,8 @@ impl Actor {
         self.streams.insert(id, stream);
         let events = self.senders.clone();
         let (media, levels) = (self.media.clone(), self.config.levels);
-        sender::spawn(handle.clone(), stream, media, levels, events, stream.0.into());
+        let bytes = Arc::clone(&self.audio_bytes);
+        sender::spawn(&handle, stream, media, levels, events, bytes, stream.0.into());
         self.publishers.insert(stream, Publisher { id, handle, began: None });
     }
 
@@ -388,7 +389,10 @@ impl Actor {
 
     fn publish_status(&self) {
         let voices = self.relay.live().iter().map(|live| live.voice.to_string()).collect();
+        // The bytes are counted by senders, and read when they are asked for.
+        let audio_bytes = 0;
         self.status.send_replace(Status {
+            audio_bytes,
             residue: self.relay.residue(),
             figures: self.relay.figures(),
             delivery: self.delivery,

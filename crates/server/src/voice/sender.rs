@@ -1,5 +1,7 @@
 //! From who speaks to those who hear: packets of one sender, handed to the media plane.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::SystemTime;
 
 use media::{AudioLevel, StreamId};
@@ -10,9 +12,12 @@ use crate::net::{MediaPlane, PublisherHandle};
 /// Whether levels are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LevelMode {
-    /// From the packets' headers (RFC 6464), measured where they have none.
-    On,
+    /// There are none.
     Off,
+    /// From the packets' headers (RFC 6464); senders that say nothing there have none.
+    Header,
+    /// From the headers, and by decoding what has none.
+    HeaderElseDecode,
 }
 
 /// What is told of a sender.
@@ -28,15 +33,16 @@ pub(crate) enum SenderEvent {
 
 /// Hands on what a sender says until it ends.
 pub(crate) fn spawn(
-    publisher: PublisherHandle,
+    publisher: &PublisherHandle,
     _stream: StreamId,
     _media: MediaPlane,
     _levels: LevelMode,
     events: mpsc::UnboundedSender<SenderEvent>,
+    _sound_bytes: Arc<AtomicU64>,
     key: u64,
 ) {
+    let mut frames = publisher.attach();
     tokio::spawn(async move {
-        let mut frames = publisher.attach();
         while frames.next().await.is_some() {}
         let _ = events.send(SenderEvent::Ended { key });
     });
