@@ -64,6 +64,8 @@ pub(crate) struct Status {
     pub(crate) residue: Residue,
     pub(crate) figures: Figures,
     pub(crate) delivery: Delivery,
+    /// Bytes of sound that came from senders since the start.
+    pub(crate) audio_bytes: u64,
     /// Oldest first.
     pub(crate) voices: Vec<String>,
 }
@@ -117,17 +119,18 @@ impl Voice {
 
     /// Costs the actor nothing.
     pub(crate) fn status(&self) -> Status {
-        self.status.borrow().clone()
-    }
-
-    /// Bytes of sound that came from senders since the start.
-    pub(crate) fn audio_bytes(&self) -> u64 {
-        self.audio_bytes.load(Ordering::Relaxed)
+        let audio_bytes = self.audio_bytes.load(Ordering::Relaxed);
+        Status { audio_bytes, ..self.status.borrow().clone() }
     }
 
     /// Whether it still runs.
     pub(crate) fn is_running(&self) -> bool {
         !self.commands.is_closed()
+    }
+
+    /// Returns when it has ended, which it does by itself only if it failed.
+    pub(crate) async fn failed(&self) {
+        self.commands.closed().await;
     }
 
     /// Says goodbye to everybody; returns when all is closed, or after `limit`.
