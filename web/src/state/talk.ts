@@ -13,6 +13,7 @@ import { browserSender, type SenderState, type VoiceSender } from "../rtc/voice-
 import { DEFAULT_WISHES, fetchSecureDoor, fetchWishes, type MicrophoneWishes, type SecureDoor } from "../rtc/voice-setup";
 import { type SocketState, VoiceSocket } from "../rtc/voice-socket";
 import { type SwitchMode, TalkSwitch } from "../rtc/voice-switch";
+import { voiceName } from "../rtc/voice-wire";
 import { announce } from "./announce";
 import { read, write } from "./settings";
 
@@ -235,11 +236,6 @@ export class TalkRoom {
       ...this.figures.peek(),
     };
   }
-}
-
-/** `stream_3f9c…` as `Voice 3F9C`: ids are too long to be told apart. */
-export function voiceName(streamId: string): string {
-  return `Voice ${streamId.replace(/^stream_/, "").slice(0, 4).toUpperCase()}`;
 }
 
 /** Keeps the screen on, where the browser can. */
