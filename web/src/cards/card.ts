@@ -7,7 +7,7 @@
 
 import { addressOfScript, type VoiceAddress } from "../rtc/voice-address";
 import { fetchSecureDoor } from "../rtc/voice-setup";
-import { type SocketState, VoiceSocket } from "../rtc/voice-socket";
+import type { SocketState } from "../rtc/voice-socket";
 import css from "./cards.css?inline";
 import type { RawConfig, Surroundings } from "./config";
 import { h, say } from "./dom";
@@ -135,10 +135,6 @@ export function awayNote(state: SocketState, address: VoiceAddress, wasOpen: boo
 export async function securePage(address: VoiceAddress): Promise<string | null> {
   if (address.isSecure) return address.at("talk").href;
   return (await fetchSecureDoor(address))?.address.at("talk").href ?? null;
-}
-
-export function newSocket(address: VoiceAddress): VoiceSocket {
-  return new VoiceSocket(address.socket);
 }
 
 /** Calls `draw` with each frame of the screen; the result ends that. */

@@ -7,12 +7,12 @@ const TYPE = { type: "custom:voice-card" };
 
 describe("sendingConfigFrom", () => {
   it.each(["localhost:8080", "ws://localhost:8080", "ws://localhost:8080/ws", "http://localhost:8080"])("takes an old card's %s", (server_url) => {
-    expect(sendingConfigFrom({ ...TYPE, server_url }, AROUND).address.socket).toBe("ws://localhost:8080/ws");
+    expect(sendingConfigFrom({ ...TYPE, server_url }, AROUND).address.socket()).toBe("ws://localhost:8080/ws");
   });
 
   it("takes the server that sent the script where none is named", () => {
     const home = addressOfScript("http://10.0.0.7:8080/cards/manifold-cards.js");
-    expect(sendingConfigFrom(TYPE, { ...AROUND, home }).address.socket).toBe("ws://10.0.0.7:8080/ws");
+    expect(sendingConfigFrom(TYPE, { ...AROUND, home }).address.socket()).toBe("ws://10.0.0.7:8080/ws");
   });
 
   it("has a title by either name, and a mode", () => {
@@ -29,6 +29,7 @@ describe("sendingConfigFrom", () => {
     [{ server_url: "ftp://x" }, /ftp:/],
     [{ server_url: "x", mode: "always" }, /“hold”.*“latch”/],
     [{ server_url: "x", title: {} }, /title has to be text/],
+    [{ server_url: "x", token: 12345678 }, /token has to be text/],
   ])("says what is wrong with %j", (wrong, words) => {
     expect(() => sendingConfigFrom({ ...TYPE, ...wrong }, AROUND)).toThrow(words);
   });

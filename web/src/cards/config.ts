@@ -11,12 +11,16 @@ export interface RawConfig {
 
 export interface SendingConfig {
   readonly address: VoiceAddress;
+  /** Empty where the server asks for none. */
+  readonly token: string;
   readonly title: string;
   readonly mode: SwitchMode;
 }
 
 export interface ReceivingConfig {
   readonly address: VoiceAddress;
+  /** Empty where the server asks for none. */
+  readonly token: string;
   readonly title: string;
   readonly autoListen: boolean;
   /** An entity of Home Assistant that plays, or `null` for this browser alone. */
@@ -32,13 +36,14 @@ export interface Surroundings {
 }
 
 export function sendingConfigFrom(raw: RawConfig, around: Surroundings): SendingConfig {
-  return { address: addressOf(raw, around), title: titleOf(raw, "Talk"), mode: modeOf(raw["mode"]) };
+  return { address: addressOf(raw, around), token: tokenOf(raw["token"]), title: titleOf(raw, "Talk"), mode: modeOf(raw["mode"]) };
 }
 
 export function receivingConfigFrom(raw: RawConfig, around: Surroundings): ReceivingConfig {
   const address = addressOf(raw, around);
   return {
     address,
+    token: tokenOf(raw["token"]),
     title: titleOf(raw, "Listen"),
     autoListen: flag(raw, "auto_listen"),
     targetMediaPlayer: playerOf(raw["target_media_player"]),
@@ -70,6 +75,12 @@ function titleOf(raw: RawConfig, otherwise: string): string {
     return String(value);
   }
   return otherwise;
+}
+
+function tokenOf(value: unknown): string {
+  if (isUnset(value)) return "";
+  if (typeof value === "string") return value;
+  throw new Error("token has to be text; put quotes around it.");
 }
 
 function modeOf(value: unknown): SwitchMode {

@@ -21,6 +21,7 @@ const SERVER: Field = {
   help: "Where Manifold runs, like http://192.168.1.20:8080; by https:// where Home Assistant is opened by HTTPS.",
   kind: "text",
 };
+const TOKEN: Field = { option: "token", label: "Token", help: "Only where the server’s settings ask for one (voice.token).", kind: "text" };
 const TITLE: Field = { option: "title", label: "Title", help: "", kind: "text" };
 
 abstract class Editor extends HTMLElement {
@@ -106,7 +107,7 @@ abstract class Editor extends HTMLElement {
 
 export class SendingEditor extends Editor {
   static readonly tag = "voice-sending-card-editor";
-  protected readonly fields: readonly Field[] = [SERVER, TITLE, { option: "mode", label: "Button", help: "", kind: "mode" }];
+  protected readonly fields: readonly Field[] = [SERVER, TITLE, { option: "mode", label: "Button", help: "", kind: "mode" }, TOKEN];
 }
 
 export class ReceivingEditor extends Editor {
@@ -116,6 +117,7 @@ export class ReceivingEditor extends Editor {
     TITLE,
     { option: "auto_listen", label: "Listen automatically", help: "", kind: "flag" },
     { option: "target_media_player", label: "Play on", help: "A media player takes the MP3 stream; it starts a second or two later than a browser.", kind: "player" },
+    TOKEN,
   ];
 }
 

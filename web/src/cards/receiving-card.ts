@@ -1,10 +1,12 @@
 /** `voice-receiving-card`: hears voices in this browser, or has a media player of Home Assistant play them. */
 
 import { meterPart } from "../rtc/meter";
-import { browserPeer, type Choice, type ReceiverState, VoiceReceiver } from "../rtc/voice-receiver";
-import type { SocketEvent, VoiceSocket } from "../rtc/voice-socket";
+import { type Choice, type ReceiverState, VoiceReceiver } from "../rtc/voice-receiver";
+import { browserPeer } from "../rtc/voice-sender";
+import { DEFAULT_SETTINGS, fetchSettings } from "../rtc/voice-setup";
+import { type SocketEvent, VoiceSocket } from "../rtc/voice-socket";
 import { voiceName } from "../rtc/voice-wire";
-import { awayNote, followFrames, newSocket, surroundings, VoiceCard } from "./card";
+import { awayNote, followFrames, surroundings, VoiceCard } from "./card";
 import { isOnlyHere, type RawConfig, type ReceivingConfig, receivingConfigFrom, type Surroundings } from "./config";
 import { h, icon, say, SPEAKER } from "./dom";
 import { ReceivingEditor } from "./editor";
@@ -25,6 +27,7 @@ export class ReceivingCard extends VoiceCard<ReceivingConfig> {
   readonly #latency = h("p", { class: "latency" });
   #socket: VoiceSocket | null = null;
   #receiver: VoiceReceiver | null = null;
+  #settings = DEFAULT_SETTINGS;
   #wasOpen = false;
   #level = { value: 0, atMs: 0 };
   #playerTrouble = "";
@@ -52,15 +55,15 @@ export class ReceivingCard extends VoiceCard<ReceivingConfig> {
     return receivingConfigFrom(raw, around);
   }
 
-  protected join({ address, autoListen, targetMediaPlayer }: ReceivingConfig, body: HTMLElement): void {
+  protected join({ address, token, autoListen, targetMediaPlayer }: ReceivingConfig, body: HTMLElement): void {
     const isElsewhere = targetMediaPlayer !== null;
     const controls = h("div", { class: "controls" }, this.#choice, this.#volume);
     body.append(this.#listen, ...(isElsewhere ? [this.#player] : []), this.#meter, controls, this.#latency, this.#audio);
-    const socket = newSocket(address);
+    const socket = new VoiceSocket(() => address.socket(token));
     const receiver = new VoiceReceiver({
       socket,
       audio: this.#audio,
-      newPeer: browserPeer,
+      newPeer: () => browserPeer(this.#settings),
       isOwn: () => false,
       onState: () => this.render(),
     });
@@ -76,6 +79,7 @@ export class ReceivingCard extends VoiceCard<ReceivingConfig> {
     this.#endings.push(() => removeEventListener("pointerdown", unlock));
     this.#renderVoices();
     if (autoListen && !isElsewhere) receiver.follow({ kind: "newest" });
+    void fetchSettings(address).then((settings) => (this.#settings = settings));
     socket.start();
   }
 

@@ -3,7 +3,7 @@
 import { meterPart } from "../rtc/meter";
 import type { VoiceAddress } from "../rtc/voice-address";
 import { browserSender, type SenderState, type VoiceSender } from "../rtc/voice-sender";
-import { DEFAULT_WISHES, fetchWishes, type MicrophoneWishes } from "../rtc/voice-setup";
+import { DEFAULT_SETTINGS, fetchSettings } from "../rtc/voice-setup";
 import { attachSwitch, TalkSwitch } from "../rtc/voice-switch";
 import { VoiceTrouble } from "../rtc/voice-trouble";
 import { followFrames, securePage, surroundings, VoiceCard } from "./card";
@@ -16,7 +16,7 @@ export class SendingCard extends VoiceCard<SendingConfig> {
   readonly #button = h("button", { class: "talk", type: "button" }, h("span", { class: "halo" }), h("span", { class: "face" }, icon(MICROPHONE), this.#label));
   #sender: VoiceSender | null = null;
   #talk: TalkSwitch | null = null;
-  #wishes: MicrophoneWishes = DEFAULT_WISHES;
+  #settings = DEFAULT_SETTINGS;
   #securePage: string | null = null;
   #endings: (() => void)[] = [];
 
@@ -32,14 +32,14 @@ export class SendingCard extends VoiceCard<SendingConfig> {
     return sendingConfigFrom(raw, around);
   }
 
-  protected join({ address, mode }: SendingConfig, body: HTMLElement): void {
+  protected join({ address, token, mode }: SendingConfig, body: HTMLElement): void {
     body.append(this.#button);
-    const sender = browserSender(address.socket, () => this.#wishes, (state) => this.#handleState(state));
+    const sender = browserSender(() => address.socket(token), () => this.#settings, (state) => this.#handleState(state));
     const talk = new TalkSwitch({ start: () => sender.start(), stop: () => sender.stop() });
     talk.mode = mode;
     [this.#sender, this.#talk] = [sender, talk];
     this.#endings = [attachSwitch(this.#button, talk), followFrames(() => this.#drawLevel())];
-    void fetchWishes(address).then((wishes) => (this.#wishes = wishes));
+    void fetchSettings(address).then((settings) => (this.#settings = settings));
     if (!isSecureContext) void this.#findSecurePage(address);
   }
 

@@ -17,9 +17,37 @@ import "../styles/talk.css";
 export function Talk({ room }: { room: TalkRoom }) {
   return (
     <div class="talk" data-talking={room.talking.value.kind} data-hearing={room.hearing.value.kind}>
+      <Entrance room={room} />
       <Speak room={room} />
       <Listen room={room} />
     </div>
+  );
+}
+
+/** What keeps everybody out, before anything else is tried. */
+function Entrance({ room }: { room: TalkRoom }) {
+  const typed = useSignal("");
+  const { isEnabled, needsToken } = room.settings.value;
+  if (!isEnabled) return <p class="entrance">The voice relay of this server is switched off; voice.enabled in its settings switches it on.</p>;
+  if (!needsToken || room.connection.value.kind === "open") return null;
+  const submit = (event: Event): void => {
+    event.preventDefault();
+    room.useToken(typed.value.trim());
+  };
+  return (
+    <form class="entrance" onSubmit={submit}>
+      <label for="voice-token">{room.token.value === "" ? "This server asks for a token." : "The token was not taken, or the server is away."}</label>
+      <input
+        id="voice-token"
+        type="password"
+        autocomplete="off"
+        value={typed.value}
+        onInput={(event) => (typed.value = event.currentTarget.value)}
+      />
+      <button type="submit" class="button">
+        Use it
+      </button>
+    </form>
   );
 }
 
