@@ -54,6 +54,10 @@ const HEADERS_LENGTH_MAX: usize = 64 * 1024;
 /// the connections for ever.
 const STALL_TIME_MAX: Duration = Duration::from_secs(30);
 
+/// Bytes that may wait in the kernel before they are sent: what an endless answer (MP3) is behind when
+/// its line stands still. A second of it; what is on its way does not count, so nothing else is slower.
+const UNSENT_MAX: u32 = 16 * 1024;
+
 /// How long answers may still be written after the end was asked for.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -246,6 +250,7 @@ async fn welcome(stream: TcpStream, address: SocketAddr, service: Service) {
     let _ = stream.set_nodelay(true);
     // The kernel counts while nothing of what was written is taken (tcp(7)).
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(service.patience.stall));
+    let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_MAX);
     match service.door.clone() {
         Door::Plain => converse(stream, address, service).await,
         Door::Secure(acceptor) => {
