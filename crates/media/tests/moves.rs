@@ -84,6 +84,46 @@ fn a_copy_from_the_neighbours_address_puts_nobody_out_of_it() {
 }
 
 #[test]
+fn a_crowd_of_forged_checks_puts_nobody_out_of_its_address() {
+    let mut world = World::new();
+    let (victim, port) = (ViewerId(90), 4_090);
+    let crowd: Vec<_> = (0..6).map(|number| ViewerId(10 + number)).collect();
+    for id in &crowd {
+        world.join(*id, 5_000 + id.0 as u16);
+    }
+    world.run(Duration::from_secs(2));
+    world.join(victim, port);
+    world.run(Duration::from_secs(2));
+    let there = world.viewers[&victim].address;
+    let rejected = world.fanout.figures().rejected;
+    let before = world.pictures();
+    // Their checks come from the victim's address, and all else from their own.
+    for id in &crowd {
+        world.viewers.get_mut(id).unwrap().checks_from = Some(there);
+    }
+    world.run(Duration::from_secs(10));
+    assert_eq!(world.fanout.figures().rejected, rejected, "its reports are understood as its own");
+    assert!(world.pictures()[&victim] > before[&victim] + 200);
+    world.viewers.get_mut(&victim).unwrap().client.close();
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.closed, [(victim, CloseReason::Peer)], "and its goodbye");
+}
+
+#[test]
+fn a_path_that_was_forgotten_while_in_use_goes_when_it_is_left() {
+    let mut world = World::playing();
+    let [old, new] = [world.viewers[&ANN].address, address(5_001)];
+    let [before, after] = [old, new].map(|remote| Route::new(world.server, remote));
+    let is_known = |world: &mut World, route| {
+        world.fanout.handle_rtcp(route, &mut [128, 201, 0, 1, 0, 0, 0, 1], world.now)
+    };
+    world.fanout.handle_path_forgotten(ANN, before);
+    assert!(is_known(&mut world, before), "media goes there still");
+    world.fanout.handle_move(ANN, after, world.now);
+    assert!(is_known(&mut world, after) && !is_known(&mut world, before));
+}
+
+#[test]
 fn a_handshake_goes_on_while_its_first_check_is_repeated_from_elsewhere() {
     let mut world = World::new();
     let stranger = SocketAddr::from(([10, 6, 6, 6], 666));
@@ -137,6 +177,8 @@ struct Viewer {
     client: Client,
     /// As the server sees it.
     address: SocketAddr,
+    /// What it writes as the source of its checks, if not its own address.
+    checks_from: Option<SocketAddr>,
     pictures: u64,
 }
 
@@ -193,7 +235,7 @@ impl World {
         let answer =
             self.table.handle_offer(viewer, STREAM, &offer, &credentials, self.now).unwrap();
         client.handle_answer(&answer.sdp).unwrap();
-        self.viewers.insert(viewer, Viewer { client, address, pictures: 0 });
+        self.viewers.insert(viewer, Viewer { client, address, checks_from: None, pictures: 0 });
         answer.sdp
     }
 
@@ -215,10 +257,11 @@ impl World {
         if self.frames.is_multiple_of(2) {
             self.publish();
         }
-        for id in [ANN, BOB] {
+        let everybody: Vec<_> = self.viewers.keys().copied().collect();
+        for id in everybody {
             for mut packet in self.sent_by(id) {
                 self.heard.push((id, packet.clone()));
-                let source = self.viewers[&id].address;
+                let source = self.viewers[&id].source_of(&packet);
                 self.arrive(source, &mut packet);
             }
         }
@@ -322,13 +365,18 @@ impl World {
         let sent = viewer.poll();
         for mut packet in sent {
             self.heard.push((id, packet.clone()));
-            let source = self.viewers[&id].address;
+            let source = self.viewers[&id].source_of(&packet);
             self.arrive(source, &mut packet);
         }
     }
 }
 
 impl Viewer {
+    fn source_of(&self, packet: &[u8]) -> SocketAddr {
+        let is_check = packet[0] < 4;
+        self.checks_from.filter(|_| is_check).unwrap_or(self.address)
+    }
+
     fn poll(&mut self) -> Vec<Vec<u8>> {
         let mut sent = Vec::new();
         loop {
