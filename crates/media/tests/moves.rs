@@ -40,7 +40,7 @@ fn a_viewer_behind_a_new_mapping_is_followed() {
 #[test]
 fn whoever_repeats_all_that_a_viewer_sends_gets_nothing() {
     let mut world = World::playing();
-    // So long that the first checks are forgotten, and no copy can be told from a new one.
+    // So long that of the first checks it is forgotten from where they came.
     world.run(Duration::from_secs(400));
     let heard = std::mem::take(&mut world.heard);
     let checks = heard.iter().filter(|(_, packet)| packet[0] < 4).count();
@@ -58,6 +58,27 @@ fn whoever_repeats_all_that_a_viewer_sends_gets_nothing() {
     assert_eq!(world.astray.get(&stranger).copied().unwrap_or_default().media, 0);
     assert!(world.pictures()[&ANN] > before[&ANN] + 20);
     assert!(world.moved.is_empty() && world.closed.is_empty());
+}
+
+#[test]
+fn whoever_holds_a_viewers_checks_back_and_sends_them_himself_gets_nothing() {
+    let mut world = World::playing();
+    world.is_held_back = true;
+    world.run(Duration::from_secs(7));
+    let held_back: Vec<_> =
+        world.heard.iter().filter(|(_, packet)| packet[0] < 4).cloned().collect();
+    let before = world.pictures();
+    let stranger = SocketAddr::from(([10, 6, 6, 6], 666));
+    for (_, packet) in &held_back {
+        world.arrive(stranger, &mut packet.clone());
+        world.drain();
+    }
+    world.is_held_back = false;
+    world.run(Duration::from_secs(2));
+    let answers = world.astray.get(&stranger).copied().unwrap_or_default();
+    assert!(answers.answers > 0, "nothing tells them from new ones: {answers:?}");
+    assert_eq!(answers.media, 0);
+    assert!(world.pictures()[&ANN] > before[&ANN] + 20 && world.moved.is_empty());
 }
 
 #[test]
@@ -193,6 +214,8 @@ struct World {
     heard: Vec<(ViewerId, Vec<u8>)>,
     astray: BTreeMap<SocketAddr, Astray>,
     moved: Vec<(ViewerId, SocketAddr)>,
+    /// Checks do not arrive.
+    is_held_back: bool,
     closed: Vec<(ViewerId, CloseReason)>,
     frames: u64,
 }
@@ -211,6 +234,7 @@ impl World {
             heard: Vec::new(),
             astray: BTreeMap::new(),
             moved: Vec::new(),
+            is_held_back: false,
             closed: Vec::new(),
             frames: 0,
         }
@@ -261,6 +285,9 @@ impl World {
         for id in everybody {
             for mut packet in self.sent_by(id) {
                 self.heard.push((id, packet.clone()));
+                if self.is_held_back && packet[0] < 4 {
+                    continue;
+                }
                 let source = self.viewers[&id].source_of(&packet);
                 self.arrive(source, &mut packet);
             }
