@@ -585,6 +585,21 @@ mod tests {
 
     use super::*;
 
+    #[tokio::test]
+    async fn who_hangs_up_before_the_answer_leaves_no_session_behind() {
+        let (publishers, mut inputs) = Publishers::new(1);
+        let inputs = inputs.remove(0);
+        {
+            let mut offered = std::pin::pin!(publishers.offer(String::new()));
+            assert!(futures::poll!(offered.as_mut()).is_pending());
+        }
+        let told: Vec<_> = inputs.commands.try_iter().collect();
+        let [Command::Offer { publisher, .. }, Command::Close(closed)] = &told[..] else {
+            panic!("{} commands", told.len());
+        };
+        assert_eq!(publisher, closed);
+    }
+
     #[test]
     fn a_check_on_another_thread_takes_no_address_from_who_proved_more() {
         let mut routes = PublisherRoutes::default();
