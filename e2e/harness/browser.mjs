@@ -124,6 +124,25 @@ export class Viewer {
     return { first, last };
   }
 
+  /** Has the number of every picture noted that comes from here on, see `missed`. */
+  async notesPictures(camera) {
+    const { video } = await this.inbound(camera);
+    await this.page.evaluate(notePictures, { selector: `[data-camera="${camera}"] video`, dropped: video.framesDropped });
+  }
+
+  /**
+   * How many pictures are missing between the first that was noted and the last. Those are left out
+   * that the browser says it dropped itself, having had no time for them.
+   */
+  async missed(camera) {
+    const find = (selector) => document.querySelector(selector).testNoted;
+    const { numbers, dropped } = await this.page.evaluate(find, `[data-camera="${camera}"] video`);
+    const { video } = await this.inbound(camera);
+    const seen = new Set(numbers.filter((number) => number !== null));
+    const span = Math.max(...seen) - Math.min(...seen) + 1;
+    return Math.max(0, span - seen.size - (video.framesDropped - dropped));
+  }
+
   /** Waits until the loudest tone of the camera's sound lies within `tolerance` Hz of `hertz`. */
   async hears(camera, hertz, { tolerance = 12, within = 15_000 } = {}) {
     let tone;
@@ -219,6 +238,29 @@ async function publishByWhip({ selector, url, codec }) {
   const sdp = await answer.text();
   if (answer.status !== 201) throw new Error(`WHIP POST: ${answer.status} ${sdp}`);
   await peer.setRemoteDescription({ type: 'answer', sdp });
+}
+
+/** In the page: reads the strip of each picture of a track, also of those that are never shown. */
+function notePictures({ selector, dropped }) {
+  const video = document.querySelector(selector);
+  const [track] = video.srcObject.getVideoTracks();
+  const numbers = [];
+  video.testNoted = { numbers, dropped };
+  // 20 s of pictures wait where the page is behind.
+  const pictures = new MediaStreamTrackProcessor({ track, maxBufferSize: 300 }).readable;
+  const strip = new WritableStream({
+    write(picture) {
+      const { displayWidth: width } = picture;
+      const canvas = new OffscreenCanvas(width, Math.ceil(width / 24));
+      const context = canvas.getContext('2d', { willReadFrequently: true });
+      context.drawImage(picture, 0, 0);
+      picture.close();
+      const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+      const read = window.decodeStrip(width, (x, y) => data[(y * canvas.width + x) * 4 + 1]);
+      numbers.push(read && read.frame);
+    },
+  });
+  pictures.pipeTo(strip);
 }
 
 /** In the page: the receiver was made fit for it in `watchByWhep`. */
