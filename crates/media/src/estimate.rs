@@ -63,8 +63,8 @@ const RAMP_LOSS: f32 = 0.10;
 /// How a viewer's line does, as far as the viewer told.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct LineState {
-    /// Share of the pictures' packets that was lost on the way, 0.0 to 1.0, smoothed over some
-    /// seconds. Those that were repaired by retransmission count as lost.
+    /// Share of the pictures' packets (where there are none, of the sound's) that was lost on the
+    /// way, 0.0 to 1.0, smoothed over some seconds. Those that were repaired by retransmission count as lost.
     pub loss: f32,
     /// Time to the viewer and back, smoothed; `None` before it answered a sender report.
     pub round_trip: Option<Duration>,
@@ -137,6 +137,24 @@ impl Estimator {
 
     /// A report on the pictures, and the bytes that were sent of them so far.
     pub(crate) fn handle_report(&mut self, report: &ReportBlock, sent_bytes: u64, now: Instant) {
+        if let Some((loss, sent)) = self.measure_loss(report, sent_bytes, now) {
+            self.by_loss.handle_window(loss, sent, now);
+            self.decide(now);
+        }
+    }
+
+    /// A report on sound without a picture. There is nothing to be held back, so that it is only told.
+    pub(crate) fn handle_sound_report(&mut self, report: &ReportBlock, now: Instant) {
+        self.measure_loss(report, 0, now);
+    }
+
+    /// Once a window: the loss in it, and the rate at which was sent.
+    fn measure_loss(
+        &mut self,
+        report: &ReportBlock,
+        sent_bytes: u64,
+        now: Instant,
+    ) -> Option<(f32, u64)> {
         let counts = Counts {
             sequence: report.highest_sequence,
             lost: report.cumulative_lost,
@@ -149,18 +167,17 @@ impl Estimator {
         // A count that runs back comes from a viewer that began anew.
         let Ok(expected) = u16::try_from(expected) else {
             self.counts = Some(counts);
-            return;
+            return None;
         };
         if elapsed < LOSS_WINDOW || expected == 0 {
-            return;
+            return None;
         }
         self.counts = Some(counts);
         let lost = counts.lost.saturating_sub(before.lost).max(0);
         let loss = (lost as f32 / f32::from(expected)).min(1.0);
         self.loss += (loss - self.loss) * LOSS_WEIGHT;
         let sent = bits_per_second(sent_bytes.saturating_sub(before.sent_bytes), elapsed);
-        self.by_loss.handle_window(loss, sent, now);
-        self.decide(now);
+        Some((loss, sent))
     }
 
     pub(crate) fn handle_round_trip(&mut self, measured: Duration) {

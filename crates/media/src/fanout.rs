@@ -135,6 +135,8 @@ pub struct FanoutFigures {
     pub viewers_limited: u64,
     /// Frames not sent to a viewer whose answer has no such codec.
     pub frames_not_taken: u64,
+    /// Packets of voices not passed on to a viewer: they came twice, or too late for a number.
+    pub packets_too_late: u64,
     /// Packets refused by the cipher's index check. Always 0: the invariant of [`crate::srtp`].
     pub seal_errors: u64,
     /// Attached viewers.
@@ -148,6 +150,7 @@ impl FanoutFigures {
         self.repairs_refused += tally.refused;
         self.repairs_missed += tally.missed;
         self.frames_skipped += tally.frames_skipped;
+        self.packets_too_late += tally.packets_too_late;
     }
 }
 
@@ -263,7 +266,8 @@ impl Fanout {
             && self.catching_up.is_empty()
     }
 
-    /// A viewer is ready for media: it gets the cached group at once. `seed` must be random.
+    /// A viewer is ready for media: it gets the cached group at once, and one of sound alone the next
+    /// packet. `seed` must be random.
     pub fn handle_attach(&mut self, attach: Attach, seed: u64, now: Instant) {
         self.detach(attach.viewer);
         let route = attach.route;
@@ -276,15 +280,11 @@ impl Fanout {
             );
             return;
         };
-        let hub = self.hubs.entry(attach.stream).or_default();
-        let (group, age) = hub.give_group(now);
-        viewer.handle_group(group, age, now);
-        let catching_up = viewer.is_catching_up();
-        let is_long = hub.group().is_empty() || hub.group().len() > LONG_GROUP;
-        if is_long && hub.wants_keyframe(now) {
-            let stream = attach.stream;
-            self.events.push_back(FanoutEvent::KeyframeWanted { stream });
+        if viewer.has_picture() {
+            self.begin_picture(&mut viewer, attach.stream, now);
         }
+        let catching_up = viewer.is_catching_up();
+        let hub = self.hubs.entry(attach.stream).or_default();
         let place = self.places.insert(Place {
             viewer,
             stream: attach.stream,
@@ -304,6 +304,17 @@ impl Fanout {
         self.report_at.get_or_insert(now + REPORT_INTERVAL / REPORT_STEPS);
         if catching_up {
             self.catch_up(place, now);
+        }
+    }
+
+    /// A viewer gets the cached group; a new one is asked for where there is none, or a long one.
+    fn begin_picture(&mut self, viewer: &mut Viewer, stream: StreamId, now: Instant) {
+        let hub = self.hubs.entry(stream).or_default();
+        let (group, age) = hub.give_group(now);
+        viewer.handle_group(group, age, now);
+        let is_long = hub.group().is_empty() || hub.group().len() > LONG_GROUP;
+        if is_long && hub.wants_keyframe(now) {
+            self.events.push_back(FanoutEvent::KeyframeWanted { stream });
         }
     }
 
@@ -426,6 +437,10 @@ impl Fanout {
     /// A source's next frame.
     pub fn handle_frame(&mut self, stream: StreamId, frame: Arc<PacketisedFrame>, now: Instant) {
         self.figures.frames_in += 1;
+        // A voice nobody listens to leaves nothing behind: its id never comes again.
+        if frame.forwarded.is_some() && !self.hubs.contains_key(&stream) {
+            return;
+        }
         self.admit_arriving(stream, &frame, now);
         let hub = self.hubs.entry(stream).or_default();
         hub.handle_frame(&frame, now);
@@ -622,7 +637,8 @@ impl Fanout {
     /// Tells once that media flows, and lets the first report go with it: lip sync waits for it.
     fn note_first_media(&mut self, place: usize, now: Instant) {
         let at = &mut self.places[place];
-        if at.sent_media || at.viewer.figures(MediaKind::Video).packets == 0 {
+        let kind = if at.viewer.has_picture() { MediaKind::Video } else { MediaKind::Audio };
+        if at.sent_media || at.viewer.figures(kind).packets == 0 {
             return;
         }
         at.sent_media = true;

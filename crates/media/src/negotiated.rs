@@ -32,6 +32,8 @@ pub struct Track {
     pub payloads: Vec<Payload>,
     /// What each packet tells besides, from which the line's rate is estimated.
     pub extension: Option<HeaderExtension>,
+    /// Payload type of sound with redundancy (RED, RFC 2198), where that was settled.
+    pub red: Option<u8>,
 }
 
 /// A header extension of the answer (RFC 8285 §4.2, one-byte headers).
@@ -146,6 +148,38 @@ impl Negotiated {
     }
 }
 
+/// Payload type of Opus in our offers of sound, which is that of Chromium's.
+pub(crate) const OPUS_PAYLOAD_TYPE: u8 = 111;
+/// The same of Opus with redundancy. Its blocks are of [`OPUS_PAYLOAD_TYPE`].
+pub(crate) const RED_PAYLOAD_TYPE: u8 = 63;
+
+/// The sound that the answer to our offer takes, in the payload types that the answer names; it is
+/// sent as `ssrc`. `None` when it takes no Opus.
+///
+/// Redundancy counts only with blocks of [`OPUS_PAYLOAD_TYPE`], as they are sent.
+pub(crate) fn taken_sound(answer: &str, ssrc: u32) -> Option<Track> {
+    let sections = sections(answer);
+    let section = sections.iter().find(|section| section.head.starts_with("audio "))?;
+    let mut head = section.head.split_whitespace().skip(1);
+    let is_open = head.next().is_some_and(|port| port != "0");
+    if !is_open || section.lines.iter().any(|line| matches!(*line, "sendonly" | "inactive")) {
+        return None;
+    }
+    let formats: Vec<u8> = head.skip(1).filter_map(|format| format.parse().ok()).collect();
+    let listed = |wanted: &str| {
+        let mut maps = section.rtpmaps();
+        maps.find(|(pt, name)| name.eq_ignore_ascii_case(wanted) && formats.contains(pt))
+    };
+    let (payload_type, _) = listed("opus").filter(|(pt, _)| *pt < 128)?;
+    let red = listed("red").map(|(pt, _)| pt).filter(|pt| {
+        let blocks = format!("fmtp:{pt} {OPUS_PAYLOAD_TYPE}/{OPUS_PAYLOAD_TYPE}");
+        payload_type == OPUS_PAYLOAD_TYPE && *pt < 128 && section.lines.contains(&blocks.as_str())
+    });
+    let opus = Payload { codec: Codec::Opus, payload_type, rtx: None, profile_level_id: None };
+    let (kind, payloads) = (MediaKind::Audio, vec![opus]);
+    Some(Track { kind, ssrc, rtx_ssrc: None, payloads, extension: None, red })
+}
+
 /// One `m=` section: its head and its attribute lines.
 struct Section<'a> {
     /// `video 9 UDP/TLS/RTP/SAVPF 102 103`
@@ -167,10 +201,11 @@ fn sections(sdp: &str) -> Vec<Section<'_>> {
     sections
 }
 
-/// The kinds and codec names that an offer asks for, for error sentences: `video: VP8, VP9`.
-pub(crate) fn offered_video_codecs(sdp: &str) -> Vec<String> {
+/// The names of the codecs that an offer has for `kind`, `audio` or `video`, for error sentences.
+pub(crate) fn offered_codecs(sdp: &str, kind: &str) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
-    for section in sections(sdp).iter().filter(|section| section.head.starts_with("video ")) {
+    let is_of_kind = |section: &&Section<'_>| section.head.split(' ').next() == Some(kind);
+    for section in sections(sdp).iter().filter(is_of_kind) {
         for (_, name) in section.rtpmaps() {
             if !names.iter().any(|known| known == name) && names.len() < 16 {
                 names.push(name.chars().filter(char::is_ascii_graphic).take(32).collect());
@@ -263,7 +298,7 @@ impl<'a> Section<'a> {
         let ssrc = self.value_of("ssrc")?.split(' ').next()?.parse().ok()?;
         let payloads = self.rtpmaps().filter_map(|(pt, name)| self.payload(pt, name)).collect();
         let extension = self.extension();
-        Some(Track { kind, ssrc, rtx_ssrc: self.rtx_ssrc(ssrc), payloads, extension })
+        Some(Track { kind, ssrc, rtx_ssrc: self.rtx_ssrc(ssrc), payloads, extension, red: None })
     }
 
     /// The extension that we fill, which the answer names together with its feedback.

@@ -17,6 +17,7 @@ mod codecs;
 mod offer;
 pub mod publisher;
 pub mod pusher;
+mod receiver;
 mod rsa;
 mod tap;
 pub mod tapped_client;
@@ -37,13 +38,14 @@ use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
 pub use crate::ice::{CandidateKind, HostCandidate, IceCredentials};
 
 use crate::ice::{Checked, IceLite, candidate_lines};
-use crate::negotiated::{Negotiated, offered_video_codecs, wants_video};
+use crate::negotiated::{Negotiated, offered_codecs, wants_video};
 use crate::route::Route;
 use crate::srtp::SrtpProfile;
 use crate::stun::BindingRequest;
 use offer::{
     as_one_stream, check_size, malformed, offers_all, with_candidates, with_served_feedback,
 };
+use receiver::{Answered, Offered};
 use rsa::{DtlsForAll, widen_request};
 use tap::{KeySlot, KeyTap, KeyTapProvider};
 
@@ -187,11 +189,27 @@ impl PeerFactory {
             return Err(OfferError::Malformed(why.to_owned()));
         }
         if negotiated.video.as_ref().is_none_or(|video| video.payloads.is_empty()) {
-            let offered = offered_video_codecs(offer).join(", ");
+            let offered = offered_codecs(offer, "video").join(", ");
             return Err(OfferError::NoCommonCodec { offered });
         }
         let peer = Peer::new(rtc, key_slot, credentials);
         Ok((peer, Answer { sdp: answer, ufrag: credentials.ufrag.clone(), negotiated }))
+    }
+
+    /// Offers sound alone, `sendonly` and ICE-lite, with all candidates inside. The connection waits
+    /// for [`Peer::handle_answer`].
+    pub fn offer_sound(&self, credentials: &IceCredentials, now: Instant) -> (Peer, String) {
+        let mut rtc = self.config(credentials).build(now);
+        let key_slot = KeyTap::take_newest();
+        if let Ok(candidate) = Candidate::host(STAND_IN[0], "udp") {
+            rtc.add_local_candidate(candidate);
+        }
+        let api = rtc.direct_api();
+        let offered = Offered::new(*api.new_ssrc(), credentials);
+        let sdp = offered.sdp(credentials, api.local_dtls_fingerprint(), &self.candidate_lines());
+        let mut peer = Peer::new(rtc, key_slot, credentials);
+        peer.offered = Some(Box::new(offered));
+        (peer, sdp)
     }
 
     fn config(&self, credentials: &IceCredentials) -> RtcConfig {
@@ -262,6 +280,8 @@ pub struct Peer {
     /// Where DTLS goes, and media from the end of the handshake on.
     selected: Option<Route>,
     connected: bool,
+    /// It was made an offer that it has not answered: str0m is told nothing before.
+    offered: Option<Box<Offered>>,
     /// str0m panicked: it is asked nothing any more.
     failed: bool,
 }
@@ -286,6 +306,7 @@ impl Peer {
             answers: VecDeque::new(),
             selected: None,
             connected: false,
+            offered: None,
             failed: false,
         }
     }
@@ -306,6 +327,29 @@ impl Peer {
         if self.ice.is_proven(&route) {
             self.selected = Some(route);
         }
+    }
+
+    /// The answer to [`PeerFactory::offer_sound`]. After an error the offer still waits; once it was
+    /// answered, or where none was made, every answer is [`AnswerError::Over`].
+    pub fn handle_answer(&mut self, sdp: &str, now: Instant) -> Result<Negotiated, AnswerError> {
+        let offered = self.offered.as_ref().ok_or(AnswerError::Over)?;
+        let Answered { credentials, fingerprint, negotiated } = offered.read(sdp)?;
+        let early = self.offered.take().into_iter().flat_map(|offered| offered.early());
+        self.handle_timeout(now);
+        let started = self.guarded(|rtc| {
+            let mut api = rtc.direct_api();
+            api.set_remote_ice_credentials(credentials);
+            api.set_remote_fingerprint(fingerprint);
+            api.start_dtls(false)
+        });
+        if !matches!(started, Some(Ok(()))) {
+            self.rtc.disconnect();
+            return Err(AnswerError::Over);
+        }
+        for packet in early {
+            self.receive(&packet, now);
+        }
+        Ok(negotiated)
     }
 
     /// An ICE restart (RFC 8445 §9): new credentials of both sides. Our old ones are good until the
@@ -435,6 +479,10 @@ impl Peer {
     }
 
     fn receive(&mut self, packet: &[u8], now: Instant) {
+        if let Some(offered) = &mut self.offered {
+            offered.keep(packet);
+            return;
+        }
         let [ours, theirs] = STAND_IN;
         let Ok(receive) = Receive::new(Protocol::Udp, theirs, ours, packet) else { return };
         let handled = self.guarded(|rtc| rtc.handle_input(Input::Receive(now, receive)));

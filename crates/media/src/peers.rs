@@ -5,13 +5,14 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crate::frame::{StreamId, ViewerId};
 use crate::negotiated::Negotiated;
 use crate::peer::{
-    Answer, HostCandidate, IceCredentials, OfferError, Peer, PeerFactory, PeerOutput, Proven,
-    Received, SessionKeys,
+    Answer, AnswerError, HostCandidate, IceCredentials, OfferError, Peer, PeerFactory, PeerOutput,
+    Proven, Received, SessionKeys,
 };
 use crate::route::{Remote, Route, Transport};
 use crate::stun::BindingRequest;
@@ -51,6 +52,8 @@ pub enum CloseReason {
     Asked,
     /// No authentic check came for [`CONSENT_TIMEOUT`], though other packets may have.
     ConsentExpired,
+    /// What it sent made something in here panic.
+    Failed,
 }
 
 /// What is to be done for the peers.
@@ -204,23 +207,47 @@ impl PeerTable {
         now: Instant,
     ) -> Result<Answer, OfferError> {
         let (peer, answer) = self.factory.answer(offer, credentials, now)?;
-        let entry = Entry {
-            peer,
-            stream,
-            negotiated: answer.negotiated.clone(),
-            ufrag: credentials.ufrag.clone(),
-            checked_at: now,
-            heard_at: now,
-            accepted_at: now,
-            phase: Phase::Handshaking,
-            deadline: now,
-            last_alive: None,
-        };
-        self.deadlines.insert((now, viewer));
-        self.by_ufrag.insert(credentials.ufrag.clone(), viewer);
+        let entry = Entry::new(peer, stream, &credentials.ufrag, now);
+        self.add(viewer, Entry { negotiated: answer.negotiated.clone(), ..entry }, now);
+        Ok(answer)
+    }
+
+    /// Offers a receiver the sound of a stream; returns the SDP. Its answer goes to
+    /// [`Self::handle_answer`]; the session ends when none comes within [`HANDSHAKE_TIMEOUT`], in which
+    /// the handshake has to be done as well. `credentials` must be fresh.
+    pub fn handle_receiver(
+        &mut self,
+        viewer: ViewerId,
+        stream: StreamId,
+        credentials: &IceCredentials,
+        now: Instant,
+    ) -> String {
+        let (peer, offer) = self.factory.offer_sound(credentials, now);
+        self.add(viewer, Entry::new(peer, stream, &credentials.ufrag, now), now);
+        offer
+    }
+
+    /// A receiver's answer to what it was offered.
+    pub fn handle_answer(
+        &mut self,
+        viewer: ViewerId,
+        answer: &str,
+        now: Instant,
+    ) -> Result<(), AnswerError> {
+        let entry = self.peers.get_mut(&viewer).ok_or(AnswerError::Over)?;
+        if entry.phase != Phase::Handshaking {
+            return Err(AnswerError::Over);
+        }
+        entry.negotiated = entry.peer.handle_answer(answer, now)?;
+        self.drive(viewer, now);
+        Ok(())
+    }
+
+    fn add(&mut self, viewer: ViewerId, entry: Entry, now: Instant) {
+        self.deadlines.insert((entry.deadline, viewer));
+        self.by_ufrag.insert(entry.ufrag.clone(), viewer);
         self.peers.insert(viewer, Box::new(entry));
         self.drive(viewer, now);
-        Ok(answer)
     }
 
     /// An ICE restart that the viewer asked for with its new credentials (RFC 8839 §4.4.1.1.1); `ours`
@@ -240,9 +267,9 @@ impl PeerTable {
         if entry.peer.previous_ufrag().is_some() {
             self.by_ufrag.remove(&entry.ufrag);
         }
-        entry.peer.restart(ours.clone(), theirs);
         entry.ufrag.clone_from(&ours.ufrag);
         self.by_ufrag.insert(ours.ufrag.clone(), viewer);
+        self.with(viewer, |entry| entry.peer.restart(ours.clone(), theirs))?;
         self.drive(viewer, now);
         Some(self.factory.candidate_lines())
     }
@@ -271,15 +298,13 @@ impl PeerTable {
         now: Instant,
     ) -> Received {
         let viewer = request.local_ufrag().and_then(|ufrag| self.by_ufrag.get(ufrag)).copied();
-        let Some((viewer, entry)) =
-            viewer.and_then(|viewer| Some((viewer, self.peers.get_mut(&viewer)?)))
-        else {
-            return Received::Dropped;
-        };
-        let previous = entry.peer.previous_ufrag().map(ToOwned::to_owned);
-        let Some(proven) = entry.peer.handle_check(route, request, now) else {
-            return Received::Dropped;
-        };
+        let Some(viewer) = viewer else { return Received::Dropped };
+        let checked = self.with(viewer, |entry| {
+            let previous = entry.peer.previous_ufrag().map(ToOwned::to_owned);
+            Some((previous, entry.peer.handle_check(route, request, now)?))
+        });
+        let Some((previous, proven)) = checked.flatten() else { return Received::Dropped };
+        let Some(entry) = self.peers.get_mut(&viewer) else { return Received::Dropped };
         if let Some(previous) = previous.filter(|_| entry.peer.previous_ufrag().is_none()) {
             self.by_ufrag.remove(&previous);
         }
@@ -334,8 +359,8 @@ impl PeerTable {
             .collect();
         let mut received = Received::Dropped;
         for viewer in claimants {
-            let Some(entry) = self.peers.get_mut(&viewer) else { continue };
-            if entry.peer.handle_dtls(route, packet, now) != Received::Dropped {
+            let heard = self.with(viewer, |entry| entry.peer.handle_dtls(route, packet, now));
+            if heard.is_some_and(|heard| heard != Received::Dropped) {
                 received = Received::Accepted;
                 self.drive(viewer, now);
             }
@@ -359,7 +384,7 @@ impl PeerTable {
         }
         entry.phase = Phase::Closing(reason);
         entry.accepted_at = now;
-        entry.peer.close();
+        self.with(viewer, |entry| entry.peer.close());
         self.drive(viewer, now);
     }
 
@@ -393,7 +418,7 @@ impl PeerTable {
                 }
                 Phase::Handshaking | Phase::Connected | Phase::Closing(_) => {}
             }
-            entry.peer.handle_timeout(now);
+            self.with(viewer, |entry| entry.peer.handle_timeout(now));
             self.drive(viewer, now);
         }
     }
@@ -403,19 +428,36 @@ impl PeerTable {
         self.outputs.pop_front()
     }
 
+    /// Lets one peer do something. A panic in there ends that peer, not the thread of a thousand: it is
+    /// taken out, and what it left half done is never looked at again. `None` if it is gone.
+    fn with<T>(&mut self, viewer: ViewerId, act: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        let entry = self.peers.get_mut(&viewer)?;
+        let done = catch_unwind(AssertUnwindSafe(|| act(entry)));
+        if done.is_err() {
+            tracing::error!(viewer = viewer.0, "a viewer's session panicked and is ended");
+            self.remove(viewer, CloseReason::Failed);
+        }
+        done.ok()
+    }
+
     /// Drains one peer and sets its next deadline.
     fn drive(&mut self, viewer: ViewerId, now: Instant) {
-        let Some(entry) = self.peers.get_mut(&viewer) else { return };
         let next = loop {
-            match entry.peer.poll_output() {
-                PeerOutput::Transmit { route, contents } => {
+            match self.with(viewer, |entry| entry.peer.poll_output()) {
+                None => return,
+                Some(PeerOutput::Transmit { route, contents }) => {
                     self.outputs.push_back(PeersOutput::Transmit { route, contents });
                 }
-                PeerOutput::Connected(keys) => entry.attach(viewer, keys, now, &mut self.outputs),
-                PeerOutput::Closed => break None,
-                PeerOutput::Timeout(at) => break Some(at),
+                Some(PeerOutput::Connected(keys)) => {
+                    if let Some(entry) = self.peers.get_mut(&viewer) {
+                        entry.attach(viewer, keys, now, &mut self.outputs);
+                    }
+                }
+                Some(PeerOutput::Closed) => break None,
+                Some(PeerOutput::Timeout(at)) => break Some(at),
             }
         };
+        let Some(entry) = self.peers.get_mut(&viewer) else { return };
         let Some(next) = next else {
             let reason = match entry.phase {
                 Phase::Closing(reason) => reason,
@@ -458,6 +500,22 @@ impl PeerTable {
 }
 
 impl Entry {
+    /// At the begin of the handshake.
+    fn new(peer: Peer, stream: StreamId, ufrag: &str, now: Instant) -> Self {
+        Self {
+            peer,
+            stream,
+            negotiated: Negotiated::default(),
+            ufrag: ufrag.to_owned(),
+            checked_at: now,
+            heard_at: now,
+            accepted_at: now,
+            phase: Phase::Handshaking,
+            deadline: now,
+            last_alive: None,
+        }
+    }
+
     /// When this table itself must look at the peer, whatever str0m says.
     fn own_deadline(&self) -> Option<Instant> {
         match self.phase {
@@ -664,6 +722,26 @@ mod tests {
         };
         assert_eq!(attach.route.destination, address(9));
         assert_eq!(route.destination, address(10));
+    }
+
+    #[test]
+    fn a_panic_ends_the_peer_that_it_happened_in_and_no_other() {
+        const OTHER: ViewerId = ViewerId(2);
+        let (mut table, now) = connected();
+        let other = IceCredentials { ufrag: "Another".to_owned(), ..credentials() };
+        table.handle_offer(OTHER, StreamId(1), OFFER, &other, now).unwrap();
+        while table.poll_output().is_some() {}
+        let done: Option<()> = table.with(VIEWER, |_| panic!("this panic belongs to the test"));
+        assert!(done.is_none() && table.with(VIEWER, |_| ()).is_none());
+        let outputs: Vec<_> = std::iter::from_fn(|| table.poll_output()).collect();
+        let [PeersOutput::Closed { viewer: VIEWER, reason: CloseReason::Failed }] = outputs[..]
+        else {
+            panic!("{outputs:?}");
+        };
+        assert_eq!(table.viewers(), [OTHER]);
+        table.remove(OTHER, CloseReason::Asked);
+        while table.poll_output().is_some() {}
+        assert!(table.is_empty());
     }
 
     #[test]

@@ -2,12 +2,17 @@
 //!
 //! A picture that misses a packet never leaves, and neither does any behind it up to a keyframe:
 //! viewers get packets with numbers of our own, so that none of them could know what is missing. The
-//! publisher is asked for that keyframe. Sound goes on behind a gap.
+//! publisher is asked for that keyframe. Sound goes on behind a gap. A voice's sound does not even wait
+//! for one: that is [`ForwardedTrack`].
+
+mod forwarded;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+
+pub use forwarded::ForwardedTrack;
 
 use crate::depacketise::{Assembled, Depacketiser, Packet};
 use crate::frame::{AudioLevel, Codec, Forwarded, MediaKind, PictureSize};
@@ -40,6 +45,10 @@ pub struct Incoming {
     pub marker: bool,
     /// Without header, extensions and padding.
     pub payload: Bytes,
+    /// The codec's payload type, where the payload is one of RED (RFC 2198) with blocks of that type.
+    pub red: Option<u8>,
+    /// How loud its sender says that it is (RFC 6464).
+    pub level: Option<AudioLevel>,
     /// The newest sender report of its source, if there was one.
     pub report: Option<SenderReport>,
 }
@@ -366,6 +375,8 @@ mod tests {
             timestamp: (u32::MAX - 9_000).wrapping_add(picture as u32 * 3_000),
             marker: is_last,
             payload: Bytes::copy_from_slice(head),
+            red: None,
+            level: None,
             report: None,
         }
     }

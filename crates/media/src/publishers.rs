@@ -5,10 +5,12 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque, hash_map};
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crate::peer::publisher::{
     Demand, PublishError, Publisher, PublisherFactory, PublisherFigures, PublisherOutput,
+    SoundWishes,
 };
 use crate::peer::{HostCandidate, IceCredentials, Received};
 use crate::publish::TrackOutput;
@@ -22,6 +24,11 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 /// consent come every 4 to 6 s (RFC 7675 §5.1), but media every few milliseconds.
 pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a connected voice may be silent: neither a check nor a report nor sound, of which there is
+/// none while nobody speaks (DTX). Two checks of consent at the slowest fall into it; its listeners know
+/// within 10 s that it is over.
+pub const VOICE_SILENCE_TIMEOUT: Duration = Duration::from_secs(8);
+
 /// How long after its last packet a publisher holds its place against another one with the same key:
 /// an encoder that was killed and started anew gets in within two seconds.
 pub const PRESENCE: Duration = Duration::from_secs(2);
@@ -29,7 +36,7 @@ pub const PRESENCE: Duration = Duration::from_secs(2);
 /// How long a goodbye may take to leave.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// A publisher inside this process: one WHIP session. Never reused.
+/// A publisher inside this process: one WHIP session, or one voice. Never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PublisherId(pub u64);
 
@@ -40,10 +47,12 @@ pub enum PublisherEnd {
     Peer,
     /// ICE or DTLS did not finish within [`HANDSHAKE_TIMEOUT`], or failed.
     NeverConnected,
-    /// Nothing came for [`SILENCE_TIMEOUT`].
+    /// Nothing came for [`SILENCE_TIMEOUT`], or [`VOICE_SILENCE_TIMEOUT`].
     Silent,
     /// We were asked to end it.
     Asked,
+    /// What it sent made something in here panic.
+    Failed,
 }
 
 /// What is to be done for publishers.
@@ -86,8 +95,68 @@ pub enum Claim {
     Released,
 }
 
+/// What a publisher is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Camera,
+    Voice,
+}
+
+impl Kind {
+    fn silence_max(self) -> Duration {
+        match self {
+            Self::Camera => SILENCE_TIMEOUT,
+            Self::Voice => VOICE_SILENCE_TIMEOUT,
+        }
+    }
+}
+
+/// What a table counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TableFigures {
+    /// Of cameras.
+    pub cameras: GroupFigures,
+    /// Of those who speak.
+    pub voices: GroupFigures,
+}
+
+/// Of publishers of one kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GroupFigures {
+    /// To whom DTLS is done, at present.
+    pub connected: u64,
+    /// Counters since the start.
+    pub sum: PublisherFigures,
+}
+
+impl std::ops::Add for TableFigures {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { cameras: self.cameras + other.cameras, voices: self.voices + other.voices }
+    }
+}
+
+impl std::ops::Add for GroupFigures {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { connected: self.connected + other.connected, sum: self.sum + other.sum }
+    }
+}
+
+impl TableFigures {
+    fn of(&mut self, kind: Kind) -> &mut GroupFigures {
+        match kind {
+            Kind::Camera => &mut self.cameras,
+            Kind::Voice => &mut self.voices,
+        }
+    }
+}
+
 struct Entry {
     publisher: Publisher,
+    kind: Kind,
     ufrag: String,
     since: Instant,
     phase: Phase,
@@ -102,7 +171,8 @@ enum Phase {
     Closing(PublisherEnd),
 }
 
-/// All publishers of one thread. Its size is bounded by the stream keys: a key has one session.
+/// All publishers of one thread. Its size is bounded by the stream keys, of which each has one session,
+/// and by the clients of the voice relay.
 pub struct PublisherTable {
     factory: PublisherFactory,
     /// Boxed: an entry takes some 15 KB.
@@ -111,7 +181,7 @@ pub struct PublisherTable {
     by_remote: HashMap<Remote, PublisherId>,
     deadlines: BTreeSet<(Instant, PublisherId)>,
     /// Of those who are gone.
-    past: PublisherFigures,
+    past: TableFigures,
     outputs: VecDeque<PublishersOutput>,
 }
 
@@ -124,7 +194,7 @@ impl PublisherTable {
             by_ufrag: HashMap::new(),
             by_remote: HashMap::new(),
             deadlines: BTreeSet::new(),
-            past: PublisherFigures::default(),
+            past: TableFigures::default(),
             outputs: VecDeque::new(),
         }
     }
@@ -132,11 +202,6 @@ impl PublisherTable {
     /// What is announced to publishers from here on, in order of preference.
     pub fn set_candidates(&mut self, candidates: Vec<HostCandidate>) {
         self.factory.set_candidates(candidates);
-    }
-
-    /// Publishers to whom DTLS is done.
-    pub fn connected(&self) -> usize {
-        self.entries.values().filter(|entry| entry.phase == Phase::Connected).count()
     }
 
     /// Everybody who is not yet gone, in no order.
@@ -152,10 +217,15 @@ impl PublisherTable {
             && self.deadlines.is_empty()
     }
 
-    /// Counters of all publishers since the start.
-    pub fn figures(&self) -> PublisherFigures {
-        let present = self.entries.values().map(|entry| entry.publisher.figures());
-        present.fold(self.past, sum)
+    /// What all publishers came to, those who are gone too.
+    pub fn figures(&self) -> TableFigures {
+        let mut figures = self.past;
+        for entry in self.entries.values() {
+            let of_kind = figures.of(entry.kind);
+            of_kind.connected += u64::from(entry.phase == Phase::Connected);
+            of_kind.sum = of_kind.sum + entry.publisher.figures();
+        }
+        figures
     }
 
     /// Whether a publisher holds its key: media or a check came within [`PRESENCE`], or its
@@ -176,18 +246,44 @@ impl PublisherTable {
         now: Instant,
     ) -> Result<String, PublishError> {
         let (publisher, answer) = self.factory.answer(offer, credentials, now)?;
+        self.insert(id, Kind::Camera, publisher, &credentials.ufrag, now);
+        Ok(answer)
+    }
+
+    /// Answers the offer of somebody who speaks; the rest as in [`Self::handle_offer`].
+    pub fn handle_sound_offer(
+        &mut self,
+        id: PublisherId,
+        offer: &str,
+        credentials: &IceCredentials,
+        wishes: &SoundWishes,
+        now: Instant,
+    ) -> Result<String, PublishError> {
+        let (publisher, answer) = self.factory.answer_sound(offer, credentials, wishes, now)?;
+        self.insert(id, Kind::Voice, publisher, &credentials.ufrag, now);
+        Ok(answer)
+    }
+
+    fn insert(
+        &mut self,
+        id: PublisherId,
+        kind: Kind,
+        publisher: Publisher,
+        ufrag: &str,
+        now: Instant,
+    ) {
         let entry = Entry {
             publisher,
-            ufrag: credentials.ufrag.clone(),
+            kind,
+            ufrag: ufrag.to_owned(),
             since: now,
             phase: Phase::Handshaking,
             deadline: now,
         };
         self.deadlines.insert((now, id));
-        self.by_ufrag.insert(credentials.ufrag.clone(), id);
+        self.by_ufrag.insert(ufrag.to_owned(), id);
         self.entries.insert(id, Box::new(entry));
         self.drive(id, now);
-        Ok(answer)
     }
 
     /// An ICE restart that the publisher asked for with its new credentials; `ours` must be fresh.
@@ -207,9 +303,9 @@ impl PublisherTable {
         if entry.publisher.previous_ufrag().is_some() {
             self.by_ufrag.remove(&entry.ufrag);
         }
-        entry.publisher.restart(ours.clone(), theirs);
         entry.ufrag.clone_from(&ours.ufrag);
         self.by_ufrag.insert(ours.ufrag.clone(), id);
+        self.contained(id, |publisher| publisher.restart(ours.clone(), theirs))?;
         self.drive(id, now);
         Some(self.factory.candidate_lines())
     }
@@ -233,8 +329,9 @@ impl PublisherTable {
         let Some(id) = self.by_remote.get(&route.remote()).copied() else {
             return Received::Dropped;
         };
-        let Some(entry) = self.entries.get_mut(&id) else { return Received::Dropped };
-        let received = entry.publisher.handle_datagram(route, packet, now);
+        let received =
+            self.contained(id, |publisher| publisher.handle_datagram(route, packet, now));
+        let received = received.unwrap_or(Received::Dropped);
         if received != Received::Dropped {
             self.drive(id, now);
         }
@@ -248,13 +345,13 @@ impl PublisherTable {
         now: Instant,
     ) -> Received {
         let id = request.local_ufrag().and_then(|ufrag| self.by_ufrag.get(ufrag)).copied();
-        let Some((id, entry)) = id.and_then(|id| Some((id, self.entries.get_mut(&id)?))) else {
-            return Received::Dropped;
-        };
-        let previous = entry.publisher.previous_ufrag().map(ToOwned::to_owned);
-        let Some(proven) = entry.publisher.handle_check(route, request, now) else {
-            return Received::Dropped;
-        };
+        let Some(id) = id else { return Received::Dropped };
+        let checked = self.contained(id, |publisher| {
+            let previous = publisher.previous_ufrag().map(ToOwned::to_owned);
+            Some((previous, publisher.handle_check(route, request, now)?))
+        });
+        let Some((previous, proven)) = checked.flatten() else { return Received::Dropped };
+        let Some(entry) = self.entries.get(&id) else { return Received::Dropped };
         if let Some(previous) = previous.filter(|_| entry.publisher.previous_ufrag().is_none()) {
             self.by_ufrag.remove(&previous);
         }
@@ -286,8 +383,7 @@ impl PublisherTable {
         }
         entry.phase = Phase::Closing(reason);
         entry.since = now;
-        entry.publisher.close();
-        self.drive(id, now);
+        self.with(id, now, Publisher::close);
     }
 
     /// The next moment at which [`Self::handle_timeout`] has something to do.
@@ -314,8 +410,7 @@ impl PublisherTable {
                 self.remove(id, reason);
                 continue;
             }
-            entry.publisher.handle_timeout(now);
-            self.drive(id, now);
+            self.with(id, now, |publisher| publisher.handle_timeout(now));
         }
     }
 
@@ -325,10 +420,25 @@ impl PublisherTable {
     }
 
     fn with(&mut self, id: PublisherId, now: Instant, act: impl FnOnce(&mut Publisher)) {
-        if let Some(entry) = self.entries.get_mut(&id) {
-            act(&mut entry.publisher);
+        if self.contained(id, act).is_some() {
             self.drive(id, now);
         }
+    }
+
+    /// Lets one publisher do something. A panic in there ends that one, not the thread of all: it is
+    /// taken out, and what it left half done is never looked at again. `None` if it is gone.
+    fn contained<T>(
+        &mut self,
+        id: PublisherId,
+        act: impl FnOnce(&mut Publisher) -> T,
+    ) -> Option<T> {
+        let entry = self.entries.get_mut(&id)?;
+        let done = catch_unwind(AssertUnwindSafe(|| act(&mut entry.publisher)));
+        if done.is_err() {
+            tracing::error!(publisher = id.0, "a publisher's session panicked and is ended");
+            self.remove(id, PublisherEnd::Failed);
+        }
+        done.ok()
     }
 
     /// Remembers whose an address is. Its owner keeps it as long as it lives: somebody else's check
@@ -356,24 +466,21 @@ impl PublisherTable {
 
     /// Drains one publisher and sets its next deadline.
     fn drive(&mut self, id: PublisherId, now: Instant) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
         let next = loop {
-            match entry.publisher.poll_output(now) {
-                PublisherOutput::Transmit { route, contents } => {
+            match self.contained(id, |publisher| publisher.poll_output(now)) {
+                None => return,
+                Some(PublisherOutput::Transmit { route, contents }) => {
                     self.outputs.push_back(PublishersOutput::Transmit { route, contents });
                 }
-                PublisherOutput::Connected if entry.phase == Phase::Handshaking => {
-                    entry.phase = Phase::Connected;
-                    self.outputs.push_back(PublishersOutput::Connected(id));
-                }
-                PublisherOutput::Connected => {}
-                PublisherOutput::Track(output) => {
+                Some(PublisherOutput::Connected) => self.note_connected(id),
+                Some(PublisherOutput::Track(output)) => {
                     self.outputs.push_back(PublishersOutput::Track(id, output));
                 }
-                PublisherOutput::Closed => break None,
-                PublisherOutput::Timeout(at) => break Some(at),
+                Some(PublisherOutput::Closed) => break None,
+                Some(PublisherOutput::Timeout(at)) => break Some(at),
             }
         };
+        let Some(entry) = self.entries.get_mut(&id) else { return };
         let Some(next) = next else {
             let reason = match entry.phase {
                 Phase::Closing(reason) => reason,
@@ -389,9 +496,18 @@ impl PublisherTable {
         self.deadlines.insert((entry.deadline, id));
     }
 
+    fn note_connected(&mut self, id: PublisherId) {
+        let handshaking = self.entries.get_mut(&id).filter(|e| e.phase == Phase::Handshaking);
+        if let Some(entry) = handshaking {
+            entry.phase = Phase::Connected;
+            self.outputs.push_back(PublishersOutput::Connected(id));
+        }
+    }
+
     fn remove(&mut self, id: PublisherId, reason: PublisherEnd) {
         let Some(entry) = self.entries.remove(&id) else { return };
-        self.past = sum(self.past, entry.publisher.figures());
+        let past = self.past.of(entry.kind);
+        past.sum = past.sum + entry.publisher.figures();
         self.deadlines.remove(&(entry.deadline, id));
         self.by_ufrag.remove(&entry.ufrag);
         if let Some(previous) = entry.publisher.previous_ufrag() {
@@ -409,17 +525,41 @@ impl Entry {
     fn own_deadline(&self) -> Instant {
         match self.phase {
             Phase::Handshaking => self.since + HANDSHAKE_TIMEOUT,
-            Phase::Connected => self.publisher.heard().unwrap_or(self.since) + SILENCE_TIMEOUT,
+            Phase::Connected => {
+                self.publisher.heard().unwrap_or(self.since) + self.kind.silence_max()
+            }
             Phase::Closing(_) => self.since + CLOSE_TIMEOUT,
         }
     }
 }
 
-/// Counters added up.
-pub fn sum(one: PublisherFigures, other: PublisherFigures) -> PublisherFigures {
-    PublisherFigures {
-        tracks: one.tracks + other.tracks,
-        keyframes_asked: one.keyframes_asked + other.keyframes_asked,
-        nacks: one.nacks + other.nacks,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
+    fn a_panic_ends_the_publisher_that_it_happened_in_and_no_other() {
+        const OFFER: &str = include_str!("../../../e2e/sdp/chromium.sdp");
+        let offer = OFFER.replace("a=recvonly", "a=sendonly");
+        let now = Instant::now();
+        let mut table = PublisherTable::new(PublisherFactory::new(Vec::new()).unwrap());
+        let [failing, other] = [PublisherId(1), PublisherId(2)];
+        for id in [failing, other] {
+            let ufrag = format!("gserver{}", id.0);
+            let credentials = IceCredentials { ufrag, password: "x".repeat(24) };
+            table.handle_offer(id, &offer, &credentials, now).unwrap();
+        }
+        while table.poll_output().is_some() {}
+        table.with(failing, now, |_| panic!("this panic belongs to the test"));
+        let outputs: Vec<_> = std::iter::from_fn(|| table.poll_output()).collect();
+        let [PublishersOutput::Closed { publisher, reason: PublisherEnd::Failed }] = outputs[..]
+        else {
+            panic!("{outputs:?}");
+        };
+        assert_eq!((publisher, table.publishers()), (failing, vec![other]));
+        table.remove(other, PublisherEnd::Asked);
+        while table.poll_output().is_some() {}
+        assert!(table.is_empty());
     }
 }

@@ -71,7 +71,7 @@ impl FrameRing {
     /// Keeps a frame that left at `now`, and gives up the oldest ones beyond the bounds. Frames come by
     /// rising serial and time.
     pub(crate) fn push(&mut self, frame: &Arc<PacketisedFrame>, now: Instant) {
-        self.bytes += frame.payload_bytes();
+        self.bytes += frame.kept_bytes();
         self.frames.push_back((now, Arc::clone(frame)));
         self.expire(now);
     }
@@ -82,7 +82,7 @@ impl FrameRing {
             if self.bytes <= self.max_bytes && now.saturating_duration_since(*at) <= RING_TIME {
                 break;
             }
-            self.bytes -= oldest.payload_bytes();
+            self.bytes -= oldest.kept_bytes();
             self.frames.pop_front();
         }
         if self.frames.capacity() > 4 * self.frames.len().max(64) {
@@ -149,12 +149,17 @@ pub(crate) struct SentRecord {
 }
 
 impl SentRecord {
-    /// Writes a run down. Runs come by rising index.
+    /// Writes a run down. Runs come by rising index, but for sound that was overtaken on its way.
     pub(crate) fn push(&mut self, run: Run) {
         if self.runs.len() == MAX_RUNS {
             self.runs.pop_front();
         }
-        self.runs.push_back(run);
+        if self.runs.back().is_none_or(|newest| newest.index < run.index) {
+            self.runs.push_back(run);
+        } else {
+            let place = self.runs.partition_point(|other| other.index < run.index);
+            self.runs.insert(place, run);
+        }
     }
 
     /// The packet that a viewer names by its sequence number: the newest one that has it.

@@ -12,8 +12,9 @@
 //! no randomness.
 //!
 //! **Invariant:** under one key an SSRC never uses a packet index for two different packets.
-//! `protect_rtp` refuses an index that is not above the last; `repeat_rtp` takes none that was not
-//! used, and its caller hands over the very packet that used it.
+//! `protect_rtp` refuses an index that is not above the last; `protect_late_rtp` takes one that is
+//! not, where it is known for certain that it was left out, and then never again; `repeat_rtp` takes
+//! none that was not used, and its caller hands over the very packet that used it.
 
 mod backend;
 mod cipher;
@@ -28,6 +29,7 @@ pub use backend::{
     gcm_backend, set_gcm_backend,
 };
 use cipher::Cipher;
+pub(crate) use index::LATE_INDICES;
 use index::{ReplayWindows, SentIndices};
 pub use keys::Role;
 use keys::{Master, Purpose};
@@ -84,7 +86,7 @@ impl SrtpProfile {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SrtpError {
     /// The index was used before under this key: sending would break the cipher.
-    #[error("packet index {index} of SSRC {ssrc:08x} is not above the last one sent")]
+    #[error("packet index {index} of SSRC {ssrc:08x} was used, or is too old to tell")]
     IndexReused {
         /// The stream that the packet belongs to.
         ssrc: u32,
@@ -214,8 +216,27 @@ impl SrtpSender {
         self.seal(ssrc, header, payload, index, out)
     }
 
+    /// Like [`Self::protect_rtp`], for packets that are passed on in the order in which they came:
+    /// `index` may also be one of the newest 128 if it was left out until now.
+    pub fn protect_late_rtp(
+        &mut self,
+        header: &[u8],
+        payload: &[u8],
+        index: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SrtpError> {
+        let ssrc = rtp_ssrc(header, index)?;
+        self.sent.claim_late(ssrc, index)?;
+        self.seal(ssrc, header, &[payload], index, out)
+    }
+
+    /// Whether [`Self::protect_late_rtp`] would take this index of this SSRC.
+    pub fn is_free(&self, ssrc: u32, index: u64) -> bool {
+        self.sent.is_free(ssrc, index)
+    }
+
     /// Appends a packet that was sent before once more, byte for byte. `index` must have been
-    /// reached already, and header and payload must be **exactly** those that were sealed with it.
+    /// used already, and header and payload must be **exactly** those that were sealed with it.
     ///
     /// The nonce is made of key, SSRC and index alone (RFC 7714 §8.1), so that this one uses it
     /// again. Over the same header and payload that gives the same ciphertext and tag: who has both
@@ -232,7 +253,7 @@ impl SrtpSender {
         out: &mut Vec<u8>,
     ) -> Result<(), SrtpError> {
         let ssrc = rtp_ssrc(header, index)?;
-        if !self.sent.reaches(ssrc, index) {
+        if !self.sent.may_have_used(ssrc, index) {
             return Err(SrtpError::NeverSent { ssrc, index });
         }
         self.seal(ssrc, header, &[payload], index, out)

@@ -49,6 +49,21 @@ impl Timeline {
         timestamp
     }
 
+    /// The timestamp of a packet that is passed on, at the source's very distance whatever that is.
+    pub fn follow(&mut self, ticks: u64, now: Instant) -> u64 {
+        if self.newest.is_none() {
+            self.anchor(ticks, now);
+        }
+        let timestamp = self.follow_late(ticks);
+        self.newest = Some((timestamp, now));
+        timestamp
+    }
+
+    /// The same of one that others overtook on their way.
+    pub fn follow_late(&self, ticks: u64) -> u64 {
+        ticks.wrapping_add(self.offset)
+    }
+
     /// The timestamp of `ticks`, brought above the newest one. Behind a compressed group the source's
     /// jitter may bring a frame that lies a little before the group's end; what lies more than a
     /// second before it comes from a clock that was set back.

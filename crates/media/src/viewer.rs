@@ -1,5 +1,7 @@
 //! One viewer's egress: sequence numbers, timestamps, the keyframe gate, pacing, repairs, reports.
 //!
+//! A viewer of sound alone has none of what is for pictures: its first packet goes at once.
+//!
 //! Frames come packetised and shared; what is a viewer's own is a header a packet, the seal, and a
 //! place in the batch. Knows nothing of ICE, DTLS or sockets.
 //!
@@ -11,6 +13,7 @@
 //! ```
 
 mod feedback;
+mod numbering;
 mod pace;
 mod track;
 
@@ -74,6 +77,8 @@ pub struct Tally {
     pub missed: u64,
     /// Frames that were not sent since the viewer was too slow.
     pub frames_skipped: u64,
+    /// Packets of sound that were not passed on: they came twice, or too late for a number.
+    pub packets_too_late: u64,
 }
 
 struct Pending {
@@ -100,7 +105,7 @@ pub struct Viewer {
     sender: SrtpSender,
     receiver: SrtcpReceiver,
     cname: String,
-    video: OutTrack,
+    video: Option<OutTrack>,
     audio: Option<OutTrack>,
     play: Play,
     pending: VecDeque<Pending>,
@@ -118,7 +123,7 @@ pub struct Viewer {
 
 impl Viewer {
     /// `seed` decides the first sequence numbers and timestamps; it must be random (RFC 3550 §5.1).
-    /// `None` when the answer had no video section or the keys do not fit their profile.
+    /// `None` when there is nothing to send, or the keys do not fit their profile.
     pub fn new(
         id: ViewerId,
         route: Route,
@@ -126,8 +131,11 @@ impl Viewer {
         negotiated: Negotiated,
         seed: u64,
     ) -> Option<Self> {
-        let video = OutTrack::new(negotiated.video?, seed);
+        let video = negotiated.video.map(|track| OutTrack::new(track, seed));
         let audio = negotiated.audio.map(|track| OutTrack::new(track, seed.rotate_left(29)));
+        if video.is_none() && audio.is_none() {
+            return None;
+        }
         Some(Self {
             id,
             route,
@@ -192,20 +200,28 @@ impl Viewer {
     /// Whether it can be sent this codec; `None` when it wants nothing of that kind at all.
     pub fn takes(&self, codec: Codec) -> Option<bool> {
         let track = match codec.kind() {
-            MediaKind::Video => Some(&self.video),
+            MediaKind::Video => self.video.as_ref(),
             MediaKind::Audio => self.audio.as_ref(),
         };
         track.map(|track| track.takes(codec))
     }
 
+    /// Whether there is a picture to be sent, and not sound alone.
+    pub fn has_picture(&self) -> bool {
+        self.video.is_some()
+    }
+
+    fn tracks(&self) -> impl Iterator<Item = &OutTrack> {
+        self.video.iter().chain(&self.audio)
+    }
+
     /// Sent so far, by kind.
     pub fn figures(&self, kind: MediaKind) -> TrackFigures {
-        match kind {
-            MediaKind::Video => self.video.figures,
-            MediaKind::Audio => {
-                self.audio.as_ref().map_or_else(TrackFigures::default, |track| track.figures)
-            }
-        }
+        let track = match kind {
+            MediaKind::Video => &self.video,
+            MediaKind::Audio => &self.audio,
+        };
+        track.as_ref().map_or_else(TrackFigures::default, |track| track.figures)
     }
 
     /// Puts a cached group of pictures before the viewer, so that it has a picture at once. The
@@ -215,18 +231,19 @@ impl Viewer {
     /// A line that would take longer than [`MAX_WAIT`] for the group gets its keyframe alone, and
     /// plays from the next one on.
     pub fn handle_group(&mut self, frames: &[Arc<PacketisedFrame>], age: Duration, now: Instant) {
-        let Some(last) = frames.last() else { return };
+        let (Some(last), true) = (frames.last(), self.has_picture()) else { return };
         self.restarted_at = Some(now);
         self.tally.frames_skipped += self.keep_begun();
-        self.video.comes_from_elsewhere = false;
         let bytes = frames.iter().map(|frame| frame.wire_bytes()).sum();
         let affordable = if self.pace.time_for(bytes) > MAX_WAIT { &frames[..1] } else { frames };
         self.tally.frames_skipped += (frames.len() - affordable.len()) as u64;
         self.play = if affordable.len() == frames.len() { Play::Playing } else { Play::Skipping };
         // What a camera captures at this moment would have the timestamp of the last frame.
         let shown_us = last.captured.unix_micros() + age.as_micros() as u64;
-        self.video.captured = NtpTime::from_unix_micros(shown_us);
-        let timeline = self.video.timeline(last.codec);
+        let Some(video) = &mut self.video else { return };
+        video.comes_from_elsewhere = false;
+        video.captured = NtpTime::from_unix_micros(shown_us);
+        let timeline = video.timeline(last.codec);
         let timestamps = timeline.compress(affordable.len(), last.ticks, age, now);
         for (frame, timestamp) in affordable.iter().zip(timestamps) {
             self.wait(frame, timestamp);
@@ -238,7 +255,8 @@ impl Viewer {
     pub fn may_restart(&self, now: Instant) -> bool {
         let Some(at) = self.restarted_at else { return !self.is_catching_up() };
         let round_trip = self.line().round_trip;
-        let interval = if self.video.repairs.is_repairing(round_trip, now)
+        let is_repairing = |video: &OutTrack| video.repairs.is_repairing(round_trip, now);
+        let interval = if self.video.as_ref().is_some_and(is_repairing)
             || (self.pace.is_limited() && self.is_catching_up())
         {
             PATIENT_RESTART_INTERVAL
@@ -256,7 +274,7 @@ impl Viewer {
     pub fn handle_stream_change(&mut self, rate: Option<u64>, now: Instant) {
         self.tally.frames_skipped += self.keep_begun();
         self.play = Play::Waiting;
-        for track in std::iter::once(&mut self.video).chain(self.audio.as_mut()) {
+        for track in self.video.iter_mut().chain(&mut self.audio) {
             track.comes_from_elsewhere = true;
         }
         self.estimator.handle_stream_change(rate, now);
@@ -298,9 +316,17 @@ impl Viewer {
     ) -> Result<(), SrtpError> {
         let (mut out, _, audio) = self.outlet(batch, now);
         let Some(track) = audio else { return Ok(()) };
-        let timestamp = track.timestamp(frame, now);
-        let bytes = track.send(&mut out, frame, 0..frame.packet_count(), timestamp)?;
-        self.pace.spend(bytes);
+        let sent = match &frame.forwarded {
+            Some(forwarded) => track.pass_on(&mut out, frame, forwarded.number, now)?,
+            None => {
+                let timestamp = track.timestamp(frame, now);
+                Some(track.send(&mut out, frame, 0..frame.packet_count(), timestamp)?)
+            }
+        };
+        match sent {
+            Some(bytes) => self.pace.spend(bytes),
+            None => self.tally.packets_too_late += 1,
+        }
         Ok(())
     }
 
@@ -312,20 +338,25 @@ impl Viewer {
     ) -> Result<(), SrtpError> {
         if frame.discontinuity {
             self.handle_interruption();
+        }
+        let Some(video) = &mut self.video else { return Ok(()) };
+        if frame.discontinuity {
             // Here, since this frame may not be sent, and those behind it do not tell of the new clock.
-            self.video.timeline(frame.codec).anchor(frame.ticks, now);
+            video.timeline(frame.codec).anchor(frame.ticks, now);
         }
         if !self.admits(frame) {
             return Ok(());
         }
         self.play = Play::Playing;
-        let timestamp = self.video.timestamp(frame, now);
+        let Some(video) = &mut self.video else { return Ok(()) };
+        let timestamp = video.timestamp(frame, now);
         let is_small = frame.packet_count() <= LIVE_PACKETS;
         if !self.pending.is_empty() || !is_small || self.pace.is_limited() {
             self.wait(frame, timestamp);
             return Ok(());
         }
         let (mut out, video, _) = self.outlet(batch, now);
+        let Some(video) = video else { return Ok(()) };
         video.send(&mut out, frame, 0..frame.packet_count(), timestamp).map(drop)
     }
 
@@ -435,6 +466,7 @@ impl Viewer {
             self.pending_bytes -= sent_bytes;
             if count > 0 {
                 let (mut out, video, _) = self.outlet(batch, now);
+                let Some(video) = video else { return Ok(()) };
                 let bytes = video.send(&mut out, &frame, begin..begin + count, timestamp)?;
                 self.pace.spend(bytes);
             }
@@ -449,7 +481,7 @@ impl Viewer {
     /// on one clock. Nothing before the first frame.
     pub fn poll_reports(&mut self, now: Instant, batch: &mut Batch) -> Result<(), SrtpError> {
         let mut compound = Vec::with_capacity(192);
-        for track in std::iter::once(&mut self.video).chain(self.audio.as_mut()) {
+        for track in self.video.iter_mut().chain(&mut self.audio) {
             if let Some(info) = track.report(now) {
                 rtcp::write_sender_report(&info, &self.cname, &mut compound);
             }
@@ -459,8 +491,7 @@ impl Viewer {
 
     /// BYE for both tracks.
     pub fn poll_goodbye(&mut self, reason: &str, batch: &mut Batch) -> Result<(), SrtpError> {
-        let tracks = std::iter::once(&self.video).chain(self.audio.as_ref());
-        let ssrcs: Vec<u32> = tracks.map(OutTrack::ssrc).collect();
+        let ssrcs: Vec<u32> = self.tracks().map(OutTrack::ssrc).collect();
         let mut compound = Vec::with_capacity(64);
         rtcp::write_bye(&ssrcs, reason, &mut compound);
         self.send_rtcp(&compound, batch)
@@ -481,7 +512,7 @@ impl Viewer {
         &'a mut self,
         batch: &'a mut Batch,
         now: Instant,
-    ) -> (Outlet<'a>, &'a mut OutTrack, Option<&'a mut OutTrack>) {
+    ) -> (Outlet<'a>, Option<&'a mut OutTrack>, Option<&'a mut OutTrack>) {
         let epoch = *self.epoch.get_or_insert(now);
         let out = Outlet {
             sender: &mut self.sender,
@@ -490,7 +521,7 @@ impl Viewer {
             batch,
             at_micros: now.saturating_duration_since(epoch).as_micros() as u64,
         };
-        (out, &mut self.video, self.audio.as_mut())
+        (out, self.video.as_mut(), self.audio.as_mut())
     }
 }
 

@@ -198,7 +198,8 @@ impl Figures {
         counters(encoder, &figures)?;
         self.repairs(encoder)?;
         self.paths(encoder)?;
-        self.publishers(encoder)
+        self.publishers(encoder)?;
+        self.voices(encoder)
     }
 
     /// What is lost on the way to viewers, and what is done about it.
@@ -256,6 +257,11 @@ impl Figures {
                 media.consents_expired,
             ),
             (
+                "manifold_sessions_failed",
+                "Sessions of viewers and publishers that ended since something in the server panicked",
+                media.sessions_failed,
+            ),
+            (
                 "manifold_tcp_connections_accepted",
                 "Connections for media that were let in",
                 media.tcp.accepted,
@@ -269,6 +275,11 @@ impl Figures {
                 "manifold_tcp_strangers_dropped",
                 "Connections for media that were dropped, since no authentic check came",
                 media.tcp.strangers,
+            ),
+            (
+                "manifold_tcp_strangers_evicted",
+                "Connections for media that gave way to others before an authentic check came",
+                media.tcp.evicted,
             ),
             (
                 "manifold_tcp_framing_errors",
@@ -313,6 +324,35 @@ impl Figures {
                 "manifold_publisher_overflows",
                 "Datagrams and frames of publishers for which a queue had no room",
                 media.publisher_overflows,
+            ),
+        ];
+        counters(encoder, &figures)
+    }
+
+    /// What comes from those who speak.
+    fn voices(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let sum = &self.snapshot.media.voices.sum;
+        let figures = [
+            ("manifold_voice_packets", "Packets of sound from senders", sum.tracks.packets),
+            (
+                "manifold_voice_packets_lost",
+                "Packets of senders that never came, or too late to be passed on",
+                sum.tracks.lost,
+            ),
+            (
+                "manifold_voice_packets_late",
+                "Packets of senders not passed on: twice, too late, or beside another source",
+                sum.tracks.late,
+            ),
+            (
+                "manifold_voice_packets_withheld",
+                "Packets of senders not passed on: too large, or redundancy that cannot be read",
+                sum.tracks.withheld,
+            ),
+            (
+                "manifold_voice_nacks",
+                "Requests for lost packets that were sent to senders",
+                sum.nacks,
             ),
         ];
         counters(encoder, &figures)

@@ -4,7 +4,9 @@
 //! for with the media plane. Packets do not pass through that task. Nothing of HTTP or JSON is known here.
 
 mod actor;
+mod level;
 mod live;
+pub(crate) mod mp3;
 mod sender;
 
 use std::net::IpAddr;
@@ -20,8 +22,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::net::{MediaPlane, SoundWishes};
 
 use actor::{Actor, Command};
+use mp3::Mp3;
 
-pub(crate) use live::Live;
+pub(crate) use live::{Live, LiveVoice};
 pub(crate) use sender::LevelMode;
 
 /// Calls that wait for the actor. A call takes it microseconds; all clients of a large installation at
@@ -80,9 +83,9 @@ pub(crate) struct Delivery {
 #[derive(Clone)]
 pub(crate) struct Voice {
     commands: mpsc::Sender<Command>,
-    live: Live,
     status: watch::Receiver<Status>,
     audio_bytes: Arc<AtomicU64>,
+    mp3: Mp3,
 }
 
 impl Voice {
@@ -94,9 +97,10 @@ impl Voice {
         let audio_bytes = Arc::<AtomicU64>::default();
         // Before anything can happen of which it tells.
         let media_events = media.voice_events();
+        let mp3 = Mp3::new(media.clone(), live);
         let actor = Actor::new(config, media, live_out, status_out, Arc::clone(&audio_bytes));
         tokio::spawn(actor.run(commands_in, media_events));
-        Self { commands, live, status, audio_bytes }
+        Self { commands, status, audio_bytes, mp3 }
     }
 
     /// A new WebSocket. `None` when the relay has ended.
@@ -108,9 +112,9 @@ impl Voice {
         Some(Client { id, commands: self.commands.clone(), messages })
     }
 
-    /// The voices that are heard; changes are told.
-    pub(crate) fn live(&self) -> Live {
-        self.live.clone()
+    /// The voices, for speakers.
+    pub(crate) fn mp3(&self) -> &Mp3 {
+        &self.mp3
     }
 
     /// Costs the actor nothing.

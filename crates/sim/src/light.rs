@@ -74,6 +74,7 @@ fn negotiated(viewer: ViewerId) -> Negotiated {
         rtx_ssrc: None,
         payloads,
         extension: None,
+        red: None,
     };
     let h264 = payload((Codec::H264, VIDEO_PAYLOAD_TYPE), Some([0x42, 0xe0, 31]));
     let sound = AUDIO_PAYLOAD_TYPES.map(|known| payload(known, None));

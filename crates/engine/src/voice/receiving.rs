@@ -288,7 +288,9 @@ impl Relay {
     ) {
         let (state, trouble) = match reason {
             CloseReason::Peer | CloseReason::Asked => (IceState::Closed, None),
-            CloseReason::ConsentExpired => (IceState::Failed, Some(ServerTrouble::Lost)),
+            CloseReason::ConsentExpired | CloseReason::Failed => {
+                (IceState::Failed, Some(ServerTrouble::Lost))
+            }
             CloseReason::NeverConnected | CloseReason::Handshake => {
                 self.figures.timeouts += 1;
                 let timeout = self.limits.connection_timeout.as_secs();

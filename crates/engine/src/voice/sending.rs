@@ -149,7 +149,9 @@ impl Relay {
     fn sender_ended(&mut self, id: ConnectionId, end: PublisherEnd) {
         let (state, trouble) = match end {
             PublisherEnd::Peer | PublisherEnd::Asked => (IceState::Closed, None),
-            PublisherEnd::Silent => (IceState::Failed, Some(ServerTrouble::Lost)),
+            PublisherEnd::Silent | PublisherEnd::Failed => {
+                (IceState::Failed, Some(ServerTrouble::Lost))
+            }
             PublisherEnd::NeverConnected => {
                 self.figures.timeouts += 1;
                 let timeout = self.limits.connection_timeout.as_secs();

@@ -5,7 +5,7 @@
 //!                            |
 //!                            +--SWITCH_TIMEOUT--> plays the old stream on: SwitchFailed
 //! ```
-//! A viewer belongs to the hub of the stream that it plays, and to that stream alone. The hub of the
+//! A viewer of sound alone waits for nothing. A viewer belongs to the hub of the stream that it plays, and to that stream alone. The hub of the
 //! stream that it waits for knows it as arriving.
 
 use std::time::{Duration, Instant};
@@ -61,6 +61,10 @@ impl Fanout {
         let group_from = now + wait_for_keyframe(hub, now);
         at.switch = Some(Switch { stream, deadline: now + SWITCH_TIMEOUT, group_from });
         self.switching.push_back(place);
+        if !at.viewer.has_picture() {
+            self.complete_switch(place, now);
+            return;
+        }
         if hub.group().is_empty() && hub.wants_keyframe(now) {
             self.events.push_back(FanoutEvent::KeyframeWanted { stream });
         }

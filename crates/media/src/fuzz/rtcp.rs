@@ -173,6 +173,7 @@ fn attach(host: u8, mut material: Vec<u8>) -> Attach {
         rtx_ssrc: None,
         payloads: vec![payload],
         extension: None,
+        red: None,
     };
     Attach {
         viewer: ViewerId(host.into()),

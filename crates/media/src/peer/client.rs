@@ -29,6 +29,9 @@ pub enum ClientError {
     /// The client's own address cannot be a candidate (0.0.0.0, for one).
     #[error("{0} cannot be a viewer's address")]
     Address(SocketAddr),
+    /// The server's offer is none.
+    #[error("the offer cannot be used: {0}")]
+    Offer(String),
     /// The server's answer is none.
     #[error("the answer cannot be used: {0}")]
     Answer(String),

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use str0m::change::{SdpAnswer, SdpPendingOffer};
+use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion};
 use str0m::media::{Direction, MediaKind as StrMediaKind};
 use str0m::net::{Protocol, Receive};
@@ -78,6 +78,34 @@ impl TappedClientFactory {
         address: SocketAddr,
         now: Instant,
     ) -> Result<(TappedClient, String), ClientError> {
+        let mut client = self.client(address, now)?;
+        let mut change = client.rtc.sdp_api();
+        let receive = Direction::RecvOnly;
+        change.add_media(StrMediaKind::Video, receive, None, None, None);
+        change.add_media(StrMediaKind::Audio, receive, None, None, None);
+        let (offer, pending) = change.apply().expect("two sections were added");
+        client.pending = Some(pending);
+        Ok((client, without_unserved(&offer.to_sdp_string())))
+    }
+
+    /// A client that is reached at `address`, and its answer to a server that offers to send. It begins
+    /// DTLS, as browsers do (RFC 8842 §5.3).
+    pub fn answer(
+        &self,
+        offer: &str,
+        address: SocketAddr,
+        now: Instant,
+    ) -> Result<(TappedClient, String), ClientError> {
+        let refused = |error: &dyn std::fmt::Display| ClientError::Offer(printable(error));
+        // Where it has the choice str0m waits for the other side.
+        let offer = offer.replace("a=setup:actpass", "a=setup:passive");
+        let offer = SdpOffer::from_sdp_string(&offer).map_err(|error| refused(&error))?;
+        let mut client = self.client(address, now)?;
+        let answer = client.rtc.sdp_api().accept_offer(offer).map_err(|error| refused(&error))?;
+        Ok((client, answer.to_sdp_string()))
+    }
+
+    fn client(&self, address: SocketAddr, now: Instant) -> Result<TappedClient, ClientError> {
         let mut rtc = Rtc::builder()
             .set_crypto_provider(Arc::clone(&self.crypto))
             .set_dtls_cert(self.certificate.clone())
@@ -88,14 +116,8 @@ impl TappedClientFactory {
         let candidate =
             Candidate::host(address, "udp").map_err(|_| ClientError::Address(address))?;
         rtc.add_local_candidate(candidate);
-        let mut change = rtc.sdp_api();
-        let receive = Direction::RecvOnly;
-        change.add_media(StrMediaKind::Video, receive, None, None, None);
-        change.add_media(StrMediaKind::Audio, receive, None, None, None);
-        let (offer, pending) = change.apply().expect("two sections were added");
-        let (pending, role) = (Some(pending), Role::Client);
-        let client = TappedClient { rtc, address, key_slot, pending, role, connected: false };
-        Ok((client, without_unserved(&offer.to_sdp_string())))
+        let (pending, role) = (None, Role::Client);
+        Ok(TappedClient { rtc, address, key_slot, pending, role, connected: false })
     }
 }
 

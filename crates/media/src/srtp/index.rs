@@ -10,36 +10,112 @@ pub(super) const MAX_SENT_SSRCS: usize = 8;
 /// all; twice what we send for.
 pub(super) const MAX_RECEIVED_SSRCS: usize = 2 * MAX_SENT_SSRCS;
 
-/// The highest index sent, for each SSRC.
+/// Which indices were used, for each SSRC.
+///
+/// Nearly all packets rise ([`claim`](Self::claim)). Sound that is passed on comes in its sender's
+/// order, and a packet that was overtaken on its way takes the index that was left for it
+/// ([`claim_late`](Self::claim_late)): once, and while it is remembered whether that was used.
 #[derive(Debug, Default)]
 pub(super) struct SentIndices {
     /// At most [`MAX_SENT_SSRCS`], so that a linear search is the fastest.
-    highest: Vec<(u32, u64)>,
+    streams: Vec<(u32, Window)>,
 }
 
 impl SentIndices {
-    /// Whether packets of this SSRC were sent up to `index`, so that it may have been used.
-    pub(super) fn reaches(&self, ssrc: u32, index: u64) -> bool {
-        self.highest.iter().any(|(known, highest)| *known == ssrc && index <= *highest)
+    /// Whether a packet of this SSRC may have used `index`: exactly known for the newest
+    /// [`LATE_INDICES`]; of those before only that they can be claimed no more.
+    pub(super) fn may_have_used(&self, ssrc: u32, index: u64) -> bool {
+        let window = self.streams.iter().find(|(known, _)| *known == ssrc);
+        window.is_some_and(|(_, window)| match window.highest.checked_sub(index) {
+            Some(behind) => behind >= LATE_INDICES || window.has(behind),
+            None => false,
+        })
     }
 
-    /// Takes `index` for this SSRC, once and for all.
+    /// Whether [`Self::claim_late`] would take `index`, as far as this SSRC goes.
+    pub(super) fn is_free(&self, ssrc: u32, index: u64) -> bool {
+        let window = self.streams.iter().find(|(known, _)| *known == ssrc);
+        window.is_none_or(|(_, window)| window.is_free(index))
+    }
+
+    /// Takes `index` for this SSRC, once and for all; it must be above all before.
     pub(super) fn claim(&mut self, ssrc: u32, index: u64) -> Result<(), SrtpError> {
+        let window = self.window(ssrc, index)?;
+        if window.is_some_and(|window| index <= window.highest) {
+            return Err(SrtpError::IndexReused { ssrc, index });
+        }
+        self.take(ssrc, index)
+    }
+
+    /// Takes `index` for this SSRC, once and for all; it may be up to [`LATE_INDICES`] - 1 below the
+    /// highest if it was left out until now.
+    pub(super) fn claim_late(&mut self, ssrc: u32, index: u64) -> Result<(), SrtpError> {
+        let window = self.window(ssrc, index)?;
+        if window.is_some_and(|window| !window.is_free(index)) {
+            return Err(SrtpError::IndexReused { ssrc, index });
+        }
+        self.take(ssrc, index)
+    }
+
+    /// What was used of an SSRC that is known; an error when there is no place for `index` at all.
+    fn window(&self, ssrc: u32, index: u64) -> Result<Option<&Window>, SrtpError> {
         if index >= RTP_INDEX_END {
             return Err(SrtpError::IndexExhausted);
         }
-        if let Some((_, highest)) = self.highest.iter_mut().find(|(known, _)| *known == ssrc) {
-            if index <= *highest {
-                return Err(SrtpError::IndexReused { ssrc, index });
-            }
-            *highest = index;
-            return Ok(());
-        }
-        if self.highest.len() == MAX_SENT_SSRCS {
+        let known = self.streams.iter().find(|(known, _)| *known == ssrc);
+        if known.is_none() && self.streams.len() == MAX_SENT_SSRCS {
             return Err(SrtpError::TooManySsrcs { ssrc, max: MAX_SENT_SSRCS });
         }
-        self.highest.push((ssrc, index));
+        Ok(known.map(|(_, window)| window))
+    }
+
+    fn take(&mut self, ssrc: u32, index: u64) -> Result<(), SrtpError> {
+        match self.streams.iter_mut().find(|(known, _)| *known == ssrc) {
+            Some((_, window)) => window.take(index),
+            None => self.streams.push((ssrc, Window { highest: index, used: 1 })),
+        }
         Ok(())
+    }
+}
+
+/// Indices below the highest, itself among them, of which is remembered whether they were used. Of
+/// packets of 20 ms 2.5 s, which is longer than anybody conceals a gap; libsrtp's receivers refuse
+/// what is more than 128 behind by default.
+pub(crate) const LATE_INDICES: u64 = 128;
+
+/// ```text
+/// bit   127 .. 2         1         0
+///       ..     highest-2 highest-1 highest      1: used
+/// ```
+#[derive(Debug)]
+struct Window {
+    highest: u64,
+    used: u128,
+}
+
+impl Window {
+    fn has(&self, behind: u64) -> bool {
+        let shift = u32::try_from(behind).unwrap_or(u32::MAX);
+        self.used.checked_shr(shift).is_some_and(|used| used & 1 == 1)
+    }
+
+    /// What is too old to tell is not.
+    fn is_free(&self, index: u64) -> bool {
+        match self.highest.checked_sub(index) {
+            Some(behind) => behind < LATE_INDICES && !self.has(behind),
+            None => true,
+        }
+    }
+
+    fn take(&mut self, index: u64) {
+        match self.highest.checked_sub(index) {
+            Some(behind) => self.used |= 1 << behind.min(LATE_INDICES - 1),
+            None => {
+                let ahead = u32::try_from(index - self.highest).unwrap_or(u32::MAX);
+                self.used = self.used.checked_shl(ahead).unwrap_or(0) | 1;
+                self.highest = index;
+            }
+        }
     }
 }
 
@@ -145,7 +221,50 @@ mod tests {
         assert_eq!(seen.check(15, 2), Ok(()), "the known ones go on");
     }
 
+    #[test]
+    fn what_was_left_out_is_claimed_late_once() {
+        let mut sent = SentIndices::default();
+        for index in [10, 11, 14] {
+            assert_eq!(sent.claim_late(1, index), Ok(()));
+        }
+        assert!(sent.is_free(1, 12) && !sent.may_have_used(1, 12));
+        assert_eq!(sent.claim(1, 12), Err(SrtpError::IndexReused { ssrc: 1, index: 12 }));
+        assert_eq!(sent.claim_late(1, 12), Ok(()));
+        assert!(!sent.is_free(1, 12) && sent.may_have_used(1, 12));
+        assert_eq!(sent.claim_late(1, 12), Err(SrtpError::IndexReused { ssrc: 1, index: 12 }));
+        assert_eq!(sent.claim_late(1, 14 + LATE_INDICES), Ok(()));
+        let gone = Err(SrtpError::IndexReused { ssrc: 1, index: 13 });
+        assert_eq!(sent.claim_late(1, 13), gone, "left out, and too old to tell");
+        assert!(sent.may_have_used(1, 13) && sent.is_free(1, 15));
+    }
+
     proptest! {
+        /// Against a plain set of what was claimed: none is claimed twice, and what rises always is.
+        #[test]
+        fn no_index_is_claimed_twice(
+            steps in prop::collection::vec(
+                (any::<bool>(), prop_oneof![0u64..400, 0u64..1 << 47]),
+                1..300,
+            ),
+        ) {
+            let mut sent = SentIndices::default();
+            let mut used = HashSet::new();
+            let mut highest = None;
+            for (is_late, index) in steps {
+                let rises = highest.is_none_or(|highest| index > highest);
+                let claimed =
+                    if is_late { sent.claim_late(7, index) } else { sent.claim(7, index) };
+                let in_window = highest.is_some_and(|highest| index + LATE_INDICES > highest);
+                let expected = rises || is_late && in_window && !used.contains(&index);
+                prop_assert_eq!(claimed.is_ok(), expected, "index {}", index);
+                if expected {
+                    prop_assert!(used.insert(index));
+                    highest = highest.max(Some(index));
+                }
+                prop_assert!(!used.contains(&index) || sent.may_have_used(7, index));
+            }
+        }
+
         /// Against a plain set of what was seen.
         #[test]
         fn the_window_admits_what_is_new_and_not_too_old(

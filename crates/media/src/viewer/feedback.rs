@@ -49,8 +49,12 @@ impl Viewer {
 
     fn handle_feedback(&mut self, feedback: Feedback, heard: &mut Heard, now: Instant) {
         match feedback {
-            Feedback::PictureLoss { ssrc } => heard.picture_lost |= ssrc == self.video.ssrc(),
-            Feedback::FullIntra { ssrc, sequence } if ssrc == self.video.ssrc() => {
+            Feedback::PictureLoss { ssrc } => {
+                heard.picture_lost |= self.kind_of(ssrc) == Some(MediaKind::Video);
+            }
+            Feedback::FullIntra { ssrc, sequence }
+                if self.kind_of(ssrc) == Some(MediaKind::Video) =>
+            {
                 let is_new = self.newest_request.replace(sequence) != Some(sequence);
                 heard.picture_lost |= is_new;
             }
@@ -73,25 +77,31 @@ impl Viewer {
     /// Returns how many packets are newly lost.
     fn handle_report(&mut self, block: &ReportBlock, now: Instant) -> u64 {
         let is_of_block = |track: &&mut super::OutTrack| track.ssrc() == block.ssrc;
-        let mut tracks = std::iter::once(&mut self.video).chain(self.audio.as_mut());
+        let mut tracks = self.video.iter_mut().chain(&mut self.audio);
         let Some(track) = tracks.find(is_of_block) else { return 0 };
         if let Some(round_trip) = track.round_trip(block, now) {
             self.estimator.handle_round_trip(round_trip);
         }
         let newly_lost = track.newly_lost(block.cumulative_lost);
-        if block.ssrc == self.video.ssrc() {
-            let sent_bytes = self.video.figures.octets;
-            self.estimator.handle_report(block, sent_bytes, now);
+        match &self.video {
+            Some(video) if video.ssrc() == block.ssrc => {
+                self.estimator.handle_report(block, video.figures.octets, now);
+            }
+            Some(_) => {}
+            None => self.estimator.handle_sound_report(block, now),
         }
         newly_lost
     }
 
     fn kind_of(&self, ssrc: u32) -> Option<MediaKind> {
-        if ssrc == self.video.ssrc() {
-            return Some(MediaKind::Video);
+        let is_of = |track: &Option<super::OutTrack>| {
+            track.as_ref().is_some_and(|track| track.ssrc() == ssrc)
+        };
+        match (is_of(&self.video), is_of(&self.audio)) {
+            (true, _) => Some(MediaKind::Video),
+            (false, true) => Some(MediaKind::Audio),
+            (false, false) => None,
         }
-        let audio = self.audio.as_ref()?;
-        (ssrc == audio.ssrc()).then_some(MediaKind::Audio)
     }
 
     /// What the stream is like at this moment, at least once a second: its rate in bits a second,
@@ -105,7 +115,7 @@ impl Viewer {
         self.estimator.handle_stream_rate(bits_per_second, now);
         self.follow_estimate(now);
         if let Some(serial) = oldest_serial {
-            let tracks = std::iter::once(&mut self.video).chain(self.audio.as_mut());
+            let tracks = self.video.iter_mut().chain(&mut self.audio);
             tracks.for_each(|track| track.forget_before(serial));
         }
     }
@@ -140,7 +150,7 @@ impl Viewer {
             let has_room = self.pace.has_room_for_repair();
             let (mut out, video, audio) = self.outlet(batch, now);
             let track = match lost.kind {
-                MediaKind::Video => Some(video),
+                MediaKind::Video => video,
                 MediaKind::Audio => audio,
             };
             let found = track.and_then(|track| {

@@ -45,6 +45,7 @@ fn viewer(seed: u64, terms: Terms) -> Viewer {
         rtx_ssrc: terms.rtx.map(|_| RTX_SSRC),
         payloads: vec![payload],
         extension: terms.extension.map(|kind| HeaderExtension { id: 5, kind }),
+        red: None,
     };
     let negotiated = Negotiated { video: Some(video), audio: None, cname: "manifold".to_owned() };
     let local = "10.0.0.1:8555".parse().unwrap();
@@ -126,7 +127,7 @@ fn a_report_ties_the_timestamp_to_the_capture_time() {
     let frame = picture(90_000, 100, true);
     viewer.handle_frame(&frame, now, &mut batch).unwrap();
     let (_, _, timestamp) = headers(&batch)[0];
-    let report = viewer.video.report(now + Duration::from_millis(500)).unwrap();
+    let report = viewer.video.as_mut().unwrap().report(now + Duration::from_millis(500)).unwrap();
     assert_eq!(report.rtp_timestamp, timestamp.wrapping_add(45_000));
     let later = report.ntp.unix_micros() - frame.captured.unix_micros();
     assert!((499_998..=500_000).contains(&later), "{later}");
@@ -138,7 +139,9 @@ fn an_answered_report_tells_the_round_trip() {
     let now = epoch();
     viewer.handle_frame(&picture(90_000, 100, true), now, &mut batch).unwrap();
     let sent: Vec<_> = (0..3)
-        .map(|second| viewer.video.report(now + Duration::from_secs(second)).unwrap())
+        .map(|second| {
+            viewer.video.as_mut().unwrap().report(now + Duration::from_secs(second)).unwrap()
+        })
         .collect();
     let answer = |ntp| rtcp::ReportBlock {
         ssrc: SSRC,
@@ -151,7 +154,7 @@ fn an_answered_report_tells_the_round_trip() {
         delay_since_last: 1 << 14,
     };
     let heard = now + Duration::from_millis(1_330);
-    let round_trip = |ntp| viewer.video.round_trip(&answer(ntp), heard);
+    let round_trip = |ntp| viewer.video.as_ref().unwrap().round_trip(&answer(ntp), heard);
     assert_eq!(round_trip(rtcp::compact_ntp(sent[1].ntp)), Some(Duration::from_millis(80)));
     assert_eq!(round_trip(0), None);
     assert_eq!(round_trip(rtcp::compact_ntp(sent[1].ntp) + 1), None, "none of ours");
@@ -360,9 +363,9 @@ proptest! {
         let (mut viewer, mut batch) = (viewer(seed, PLAIN), Batch::default());
         let now = epoch();
         // Both are within reach of their wrap, whatever the seed.
-        viewer.video.next_index |= 0xf000;
-        viewer.video.start_timestamp |= 0xffff_0000;
-        let mut expected = viewer.video.next_index as u16;
+        viewer.video.as_mut().unwrap().next_index |= 0xf000;
+        viewer.video.as_mut().unwrap().start_timestamp |= 0xffff_0000;
+        let mut expected = viewer.video.as_ref().unwrap().next_index as u16;
         let mut start = None;
         let mut packets = 0u64;
         for round in 0..6u64 {
@@ -397,7 +400,7 @@ proptest! {
         losses in prop::collection::vec(any::<prop::sample::Index>(), 1..100),
     ) {
         let (mut viewer, mut batch) = (viewer(seed, terms), Batch::default());
-        viewer.video.next_index |= 0x7fc0;
+        viewer.video.as_mut().unwrap().next_index |= 0x7fc0;
         let mut now = epoch();
         let frames: Vec<_> = sizes
             .iter()

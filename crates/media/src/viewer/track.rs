@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::TrackFigures;
+use super::numbering::{Numbering, Place};
 use crate::batch::{Batch, Route};
 use crate::estimate::Estimator;
 use crate::frame::{Codec, MediaKind, NtpTime, PacketisedFrame};
@@ -45,6 +46,8 @@ pub(super) struct OutTrack {
     /// The next transport-wide sequence number.
     next_transport: u16,
     timeline: Option<Timeline>,
+    /// How the numbers of packets that are passed on go on.
+    numbering: Numbering,
     pub(super) start_timestamp: u32,
     /// Capture time of the frame that has the timeline's newest timestamp.
     pub(super) captured: NtpTime,
@@ -71,6 +74,7 @@ impl OutTrack {
             next_rtx_index: first(rtx_low, rtx_high),
             next_transport: 0,
             timeline: None,
+            numbering: Numbering::default(),
             start_timestamp: u32::from_le_bytes([a, b, c, d]),
             captured: NtpTime(0),
             record: SentRecord::default(),
@@ -124,6 +128,7 @@ impl OutTrack {
             count: payloads.len() as u32,
             extension: self.extension_value(out),
         };
+        self.numbering.end();
         // Spent even if sealing fails: the sender would refuse them for ever after.
         self.next_index += payloads.len() as u64;
         self.spend_transport_numbers(run.count);
@@ -147,6 +152,85 @@ impl OutTrack {
         self.record.push(run);
         self.repairs.handle_sent(run.count);
         Ok(bytes)
+    }
+
+    /// Passes a packet of sound on that came as `number` of its sender's: in the same order and with
+    /// the same gaps, so that the viewer conceals, repairs and asks again as if it were the sender's
+    /// own receiver. `None` for one that comes twice or too late; else the bytes of it.
+    pub(super) fn pass_on(
+        &mut self,
+        out: &mut Outlet<'_>,
+        frame: &PacketisedFrame,
+        number: u64,
+        now: Instant,
+    ) -> Result<Option<usize>, SrtpError> {
+        let Some(payload) = self.payload(frame.codec) else { return Ok(Some(0)) };
+        if frame.packet_count() == 0 {
+            return Ok(Some(0));
+        }
+        let ssrc = self.negotiated.ssrc;
+        let Some((index, timestamp)) = self.place(frame, number, now) else { return Ok(None) };
+        if !out.sender.is_free(ssrc, index) {
+            return Ok(None);
+        }
+        let extension = self.extension_value(out);
+        let (serial, timestamp) = (frame.serial(), timestamp as u32);
+        let run = Run { serial, index, timestamp, payload: 0, count: 1, extension };
+        self.spend_transport_numbers(1);
+        let sent = Sent { run, offset: 0 };
+        let (payload_type, content) = self.content(payload, frame, 0);
+        let mut header = self.header(payload_type, ssrc, timestamp);
+        self.stamp(&mut header, &sent, frame);
+        let start = out.batch.bytes().len();
+        let (sender, batch) = (&mut *out.sender, &mut *out.batch);
+        batch.add(out.route, |out| sender.protect_late_rtp(header.bytes(), content, index, out))?;
+        let bytes = out.batch.bytes().len() - start;
+        self.note_transport(out, extension, bytes);
+        self.figures.packets += 1;
+        self.figures.octets += content.len() as u64;
+        self.record.push(run);
+        self.repairs.handle_sent(1);
+        Ok(Some(bytes))
+    }
+
+    /// The index and timestamp of a packet that is passed on.
+    fn place(&mut self, frame: &PacketisedFrame, number: u64, now: Instant) -> Option<(u64, u64)> {
+        let comes_from_elsewhere = std::mem::take(&mut self.comes_from_elsewhere);
+        if comes_from_elsewhere || frame.discontinuity {
+            self.numbering.end();
+        }
+        let index = match self.numbering.place(number) {
+            Place::Begins => {
+                self.numbering.begin(number, self.next_index);
+                self.timeline(frame.codec).anchor(frame.ticks, now);
+                self.next_index
+            }
+            Place::Ahead(index) => {
+                self.numbering.go_on(number);
+                index
+            }
+            Place::Late(index) => {
+                return Some((index, self.timeline(frame.codec).follow_late(frame.ticks)));
+            }
+            Place::Nowhere => return None,
+        };
+        self.next_index = index + 1;
+        self.captured = frame.captured;
+        Some((index, self.timeline(frame.codec).follow(frame.ticks, now)))
+    }
+
+    /// What a packet carries and as which payload type: with redundancy where the viewer takes that.
+    fn content<'f>(
+        &self,
+        payload: Payload,
+        frame: &'f PacketisedFrame,
+        index: usize,
+    ) -> (u8, &'f [u8]) {
+        let red = frame.forwarded.as_ref().and_then(|forwarded| forwarded.red.as_deref());
+        match self.negotiated.red.zip(red) {
+            Some(content) => content,
+            None => (payload.payload_type, frame.payload(index)),
+        }
     }
 
     /// The packet that a viewer names by its sequence number, if it is remembered.
@@ -176,11 +260,12 @@ impl OutTrack {
             }
             None => {
                 let ssrc = self.negotiated.ssrc;
-                let mut header = self.header(payload.payload_type, ssrc, sent.run.timestamp);
+                let (payload_type, content) = self.content(payload, frame, sent.payload());
+                let mut header = self.header(payload_type, ssrc, sent.run.timestamp);
                 self.stamp(&mut header, sent, frame);
-                let (sender, payload) = (&*out.sender, frame.payload(sent.payload()));
+                let sender = &*out.sender;
                 out.batch.add(out.route, |out| {
-                    sender.repeat_rtp(header.bytes(), payload, sent.index(), out)
+                    sender.repeat_rtp(header.bytes(), content, sent.index(), out)
                 })?;
             }
         }

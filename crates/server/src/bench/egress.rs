@@ -406,6 +406,7 @@ fn attach(
                 rtx_ssrc: None,
                 payloads: vec![audio],
                 extension: None,
+                red: None,
             }),
             cname: "bench".to_owned(),
         },
@@ -429,6 +430,7 @@ fn video_track() -> Track {
         rtx_ssrc: Some(3),
         payloads: payloads.map(payload).to_vec(),
         extension: Some(HeaderExtension { id: 2, kind: ExtensionKind::AbsoluteSendTime }),
+        red: None,
     }
 }
 

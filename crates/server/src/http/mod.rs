@@ -7,6 +7,7 @@
 //! | `frame` | still pictures |
 //! | `whip` | the publishers' door (RFC 9725), and their keys |
 //! | `rooms` | rooms and pullers, as LiveKit shows them |
+//! | `mp3` | voices for speakers |
 //! | `status` | health and metrics |
 //! | `voice` | the voice relay's WebSocket and status |
 //! | `page` | the embedded web page |
@@ -23,6 +24,7 @@ mod frame;
 mod guard;
 mod ice_servers;
 mod listen;
+mod mp3;
 mod page;
 mod problem;
 mod rooms;
@@ -217,6 +219,7 @@ pub(crate) fn router(http: Http) -> Router {
                 .layer(whep_cors())
                 .layer(from_fn_with_state(http.clone(), whip::announce)),
         )
+        .merge(mp3::routes())
         .merge(voice_routes())
         .route("/health", get(status::health))
         .fallback(voice::connect_or_page)

@@ -34,6 +34,16 @@ enum Command {
         offer: String,
         reply: oneshot::Sender<Result<Answer, OfferError>>,
     },
+    OfferSound {
+        viewer: ViewerId,
+        stream: StreamId,
+        reply: oneshot::Sender<String>,
+    },
+    Answer {
+        viewer: ViewerId,
+        answer: String,
+        reply: oneshot::Sender<Result<(), AnswerError>>,
+    },
     Restart {
         viewer: ViewerId,
         theirs: IceCredentials,
@@ -111,17 +121,23 @@ impl Handshakes {
     }
 
     /// Offers a receiver the sound of a stream. `None` when the threads are gone.
-    pub(crate) async fn offer_sound(&self, _viewer: ViewerId, _stream: StreamId) -> Option<String> {
-        None
+    pub(crate) async fn offer_sound(&self, viewer: ViewerId, stream: StreamId) -> Option<String> {
+        let (reply, offer) = oneshot::channel();
+        let command = Command::OfferSound { viewer, stream, reply };
+        self.shard_of(viewer).commands.send(command).ok()?;
+        offer.await.ok()
     }
 
     /// A receiver's answer. `None` when the threads are gone.
     pub(crate) async fn take_answer(
         &self,
-        _viewer: ViewerId,
-        _answer: String,
+        viewer: ViewerId,
+        answer: String,
     ) -> Option<Result<(), AnswerError>> {
-        None
+        let (reply, taken) = oneshot::channel();
+        let command = Command::Answer { viewer, answer, reply };
+        self.shard_of(viewer).commands.send(command).ok()?;
+        taken.await.ok()
     }
 
     /// An ICE restart with the viewer's new credentials. `None` when there is no such viewer.
@@ -280,6 +296,16 @@ impl HandshakeThread {
                 // Whoever asked may have gone away; the session then ends by its lease.
                 let _ = reply.send(answer);
             }
+            Command::OfferSound { viewer, stream, reply } => {
+                self.announce(now);
+                let credentials = self.new_credentials();
+                let offer = self.table.handle_receiver(viewer, stream, &credentials, now);
+                // Whoever asked may have gone away; without an answer the session ends by itself.
+                let _ = reply.send(offer);
+            }
+            Command::Answer { viewer, answer, reply } => {
+                let _ = reply.send(self.table.handle_answer(viewer, &answer, now));
+            }
             Command::Restart { viewer, theirs, reply } => {
                 self.announce(now);
                 let _ = reply.send(self.restart(viewer, theirs, now));
@@ -380,8 +406,13 @@ impl HandshakeThread {
             }
             PeersOutput::Closed { viewer, reason } => {
                 self.detach(viewer, None);
-                if reason == CloseReason::ConsentExpired {
-                    self.net.events.count_expired_consent();
+                match reason {
+                    CloseReason::ConsentExpired => self.net.events.count_expired_consent(),
+                    CloseReason::Failed => self.net.events.count_failed_session(),
+                    CloseReason::Peer
+                    | CloseReason::NeverConnected
+                    | CloseReason::Handshake
+                    | CloseReason::Asked => {}
                 }
                 self.net.events.send(MediaEvent::Closed { viewer, reason });
             }

@@ -19,6 +19,7 @@ use media::estimate::LineState;
 use media::packetise::packetise;
 use media::peer::PeerFactory;
 use media::peer::publisher::PublisherFactory;
+use media::publishers::GroupFigures;
 use media::srtp::GcmBackend;
 use media::{Codec, CodecSet, Frame, StreamId, ViewerId, g711};
 use tokio::sync::mpsc;
@@ -35,7 +36,7 @@ pub(crate) use handshakes::Restarted;
 pub(crate) use media::peer::publisher::SoundWishes;
 pub(crate) use media::peer::{AnswerError, IceCredentials, OfferError};
 pub(crate) use media::peers::CloseReason;
-pub(crate) use publishers::{PublishError, PublisherEnd, PublisherHandle, PublisherId};
+pub(crate) use publishers::{PublishError, PublisherEnd, PublisherHandle, PublisherId, Sink};
 pub(crate) use sys::{
     Offload, Segment, Segments, Taken, UdpPort, open_receiver, raise_descriptor_limit,
     thread_cpu_time,
@@ -45,7 +46,7 @@ pub(crate) use taps::{Tap, Tapped};
 use addresses::Announced;
 use handshakes::{HandshakeThread, Handshakes, Surroundings};
 use publishers::{PublisherThread, Publishers};
-use tcp::{Connections, TcpFigures, TcpPort};
+use tcp::{Connections, Patience, TcpFigures, TcpPort};
 use worker::{Worker, WorkerHandle, WorkerInput};
 
 /// How long viewers may take to be told that the server ends.
@@ -213,10 +214,14 @@ pub(crate) struct MediaFigures {
     pub(crate) publisher_keyframes_asked: u64,
     /// Datagrams and frames of publishers for which a queue had no room.
     pub(crate) publisher_overflows: u64,
+    /// Those who speak.
+    pub(crate) voices: GroupFigures,
     /// Viewers that moved to another address, or from UDP to TCP and back.
     pub(crate) moves: u64,
     /// Viewers that were let go since no authentic check came (RFC 7675).
     pub(crate) consents_expired: u64,
+    /// Sessions of viewers and publishers that ended since something panicked.
+    pub(crate) sessions_failed: u64,
     /// Connections of viewers that come by TCP.
     pub(crate) tcp: TcpFigures,
 }
@@ -235,9 +240,15 @@ pub(crate) struct EventSink {
     voice: Arc<OnceLock<mpsc::UnboundedSender<MediaEvent>>>,
     rejected: Arc<AtomicU64>,
     consents_expired: Arc<AtomicU64>,
+    sessions_failed: Arc<AtomicU64>,
 }
 
 impl EventSink {
+    fn new(events: mpsc::UnboundedSender<MediaEvent>) -> Self {
+        let (voice, rejected, consents_expired, sessions_failed) = Default::default();
+        Self { events, voice, rejected, consents_expired, sessions_failed }
+    }
+
     fn send(&self, event: MediaEvent) {
         // Nobody listens any more only while the program ends.
         let _ = match (self.voice.get(), event.audience()) {
@@ -255,6 +266,10 @@ impl EventSink {
 
     fn count_expired_consent(&self) {
         self.consents_expired.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count_failed_session(&self) {
+        self.sessions_failed.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -309,9 +324,7 @@ impl MediaPlane {
         let tcp = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let tcp_address = tcp.map_or_else(|| "off".to_owned(), |tcp| tcp.to_string());
         tracing::info!(address = %udp, tcp = %tcp_address, workers = ports.len(), "media port is open");
-        let (rejected, consents_expired) = (Arc::default(), Arc::default());
-        let voice = Arc::default();
-        let events = EventSink { events, voice, rejected, consents_expired };
+        let events = EventSink::new(events);
         let (handshakes, shard_inputs) = Handshakes::new(cores);
         let (publishers, publisher_inputs) = Publishers::new(cores);
         let connections = Connections::new();
@@ -343,6 +356,7 @@ impl MediaPlane {
             handshakes: handshakes.clone(),
             publishers: publishers.clone(),
             workers: workers.clone(),
+            patience: Patience::default(),
         };
         let alarm = Alarm(events.clone());
         let tcp_ended = listener.map(|listener| port.start(vec![listener], alarm)).transpose()?;
@@ -512,6 +526,7 @@ impl MediaPlane {
             frames_in: self.frames_in.load(Ordering::Relaxed),
             datagrams_dropped: self.events.rejected.load(Ordering::Relaxed),
             consents_expired: self.events.consents_expired.load(Ordering::Relaxed),
+            sessions_failed: self.events.sessions_failed.load(Ordering::Relaxed),
             tcp: self.connections.figures(),
             frames_not_cut: self.frames_not_cut.load(Ordering::Relaxed),
             tap_frames_skipped: self.tap_frames_skipped.load(Ordering::Relaxed),
@@ -538,13 +553,15 @@ impl MediaPlane {
             sum.moves += figures.fanout.moves;
         }
         let (publishers, dropped) = self.publishers.figures();
-        sum.publishers_connected = publishers.connected;
-        sum.publisher_packets = publishers.publishers.tracks.packets;
-        sum.publisher_packets_lost = publishers.publishers.tracks.lost;
-        sum.publisher_nacks = publishers.publishers.nacks;
-        sum.publisher_frames_withheld = publishers.publishers.tracks.withheld;
-        sum.publisher_keyframes_asked = publishers.publishers.keyframes_asked;
+        let cameras = publishers.table.cameras;
+        sum.publishers_connected = cameras.connected;
+        sum.publisher_packets = cameras.sum.tracks.packets;
+        sum.publisher_packets_lost = cameras.sum.tracks.lost;
+        sum.publisher_nacks = cameras.sum.nacks;
+        sum.publisher_frames_withheld = cameras.sum.tracks.withheld;
+        sum.publisher_keyframes_asked = cameras.sum.keyframes_asked;
         sum.publisher_overflows = publishers.overflows + dropped;
+        sum.voices = publishers.table.voices;
         sum
     }
 
@@ -698,8 +715,7 @@ mod tests {
     #[test]
     fn a_thread_that_panics_is_told_of_and_one_that_ends_is_not() {
         let (events, mut told) = mpsc::unbounded_channel();
-        let (rejected, consents_expired) = (Arc::default(), Arc::default());
-        let sink = EventSink { events, voice: Arc::default(), rejected, consents_expired };
+        let sink = EventSink::new(events);
         let run = |panics: bool| {
             let alarm = Alarm(sink.clone());
             let thread = thread::spawn(move || {
