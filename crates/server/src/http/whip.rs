@@ -18,7 +18,7 @@ use secrecy::ExposeSecret;
 
 use super::api::camera_id;
 use super::auth::bearer;
-use super::extract::{authority, require_content_type};
+use super::extract::{Scheme, authority, require_content_type};
 use super::problem::Problem;
 use super::whep::{
     ACCEPT_POST, FRAGMENT, Patch, SDP, no_session, quoted, restarted, text, trickled,
@@ -124,8 +124,8 @@ pub(super) async fn new_key(
     let key = key.expose_secret();
     let host = authority(request.headers(), request.uri());
     let whip_url = host.map(|host| {
-        let scheme = if http.rules().is_https(&host) { "https" } else { "http" };
-        format!("{scheme}://{host}/whip/{key}")
+        let scheme = http.rules().scheme_of(&host, Scheme::of(request.extensions()));
+        format!("{}://{host}/whip/{key}", scheme.as_str())
     });
     let answer =
         StreamKeyAnswer { camera_id: camera.to_string(), stream_key: key.to_owned(), whip_url };
