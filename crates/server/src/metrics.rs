@@ -4,6 +4,7 @@
 //! no second account that could drift from the first. `docs/ref/metrics.md` lists the names.
 
 mod outlets;
+mod voice;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,8 +24,10 @@ use prometheus_client::registry::Registry;
 pub(crate) use outlets::Outlets;
 
 use outlets::OutletFigures;
+use voice::VoiceFigures;
 
 use crate::app::{CameraSnapshot, JOIN_BUCKETS_MS, Snapshot};
+use crate::voice::Status;
 
 /// HTTP requests by route and status; counted as they happen. The label values are the routes of
 /// the router and the status codes it answers, so the family cannot grow without bound.
@@ -55,11 +58,15 @@ pub(crate) fn encode(
     snapshot: Snapshot,
     requests: &Requests,
     outlets: &Arc<Outlets>,
+    voice: Option<Status>,
     uptime: Duration,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register("manifold_http_requests", "HTTP requests answered", requests.0.clone());
     registry.register_collector(Box::new(OutletFigures(Arc::clone(outlets))));
+    if let Some(status) = voice {
+        registry.register_collector(Box::new(VoiceFigures(status)));
+    }
     registry.register_collector(Box::new(Figures { snapshot, uptime }));
     let mut text = String::new();
     text::encode(&mut text, &registry)?;
