@@ -296,7 +296,7 @@ function recordPeers() {
   };
 }
 
-/** In the page: the peak of the spectrum of a video element's sound, in Hz and dBFS. */
+/** In the page: the peak of the spectrum of a media element's sound, in Hz and dBFS. */
 async function loudestTone(selector) {
   const [first, ...inner] = selector.split('>>>');
   const element = inner.reduce((found, part) => found?.shadowRoot?.querySelector(part), document.querySelector(first));

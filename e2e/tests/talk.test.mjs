@@ -152,7 +152,7 @@ scenario('another microphone is used at once, while talking', async (world) => {
   const listener = await TalkPage.open(world, manifold.url, { browser });
   const { page } = talker;
   await talker.is({ connection: 'open' });
-  await page.getByText('Press on, press off').click();
+  await page.getByLabel('Press on, press off').check();
   await page.locator('.talk-button').click();
   await listener.hears(1100);
   const stream = (await talker.report()).ownStreamId;
