@@ -22,13 +22,16 @@ const TOLD = /^(codec|frames(Received|Decoded|Dropped)|keyFramesDecoded|freezeCo
 
 /** A browser of its own process. */
 export class Browser {
-  /** @param {{ program?: string }} [options] `program`: what starts Chromium, if not itself */
-  static async start({ program = part('chromium') } = {}) {
+  /**
+   * @param {{ program?: string, microphone?: string, flags?: string[] }} [options] `program`: what starts
+   *   Chromium, if not itself; `microphone`: a WAV file that is its microphone, allowed to every page
+   */
+  static async start({ program = part('chromium'), microphone, flags = [] } = {}) {
     const browser = new Browser();
     browser.server = await chromium.launchServer({
       executablePath: program,
       headless: true,
-      args: FLAGS,
+      args: [...FLAGS, ...(microphone === undefined ? [] : fakeMicrophone(microphone)), ...flags],
       ignoreDefaultArgs: ['--mute-audio'],
     });
     browser.client = await chromium.connect(browser.server.wsEndpoint());
@@ -62,6 +65,15 @@ export class Browser {
   async kill() {
     await this.server.kill();
   }
+}
+
+/** A microphone that plays a file over and over, and a person who allows it. */
+function fakeMicrophone(file) {
+  return [
+    '--use-fake-device-for-media-stream',
+    '--use-fake-ui-for-media-stream',
+    `--use-file-for-fake-audio-capture=${file}`,
+  ];
 }
 
 /** A page of manifold. */
@@ -144,12 +156,17 @@ export class Viewer {
   }
 
   /** Waits until the loudest tone of the camera's sound lies within `tolerance` Hz of `hertz`. */
-  async hears(camera, hertz, { tolerance = 12, within = 15_000 } = {}) {
+  hears(camera, hertz, options) {
+    return this.hearsAt(`[data-camera="${camera}"] video`, hertz, options);
+  }
+
+  /** The same of any media element; `>>>` goes into a shadow root. */
+  async hearsAt(selector, hertz, { tolerance = 12, within = 15_000 } = {}) {
     let tone;
     await until(
-      `${camera} sounds at ${hertz} Hz`,
+      `${selector} sounds at ${hertz} Hz`,
       async () => {
-        tone = await this.page.evaluate(loudestTone, `[data-camera="${camera}"] video`);
+        tone = await this.page.evaluate(loudestTone, selector);
         return tone.level > -60 && Math.abs(tone.hertz - hertz) <= tolerance;
       },
       { within, every: 200, show: () => tone },
@@ -327,10 +344,11 @@ function recordPeers() {
   };
 }
 
-/** In the page: the peak of the spectrum of a video element's sound, in Hz and dBFS. */
+/** In the page: the peak of the spectrum of a media element's sound, in Hz and dBFS. */
 async function loudestTone(selector) {
-  const stream = document.querySelector(selector)?.srcObject;
-  const track = stream?.getAudioTracks()[0];
+  const [first, ...inner] = selector.split('>>>');
+  const element = inner.reduce((found, part) => found?.shadowRoot?.querySelector(part), document.querySelector(first));
+  const track = element?.srcObject?.getAudioTracks()[0];
   if (!track) return { hertz: 0, level: -Infinity, why: 'no audio track' };
   window.testAnalysers ??= new Map();
   let analyser = window.testAnalysers.get(track.id);
