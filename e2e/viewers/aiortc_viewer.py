@@ -7,12 +7,13 @@ import argparse
 import array
 import asyncio
 import json
-import math
 import urllib.parse
 
 import aiohttp
 from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
 from aiortc import rtcdtlstransport
+
+from tone import loudest_hertz
 
 DEADLINE_S = 45
 STRIP_COLUMNS = 48
@@ -97,21 +98,6 @@ def crc8(data):
         for _ in range(8):
             crc = (crc << 1 ^ 0x07) & 0xFF if crc & 0x80 else crc << 1
     return crc
-
-
-def loudest_hertz(samples, rate):
-    """The loudest of the tones 200 to 1000 Hz in steps of 5 Hz (Goertzel)."""
-    if not samples or not rate:
-        return 0
-
-    def power(hertz):
-        coefficient = 2 * math.cos(2 * math.pi * hertz / rate)
-        before, last = 0.0, 0.0
-        for sample in samples[:4800]:
-            before, last = last, sample + coefficient * last - before
-        return before**2 + last**2 - coefficient * before * last
-
-    return max(range(200, 1001, 5), key=power)
 
 
 def restrict_srtp(name):

@@ -201,10 +201,11 @@ fn sections(sdp: &str) -> Vec<Section<'_>> {
     sections
 }
 
-/// The kinds and codec names that an offer asks for, for error sentences: `video: VP8, VP9`.
-pub(crate) fn offered_video_codecs(sdp: &str) -> Vec<String> {
+/// The names of the codecs that an offer has for `kind`, `audio` or `video`, for error sentences.
+pub(crate) fn offered_codecs(sdp: &str, kind: &str) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
-    for section in sections(sdp).iter().filter(|section| section.head.starts_with("video ")) {
+    let is_of_kind = |section: &&Section<'_>| section.head.split(' ').next() == Some(kind);
+    for section in sections(sdp).iter().filter(is_of_kind) {
         for (_, name) in section.rtpmaps() {
             if !names.iter().any(|known| known == name) && names.len() < 16 {
                 names.push(name.chars().filter(char::is_ascii_graphic).take(32).collect());

@@ -38,7 +38,7 @@ use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
 pub use crate::ice::{CandidateKind, HostCandidate, IceCredentials};
 
 use crate::ice::{Checked, IceLite, candidate_lines};
-use crate::negotiated::{Negotiated, offered_video_codecs, wants_video};
+use crate::negotiated::{Negotiated, offered_codecs, wants_video};
 use crate::route::Route;
 use crate::srtp::SrtpProfile;
 use crate::stun::BindingRequest;
@@ -189,7 +189,7 @@ impl PeerFactory {
             return Err(OfferError::Malformed(why.to_owned()));
         }
         if negotiated.video.as_ref().is_none_or(|video| video.payloads.is_empty()) {
-            let offered = offered_video_codecs(offer).join(", ");
+            let offered = offered_codecs(offer, "video").join(", ");
             return Err(OfferError::NoCommonCodec { offered });
         }
         let peer = Peer::new(rtc, key_slot, credentials);

@@ -43,10 +43,10 @@ pub struct Incoming {
     pub timestamp: u32,
     /// The marker bit.
     pub marker: bool,
-    /// Without header, extensions and padding; of redundant sound the newest block alone.
+    /// Without header, extensions and padding.
     pub payload: Bytes,
-    /// The whole payload where it came with redundancy (RED, RFC 2198).
-    pub red: Option<Bytes>,
+    /// The codec's payload type, where the payload is one of RED (RFC 2198) with blocks of that type.
+    pub red: Option<u8>,
     /// How loud its sender says that it is (RFC 6464).
     pub level: Option<AudioLevel>,
     /// The newest sender report of its source, if there was one.

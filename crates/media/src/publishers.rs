@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::peer::publisher::{
     Demand, PublishError, Publisher, PublisherFactory, PublisherFigures, PublisherOutput,
+    SoundWishes,
 };
 use crate::peer::{HostCandidate, IceCredentials, Received};
 use crate::publish::TrackOutput;
@@ -22,6 +23,11 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 /// consent come every 4 to 6 s (RFC 7675 §5.1), but media every few milliseconds.
 pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a connected voice may be silent: neither a check nor a report nor sound, of which there is
+/// none while nobody speaks (DTX). Two checks of consent at the slowest fall into it; its listeners know
+/// within 10 s that it is over.
+pub const VOICE_SILENCE_TIMEOUT: Duration = Duration::from_secs(8);
+
 /// How long after its last packet a publisher holds its place against another one with the same key:
 /// an encoder that was killed and started anew gets in within two seconds.
 pub const PRESENCE: Duration = Duration::from_secs(2);
@@ -29,7 +35,7 @@ pub const PRESENCE: Duration = Duration::from_secs(2);
 /// How long a goodbye may take to leave.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// A publisher inside this process: one WHIP session. Never reused.
+/// A publisher inside this process: one WHIP session, or one voice. Never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PublisherId(pub u64);
 
@@ -40,7 +46,7 @@ pub enum PublisherEnd {
     Peer,
     /// ICE or DTLS did not finish within [`HANDSHAKE_TIMEOUT`], or failed.
     NeverConnected,
-    /// Nothing came for [`SILENCE_TIMEOUT`].
+    /// Nothing came for [`SILENCE_TIMEOUT`], or [`VOICE_SILENCE_TIMEOUT`].
     Silent,
     /// We were asked to end it.
     Asked,
@@ -90,6 +96,8 @@ struct Entry {
     publisher: Publisher,
     ufrag: String,
     since: Instant,
+    /// How long it may be silent.
+    silence_max: Duration,
     phase: Phase,
     deadline: Instant,
 }
@@ -102,7 +110,8 @@ enum Phase {
     Closing(PublisherEnd),
 }
 
-/// All publishers of one thread. Its size is bounded by the stream keys: a key has one session.
+/// All publishers of one thread. Its size is bounded by the stream keys, of which each has one session,
+/// and by the clients of the voice relay.
 pub struct PublisherTable {
     factory: PublisherFactory,
     /// Boxed: an entry takes some 15 KB.
@@ -176,18 +185,44 @@ impl PublisherTable {
         now: Instant,
     ) -> Result<String, PublishError> {
         let (publisher, answer) = self.factory.answer(offer, credentials, now)?;
+        self.insert(id, publisher, &credentials.ufrag, SILENCE_TIMEOUT, now);
+        Ok(answer)
+    }
+
+    /// Answers the offer of somebody who speaks; the rest as in [`Self::handle_offer`].
+    pub fn handle_sound_offer(
+        &mut self,
+        id: PublisherId,
+        offer: &str,
+        credentials: &IceCredentials,
+        wishes: &SoundWishes,
+        now: Instant,
+    ) -> Result<String, PublishError> {
+        let (publisher, answer) = self.factory.answer_sound(offer, credentials, wishes, now)?;
+        self.insert(id, publisher, &credentials.ufrag, VOICE_SILENCE_TIMEOUT, now);
+        Ok(answer)
+    }
+
+    fn insert(
+        &mut self,
+        id: PublisherId,
+        publisher: Publisher,
+        ufrag: &str,
+        silence_max: Duration,
+        now: Instant,
+    ) {
         let entry = Entry {
             publisher,
-            ufrag: credentials.ufrag.clone(),
+            ufrag: ufrag.to_owned(),
             since: now,
+            silence_max,
             phase: Phase::Handshaking,
             deadline: now,
         };
         self.deadlines.insert((now, id));
-        self.by_ufrag.insert(credentials.ufrag.clone(), id);
+        self.by_ufrag.insert(ufrag.to_owned(), id);
         self.entries.insert(id, Box::new(entry));
         self.drive(id, now);
-        Ok(answer)
     }
 
     /// An ICE restart that the publisher asked for with its new credentials; `ours` must be fresh.
@@ -409,7 +444,7 @@ impl Entry {
     fn own_deadline(&self) -> Instant {
         match self.phase {
             Phase::Handshaking => self.since + HANDSHAKE_TIMEOUT,
-            Phase::Connected => self.publisher.heard().unwrap_or(self.since) + SILENCE_TIMEOUT,
+            Phase::Connected => self.publisher.heard().unwrap_or(self.since) + self.silence_max,
             Phase::Closing(_) => self.since + CLOSE_TIMEOUT,
         }
     }

@@ -76,7 +76,7 @@ pub(super) fn with_served_feedback(offer: &str, answer: &str) -> String {
 }
 
 /// What stands before the first `m=` line, then each section from its `m=` line on.
-fn sections(sdp: &str) -> Vec<Vec<&str>> {
+pub(super) fn sections(sdp: &str) -> Vec<Vec<&str>> {
     let mut sections = vec![Vec::new()];
     for line in sdp.lines() {
         if line.starts_with("m=") {

@@ -1,20 +1,24 @@
 //! A publisher's peer connection: all of it is str0m's, SRTP and RTCP included.
 //!
 //! Unlike a viewer's [`Peer`] it has one sender a key, str0m, which decrypts, answers with receiver
-//! reports and transport-wide feedback, and asks for lost packets again (NACK). Packets become frames
-//! in [`Track`]s. There is at most one picture and one sound; simulcast is not answered.
+//! reports and transport-wide feedback, and asks for lost packets again (NACK). A camera's packets
+//! become frames in [`Track`](crate::publish::Track)s, a voice's leave one by one from a
+//! [`ForwardedTrack`](crate::publish::ForwardedTrack). There is at most
+//! one picture and one sound; simulcast is not answered.
+
+mod sound;
+mod tracks;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use str0m::bwe::Bitrate;
 use str0m::change::SdpOffer;
 use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion};
 use str0m::crypto::dtls::DtlsProvider;
-use str0m::format;
 use str0m::media::{KeyframeRequestKind, Mid};
 use str0m::rtp::{ExtensionMap, RtpPacket};
 use str0m::{Candidate, Event, IceCreds, Output, Rtc, RtcConfig};
@@ -24,12 +28,15 @@ use super::offer::{check_size, malformed, with_candidates};
 use super::rsa::{DtlsForAll, widen_request};
 use super::tap::KeySlot;
 use super::{HostCandidate, IceCredentials, OfferError, Peer, Proven, Received, STAND_IN, is_stun};
-use crate::frame::{Codec, MediaKind};
 use crate::ice::candidate_lines;
-use crate::negotiated::{offered_video_codecs, sends_video, sprop_parameter_sets};
-use crate::publish::{Incoming, SenderReport, Track, TrackFigures, TrackOutput};
+use crate::negotiated::{offered_codecs, sends_video, sprop_parameter_sets};
+use crate::publish::{TrackFigures, TrackOutput};
 use crate::route::Route;
 use crate::stun::BindingRequest;
+
+pub use sound::SoundWishes;
+use sound::{VoiceAnswer, voice_answer, voice_section};
+use tracks::{Form, Tracks, Voice};
 
 /// How often at most a publisher is asked for a keyframe. One costs as much as many frames, and one
 /// under way is an answer to all who ask meanwhile.
@@ -89,22 +96,6 @@ pub enum PublishError {
     },
 }
 
-/// How somebody who speaks is asked to encode (RFC 7587 §6.1). They are wishes: an encoder may do
-/// otherwise, and what it sends is passed on all the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SoundWishes {
-    /// `maxplaybackrate` and `sprop-maxcapturerate`: 8,000 to 48,000 Hz.
-    pub sample_rate: u32,
-    /// Two channels: `stereo=1`.
-    pub channels: u8,
-    /// `ptime` in ms (RFC 8866): 10, 20, 40 or 60.
-    pub packet_time: u8,
-    /// Forward error correction in band: `useinbandfec=1`.
-    pub fec: bool,
-    /// Silence is not sent: `usedtx=1`.
-    pub dtx: bool,
-}
-
 /// What all publishers of a process share.
 pub struct PublisherFactory {
     /// For those who send the first hello of DTLS.
@@ -123,6 +114,8 @@ enum Codecs {
     H264,
     /// Where the offer has nothing better.
     Others,
+    /// Somebody speaks.
+    Voice,
 }
 
 impl PublisherFactory {
@@ -155,12 +148,37 @@ impl PublisherFactory {
         credentials: &IceCredentials,
         now: Instant,
     ) -> Result<(Publisher, String), PublishError> {
-        check_size(offer)?;
-        // str0m reads what strangers wrote, and a panic here would end the thread of all publishers.
-        let answered = || self.answer_readable(offer, credentials, now);
-        catch_unwind(AssertUnwindSafe(answered)).unwrap_or_else(|_| {
-            Err(OfferError::Malformed("it is not understood".to_owned()).into())
-        })
+        guarded(offer, || self.answer_readable(offer, credentials, now))
+    }
+
+    /// Answers the offer of somebody who speaks with `recvonly` and ICE-lite: one section of sound,
+    /// Opus with redundancy where it is offered. Whatever else is offered is rejected. DTLS as in
+    /// [`Self::answer`].
+    pub fn answer_sound(
+        &self,
+        offer: &str,
+        credentials: &IceCredentials,
+        wishes: &SoundWishes,
+        now: Instant,
+    ) -> Result<(Publisher, String), PublishError> {
+        guarded(offer, || self.answer_readable_sound(offer, credentials, wishes, now))
+    }
+
+    fn answer_readable_sound(
+        &self,
+        offer: &str,
+        credentials: &IceCredentials,
+        wishes: &SoundWishes,
+        now: Instant,
+    ) -> Result<(Publisher, String), PublishError> {
+        let offer = without_layers(offer);
+        SdpOffer::from_sdp_string(&offer).map_err(|error| malformed(&error))?;
+        let taken = voice_section(&offer)?;
+        let (rtc, answer) = self.answer_with(Codecs::Voice, &offer, credentials, now)?;
+        let lines = candidate_lines(&self.candidates);
+        let VoiceAnswer { sdp, resends } = voice_answer(&offer, &answer, taken, wishes, &lines)?;
+        let peer = Peer::new(rtc, KeySlot::default(), credentials);
+        Ok((Publisher::new(peer, Tracks::Voice(Voice::new(resends))), sdp))
     }
 
     fn answer_readable(
@@ -181,10 +199,11 @@ impl PublisherFactory {
             let answer = with_candidates(&as_receiver(&answer), &candidate_lines(&self.candidates));
             if has_video(&answer) {
                 let peer = Peer::new(rtc, KeySlot::default(), credentials);
-                return Ok((Publisher::new(peer, parameter_sets), answer));
+                let tracks = Tracks::of_camera(parameter_sets);
+                return Ok((Publisher::new(peer, tracks), answer));
             }
         }
-        let offered = offered_video_codecs(&offer).join(", ");
+        let offered = offered_codecs(&offer, "video").join(", ");
         Err(PublishError::NoCommonCodec { offered })
     }
 
@@ -226,13 +245,10 @@ impl PublisherFactory {
             .set_ice_lite(true)
             .set_rtp_mode(true)
             .set_stats_interval(Some(STATS_INTERVAL))
-            .set_extension_map(ExtensionMap::standard())
-            .clear_codecs()
-            .enable_opus(true, false)
-            .enable_pcmu(true, false)
-            .enable_pcma(true, false);
+            .clear_codecs();
         match codecs {
             Codecs::H264 => {
+                config = camera(config);
                 for (payload, resend, mode, profile) in H264_PAYLOADS {
                     let (payload, resend) = (payload.into(), Some(resend.into()));
                     config.codec_config().add_h264(payload, resend, mode, profile);
@@ -240,12 +256,33 @@ impl PublisherFactory {
                 config
             }
             Codecs::Others => {
-                config = config.enable_h265(true).enable_vp8(true).enable_av1(true);
+                config = camera(config).enable_h265(true).enable_vp8(true).enable_av1(true);
                 add_vp9(config.codec_config());
                 config
             }
+            Codecs::Voice => sound::configured(config),
         }
     }
+}
+
+/// Answers an offer that is not too large. str0m reads what strangers wrote, and a panic here would end
+/// the thread of all publishers.
+fn guarded<T>(
+    offer: &str,
+    answer: impl FnOnce() -> Result<T, PublishError>,
+) -> Result<T, PublishError> {
+    check_size(offer)?;
+    catch_unwind(AssertUnwindSafe(answer))
+        .unwrap_or_else(|_| Err(OfferError::Malformed("it is not understood".to_owned()).into()))
+}
+
+/// What every camera may send besides its picture.
+fn camera(config: RtcConfig) -> RtcConfig {
+    config
+        .set_extension_map(ExtensionMap::standard())
+        .enable_opus(true, false)
+        .enable_pcmu(true, false)
+        .enable_pcma(true, false)
 }
 
 /// What a publisher wants done or tells.
@@ -291,8 +328,7 @@ pub enum Demand {
 /// One publisher. See the module's documentation.
 pub struct Publisher {
     peer: Peer,
-    video: Track,
-    audio: Track,
+    tracks: Tracks,
     demand: Demand,
     connected: bool,
     /// When something authentic came last.
@@ -308,13 +344,10 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    fn new(peer: Peer, parameter_sets: Vec<Vec<u8>>) -> Self {
-        let mut video = Track::new(MediaKind::Video);
-        video.set_parameter_sets(parameter_sets);
+    fn new(peer: Peer, tracks: Tracks) -> Self {
         Self {
             peer,
-            video,
-            audio: Track::new(MediaKind::Audio),
+            tracks,
             demand: Demand::Unwanted,
             connected: false,
             heard: None,
@@ -369,8 +402,7 @@ impl Publisher {
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.peer.handle_timeout(now);
-        self.video.handle_timeout(now);
-        self.audio.handle_timeout(now);
+        self.tracks.handle_timeout(now);
         self.collect();
         self.ask_for_keyframe(now);
         if self.rate_due.is_some_and(|due| due <= now) {
@@ -387,9 +419,9 @@ impl Publisher {
         }
     }
 
-    /// Frames were lost behind it: it goes on at the next keyframe.
+    /// Frames were lost behind it: a picture goes on at the next keyframe.
     pub fn handle_overflow(&mut self) {
-        self.video.hold();
+        self.tracks.hold();
         self.collect();
     }
 
@@ -410,7 +442,7 @@ impl Publisher {
 
     /// Counters.
     pub fn figures(&self) -> PublisherFigures {
-        let tracks = self.video.figures() + self.audio.figures();
+        let tracks = self.tracks.figures();
         let nacks = self.nacks.values().sum();
         PublisherFigures { tracks, keyframes_asked: self.keyframes_asked, nacks }
     }
@@ -444,13 +476,15 @@ impl Publisher {
                 Ok(Output::Event(Event::Connected)) => {
                     self.peer.connected = true;
                     self.connected = true;
-                    self.rate_due = Some(now);
+                    self.rate_due = self.tracks.are_told_rates().then_some(now);
                     return PublisherOutput::Connected;
                 }
                 Ok(Output::Event(Event::RtpPacket(packet))) => self.handle_packet(packet, now),
                 Ok(Output::Event(Event::MediaIngressStats(stats))) => {
                     self.nacks.insert(stats.mid, stats.nacks);
                 }
+                // A sender report: SRTCP is authentic as SRTP is.
+                Ok(Output::Event(Event::SenderFeedback(_))) => self.heard = Some(now),
                 Ok(Output::Event(Event::Closed)) => return PublisherOutput::Closed,
                 Ok(Output::Event(_)) => {}
                 Err(error) => {
@@ -464,48 +498,35 @@ impl Publisher {
 
     fn handle_packet(&mut self, packet: RtpPacket, now: Instant) {
         self.heard = Some(now);
-        let codec = self.codec_of(&packet);
-        let Some(codec) = codec.filter(|_| self.demand == Demand::Wanted) else { return };
-        let track = match codec.kind() {
-            MediaKind::Video => &mut self.video,
-            MediaKind::Audio => &mut self.audio,
-        };
-        let incoming = Incoming {
-            ssrc: *packet.header.ssrc,
-            codec,
-            number: *packet.seq_no,
-            timestamp: packet.header.timestamp,
-            marker: packet.header.marker,
-            report: packet.last_sender_info.map(|info| SenderReport {
-                ntp: ntp(info.ntp_time),
-                // Extended by its own history, of which the lower half is the sender's.
-                timestamp: info.rtp_time.numer() as u32,
-            }),
-            payload: bytes::Bytes::from_owner(packet.payload),
-            red: None,
-            level: None,
-        };
-        track.handle_packet(incoming, now);
+        let form = Form::of(packet.header.payload_type, self.peer.rtc.codec_config());
+        let Some(form) = form.filter(|_| self.demand == Demand::Wanted) else { return };
+        let incoming = form.incoming(packet);
+        self.ask_for_resends(incoming.ssrc);
+        self.tracks.handle_packet(incoming, now);
         self.collect();
         self.ask_for_keyframe(now);
     }
 
-    fn codec_of(&self, packet: &RtpPacket) -> Option<Codec> {
-        let payload_type = packet.header.payload_type;
-        let config = self.peer.rtc.codec_config();
-        let payload = config.find(|payload| payload.pt() == payload_type)?;
-        our_codec(payload.spec().codec)
+    /// str0m asks for lost packets only where they would come in a stream of their own. Those of a
+    /// voice come as they were.
+    fn ask_for_resends(&mut self, ssrc: u32) {
+        if self.tracks.begins_to_ask(ssrc) {
+            // A stream that is gone meanwhile has nothing to ask for.
+            let _ = self.peer.guarded(|rtc| {
+                if let Some(stream) = rtc.direct_api().stream_rx(&ssrc.into()) {
+                    stream.suppress_nack(false);
+                }
+            });
+        }
     }
 
     /// Takes over what the tracks have.
     fn collect(&mut self) {
-        for track in [&mut self.video, &mut self.audio] {
-            while let Some(output) = track.poll_output() {
-                match output {
-                    TrackOutput::KeyframeWanted => self.keyframe_wanted = true,
-                    TrackOutput::Frame(_) | TrackOutput::Report { .. } | TrackOutput::Lost(_) => {
-                        self.outputs.push_back(output);
-                    }
+        while let Some(output) = self.tracks.poll_output() {
+            match output {
+                TrackOutput::KeyframeWanted => self.keyframe_wanted = true,
+                TrackOutput::Frame(_) | TrackOutput::Report { .. } | TrackOutput::Lost(_) => {
+                    self.outputs.push_back(output);
                 }
             }
         }
@@ -521,7 +542,7 @@ impl Publisher {
         if !self.keyframe_wanted || !self.connected || is_too_soon {
             return;
         }
-        let ssrc = self.video.ssrc();
+        let [ssrc, _] = self.tracks.ssrcs();
         let asked = self.peer.guarded(|rtc| {
             let mut api = rtc.direct_api();
             let stream = ssrc.and_then(|ssrc| api.stream_rx(&ssrc.into()));
@@ -537,7 +558,7 @@ impl Publisher {
 
     /// Lets a publisher that only knows REMB send at full rate.
     fn tell_rate(&mut self) {
-        let ssrcs = [self.video.ssrc(), self.audio.ssrc()];
+        let ssrcs = self.tracks.ssrcs();
         // Nothing to say before the first packet.
         let _ = self.peer.guarded(|rtc| {
             for ssrc in ssrcs.into_iter().flatten() {
@@ -550,44 +571,12 @@ impl Publisher {
 
     fn earliest(&self, at: Instant) -> Instant {
         let own = [
-            self.video.next_timeout(),
-            self.audio.next_timeout(),
+            self.tracks.next_timeout(),
             self.keyframe_due().filter(|_| self.connected),
             self.rate_due,
         ];
         own.into_iter().flatten().fold(at, Instant::min)
     }
-}
-
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "str0m's list is open, and what is not listed here is never answered"
-)]
-fn our_codec(codec: format::Codec) -> Option<Codec> {
-    match codec {
-        format::Codec::H264 => Some(Codec::H264),
-        format::Codec::H265 => Some(Codec::H265),
-        format::Codec::Vp8 => Some(Codec::Vp8),
-        format::Codec::Vp9 => Some(Codec::Vp9),
-        format::Codec::Av1 => Some(Codec::Av1),
-        format::Codec::Opus => Some(Codec::Opus),
-        format::Codec::PCMU => Some(Codec::Pcmu),
-        format::Codec::PCMA => Some(Codec::Pcma),
-        _ => None,
-    }
-}
-
-/// Seconds since 1900 and fractions (RFC 3550 §4). Publishers whose clock counts from their start
-/// are before 1970, which is as good: only differences matter.
-fn ntp(time: SystemTime) -> u64 {
-    const UNIX: i128 = 2_208_988_800_000_000;
-    let micros = match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => after.as_micros() as i128,
-        Err(before) => -(before.duration().as_micros() as i128),
-    };
-    let micros = (micros + UNIX).max(0);
-    // The era wraps in 2036 as the field does.
-    ((micros << 32) / 1_000_000) as u64
 }
 
 /// The offer without simulcast (RFC 8853): what is left is one stream a section.

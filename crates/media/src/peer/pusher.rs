@@ -1,5 +1,5 @@
-//! A publisher: brings frames to somebody else's WHIP server. The whole of it is str0m: packets,
-//! SRTP, retransmissions, reports.
+//! A publisher: brings frames to somebody else's WHIP server, or a voice to a relay. The whole of it is
+//! str0m: packets, SRTP, retransmissions, reports.
 //!
 //! Sans-IO like its neighbours: datagrams, frames and time in, [`PusherOutput`] out.
 
@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use str0m::change::{SdpAnswer, SdpPendingOffer};
 use str0m::config::{CryptoProvider, DtlsCert};
-use str0m::format::Codec as StrCodec;
+use str0m::format::{Codec as StrCodec, CodecConfig};
 use str0m::media::{Direction, Frequency, MediaKind as StrMediaKind, MediaTime, Mid, Pt};
 use str0m::net::{Protocol, Receive};
-use str0m::{Candidate, Event, Input, Output, Rtc};
+use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
 
 use super::client::ClientError;
 use super::offer::printable;
-use crate::frame::{Codec, Frame, MediaKind};
+use crate::frame::{AudioLevel, Codec, Frame, MediaKind};
 
 /// Between two [`PusherOutput::Figures`].
 const FIGURES_INTERVAL: Duration = Duration::from_secs(1);
@@ -84,7 +84,8 @@ pub enum PusherOutput {
 pub struct Pusher {
     rtc: Rtc,
     address: SocketAddr,
-    video: Track,
+    /// `None`: a voice.
+    video: Option<Track>,
     audio: Track,
     pending: Option<SdpPendingOffer>,
 }
@@ -116,32 +117,80 @@ impl PusherFactory {
         address: SocketAddr,
         now: Instant,
     ) -> Result<(Pusher, String), ClientError> {
-        let mut rtc = Rtc::builder()
-            .set_crypto_provider(Arc::clone(&self.crypto))
-            .set_dtls_cert(self.certificate.clone())
-            .set_stats_interval(Some(FIGURES_INTERVAL))
-            .clear_codecs()
+        let config = self
+            .config()
             .enable_h264(true)
             .enable_h265(true)
             .enable_opus(true, false)
             .enable_pcmu(true, false)
-            .enable_pcma(true, false)
-            .build(now);
-        let candidate =
-            Candidate::host(address, "udp").map_err(|_| ClientError::Address(address))?;
-        rtc.add_local_candidate(candidate);
-        let mut change = rtc.sdp_api();
-        // One media stream for both, so that viewers play them together.
-        let stream = || Some("manifold".to_owned());
-        let send = Direction::SendOnly;
-        let video = change.add_media(StrMediaKind::Video, send, stream(), None, None);
-        let audio = change.add_media(StrMediaKind::Audio, send, stream(), None, None);
-        let (offer, pending) = change.apply().expect("two sections were added");
-        let track = |mid| Track { mid, clock: Clock::default() };
-        let (video, audio) = (track(video), track(audio));
-        let pusher = Pusher { rtc, address, video, audio, pending: Some(pending) };
-        Ok((pusher, offer.to_sdp_string()))
+            .enable_pcma(true, false);
+        offer(config, address, Sections::Both, now)
     }
+
+    /// A pusher that is reached at `address`, and its offer to send a voice: Opus alone.
+    pub fn offer_sound(
+        &self,
+        address: SocketAddr,
+        redundancy: Redundancy,
+        now: Instant,
+    ) -> Result<(Pusher, String), ClientError> {
+        let mut config = self.config().enable_opus(true, redundancy == Redundancy::OnePacket);
+        let opus = config.codec_config().params().first().copied();
+        if let Some(mut opus) = opus {
+            opus.set_fb_nack(true);
+            *config.codec_config() = CodecConfig::new_from_payload_params(vec![opus]);
+        }
+        offer(config, address, Sections::SoundAlone, now)
+    }
+
+    fn config(&self) -> RtcConfig {
+        Rtc::builder()
+            .set_crypto_provider(Arc::clone(&self.crypto))
+            .set_dtls_cert(self.certificate.clone())
+            .set_stats_interval(Some(FIGURES_INTERVAL))
+            .clear_codecs()
+    }
+}
+
+/// What a voice sends besides each packet of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Redundancy {
+    /// Nothing.
+    None,
+    /// The packet before it once more (RED, RFC 2198), if the answer takes that.
+    OnePacket,
+}
+
+/// What is offered.
+enum Sections {
+    Both,
+    SoundAlone,
+}
+
+fn offer(
+    config: RtcConfig,
+    address: SocketAddr,
+    sections: Sections,
+    now: Instant,
+) -> Result<(Pusher, String), ClientError> {
+    let mut rtc = config.build(now);
+    let candidate = Candidate::host(address, "udp").map_err(|_| ClientError::Address(address))?;
+    rtc.add_local_candidate(candidate);
+    let mut change = rtc.sdp_api();
+    let mut add = |kind| {
+        // One media stream for both, so that viewers play them together.
+        let stream = Some("manifold".to_owned());
+        let mid = change.add_media(kind, Direction::SendOnly, stream, None, None);
+        Track { mid, clock: Clock::default() }
+    };
+    let video = match sections {
+        Sections::Both => Some(add(StrMediaKind::Video)),
+        Sections::SoundAlone => None,
+    };
+    let audio = add(StrMediaKind::Audio);
+    let (offer, pending) = change.apply().expect("a section was added");
+    let pusher = Pusher { rtc, address, video, audio, pending: Some(pending) };
+    Ok((pusher, offer.to_sdp_string()))
 }
 
 impl Pusher {
@@ -172,13 +221,33 @@ impl Pusher {
     /// The next frame, captured at `captured`; before [`PusherOutput::Connected`] it is dropped. Poll
     /// before the next one.
     pub fn handle_frame(&mut self, frame: &Frame, captured: Instant) -> Result<(), PushError> {
-        let track = match frame.codec.kind() {
-            MediaKind::Video => &mut self.video,
-            MediaKind::Audio => &mut self.audio,
-        };
+        self.write(frame, captured, None)
+    }
+
+    /// As [`Self::handle_frame`], for sound that says how loud it is (RFC 6464), if the answer takes
+    /// that.
+    pub fn handle_sound(
+        &mut self,
+        frame: &Frame,
+        level: AudioLevel,
+        captured: Instant,
+    ) -> Result<(), PushError> {
+        self.write(frame, captured, Some(level))
+    }
+
+    fn write(
+        &mut self,
+        frame: &Frame,
+        captured: Instant,
+        level: Option<AudioLevel>,
+    ) -> Result<(), PushError> {
         let refused = |error: &dyn std::fmt::Display| PushError::Refused(error.to_string());
         let unknown = PushError::Codec(frame.codec.name());
-        let Some(writer) = self.rtc.writer(track.mid) else { return Err(unknown) };
+        let track = match frame.codec.kind() {
+            MediaKind::Video => self.video.as_mut().ok_or(unknown.clone())?,
+            MediaKind::Audio => &mut self.audio,
+        };
+        let Some(mut writer) = self.rtc.writer(track.mid) else { return Err(unknown) };
         let payload_type: Option<Pt> =
             writer.payload_params().find(|params| is_for(frame.codec, params)).map(|p| p.pt());
         let payload_type = payload_type.ok_or(unknown)?;
@@ -186,6 +255,10 @@ impl Pusher {
         let rate = Frequency::new(frame.codec.clock_rate()).ok_or_else(|| refused(&"no clock"))?;
         let time = MediaTime::new(ticks, rate);
         let data = elementary_stream(frame);
+        if let Some(AudioLevel { below_full, voice }) = level {
+            let below_full = i8::try_from(below_full).unwrap_or(i8::MAX);
+            writer = writer.audio_level(-below_full, voice.unwrap_or_default());
+        }
         writer.write(payload_type, captured, time, data).map_err(|error| refused(&error))
     }
 
@@ -214,7 +287,7 @@ impl Pusher {
                     return PusherOutput::KeyframeWanted;
                 }
                 Ok(Output::Event(Event::MediaEgressStats(stats))) => {
-                    let is_video = stats.mid == self.video.mid;
+                    let is_video = stats.mid != self.audio.mid;
                     let kind = if is_video { MediaKind::Video } else { MediaKind::Audio };
                     let figures = PushFigures {
                         packets: stats.packets,

@@ -8,8 +8,11 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::{Incoming, Published, SenderReport, Ticks, TrackFigures, TrackOutput};
 use crate::frame::{Codec, Forwarded, MAX_CUT_PAYLOAD, MediaKind};
+use crate::red;
 
 /// How long a source must be silent before another one takes its place: longer than any packet is
 /// (120 ms, RFC 7587 §4.2), so that two who send at a time do not take turns.
@@ -66,28 +69,25 @@ impl ForwardedTrack {
         let report = source.next_report(packet.report);
         // Padding and probes.
         if packet.payload.is_empty() {
+            self.outputs.extend(report);
             return;
         }
-        if packet.codec.kind() != MediaKind::Audio || packet.payload.len() > MAX_CUT_PAYLOAD {
+        if let Some((unit, red)) = unwrapped(packet.payload, packet.red) {
+            self.figures.frames += 1;
+            self.outputs.push_back(TrackOutput::Frame(Published {
+                codec: packet.codec,
+                ticks,
+                arrived: now,
+                keyframe: true,
+                reordered: false,
+                size: None,
+                units: vec![unit],
+                forwarded: Some(Forwarded { number, red }),
+                level: packet.level,
+            }));
+        } else {
             self.figures.withheld += 1;
-            return;
         }
-        self.figures.frames += 1;
-        self.outputs.push_back(TrackOutput::Frame(Published {
-            codec: packet.codec,
-            ticks,
-            arrived: now,
-            keyframe: true,
-            reordered: false,
-            size: None,
-            units: vec![packet.payload],
-            // One that is too large to be passed on goes without its redundancy.
-            forwarded: Some(Forwarded {
-                number,
-                red: packet.red.filter(|whole| whole.len() <= MAX_CUT_PAYLOAD),
-            }),
-            level: packet.level,
-        }));
         self.outputs.extend(report);
     }
 
@@ -96,10 +96,9 @@ impl ForwardedTrack {
         self.outputs.pop_front()
     }
 
-    /// A packet came that makes no sense.
-    pub(crate) fn handle_malformed(&mut self) {
-        self.figures.packets += 1;
-        self.figures.withheld += 1;
+    /// The SSRC that it listens to.
+    pub fn ssrc(&self) -> Option<u32> {
+        self.source.as_ref().map(|source| source.ssrc)
     }
 
     /// Counters. A packet counts as lost once it is too late for it.
@@ -123,6 +122,16 @@ impl ForwardedTrack {
             self.source = Some(Source::after(source, packet, now));
         }
     }
+}
+
+/// The packet's own payload, and the whole one if that is redundant and small enough to be passed on.
+/// `None`: neither can be.
+fn unwrapped(payload: Bytes, red: Option<u8>) -> Option<(Bytes, Option<Bytes>)> {
+    let fits = |payload: &Bytes| !payload.is_empty() && payload.len() <= MAX_CUT_PAYLOAD;
+    let Some(payload_type) = red else { return fits(&payload).then_some((payload, None)) };
+    let newest = red::newest(&payload).ok()?;
+    let is_ours = newest.payload_type == payload_type && fits(&newest.data);
+    is_ours.then(|| (newest.data, Some(payload).filter(fits)))
 }
 
 impl Source {
@@ -201,7 +210,6 @@ impl Seen {
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
 mod tests {
-    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
@@ -313,16 +321,16 @@ mod tests {
         let (mut track, now) = (ForwardedTrack::default(), Instant::now());
         let level = Some(AudioLevel { below_full: 30, voice: Some(true) });
         let report = Some(SenderReport { ntp: 99, timestamp: 480 });
-        let red = Some(Bytes::from_static(&[111, 0x78, 1]));
+        let whole = Bytes::from_static(&[0x80 | 111, 0x0f, 0, 1, 111, 9, 0x78, 1]);
         for number in 1..3 {
-            let red = red.clone();
-            track.handle_packet(Incoming { red, level, report, ..packet(1, number) }, now);
+            let (payload, red) = (whole.clone(), Some(111));
+            track.handle_packet(Incoming { payload, red, level, report, ..packet(1, number) }, now);
         }
         let outputs = drain(&mut track);
         assert_eq!(outputs.len(), 3, "the report is told once");
         let TrackOutput::Frame(frame) = &outputs[0] else { panic!("{outputs:?}") };
         assert_eq!((frame.level, &frame.units[0][..]), (level, &[0x78, 1][..]));
-        assert_eq!(frame.forwarded.as_ref().unwrap().red, red);
+        assert_eq!(frame.forwarded.as_ref().unwrap().red, Some(whole));
         let told = TrackOutput::Report { kind: MediaKind::Audio, ntp: 99, ticks: 480 };
         assert_eq!(outputs[1], told);
     }
@@ -330,14 +338,22 @@ mod tests {
     #[test]
     fn what_cannot_be_passed_on_is_counted() {
         let (mut track, now) = (ForwardedTrack::default(), Instant::now());
-        let large = Bytes::from(vec![0x78; MAX_CUT_PAYLOAD + 1]);
-        track.handle_packet(Incoming { payload: large.clone(), ..packet(1, 1) }, now);
+        let red = Some(111);
+        let mut large = vec![0x78; MAX_CUT_PAYLOAD + 1];
+        track.handle_packet(Incoming { payload: large.clone().into(), ..packet(1, 1) }, now);
         track.handle_packet(Incoming { payload: Bytes::new(), ..packet(1, 2) }, now);
-        track.handle_packet(Incoming { red: Some(large), ..packet(1, 3) }, now);
+        for (number, payload) in [(3, &[0x80 | 111, 0][..]), (4, &[111]), (5, &[96, 1])] {
+            let payload = Bytes::copy_from_slice(payload);
+            track.handle_packet(Incoming { payload, red, ..packet(1, number) }, now);
+        }
+        assert_eq!((drain(&mut track), track.figures().withheld), (vec![], 4));
+        // A large packet before, a small one of its own.
+        large[..5].copy_from_slice(&[0x80 | 111, 0x0f, 3, 0xff, 111]);
+        track.handle_packet(Incoming { payload: large.into(), red, ..packet(1, 6) }, now);
         let outputs = drain(&mut track);
-        assert_eq!((outputs.len(), track.figures().withheld), (1, 1));
         let TrackOutput::Frame(frame) = &outputs[0] else { panic!("{outputs:?}") };
-        assert_eq!(frame.forwarded, Some(Forwarded { number: 3, red: None }));
+        assert_eq!(frame.units[0].len(), MAX_CUT_PAYLOAD + 1 - 5 - 1_023);
+        assert_eq!(frame.forwarded, Some(Forwarded { number: 6, red: None }));
     }
 
     proptest! {

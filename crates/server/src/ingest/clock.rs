@@ -38,7 +38,7 @@ const TIME_MAX: i128 = 1 << 60;
 
 /// The clocks of one session with a camera.
 #[derive(Debug)]
-pub(super) struct SourceClock {
+pub(crate) struct SourceClock {
     video: Track,
     audio: Track,
     /// Our clock minus the camera's.
@@ -76,7 +76,7 @@ struct Placed {
 
 impl SourceClock {
     /// A session whose tracks count `video_rate` and `audio_rate` ticks a second, both above 0.
-    pub(super) fn new(video_rate: u32, audio_rate: u32) -> Self {
+    pub(crate) fn new(video_rate: u32, audio_rate: u32) -> Self {
         Self {
             video: Track::new(video_rate),
             audio: Track::new(audio_rate),
@@ -86,7 +86,7 @@ impl SourceClock {
     }
 
     /// A sender report: `ticks` (extended as the frames' are) were at `ntp` on the camera's clock.
-    pub(super) fn handle_sender_report(&mut self, kind: MediaKind, ntp: u64, ticks: i64) {
+    pub(crate) fn handle_sender_report(&mut self, kind: MediaKind, ntp: u64, ticks: i64) {
         // RFC 3550 §6.4.1: zero from a sender that has no notion of wall clock.
         if ntp == 0 {
             return;
@@ -101,7 +101,7 @@ impl SourceClock {
 
     /// When the frame at `ticks` was captured, for a frame that arrived at `arrival`. Never goes
     /// back on one track, and never runs more than 5 % fast or slow unless a timeline breaks.
-    pub(super) fn captured(&mut self, kind: MediaKind, ticks: i64, arrival: i64) -> NtpTime {
+    pub(crate) fn captured(&mut self, kind: MediaKind, ticks: i64, arrival: i64) -> NtpTime {
         let track = match kind {
             MediaKind::Video => &mut self.video,
             MediaKind::Audio => &mut self.audio,

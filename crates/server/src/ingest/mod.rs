@@ -23,8 +23,10 @@ use tokio::sync::Notify;
 
 use self::testcard::TestCard;
 
+pub(crate) use self::clock::SourceClock;
 pub(crate) use self::source_url::SourceUrl;
 pub(crate) use self::testcard::strip;
+pub(crate) use self::wall_clock::WallClock;
 pub(crate) use self::whip::PublishPoint;
 
 /// How RTP comes from an RTSP camera.

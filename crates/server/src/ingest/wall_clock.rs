@@ -6,25 +6,25 @@ use tokio::time::Instant;
 
 /// Our wall clock as it was when the session began, run by the monotonic clock, so that a server
 /// whose clock is set shows viewers no jump.
-pub(super) struct WallClock {
+pub(crate) struct WallClock {
     started: Instant,
     started_micros: i64,
 }
 
 impl WallClock {
     /// As it is now.
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { started: Instant::now(), started_micros: micros(since_epoch) }
     }
 
     /// Microseconds since the Unix epoch.
-    pub(super) fn unix_micros(&self) -> i64 {
+    pub(crate) fn unix_micros(&self) -> i64 {
         self.started_micros + micros(self.started.elapsed())
     }
 
     /// What [`Self::unix_micros`] was at a moment since the start.
-    pub(super) fn unix_micros_at(&self, moment: std::time::Instant) -> i64 {
+    pub(crate) fn unix_micros_at(&self, moment: std::time::Instant) -> i64 {
         let since = Instant::from_std(moment).saturating_duration_since(self.started);
         self.started_micros + micros(since)
     }

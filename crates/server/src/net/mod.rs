@@ -35,7 +35,7 @@ pub(crate) use handshakes::Restarted;
 pub(crate) use media::peer::publisher::SoundWishes;
 pub(crate) use media::peer::{AnswerError, IceCredentials, OfferError};
 pub(crate) use media::peers::CloseReason;
-pub(crate) use publishers::{PublishError, PublisherEnd, PublisherHandle, PublisherId};
+pub(crate) use publishers::{PublishError, PublisherEnd, PublisherHandle, PublisherId, Sink};
 pub(crate) use sys::{
     Offload, Segment, Segments, Taken, UdpPort, open_receiver, raise_descriptor_limit,
     thread_cpu_time,

@@ -1,9 +1,14 @@
-//! Publisher threads: the whole of WHIP's media side, beside the fan-out and never in it.
+//! Publisher threads: the whole of WHIP's media side and of who speaks, beside the fan-out and never
+//! in it.
 //!
 //! ```text
 //! encoder --STUN, DTLS, SRTP, SRTCP--> worker --bounded queue--> publisher thread: PublisherTable
 //! publisher thread --frames, bounded channel--> the camera's source attempt --> MediaPlane::publish
+//! publisher thread --a voice's packets, by a call--> MediaPlane::publish
 //! ```
+//! A camera's frames wait in a channel, since what takes them may be slow. A voice's packets wait for
+//! nobody: a turn of the scheduler is all the delay that a relay may add.
+//!
 //! A worker finds out whose a datagram is without a lock: from a table of proven addresses of its own,
 //! which the publisher threads keep up to date by command. What looks like RTP and comes from nobody
 //! in that table is dropped where it landed.
@@ -49,6 +54,7 @@ enum Command {
     Offer {
         publisher: PublisherId,
         offer: String,
+        sends: Sends,
         reply: oneshot::Sender<Result<Accepted, PublishError>>,
     },
     Restart {
@@ -57,13 +63,32 @@ enum Command {
         reply: oneshot::Sender<Option<Restarted>>,
     },
     IsPresent(PublisherId, oneshot::Sender<bool>),
-    Attach(PublisherId, mpsc::Sender<TrackOutput>),
+    Attach(PublisherId, Outlet),
     /// Frees what was attached, if nobody takes from it any more.
     Detach(PublisherId),
     WantKeyframe(PublisherId),
     Close(PublisherId),
     CloseAll(Sender<()>),
     Stop,
+}
+
+/// What is answered.
+enum Sends {
+    Camera,
+    Voice(SoundWishes),
+}
+
+/// Where a publisher's frames go.
+enum Outlet {
+    Channel(mpsc::Sender<TrackOutput>),
+    Call(Box<dyn Sink>),
+}
+
+/// What takes a voice's packets on a publisher thread, so that it must return at once. Dropped when the
+/// session ends.
+pub(crate) trait Sink: Send {
+    /// The next thing that came of the voice's packets.
+    fn handle(&mut self, output: TrackOutput);
 }
 
 /// A datagram from a worker.
@@ -153,26 +178,35 @@ impl Publishers {
         (publishers, inputs)
     }
 
-    /// Answers a publisher's offer. `None` when the threads are gone.
+    /// Answers a camera's offer. `None` when the threads are gone.
     pub(crate) async fn offer(
         &self,
         offer: String,
     ) -> Option<Result<(PublisherHandle, Accepted), PublishError>> {
-        let publisher = PublisherId(self.next.fetch_add(1, Ordering::Relaxed));
-        let handle = PublisherHandle { publishers: self.clone(), publisher };
-        let (reply, answer) = oneshot::channel();
-        self.shard_of(publisher).commands.send(Command::Offer { publisher, offer, reply }).ok()?;
-        let answer = answer.await.ok()?;
-        Some(answer.map(|accepted| (handle, accepted)))
+        self.answer(offer, Sends::Camera).await
     }
 
     /// Answers the offer of somebody who speaks. `None` when the threads are gone.
     pub(crate) async fn offer_sound(
         &self,
-        _offer: String,
-        _wishes: SoundWishes,
+        offer: String,
+        wishes: SoundWishes,
     ) -> Option<Result<(PublisherHandle, Accepted), PublishError>> {
-        None
+        self.answer(offer, Sends::Voice(wishes)).await
+    }
+
+    async fn answer(
+        &self,
+        offer: String,
+        sends: Sends,
+    ) -> Option<Result<(PublisherHandle, Accepted), PublishError>> {
+        let publisher = PublisherId(self.next.fetch_add(1, Ordering::Relaxed));
+        let handle = PublisherHandle { publishers: self.clone(), publisher };
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Offer { publisher, offer, sends, reply };
+        self.shard_of(publisher).commands.send(command).ok()?;
+        let answer = answer.await.ok()?;
+        Some(answer.map(|accepted| (handle, accepted)))
     }
 
     /// Takes a packet that is a publisher's; `owner` is the thread that its source is known to belong
@@ -283,8 +317,13 @@ impl PublisherHandle {
     /// gets them.
     pub(crate) fn attach(&self) -> Frames {
         let (sender, frames) = mpsc::channel(MAX_WAITING_FRAMES);
-        self.tell(Command::Attach(self.publisher, sender));
+        self.tell(Command::Attach(self.publisher, Outlet::Channel(sender)));
         Frames { frames, handle: self.clone() }
+    }
+
+    /// Its packets go to `sink` until the session ends, or at once if it has.
+    pub(crate) fn attach_sink(&self, sink: impl Sink + 'static) {
+        self.tell(Command::Attach(self.publisher, Outlet::Call(Box::new(sink))));
     }
 
     /// Viewers cannot decode.
@@ -332,7 +371,7 @@ pub(crate) struct PublisherThread {
     handshaking: Arc<AtomicUsize>,
     /// Sessions that are counted in `handshaking`; whether they are is the value.
     sessions: HashMap<PublisherId, Progress>,
-    attached: HashMap<PublisherId, mpsc::Sender<TrackOutput>>,
+    attached: HashMap<PublisherId, Outlet>,
     overflows: u64,
     /// The worker on which the newest datagram landed.
     arrival: usize,
@@ -389,17 +428,22 @@ impl PublisherThread {
 
     fn handle_command(&mut self, command: Command, now: Instant) {
         match command {
-            Command::Offer { publisher, offer, reply } => {
+            Command::Offer { publisher, offer, sends, reply } => {
                 self.announce(now);
-                let credentials = self.new_credentials();
-                let answer = self.table.handle_offer(publisher, &offer, &credentials, now);
+                let (ours, table) = (self.new_credentials(), &mut self.table);
+                let answer = match sends {
+                    Sends::Camera => table.handle_offer(publisher, &offer, &ours, now),
+                    Sends::Voice(wishes) => {
+                        table.handle_sound_offer(publisher, &offer, &ours, &wishes, now)
+                    }
+                };
                 if answer.is_ok() {
                     self.handshaking.fetch_add(1, Ordering::Relaxed);
                     self.sessions.insert(publisher, Progress::Handshaking);
                 }
                 let accepted = answer.map(|answer_sdp| Accepted {
                     answer_sdp,
-                    ice_ufrag: credentials.ufrag,
+                    ice_ufrag: ours.ufrag,
                     // A publisher takes nothing.
                     codecs: CodecSet::default(),
                     their_ufrag: None,
@@ -415,9 +459,9 @@ impl PublisherThread {
             Command::IsPresent(publisher, reply) => {
                 let _ = reply.send(self.table.is_present(publisher, now));
             }
-            Command::Attach(publisher, sender) => {
+            Command::Attach(publisher, outlet) => {
                 if self.sessions.contains_key(&publisher) {
-                    self.attached.insert(publisher, sender);
+                    self.attached.insert(publisher, outlet);
                     self.table.set_demand(publisher, Demand::Wanted, now);
                 }
             }
@@ -449,7 +493,11 @@ impl PublisherThread {
 
     /// Another attempt may have attached meanwhile.
     fn detach_if_closed(&mut self, publisher: PublisherId, now: Instant) {
-        if self.attached.get(&publisher).is_some_and(mpsc::Sender::is_closed) {
+        let is_closed = match self.attached.get(&publisher) {
+            Some(Outlet::Channel(sender)) => sender.is_closed(),
+            Some(Outlet::Call(_)) | None => false,
+        };
+        if is_closed {
             self.attached.remove(&publisher);
             self.table.set_demand(publisher, Demand::Unwanted, now);
         }
@@ -535,7 +583,11 @@ impl PublisherThread {
     }
 
     fn hand_on(&mut self, publisher: PublisherId, output: TrackOutput) {
-        let Some(sender) = self.attached.get(&publisher) else { return };
+        let sender = match self.attached.get_mut(&publisher) {
+            Some(Outlet::Channel(sender)) => sender,
+            Some(Outlet::Call(sink)) => return sink.handle(output),
+            None => return,
+        };
         match sender.try_send(output) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(_)) => {
