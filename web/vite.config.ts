@@ -4,6 +4,8 @@ import { defineConfig } from "vite";
 const SERVER = "http://127.0.0.1:8080";
 
 export default defineConfig({
+  // Relative, so that the pages also work below a proxy's path, as with Home Assistant's ingress.
+  base: "./",
   build: {
     target: "es2022",
     // Kept as written: light-dark() is in every browser since 2024.
@@ -13,8 +15,16 @@ export default defineConfig({
     modulePreload: { polyfill: false },
     reportCompressedSize: true,
     sourcemap: false,
+    rolldownOptions: { input: ["index.html", "talk.html"] },
   },
   server: {
-    proxy: { "/api": SERVER, "/whep": SERVER, "/health": SERVER },
+    proxy: {
+      "/api": SERVER,
+      "/whep": SERVER,
+      "/health": SERVER,
+      "/voice": SERVER,
+      "/tls": SERVER,
+      "/ws": { target: SERVER, ws: true },
+    },
   },
 });

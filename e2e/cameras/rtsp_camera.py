@@ -105,12 +105,20 @@ class Painter:
 
 
 def feed(source, painter, args, ended):
-    """Pushes pictures at their time until the pipeline is taken down."""
+    """Pushes pictures at their time until the pipeline is taken down.
+
+    Where the encoder is behind, because the machine is busy, a picture is left out before it has a
+    number: the numbers of those that are sent have no hole.
+    """
     start = time.monotonic()
-    number = 0
-    while args.stall_after is None or number < args.stall_after * args.fps:
-        if ended.wait(max(0, start + number / args.fps - time.monotonic())):
+    room = source.get_property("max-buffers")
+    moment = number = 0
+    while args.stall_after is None or moment < args.stall_after * args.fps:
+        if ended.wait(max(0, start + moment / args.fps - time.monotonic())):
             return
+        moment += 1
+        if room and source.get_property("current-level-buffers") >= room:
+            continue
         picture = painter.paint(number, int(time.time() * 1000))
         source.emit("push-buffer", Gst.Buffer.new_wrapped(picture))
         number += 1
@@ -175,7 +183,7 @@ def picture(width, height, fps):
     """The launch line from the painted picture to the encoder's input."""
     return (
         "appsrc name=picture is-live=true do-timestamp=true format=time max-buffers=4 "
-        f"leaky-type=downstream caps=video/x-raw,format=I420,width={width},height={height},"
+        f"caps=video/x-raw,format=I420,width={width},height={height},"
         f"framerate={fps}/1,colorimetry=bt709,pixel-aspect-ratio=1/1 ! "
         'clockoverlay time-format="%H:%M:%S" font-desc="Sans 24" halignment=right valignment=bottom'
     )

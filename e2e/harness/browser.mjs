@@ -17,6 +17,9 @@ const FLAGS = [
   '--autoplay-policy=no-user-gesture-required',
 ];
 
+/** Which of a picture's `inbound-rtp` statistics tell why it does not go on. */
+const TOLD = /^(codec|frames(Received|Decoded|Dropped)|keyFramesDecoded|freezeCount|(pli|nack)Count|packets(Received|Lost))$/;
+
 /** A browser of its own process. */
 export class Browser {
   /** @param {{ program?: string }} [options] `program`: what starts Chromium, if not itself */
@@ -138,6 +141,16 @@ export class Viewer {
   /** The `inbound-rtp` statistics of the camera's peer connection, by kind. */
   inbound(camera) {
     return this.page.evaluate(inboundOf, `[data-camera="${camera}"] video`);
+  }
+
+  /** Of every tile, what its connection received: for messages of failure. */
+  async figures() {
+    const cameras = await this.page.$$eval('[data-camera]', (tiles) => tiles.map((tile) => tile.dataset.camera));
+    const told = cameras.map(async (camera) => {
+      const { video = {} } = await this.inbound(camera);
+      return [camera, Object.fromEntries(Object.entries(video).filter(([name]) => TOLD.test(name)))];
+    });
+    return Object.fromEntries(await Promise.all(told));
   }
 
   /**

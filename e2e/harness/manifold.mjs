@@ -115,6 +115,12 @@ export class Manifold {
     return text;
   }
 
+  /** All metrics that are not 0, on one line: for messages of failure. */
+  async counted() {
+    const lines = (await this.metrics()).split('\n');
+    return lines.filter((line) => /^(manifold|cctv)_/.test(line) && !/_bucket\{| 0$/.test(line)).join(', ');
+  }
+
   /** Waits until the camera is in `state`; its JSON. */
   async cameraIs(id, state, within = 15_000) {
     let camera;

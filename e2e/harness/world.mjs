@@ -37,6 +37,7 @@ export class World {
     rmSync(this.folder, { recursive: true, force: true });
     mkdirSync(this.folder, { recursive: true });
     this.children = [];
+    this.manifolds = [];
     this.browsers = [];
     this.viewers = [];
     this.endings = [];
@@ -57,12 +58,18 @@ export class World {
     this.children.push(child);
   }
 
-  manifold(config) {
-    return Manifold.start(this, config);
+  async manifold(config) {
+    return this.shown(await Manifold.start(this, config));
   }
 
-  bareManifold() {
-    return Manifold.startBare(this);
+  async bareManifold() {
+    return this.shown(await Manifold.startBare(this));
+  }
+
+  /** Has its counters shown when the scenario fails. */
+  shown(manifold) {
+    this.manifolds.push(manifold);
+    return manifold;
   }
 
   /** A started RTSP camera. */
@@ -90,11 +97,18 @@ export class World {
 
   /** Shows what is needed to understand a failure. */
   async report(t) {
-    for (const [index, { page, errors }] of this.viewers.entries()) {
+    for (const [index, viewer] of this.viewers.entries()) {
+      const { page, errors } = viewer;
       const path = this.file(`page-${index}.png`);
       const taken = await page.screenshot({ path, timeout: 5_000 }).then(() => path, () => 'closed');
       const tiles = await page.evaluate(() => window.manifold?.tiles()).catch(() => undefined);
       t.diagnostic(`page ${index}: ${taken}; tiles ${JSON.stringify(tiles)}; errors ${JSON.stringify(errors)}`);
+      const figures = await viewer.figures().catch(() => undefined);
+      t.diagnostic(`page ${index}: what its connections received: ${JSON.stringify(figures)}`);
+    }
+    for (const manifold of this.manifolds) {
+      const counted = await manifold.counted().catch((error) => error.message);
+      t.diagnostic(`counters of ${manifold.url}: ${counted}`);
     }
     for (const child of this.children) {
       t.diagnostic(`--- ${child.name} (${child.alive ? 'runs' : `ended: ${child.code}`}), all of it in ${child.log}`);

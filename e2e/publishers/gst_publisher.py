@@ -41,15 +41,19 @@ def say(**what):
 
 
 def encoder_of(options):
-    """From raw pictures to RTP, as the wanted codec has it."""
+    """From raw pictures to RTP, as the wanted codec has it. Picture ids have 7 bits (mode 1)."""
+    vpx = (
+        "deadline=1 cpu-used=8 lag-in-frames=0 target-bitrate=1500000 "
+        f"keyframe-max-dist={options.gop}"
+    )
     return {
         "H264": "x264enc tune=zerolatency speed-preset=ultrafast bitrate=1500 "
         f"key-int-max={options.gop} ! video/x-h264,profile=constrained-baseline,stream-format=byte-stream "
         "! h264parse ! rtph264pay config-interval=-1 aggregate-mode=zero-latency",
         "H265": "x265enc tune=zerolatency speed-preset=ultrafast bitrate=1500 "
         f"key-int-max={options.gop} ! h265parse ! rtph265pay config-interval=-1",
-        "VP9": "vp9enc deadline=1 cpu-used=8 lag-in-frames=0 target-bitrate=1500000 "
-        f"keyframe-max-dist={options.gop} ! rtpvp9pay picture-id-mode=1",
+        "VP8": f"vp8enc {vpx} ! rtpvp8pay picture-id-mode=1",
+        "VP9": f"vp9enc {vpx} ! rtpvp9pay picture-id-mode=1",
     }[options.codec]
 
 
@@ -124,9 +128,15 @@ class Publisher:
         answer = GstWebRTC.WebRTCSessionDescription.new(GstWebRTC.WebRTCSDPType.ANSWER, message)
         self.peer.emit("set-remote-description", answer, None)
         while not self.ended.wait(0.2):  # signals are handled in between
-            pass
+            self.check_pipeline()
         status, _, _ = http("DELETE", self.options, self.resource, None)
         say(state="deleted", status=status)
+
+    def check_pipeline(self):
+        """An element that fails stops its branch alone; the rest would publish on without it."""
+        failed = self.pipeline.get_bus().pop_filtered(Gst.MessageType.ERROR)
+        if failed:
+            sys.exit(f"the pipeline failed: {failed.parse_error()}")
 
 
 def http(method, options, url, sdp):
@@ -145,7 +155,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", required=True)
     parser.add_argument("--bearer")
-    parser.add_argument("--codec", choices=["H264", "H265", "VP9"], default="H264")
+    parser.add_argument("--codec", choices=["H264", "H265", "VP8", "VP9"], default="H264")
     parser.add_argument("--width", type=int, default=640)
     parser.add_argument("--height", type=int, default=360)
     parser.add_argument("--fps", type=int, default=15)

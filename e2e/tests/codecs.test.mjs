@@ -132,15 +132,19 @@ for (const codec of ['VP8', 'VP9', 'AV1']) {
   });
 }
 
-scenario('GStreamer publishes VP9, which Chromium plays', async (world) => {
-  const manifold = await publishedBy(world, 'VP9');
-  const viewer = await world.open(`${manifold.url}/?open=cam-1`);
-  await viewer.plays('cam-1');
-  const { last } = await viewer.advances('cam-1', 30);
-  assert.deepEqual([last.width, last.height], [640, 360]);
-  assert.equal((await viewer.inbound('cam-1')).video.codec, 'video/VP9');
-  assert.equal((await manifold.camera('cam-1')).codec, 'VP9');
-});
+for (const codec of ['VP8', 'VP9']) {
+  scenario(`GStreamer publishes ${codec}, which Chromium plays on where picture ids of 7 bits wrap`, async (world) => {
+    // No keyframe of its own accord: it would mend what broke at the wrap.
+    const manifold = await publishedBy(world, codec, { gop: 10_000 });
+    const viewer = await world.open(`${manifold.url}/?open=cam-1`);
+    await viewer.plays('cam-1');
+    const { last } = await viewer.advances('cam-1', 130, 30_000);
+    assert.deepEqual([last.width, last.height], [640, 360]);
+    const { video } = await viewer.inbound('cam-1');
+    assert.equal(video.codec, `video/${codec}`);
+    assert.equal((await manifold.camera('cam-1')).codec, codec);
+  });
+}
 
 scenario('GStreamer publishes H.265, which GStreamer plays', async (world) => {
   const manifold = await publishedBy(world, 'H265');
@@ -149,10 +153,10 @@ scenario('GStreamer publishes H.265, which GStreamer plays', async (world) => {
 });
 
 /** A server whose cam-1 GStreamer publishes in this codec. */
-async function publishedBy(world, codec) {
+async function publishedBy(world, codec, options) {
   const key = 'stream-key-of-the-codec-tests';
   const manifold = await world.manifold({ media: beyondLoopback, cameras: [{ id: 'cam-1', url: `whip://${key}` }] });
-  await new Publisher(world, 'gstreamer', `${manifold.url}/whip/${key}`).start({ codec });
+  await new Publisher(world, 'gstreamer', `${manifold.url}/whip/${key}`).start({ codec, ...options });
   return manifold;
 }
 
@@ -164,9 +168,9 @@ async function anotherSite(world) {
   return `http://127.0.0.1:${site.address().port}/`;
 }
 
-/** Every picture came out of the decoder as it was painted. The encoder may leave some out on a busy machine. */
+/** Every picture came out of the decoder as it was painted, and none is missing. */
 function assertWhole(seen) {
-  assert.deepEqual([seen.width, seen.height, seen.rising], [640, 360, true]);
+  assert.deepEqual([seen.width, seen.height, seen.frame_gaps], [640, 360, 0]);
   assert.ok(seen.video_frames >= 30, `${seen.video_frames} frames`);
   assert.equal(seen.strips, seen.video_frames, 'all strips read well');
 }

@@ -126,7 +126,7 @@ class Viewer:
             "width": width,
             "height": height,
             "strips": len(self.numbers),
-            "rising": all(step > 0 for step in steps),
+            "frame_gaps": sum(1 for step in steps if step != 1),
             "delete_status": deleted,
         }
         print(json.dumps(report), flush=True)

@@ -30,6 +30,10 @@ const TRIAL: Duration = Duration::from_secs(30);
 /// some 8 packets, and at a tenth lost more than half of all pictures need a repair.
 const LOSS_BAD: f32 = 0.10;
 
+/// A line that was bad stays so above this share: of some 100 packets between two reports as many as 3
+/// more or fewer are lost by chance, so that a steady tenth is above [`LOSS_BAD`] only now and then.
+const LOSS_STILL_BAD: f32 = 0.07;
+
 /// Below this share a smaller picture would not help.
 const LOSS_GOOD: f32 = 0.05;
 
@@ -76,8 +80,18 @@ pub(crate) struct Adaptation {
     /// Since when the judgement is what it is; `None` while no figures of the present stream are known.
     judged_since: Option<Timestamp>,
     up_after: Duration,
-    /// When the full picture was last tried.
-    tried_at: Option<Timestamp>,
+    trial: Trial,
+}
+
+/// How far the last try of the full picture came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trial {
+    /// There was none.
+    None,
+    /// It was to be seen, and its stream had not come yet.
+    Asked,
+    /// It was seen from then on.
+    Begun(Timestamp),
 }
 
 impl Adaptation {
@@ -89,7 +103,7 @@ impl Adaptation {
             judgement: Judgement::Middling,
             judged_since: None,
             up_after: UP_AFTER_FIRST,
-            tried_at: None,
+            trial: Trial::None,
         }
     }
 
@@ -122,13 +136,14 @@ impl Adaptation {
         self.forget_line();
         let is_try = rendition == Rendition::Main && self.reason == SwitchReason::Line;
         if is_try && self.rendition == rendition {
-            self.tried_at = Some(now);
+            self.trial = Trial::Begun(now);
         }
     }
 
     /// What the viewer tells of its line.
     pub(crate) fn handle_line(&mut self, line: &LineState, now: Timestamp) {
-        let judgement = if line.is_too_thin || line.loss > LOSS_BAD {
+        let bad = if self.judgement == Judgement::Bad { LOSS_STILL_BAD } else { LOSS_BAD };
+        let judgement = if line.is_too_thin || line.loss > bad {
             Judgement::Bad
         } else if line.loss < LOSS_GOOD {
             Judgement::Good
@@ -153,7 +168,7 @@ impl Adaptation {
         match (self.rendition, self.judgement) {
             (Rendition::Main, Judgement::Bad) if lasted >= DOWN_AFTER => self.lower(now),
             (Rendition::Sub, Judgement::Good) if lasted >= self.up_after => {
-                self.tried_at = Some(now);
+                self.trial = Trial::Asked;
                 self.show(Rendition::Main, SwitchReason::Line);
             }
             (Rendition::Main | Rendition::Sub, _) => {}
@@ -161,9 +176,14 @@ impl Adaptation {
     }
 
     fn lower(&mut self, now: Timestamp) {
-        let has_failed = self.tried_at.is_some_and(|at| now.saturating_since(at) < TRIAL);
-        self.up_after =
-            if has_failed { (self.up_after * 2).min(UP_AFTER_MAX) } else { UP_AFTER_FIRST };
+        self.up_after = match self.trial {
+            // The line was too narrow for the small picture: nothing was learnt of the full one.
+            Trial::Asked => self.up_after,
+            Trial::Begun(at) if now.saturating_since(at) < TRIAL => {
+                (self.up_after * 2).min(UP_AFTER_MAX)
+            }
+            Trial::None | Trial::Begun(_) => UP_AFTER_FIRST,
+        };
         self.show(Rendition::Sub, SwitchReason::Line);
     }
 
@@ -298,6 +318,41 @@ mod tests {
         viewer.report(40, 0.0, false);
         viewer.report(5, 0.3, false);
         assert_eq!(viewer.good_seconds_to_main(), 11, "a try that lasted starts it anew");
+    }
+
+    #[test]
+    fn a_try_whose_stream_does_not_come_teaches_nothing_of_the_line() {
+        let mut viewer = Viewer::new(Quality::Auto);
+        for wait in [10, 20, 40] {
+            viewer.report(5, 0.3, false);
+            assert_eq!(viewer.good_seconds_to_main() - 1, wait);
+        }
+        viewer.report(5, 0.3, false);
+        // 80 s of a good line, and the camera is slow to bring its full picture.
+        let good = LineState::default();
+        while viewer.adaptation.rendition() == Rendition::Sub {
+            viewer.now = viewer.now + Duration::from_secs(1);
+            viewer.adaptation.handle_line(&good, viewer.now);
+        }
+        viewer.now = viewer.now + Duration::from_secs(60);
+        let bad = LineState { loss: 0.3, ..LineState::default() };
+        while viewer.adaptation.rendition() == Rendition::Main {
+            viewer.now = viewer.now + Duration::from_secs(1);
+            viewer.adaptation.handle_line(&bad, viewer.now);
+        }
+        assert_eq!(viewer.good_seconds_to_main() - 1, 80);
+    }
+
+    #[test]
+    fn a_steady_tenth_of_loss_goes_down_and_less_does_not() {
+        let alternating = |losses: [f32; 2]| {
+            let mut viewer = Viewer::new(Quality::Auto);
+            let seconds = (0..60).map(|second| losses[second % 2]);
+            seconds.flat_map(|loss| viewer.report(1, loss, false)).collect::<Vec<_>>()
+        };
+        assert_eq!(alternating([0.11, 0.09]).last(), Some(&Rendition::Sub));
+        assert!(!alternating([0.09, 0.07]).contains(&Rendition::Sub));
+        assert!(!alternating([0.2, 0.0]).contains(&Rendition::Sub), "bursts come and go");
     }
 
     #[test]

@@ -3,9 +3,11 @@
 //! [`Engine`] is told what happens and when (`handle_*`), and is drained of what shall be done
 //! ([`Engine::poll_action`]). It owns no socket, no clock and no ledger: the caller executes the
 //! actions and hands their results back. Each camera's stream lives by its own transition table and
-//! its own timers, so that a broken camera never delays another.
+//! its own timers, so that a broken camera never delays another. [`voice::Relay`] is the same for the
+//! voice relay, which shares no state with cameras.
 
 pub mod failure;
+pub mod voice;
 
 mod adapt;
 mod backoff;

@@ -20,16 +20,23 @@ pub(crate) enum Timer {
     Hold(HoldId),
 }
 
-/// The timers that are set: at most one for leases, two a stream and one a hold. Operations take O(log n).
-#[derive(Debug, Default)]
-pub(crate) struct Timers {
-    due: BTreeMap<Timer, Timestamp>,
-    order: BTreeSet<(Timestamp, Timer)>,
+/// The timers that are set: one entry each. Those of cameras are at most one for leases, two a stream
+/// and one a hold. Operations take O(log n).
+#[derive(Debug)]
+pub(crate) struct Timers<T = Timer> {
+    due: BTreeMap<T, Timestamp>,
+    order: BTreeSet<(Timestamp, T)>,
 }
 
-impl Timers {
+impl<T> Default for Timers<T> {
+    fn default() -> Self {
+        Self { due: BTreeMap::new(), order: BTreeSet::new() }
+    }
+}
+
+impl<T: Copy + Ord> Timers<T> {
     /// Sets a timer, or moves it.
-    pub(crate) fn set(&mut self, timer: Timer, due: Timestamp) {
+    pub(crate) fn set(&mut self, timer: T, due: Timestamp) {
         if let Some(before) = self.due.insert(timer, due) {
             self.order.remove(&(before, timer));
         }
@@ -37,7 +44,7 @@ impl Timers {
     }
 
     /// Removes a timer, if it is set.
-    pub(crate) fn clear(&mut self, timer: Timer) {
+    pub(crate) fn clear(&mut self, timer: T) {
         if let Some(due) = self.due.remove(&timer) {
             self.order.remove(&(due, timer));
         }
@@ -49,7 +56,7 @@ impl Timers {
     }
 
     /// Removes the earliest timer, if it is due at `now`.
-    pub(crate) fn pop_due(&mut self, now: Timestamp) -> Option<Timer> {
+    pub(crate) fn pop_due(&mut self, now: Timestamp) -> Option<T> {
         let (due, timer) = *self.order.first()?;
         if due > now {
             return None;

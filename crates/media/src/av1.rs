@@ -26,7 +26,12 @@ pub(crate) fn read_head(payload: &[u8]) -> Option<PayloadHead> {
     let (&header, rest) = payload.split_first()?;
     let begins = header & CONTINUES == 0;
     if !begins || header & NEW_SEQUENCE == 0 {
-        return (!rest.is_empty()).then_some(PayloadHead { begins, keyframe: false, size: None });
+        return (!rest.is_empty()).then_some(PayloadHead {
+            begins,
+            keyframe: false,
+            size: None,
+            picture_id: None,
+        });
     }
     let mut elements = Elements { rest, count: header >> 4 & 0x03, read: 0 };
     let mut obu = elements.next()?;
@@ -37,7 +42,7 @@ pub(crate) fn read_head(payload: &[u8]) -> Option<PayloadHead> {
         return None;
     }
     let size = sequence_size(obu_payload(obu)?)?;
-    Some(PayloadHead { begins, keyframe: true, size: Some(size) })
+    Some(PayloadHead { begins, keyframe: true, size: Some(size), picture_id: None })
 }
 
 /// The elements of a payload: with a count W of 1 to 3 the last one has no length in front.
@@ -151,7 +156,8 @@ mod tests {
         let size = PictureSize { width: 640, height: 360 };
         // W = 2: the sequence header behind its length, a frame without one.
         let payload = [&[0x28, 12][..], &SEQUENCE, &[0x30, 1, 2]].concat();
-        let expected = PayloadHead { begins: true, keyframe: true, size: Some(size) };
+        let expected =
+            PayloadHead { begins: true, keyframe: true, size: Some(size), picture_id: None };
         assert_eq!(read_head(&payload), Some(expected));
         // W = 0: all behind their lengths, a temporal delimiter in front.
         let payload = [&[0x08, 1, 0x10, 12][..], &SEQUENCE, &[2, 0x30, 1]].concat();

@@ -1,9 +1,9 @@
 //! From a publisher's RTP packets to frames: the way back of [`packetise`], for every codec.
 //!
 //! H.264 and H.265 come out as access units made fit for browsers; VP8, VP9 and AV1 as the payloads
-//! that arrived, one picture's together; sound as the packets that arrived. The caller puts packets
-//! into order and tells of missing ones; a picture that misses one never comes out, and whether those
-//! behind it can be decoded is the caller's to decide.
+//! that arrived, one picture's together, their picture ids in 15 bits; sound as the packets that
+//! arrived. The caller puts packets into order and tells of missing ones; a picture that misses one
+//! never comes out, and whether those behind it can be decoded is the caller's to decide.
 //!
 //! [`packetise`]: crate::packetise::packetise()
 
@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::frame::{
     AccessUnit, Codec, MAX_ACCESS_UNIT, MAX_CUT_PAYLOAD, MediaKind, PayloadHead, PictureSize,
 };
+use crate::picture_id::{PictureId, PictureIds};
 use crate::{av1, h264, h265, vp8, vp9};
 
 /// One RTP packet of a publisher, as far as its payload format needs it.
@@ -54,7 +55,7 @@ pub enum DepacketiseError {
     /// A payload that cannot be forwarded in one packet.
     #[error("a payload of {bytes} bytes; the publisher must cut to {MAX_CUT_PAYLOAD} or less")]
     PayloadSize {
-        /// How long the payload is.
+        /// How long the payload is, as it would be forwarded.
         bytes: usize,
     },
     /// A picture whose first packet is missing.
@@ -97,7 +98,7 @@ enum Format {
     H264(h264::Depacketiser, h264::Normaliser),
     H265(h265::Depacketiser, h265::Normaliser),
     /// One payload's head after the other.
-    AsCut(fn(&[u8]) -> Option<PayloadHead>),
+    AsCut(fn(&[u8]) -> Option<PayloadHead>, PictureIds),
     /// One packet, one frame.
     Single,
 }
@@ -120,9 +121,9 @@ impl Depacketiser {
         let format = match codec {
             Codec::H264 => Format::H264(h264::Depacketiser::default(), h264::Normaliser::default()),
             Codec::H265 => Format::H265(h265::Depacketiser::default(), h265::Normaliser::default()),
-            Codec::Vp8 => Format::AsCut(vp8::read_head),
-            Codec::Vp9 => Format::AsCut(vp9::read_head),
-            Codec::Av1 => Format::AsCut(av1::read_head),
+            Codec::Vp8 => Format::AsCut(vp8::read_head, PictureIds::default()),
+            Codec::Vp9 => Format::AsCut(vp9::read_head, PictureIds::default()),
+            Codec::Av1 => Format::AsCut(av1::read_head, PictureIds::default()),
             Codec::Opus | Codec::Pcmu | Codec::Pcma => Format::Single,
         };
         Self { codec, format, size: None, open: None }
@@ -144,7 +145,7 @@ impl Depacketiser {
         match &mut self.format {
             Format::H264(_, normaliser) => normaliser.handle_parameter_set(nal),
             Format::H265(_, normaliser) => normaliser.handle_parameter_set(nal),
-            Format::AsCut(_) | Format::Single => {}
+            Format::AsCut(..) | Format::Single => {}
         }
     }
 
@@ -225,11 +226,8 @@ impl Depacketiser {
             Format::H265(depacketiser, _) => {
                 open.units.extend(depacketiser.handle_payload(&payload)?);
             }
-            Format::AsCut(read_head) => {
+            Format::AsCut(read_head, ids) => {
                 let bytes = payload.len();
-                if bytes > MAX_CUT_PAYLOAD {
-                    return Err(DepacketiseError::PayloadSize { bytes });
-                }
                 let malformed = DepacketiseError::Malformed { codec: self.codec, bytes };
                 let head = read_head(&payload).ok_or(malformed)?;
                 if open.units.is_empty() && !head.begins {
@@ -239,7 +237,7 @@ impl Depacketiser {
                     open.keyframe = head.keyframe;
                     self.size = head.size.or(self.size);
                 }
-                open.units.push(payload);
+                open.units.push(renumbered(payload, head.picture_id, ids)?);
             }
             Format::Single => {}
         }
@@ -268,7 +266,7 @@ impl Depacketiser {
                 self.size = normaliser.format().map(|format| format.size());
                 unit
             }
-            Format::AsCut(_) | Format::Single => {
+            Format::AsCut(..) | Format::Single => {
                 Some(AccessUnit { units, keyframe, reordered: false })
             }
         };
@@ -287,8 +285,24 @@ impl Depacketiser {
         match &mut self.format {
             Format::H264(depacketiser, _) => drop(depacketiser.handle_end_of_frame()),
             Format::H265(depacketiser, _) => drop(depacketiser.handle_end_of_frame()),
-            Format::AsCut(_) | Format::Single => {}
+            Format::AsCut(..) | Format::Single => {}
         }
+    }
+}
+
+/// The payload as it is forwarded.
+fn renumbered(
+    payload: Bytes,
+    id: Option<PictureId>,
+    ids: &mut PictureIds,
+) -> Result<Bytes, DepacketiseError> {
+    let payload = match id {
+        Some(id) => ids.renumber(payload, id),
+        None => payload,
+    };
+    match payload.len() {
+        ..=MAX_CUT_PAYLOAD => Ok(payload),
+        bytes => Err(DepacketiseError::PayloadSize { bytes }),
     }
 }
 

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
+use crate::picture_id::PictureId;
+
 /// Largest RTP payload in bytes. Header, extensions, the RTX sequence number and the SRTP tag go on
 /// top and stay within a datagram of 1200 bytes, which passes every usual path whole.
 pub const MAX_PAYLOAD: usize = 1160;
@@ -152,6 +154,8 @@ pub(crate) struct PayloadHead {
     pub(crate) keyframe: bool,
     /// Told where a keyframe begins.
     pub(crate) size: Option<PictureSize>,
+    /// Which picture it is of; `None` where the publisher does not number them.
+    pub(crate) picture_id: Option<PictureId>,
 }
 
 /// A moment on this server's wall clock as an NTP timestamp: seconds since 1900 in the upper 32
@@ -193,8 +197,8 @@ pub struct Frame {
     /// The source was restarted before this frame: `ticks` has no relation to earlier frames.
     pub discontinuity: bool,
     /// The payload: for H.264 and H.265 the NAL units in decoding order without start codes or
-    /// lengths; for VP8, VP9 and AV1 the RTP payloads as the publisher cut them; for audio exactly
-    /// one entry.
+    /// lengths; for VP8, VP9 and AV1 the RTP payloads as the publisher cut them, their picture ids
+    /// in 15 bits; for audio exactly one entry.
     pub units: Vec<Bytes>,
     /// Of sound that is passed on packet by packet, as it came: what its packet was like.
     pub forwarded: Option<Forwarded>,

@@ -29,6 +29,7 @@ pub mod packetise;
 mod payloads;
 pub mod peer;
 pub mod peers;
+mod picture_id;
 pub mod publish;
 pub mod publishers;
 pub mod reception;

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crate::frame::{StreamId, ViewerId};
@@ -51,6 +52,8 @@ pub enum CloseReason {
     Asked,
     /// No authentic check came for [`CONSENT_TIMEOUT`], though other packets may have.
     ConsentExpired,
+    /// What it sent made something in here panic.
+    Failed,
 }
 
 /// What is to be done for the peers.
@@ -264,9 +267,9 @@ impl PeerTable {
         if entry.peer.previous_ufrag().is_some() {
             self.by_ufrag.remove(&entry.ufrag);
         }
-        entry.peer.restart(ours.clone(), theirs);
         entry.ufrag.clone_from(&ours.ufrag);
         self.by_ufrag.insert(ours.ufrag.clone(), viewer);
+        self.with(viewer, |entry| entry.peer.restart(ours.clone(), theirs))?;
         self.drive(viewer, now);
         Some(self.factory.candidate_lines())
     }
@@ -295,15 +298,13 @@ impl PeerTable {
         now: Instant,
     ) -> Received {
         let viewer = request.local_ufrag().and_then(|ufrag| self.by_ufrag.get(ufrag)).copied();
-        let Some((viewer, entry)) =
-            viewer.and_then(|viewer| Some((viewer, self.peers.get_mut(&viewer)?)))
-        else {
-            return Received::Dropped;
-        };
-        let previous = entry.peer.previous_ufrag().map(ToOwned::to_owned);
-        let Some(proven) = entry.peer.handle_check(route, request, now) else {
-            return Received::Dropped;
-        };
+        let Some(viewer) = viewer else { return Received::Dropped };
+        let checked = self.with(viewer, |entry| {
+            let previous = entry.peer.previous_ufrag().map(ToOwned::to_owned);
+            Some((previous, entry.peer.handle_check(route, request, now)?))
+        });
+        let Some((previous, proven)) = checked.flatten() else { return Received::Dropped };
+        let Some(entry) = self.peers.get_mut(&viewer) else { return Received::Dropped };
         if let Some(previous) = previous.filter(|_| entry.peer.previous_ufrag().is_none()) {
             self.by_ufrag.remove(&previous);
         }
@@ -358,8 +359,8 @@ impl PeerTable {
             .collect();
         let mut received = Received::Dropped;
         for viewer in claimants {
-            let Some(entry) = self.peers.get_mut(&viewer) else { continue };
-            if entry.peer.handle_dtls(route, packet, now) != Received::Dropped {
+            let heard = self.with(viewer, |entry| entry.peer.handle_dtls(route, packet, now));
+            if heard.is_some_and(|heard| heard != Received::Dropped) {
                 received = Received::Accepted;
                 self.drive(viewer, now);
             }
@@ -383,7 +384,7 @@ impl PeerTable {
         }
         entry.phase = Phase::Closing(reason);
         entry.accepted_at = now;
-        entry.peer.close();
+        self.with(viewer, |entry| entry.peer.close());
         self.drive(viewer, now);
     }
 
@@ -417,7 +418,7 @@ impl PeerTable {
                 }
                 Phase::Handshaking | Phase::Connected | Phase::Closing(_) => {}
             }
-            entry.peer.handle_timeout(now);
+            self.with(viewer, |entry| entry.peer.handle_timeout(now));
             self.drive(viewer, now);
         }
     }
@@ -427,19 +428,36 @@ impl PeerTable {
         self.outputs.pop_front()
     }
 
+    /// Lets one peer do something. A panic in there ends that peer, not the thread of a thousand: it is
+    /// taken out, and what it left half done is never looked at again. `None` if it is gone.
+    fn with<T>(&mut self, viewer: ViewerId, act: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        let entry = self.peers.get_mut(&viewer)?;
+        let done = catch_unwind(AssertUnwindSafe(|| act(entry)));
+        if done.is_err() {
+            tracing::error!(viewer = viewer.0, "a viewer's session panicked and is ended");
+            self.remove(viewer, CloseReason::Failed);
+        }
+        done.ok()
+    }
+
     /// Drains one peer and sets its next deadline.
     fn drive(&mut self, viewer: ViewerId, now: Instant) {
-        let Some(entry) = self.peers.get_mut(&viewer) else { return };
         let next = loop {
-            match entry.peer.poll_output() {
-                PeerOutput::Transmit { route, contents } => {
+            match self.with(viewer, |entry| entry.peer.poll_output()) {
+                None => return,
+                Some(PeerOutput::Transmit { route, contents }) => {
                     self.outputs.push_back(PeersOutput::Transmit { route, contents });
                 }
-                PeerOutput::Connected(keys) => entry.attach(viewer, keys, now, &mut self.outputs),
-                PeerOutput::Closed => break None,
-                PeerOutput::Timeout(at) => break Some(at),
+                Some(PeerOutput::Connected(keys)) => {
+                    if let Some(entry) = self.peers.get_mut(&viewer) {
+                        entry.attach(viewer, keys, now, &mut self.outputs);
+                    }
+                }
+                Some(PeerOutput::Closed) => break None,
+                Some(PeerOutput::Timeout(at)) => break Some(at),
             }
         };
+        let Some(entry) = self.peers.get_mut(&viewer) else { return };
         let Some(next) = next else {
             let reason = match entry.phase {
                 Phase::Closing(reason) => reason,
@@ -704,6 +722,26 @@ mod tests {
         };
         assert_eq!(attach.route.destination, address(9));
         assert_eq!(route.destination, address(10));
+    }
+
+    #[test]
+    fn a_panic_ends_the_peer_that_it_happened_in_and_no_other() {
+        const OTHER: ViewerId = ViewerId(2);
+        let (mut table, now) = connected();
+        let other = IceCredentials { ufrag: "Another".to_owned(), ..credentials() };
+        table.handle_offer(OTHER, StreamId(1), OFFER, &other, now).unwrap();
+        while table.poll_output().is_some() {}
+        let done: Option<()> = table.with(VIEWER, |_| panic!("this panic belongs to the test"));
+        assert!(done.is_none() && table.with(VIEWER, |_| ()).is_none());
+        let outputs: Vec<_> = std::iter::from_fn(|| table.poll_output()).collect();
+        let [PeersOutput::Closed { viewer: VIEWER, reason: CloseReason::Failed }] = outputs[..]
+        else {
+            panic!("{outputs:?}");
+        };
+        assert_eq!(table.viewers(), [OTHER]);
+        table.remove(OTHER, CloseReason::Asked);
+        while table.poll_output().is_some() {}
+        assert!(table.is_empty());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque, hash_map};
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crate::peer::publisher::{
@@ -50,6 +51,8 @@ pub enum PublisherEnd {
     Silent,
     /// We were asked to end it.
     Asked,
+    /// What it sent made something in here panic.
+    Failed,
 }
 
 /// What is to be done for publishers.
@@ -242,9 +245,9 @@ impl PublisherTable {
         if entry.publisher.previous_ufrag().is_some() {
             self.by_ufrag.remove(&entry.ufrag);
         }
-        entry.publisher.restart(ours.clone(), theirs);
         entry.ufrag.clone_from(&ours.ufrag);
         self.by_ufrag.insert(ours.ufrag.clone(), id);
+        self.contained(id, |publisher| publisher.restart(ours.clone(), theirs))?;
         self.drive(id, now);
         Some(self.factory.candidate_lines())
     }
@@ -268,8 +271,9 @@ impl PublisherTable {
         let Some(id) = self.by_remote.get(&route.remote()).copied() else {
             return Received::Dropped;
         };
-        let Some(entry) = self.entries.get_mut(&id) else { return Received::Dropped };
-        let received = entry.publisher.handle_datagram(route, packet, now);
+        let received =
+            self.contained(id, |publisher| publisher.handle_datagram(route, packet, now));
+        let received = received.unwrap_or(Received::Dropped);
         if received != Received::Dropped {
             self.drive(id, now);
         }
@@ -283,13 +287,13 @@ impl PublisherTable {
         now: Instant,
     ) -> Received {
         let id = request.local_ufrag().and_then(|ufrag| self.by_ufrag.get(ufrag)).copied();
-        let Some((id, entry)) = id.and_then(|id| Some((id, self.entries.get_mut(&id)?))) else {
-            return Received::Dropped;
-        };
-        let previous = entry.publisher.previous_ufrag().map(ToOwned::to_owned);
-        let Some(proven) = entry.publisher.handle_check(route, request, now) else {
-            return Received::Dropped;
-        };
+        let Some(id) = id else { return Received::Dropped };
+        let checked = self.contained(id, |publisher| {
+            let previous = publisher.previous_ufrag().map(ToOwned::to_owned);
+            Some((previous, publisher.handle_check(route, request, now)?))
+        });
+        let Some((previous, proven)) = checked.flatten() else { return Received::Dropped };
+        let Some(entry) = self.entries.get(&id) else { return Received::Dropped };
         if let Some(previous) = previous.filter(|_| entry.publisher.previous_ufrag().is_none()) {
             self.by_ufrag.remove(&previous);
         }
@@ -321,8 +325,7 @@ impl PublisherTable {
         }
         entry.phase = Phase::Closing(reason);
         entry.since = now;
-        entry.publisher.close();
-        self.drive(id, now);
+        self.with(id, now, Publisher::close);
     }
 
     /// The next moment at which [`Self::handle_timeout`] has something to do.
@@ -349,8 +352,7 @@ impl PublisherTable {
                 self.remove(id, reason);
                 continue;
             }
-            entry.publisher.handle_timeout(now);
-            self.drive(id, now);
+            self.with(id, now, |publisher| publisher.handle_timeout(now));
         }
     }
 
@@ -360,10 +362,25 @@ impl PublisherTable {
     }
 
     fn with(&mut self, id: PublisherId, now: Instant, act: impl FnOnce(&mut Publisher)) {
-        if let Some(entry) = self.entries.get_mut(&id) {
-            act(&mut entry.publisher);
+        if self.contained(id, act).is_some() {
             self.drive(id, now);
         }
+    }
+
+    /// Lets one publisher do something. A panic in there ends that one, not the thread of all: it is
+    /// taken out, and what it left half done is never looked at again. `None` if it is gone.
+    fn contained<T>(
+        &mut self,
+        id: PublisherId,
+        act: impl FnOnce(&mut Publisher) -> T,
+    ) -> Option<T> {
+        let entry = self.entries.get_mut(&id)?;
+        let done = catch_unwind(AssertUnwindSafe(|| act(&mut entry.publisher)));
+        if done.is_err() {
+            tracing::error!(publisher = id.0, "a publisher's session panicked and is ended");
+            self.remove(id, PublisherEnd::Failed);
+        }
+        done.ok()
     }
 
     /// Remembers whose an address is. Its owner keeps it as long as it lives: somebody else's check
@@ -391,24 +408,21 @@ impl PublisherTable {
 
     /// Drains one publisher and sets its next deadline.
     fn drive(&mut self, id: PublisherId, now: Instant) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
         let next = loop {
-            match entry.publisher.poll_output(now) {
-                PublisherOutput::Transmit { route, contents } => {
+            match self.contained(id, |publisher| publisher.poll_output(now)) {
+                None => return,
+                Some(PublisherOutput::Transmit { route, contents }) => {
                     self.outputs.push_back(PublishersOutput::Transmit { route, contents });
                 }
-                PublisherOutput::Connected if entry.phase == Phase::Handshaking => {
-                    entry.phase = Phase::Connected;
-                    self.outputs.push_back(PublishersOutput::Connected(id));
-                }
-                PublisherOutput::Connected => {}
-                PublisherOutput::Track(output) => {
+                Some(PublisherOutput::Connected) => self.note_connected(id),
+                Some(PublisherOutput::Track(output)) => {
                     self.outputs.push_back(PublishersOutput::Track(id, output));
                 }
-                PublisherOutput::Closed => break None,
-                PublisherOutput::Timeout(at) => break Some(at),
+                Some(PublisherOutput::Closed) => break None,
+                Some(PublisherOutput::Timeout(at)) => break Some(at),
             }
         };
+        let Some(entry) = self.entries.get_mut(&id) else { return };
         let Some(next) = next else {
             let reason = match entry.phase {
                 Phase::Closing(reason) => reason,
@@ -422,6 +436,14 @@ impl PublisherTable {
         // A deadline in the past would be driven for ever within one instant.
         entry.deadline = entry.own_deadline().min(next).max(now + Duration::from_millis(1));
         self.deadlines.insert((entry.deadline, id));
+    }
+
+    fn note_connected(&mut self, id: PublisherId) {
+        let handshaking = self.entries.get_mut(&id).filter(|e| e.phase == Phase::Handshaking);
+        if let Some(entry) = handshaking {
+            entry.phase = Phase::Connected;
+            self.outputs.push_back(PublishersOutput::Connected(id));
+        }
     }
 
     fn remove(&mut self, id: PublisherId, reason: PublisherEnd) {
@@ -456,5 +478,36 @@ pub fn sum(one: PublisherFigures, other: PublisherFigures) -> PublisherFigures {
         tracks: one.tracks + other.tracks,
         keyframes_asked: one.keyframes_asked + other.keyframes_asked,
         nacks: one.nacks + other.nacks,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
+    fn a_panic_ends_the_publisher_that_it_happened_in_and_no_other() {
+        const OFFER: &str = include_str!("../../../e2e/sdp/chromium.sdp");
+        let offer = OFFER.replace("a=recvonly", "a=sendonly");
+        let now = Instant::now();
+        let mut table = PublisherTable::new(PublisherFactory::new(Vec::new()).unwrap());
+        let [failing, other] = [PublisherId(1), PublisherId(2)];
+        for id in [failing, other] {
+            let ufrag = format!("gserver{}", id.0);
+            let credentials = IceCredentials { ufrag, password: "x".repeat(24) };
+            table.handle_offer(id, &offer, &credentials, now).unwrap();
+        }
+        while table.poll_output().is_some() {}
+        table.with(failing, now, |_| panic!("this panic belongs to the test"));
+        let outputs: Vec<_> = std::iter::from_fn(|| table.poll_output()).collect();
+        let [PublishersOutput::Closed { publisher, reason: PublisherEnd::Failed }] = outputs[..]
+        else {
+            panic!("{outputs:?}");
+        };
+        assert_eq!((publisher, table.publishers()), (failing, vec![other]));
+        table.remove(other, PublisherEnd::Asked);
+        while table.poll_output().is_some() {}
+        assert!(table.is_empty());
     }
 }

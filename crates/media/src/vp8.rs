@@ -1,8 +1,9 @@
 //! VP8 in RTP (RFC 7741): where a picture begins, whether decoding can start there, how large it is.
 //!
-//! Payloads are forwarded as the publisher cut them; nothing here changes or decodes one.
+//! Payloads are forwarded as the publisher cut them; nothing here decodes one.
 
 use crate::frame::{PayloadHead, PictureSize};
+use crate::picture_id::PictureId;
 
 /// S of the payload descriptor: a partition starts here (RFC 7741 §4.2).
 const START_OF_PARTITION: u8 = 0x10;
@@ -22,11 +23,11 @@ const START_CODE: [u8; 3] = [0x9d, 0x01, 0x2a];
 /// `None` when it is cut short, or when a keyframe has no start code.
 pub(crate) fn read_head(payload: &[u8]) -> Option<PayloadHead> {
     let (&first, rest) = payload.split_first()?;
-    let body = if first & EXTENDED == 0 { rest } else { behind_extension(rest)? };
+    let (picture_id, body) = if first & EXTENDED == 0 { (None, rest) } else { extension(payload)? };
     let (&tag, _) = body.split_first()?;
     let begins = first & START_OF_PARTITION != 0 && first & PARTITION == 0;
     if !begins || tag & 1 != 0 {
-        return Some(PayloadHead { begins, keyframe: false, size: None });
+        return Some(PayloadHead { begins, keyframe: false, size: None, picture_id });
     }
     let (code, sides) = body.get(3..10)?.split_first_chunk::<3>()?;
     let &[width_low, width_high, height_low, height_high] = sides else { return None };
@@ -37,15 +38,18 @@ pub(crate) fn read_head(payload: &[u8]) -> Option<PayloadHead> {
     let side = |low, high| u32::from(u16::from_le_bytes([low, high]) & 0x3fff);
     let size =
         PictureSize { width: side(width_low, width_high), height: side(height_low, height_high) };
-    Some(PayloadHead { begins, keyframe: true, size: Some(size) })
+    Some(PayloadHead { begins, keyframe: true, size: Some(size), picture_id })
 }
 
-/// What follows the optional fields.
-fn behind_extension(rest: &[u8]) -> Option<&[u8]> {
-    let (&flags, mut rest) = rest.split_first()?;
+/// The picture id among the optional fields, and what follows them.
+fn extension(payload: &[u8]) -> Option<(Option<PictureId>, &[u8])> {
+    let &flags = payload.get(1)?;
+    let mut rest = &payload[2..];
+    let mut picture_id = None;
     if flags & 0x80 != 0 {
-        let length = if rest.first()? & 0x80 != 0 { 2 } else { 1 };
-        rest = rest.get(length..)?;
+        let id = PictureId::read(payload, 2)?;
+        rest = rest.get(id.bytes()..)?;
+        picture_id = Some(id);
     }
     if flags & 0x40 != 0 {
         rest = rest.get(1..)?; // TL0PICIDX
@@ -53,7 +57,7 @@ fn behind_extension(rest: &[u8]) -> Option<&[u8]> {
     if flags & 0x30 != 0 {
         rest = rest.get(1..)?; // TID, Y, KEYIDX
     }
-    Some(rest)
+    Some((picture_id, rest))
 }
 
 #[cfg(test)]
@@ -70,6 +74,7 @@ mod tests {
         let head = read_head(&payload).unwrap();
         assert!(head.begins && head.keyframe);
         assert_eq!(head.size, Some(PictureSize { width: 640, height: 360 }));
+        assert_eq!(head.picture_id, PictureId::read(&payload, 2));
         assert_eq!(read_head(&payload[..12]), None, "cut short");
     }
 
@@ -80,6 +85,8 @@ mod tests {
         assert!(!begins(&[0x00, 0x31]), "a partition goes on");
         assert!(!begins(&[0x11, 0x31]), "the second partition begins");
         assert!(!read_head(&[0x10, 0x31]).unwrap().keyframe);
+        assert_eq!(read_head(&[0x10, 0x31]).unwrap().picture_id, None);
+        assert_eq!(read_head(&[0x90, 0x80]), None, "no picture id where one is said to be");
         assert_eq!(read_head(&[0x10]), None, "nothing behind the descriptor");
         assert_eq!(read_head(&[0x10, 0x30, 0, 0, 1, 2, 3, 0, 0, 0, 0]), None, "no start code");
     }

@@ -1,9 +1,10 @@
 //! VP9 in RTP (RFC 9628): where a picture begins, whether decoding can start there, how large it is.
 //!
-//! Payloads are forwarded as the publisher cut them; nothing here changes or decodes one.
+//! Payloads are forwarded as the publisher cut them; nothing here decodes one.
 
 use crate::bits::BitReader;
 use crate::frame::{PayloadHead, PictureSize};
+use crate::picture_id::PictureId;
 
 /// frame_sync_code of a keyframe (VP9 bitstream specification §6.2).
 const SYNC_CODE: u32 = 0x49_8342;
@@ -26,6 +27,8 @@ struct Descriptor {
     layer: u8,
     /// Size of the highest layer, where the scalability structure tells it.
     size: Option<PictureSize>,
+    /// I: which picture it is of.
+    picture_id: Option<PictureId>,
 }
 
 /// Reads a payload's descriptor and, where a keyframe begins, its first bytes. `None` when it is cut
@@ -34,22 +37,23 @@ pub(crate) fn read_head(payload: &[u8]) -> Option<PayloadHead> {
     let mut rest = payload;
     let descriptor = Descriptor::read(&mut rest)?;
     let begins = descriptor.begins && descriptor.layer == 0;
+    let picture_id = descriptor.picture_id;
+    let head = PayloadHead { begins, keyframe: false, size: None, picture_id };
     if !begins || descriptor.predicted {
-        return (!rest.is_empty()).then_some(PayloadHead { begins, keyframe: false, size: None });
+        return (!rest.is_empty()).then_some(head);
     }
     // P is clear for an intra-only picture too, which needs what was before it.
     let Some(coded) = keyframe_size(rest)? else {
-        return Some(PayloadHead { begins, keyframe: false, size: None });
+        return Some(head);
     };
-    Some(PayloadHead { begins, keyframe: true, size: Some(descriptor.size.unwrap_or(coded)) })
+    Some(PayloadHead { keyframe: true, size: Some(descriptor.size.unwrap_or(coded)), ..head })
 }
 
 impl Descriptor {
     fn read(rest: &mut &[u8]) -> Option<Self> {
-        let flags = take(rest)?;
-        if flags & 0x80 != 0 && take(rest)? & 0x80 != 0 {
-            take(rest)?; // the lower half of a picture id of 15 bits
-        }
+        let flags = *rest.first()?;
+        let picture_id = if flags & 0x80 == 0 { None } else { Some(PictureId::read(rest, 1)?) };
+        *rest = &rest[1 + picture_id.map_or(0, PictureId::bytes)..];
         let (predicted, flexible) = (flags & 0x40 != 0, flags & 0x10 != 0);
         let mut layer = 0;
         if flags & 0x20 != 0 {
@@ -62,7 +66,7 @@ impl Descriptor {
             skip_references(rest)?;
         }
         let size = if flags & 0x02 != 0 { scalability(rest)? } else { None };
-        Some(Self { predicted, begins: flags & 0x08 != 0, layer, size })
+        Some(Self { predicted, begins: flags & 0x08 != 0, layer, size, picture_id })
     }
 }
 
@@ -157,6 +161,7 @@ mod tests {
         let head = read_head(&payload).unwrap();
         assert!(head.begins && head.keyframe);
         assert_eq!(head.size, Some(PictureSize { width: 640, height: 360 }));
+        assert_eq!(head.picture_id, PictureId::read(&payload, 1));
     }
 
     #[test]
@@ -174,6 +179,8 @@ mod tests {
         let head = |payload: &[u8]| read_head(payload).unwrap();
         assert!(head(&[0x48, 0x86]).begins && !head(&[0x48, 0x86]).keyframe);
         assert!(!head(&[0x40, 0x86]).begins);
+        assert_eq!(head(&[0x40, 0x86]).picture_id, None);
+        assert_eq!(read_head(&[0xc0]), None, "no picture id where one is said to be");
         assert!(!head(&[0x68, 0x02, 0, 0x86]).begins, "the second layer of the same picture");
         assert!(head(&[0x58, 0x03, 0x05, 0x02, 0x86]).begins, "three references");
         assert_eq!(read_head(&[0x58, 0x03, 0x05, 0x03, 0x86]), None, "a fourth one");

@@ -35,6 +35,33 @@ fn whole_streams_come_out_as_they_were_cut() {
 }
 
 #[test]
+fn picture_ids_of_seven_bits_leave_in_fifteen_and_go_on_where_they_wrap() {
+    // Where the id stands: behind the flags, and in VP8 behind those of its extension.
+    for (codec, stream, at) in [(Codec::Vp8, VP8, 2), (Codec::Vp9, VP9, 1)] {
+        let packets = packets(stream);
+        let number = |payload: &[u8]| u16::from_be_bytes([payload[at], payload[at + 1]]) & 0x7fff;
+        let first = number(&packets[0].payload);
+        let with_id = |payload: &[u8], id: &[u8]| {
+            Bytes::from([&payload[..at], id, &payload[at + 2..]].concat())
+        };
+        // Picture 0 is number 120, picture 8 number 128, which is 0 in 7 bits.
+        let counted = |payload: &[u8]| number(payload).wrapping_sub(first) + 120;
+        let short = packets.iter().map(|packet| {
+            let id = [counted(&packet.payload) as u8 & 0x7f];
+            Packet { payload: with_id(&packet.payload, &id), ..packet.clone() }
+        });
+        let frames = frames(codec, &short.collect::<Vec<_>>());
+
+        let long = packets.iter().map(|packet| {
+            let id = counted(&packet.payload) | 0x8000;
+            with_id(&packet.payload, &id.to_be_bytes())
+        });
+        let sent = frames.iter().flat_map(|frame| through_egress(codec, frame));
+        assert!(sent.eq(long), "{codec:?}");
+    }
+}
+
+#[test]
 fn an_end_that_nobody_marked_shows_with_the_next_timestamp() {
     for (codec, stream) in [(Codec::Vp8, VP8), (Codec::Vp9, VP9)] {
         let marked = packets(stream);
@@ -81,6 +108,13 @@ fn what_cannot_be_forwarded_is_refused() {
     let mut depacketiser = Depacketiser::new(Codec::Vp8);
     let frames = depacketiser.handle_packet(packet(payload.slice(..1390))).unwrap();
     assert_eq!(through_egress(Codec::Vp8, &frames[0]), [payload.slice(..1390)]);
+
+    // One with a picture id of 7 bits is forwarded with a byte more.
+    let payload = Bytes::from([&[0x90, 0x80, 5, 1][..], &[7; 1386]].concat());
+    let refused = Depacketiser::new(Codec::Vp8).handle_packet(packet(payload.clone()));
+    assert_eq!(refused, Err(DepacketiseError::PayloadSize { bytes: 1391 }));
+    let fits = Depacketiser::new(Codec::Vp8).handle_packet(packet(payload.slice(..1389))).unwrap();
+    assert_eq!(through_egress(Codec::Vp8, &fits[0])[0].len(), 1390);
 }
 
 #[test]

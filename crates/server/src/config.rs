@@ -11,6 +11,7 @@ mod reader;
 mod rtsp;
 mod shipped;
 mod tree;
+mod voice;
 
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ pub(crate) use rtsp::{Rtsp, RtspUser};
 #[cfg(test)]
 pub(crate) use tests::right as from_toml;
 pub(crate) use tree::Problem;
+pub(crate) use voice::Voice;
 
 /// HMAC-SHA-256 wants a key of at least its output's length (RFC 7518 §3.2).
 const SECRET_LENGTH_MIN: usize = 32;
@@ -68,6 +70,7 @@ pub(crate) struct Config {
     pub(crate) http: Http,
     pub(crate) media: Media,
     pub(crate) rtsp: Rtsp,
+    pub(crate) voice: Voice,
     pub(crate) auth: Auth,
     pub(crate) quota: Quota,
     /// Never empty, ids unique.
@@ -238,6 +241,7 @@ impl Config {
         let http = read_http(section.section("http"));
         let media = read_media(section.section("media"));
         let (rtsp, rtsp_origin) = rtsp::read(section.section("rtsp"));
+        let voice = voice::read(section.section("voice"));
         check_store(section.section("store"));
         let log = read_log(section.section("log"));
         let sources = read_sources(&mut section);
@@ -245,7 +249,7 @@ impl Config {
         check_listen(&mut section, listen_origin, &listen, auth.mode, open_on_network);
         rtsp::check(&mut section, rtsp_origin, &rtsp, auth.mode, open_on_network);
         section.finish();
-        Self { listen, http, media, rtsp, auth, quota, sources, cameras, log }
+        Self { listen, http, media, rtsp, voice, auth, quota, sources, cameras, log }
     }
 }
 

@@ -3,6 +3,7 @@
 //! The only place of sockets, files, clocks and JSON: `cli` starts, `http` serves, `app` drives
 //! the engine, `net` moves media, `ingest` brings it in, `rtsp_out` hands it to players and recorders.
 
+mod admission;
 mod app;
 mod bench;
 mod bind_error;

@@ -254,6 +254,11 @@ impl Figures {
                 media.consents_expired,
             ),
             (
+                "manifold_sessions_failed",
+                "Sessions of viewers and publishers that ended since something in the server panicked",
+                media.sessions_failed,
+            ),
+            (
                 "manifold_tcp_connections_accepted",
                 "Connections for media that were let in",
                 media.tcp.accepted,
@@ -267,6 +272,11 @@ impl Figures {
                 "manifold_tcp_strangers_dropped",
                 "Connections for media that were dropped, since no authentic check came",
                 media.tcp.strangers,
+            ),
+            (
+                "manifold_tcp_strangers_evicted",
+                "Connections for media that gave way to others before an authentic check came",
+                media.tcp.evicted,
             ),
             (
                 "manifold_tcp_framing_errors",

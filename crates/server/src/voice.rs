@@ -1,4 +1,212 @@
 //! The voice relay: who speaks, and who hears it.
+//!
+//! [`Voice`] is a handle; behind it one task (`actor`) owns [`engine::voice::Relay`] and does what it asks
+//! for with the media plane. Packets do not pass through that task. Nothing of HTTP or JSON is known here.
 
+mod actor;
 mod live;
 mod sender;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use engine::voice::{
+    BadMessage, ClientMessage, ConnectionId, Figures, Limits, Residue, ServerMessage,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::net::{MediaPlane, SoundWishes};
+
+use actor::{Actor, Command};
+
+pub(crate) use live::Live;
+pub(crate) use sender::LevelMode;
+
+/// Calls that wait for the actor. A call takes it microseconds; all clients of a large installation at
+/// once are fewer. Those behind wait in their WebSockets, each with one message.
+const MAX_WAITING_COMMANDS: usize = 1_024;
+
+/// Shortest queue to a client. Its answer to a start, the offer, and the coming and going of a dozen
+/// voices must fit in between two turns of its task.
+const QUEUE_LENGTH_MIN: usize = 32;
+
+/// What the relay runs with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct VoiceConfig {
+    pub(crate) limits: Limits,
+    /// Messages that may wait for a client.
+    pub(crate) queue_length: usize,
+    pub(crate) wishes: SoundWishes,
+    pub(crate) levels: LevelMode,
+}
+
+/// Why a WebSocket is closed by us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Closed {
+    /// It floods.
+    Policy,
+    /// All places are taken.
+    TryAgainLater,
+    /// It does not take what it is told.
+    TooSlow,
+    /// The server ends.
+    GoingAway,
+}
+
+/// What anybody may ask for, as it is right now.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Status {
+    pub(crate) residue: Residue,
+    pub(crate) figures: Figures,
+    pub(crate) delivery: Delivery,
+    /// Oldest first.
+    pub(crate) voices: Vec<String>,
+}
+
+/// How messages reach clients.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Delivery {
+    /// Levels left out for clients that are slow.
+    pub(crate) levels_dropped: u64,
+    /// Clients closed since they did not take what they were told.
+    pub(crate) too_slow: u64,
+}
+
+/// The running relay; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Voice {
+    commands: mpsc::Sender<Command>,
+    live: Live,
+    status: watch::Receiver<Status>,
+    audio_bytes: Arc<AtomicU64>,
+}
+
+impl Voice {
+    /// Starts the task. It ends with the last handle.
+    pub(crate) fn start(config: VoiceConfig, media: MediaPlane) -> Self {
+        let (commands, commands_in) = mpsc::channel(MAX_WAITING_COMMANDS);
+        let (live_out, live) = watch::channel(Arc::from([]));
+        let (status_out, status) = watch::channel(Status::default());
+        let audio_bytes = Arc::<AtomicU64>::default();
+        // Before anything can happen of which it tells.
+        let media_events = media.voice_events();
+        let actor = Actor::new(config, media, live_out, status_out, Arc::clone(&audio_bytes));
+        tokio::spawn(actor.run(commands_in, media_events));
+        Self { commands, live, status, audio_bytes }
+    }
+
+    /// A new WebSocket. `None` when the relay has ended.
+    pub(crate) async fn connect(&self, address: IpAddr) -> Option<Client> {
+        let id = ConnectionId(uuid::Uuid::new_v4().as_u128());
+        let (reply, joined) = oneshot::channel();
+        self.commands.send(Command::Connect { id, address, reply }).await.ok()?;
+        let messages = joined.await.ok()?;
+        Some(Client { id, commands: self.commands.clone(), messages })
+    }
+
+    /// The voices that are heard; changes are told.
+    pub(crate) fn live(&self) -> Live {
+        self.live.clone()
+    }
+
+    /// Costs the actor nothing.
+    pub(crate) fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// Bytes of sound that came from senders since the start.
+    pub(crate) fn audio_bytes(&self) -> u64 {
+        self.audio_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn is_running(&self) -> bool {
+        !self.commands.is_closed()
+    }
+
+    /// Says goodbye to everybody; returns when all is closed, or after `limit`.
+    pub(crate) async fn shutdown(&self, limit: Duration) {
+        let (reply, done) = oneshot::channel();
+        let all = async {
+            if self.commands.send(Command::Shutdown { reply }).await.is_ok() {
+                let _ = done.await;
+            }
+        };
+        // What is left then ends with the process.
+        let _ = tokio::time::timeout(limit, all).await;
+    }
+}
+
+/// The relay's side of one WebSocket.
+pub(crate) struct Client {
+    id: ConnectionId,
+    commands: mpsc::Sender<Command>,
+    messages: Messages,
+}
+
+/// What a client is told.
+pub(crate) struct Messages {
+    queue: mpsc::Receiver<Arc<ServerMessage>>,
+    closed: watch::Receiver<Option<Closed>>,
+}
+
+/// The next thing that a client is told.
+#[derive(Debug)]
+pub(crate) enum Told {
+    Message(Arc<ServerMessage>),
+    /// The last.
+    Closed(Closed),
+}
+
+impl Client {
+    /// Both directions, for who reads and writes at once.
+    pub(crate) fn split(self) -> (Speaking, Messages) {
+        (Speaking { id: self.id, commands: self.commands }, self.messages)
+    }
+}
+
+/// The direction from a client to the relay. Who drops it has hung up.
+pub(crate) struct Speaking {
+    id: ConnectionId,
+    commands: mpsc::Sender<Command>,
+}
+
+impl Speaking {
+    /// Which client it is.
+    pub(crate) fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// A message came. False when the relay has ended.
+    pub(crate) async fn say(&self, message: Result<ClientMessage, BadMessage>) -> bool {
+        self.commands.send(Command::Message { id: self.id, message }).await.is_ok()
+    }
+}
+
+impl Drop for Speaking {
+    fn drop(&mut self) {
+        let goodbye = Command::Disconnect { id: self.id };
+        if let Err(mpsc::error::TrySendError::Full(goodbye)) = self.commands.try_send(goodbye) {
+            let commands = self.commands.clone();
+            tokio::spawn(async move { commands.send(goodbye).await });
+        }
+    }
+}
+
+impl Messages {
+    /// Waits for the next. Whatever was said before the end is told before it, unless the client is
+    /// too slow.
+    pub(crate) async fn next(&mut self) -> Told {
+        let message = tokio::select! {
+            biased;
+            Ok(_) = self.closed.wait_for(|closed| *closed == Some(Closed::TooSlow)) => None,
+            message = self.queue.recv() => message,
+        };
+        match message {
+            Some(message) => Told::Message(message),
+            None => Told::Closed(self.closed.borrow().unwrap_or(Closed::GoingAway)),
+        }
+    }
+}

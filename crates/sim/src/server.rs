@@ -599,6 +599,7 @@ impl Server {
                 self.tell(viewer, ViewerEvent::Alive { at }, now);
             }
             PeersOutput::Closed { viewer, reason } => {
+                assert!(reason != CloseReason::Failed, "something panicked");
                 self.detach(viewer, None, now);
                 self.tell(viewer, ViewerEvent::Closed(reason), now);
             }

@@ -54,7 +54,7 @@ function hex(byte: number): string {
 }
 
 /** Storage may be forbidden altogether; the page works without. */
-function read(storage: Storage, name: string): string {
+export function read(storage: Storage, name: string): string {
   try {
     return storage.getItem(name) ?? "";
   } catch {
@@ -62,7 +62,7 @@ function read(storage: Storage, name: string): string {
   }
 }
 
-function write(storage: Storage, name: string, value: string): void {
+export function write(storage: Storage, name: string, value: string): void {
   try {
     storage.setItem(name, value);
   } catch {

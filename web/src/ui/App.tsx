@@ -7,11 +7,12 @@ import { CameraList } from "./CameraList";
 import { Header } from "./Header";
 import { Help } from "./Help";
 import { KeyPrompt } from "./KeyPrompt";
+import { TalkPanel, talkOpen } from "./TalkPanel";
 import { Wall } from "./Wall";
 
 export function App() {
   return (
-    <div class="page" data-view={view.value}>
+    <div class="page" data-view={view.value} data-talk={talkOpen.value ? "open" : undefined}>
       <Header />
       <div class="banners">
         <KeyPrompt />
@@ -19,6 +20,7 @@ export function App() {
       </div>
       <CameraList />
       <Wall />
+      <TalkPanel />
       <Help />
       <p class="visually-hidden" role="log" aria-live="polite">
         {announcement.value}

@@ -7,7 +7,8 @@ import { theme, toggleTheme } from "../state/settings";
 import { view, wall } from "../state/wall";
 import { sourceName } from "./format";
 import { openHelp } from "./Help";
-import { HelpIcon, ThemeIcon } from "./icons";
+import { HelpIcon, MicrophoneIcon, ThemeIcon } from "./icons";
+import { talkOpen, talkToggleId, toggleTalk } from "./TalkPanel";
 
 export function Header() {
   return (
@@ -19,6 +20,17 @@ export function Header() {
       <ViewSwitch />
       <Totals />
       <div class="header-actions">
+        <button
+          type="button"
+          class="icon-button"
+          id={talkToggleId}
+          onClick={toggleTalk}
+          aria-pressed={talkOpen.value}
+          aria-label="Talk"
+          title="Talk (T)"
+        >
+          <MicrophoneIcon />
+        </button>
         <button
           type="button"
           class="icon-button"

@@ -83,3 +83,21 @@ export function ViewersIcon() {
     </Icon>
   );
 }
+
+export function MicrophoneIcon({ off = false }: { off?: boolean }) {
+  return (
+    <Icon>
+      <rect x="5.8" y="1.8" width="4.4" height="7.6" rx="2.2" />
+      <path d="M3.2 7.6a4.8 4.8 0 009.6 0M8 12.4v2M5.8 14.4h4.4" />
+      {off && <path d="M2.2 2.2l11.6 11.6" />}
+    </Icon>
+  );
+}
+
+export function WallIcon() {
+  return (
+    <Icon>
+      <path d="M2 3h5v4H2zM9 3h5v4H9zM2 9h5v4H2zM9 9h5v4H9z" />
+    </Icon>
+  );
+}

@@ -4,6 +4,7 @@ import type { Tile } from "../state/tile";
 import { tileOf } from "../state/wall";
 import { focusedTile, focusNeighbour, focusTileNumber, SEARCH_ID } from "./focus";
 import { openHelp } from "./Help";
+import { toggleTalk } from "./TalkPanel";
 import { closeTile, toggleFigures, toggleFullscreen, toggleSound } from "./Tile";
 
 export function startKeys(): void {
@@ -18,6 +19,7 @@ function handlePageKey(key: string): boolean {
   if (document.querySelector("dialog[open]") !== null) return false;
   if (key === "/") document.getElementById(SEARCH_ID)?.focus();
   else if (key === "?") openHelp();
+  else if (key.toLowerCase() === "t") toggleTalk();
   else if (/^[1-9]$/.test(key)) focusTileNumber(Number(key) - 1);
   else return false;
   return true;

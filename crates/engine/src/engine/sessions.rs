@@ -225,7 +225,8 @@ impl Engine {
             CloseReason::NeverConnected
             | CloseReason::Handshake
             | CloseReason::Asked
-            | CloseReason::ConsentExpired => SessionEvent::PeerFailed,
+            | CloseReason::ConsentExpired
+            | CloseReason::Failed => SessionEvent::PeerFailed,
         };
         let Some(session) = self.sessions.get_mut(&reservation) else {
             return;
@@ -257,5 +258,6 @@ const fn closing_words(reason: CloseReason) -> &'static str {
         CloseReason::Handshake => "ICE or DTLS failed",
         CloseReason::Asked => "it was closed on request",
         CloseReason::ConsentExpired => "no ICE check came for 30 s",
+        CloseReason::Failed => "it failed inside the server",
     }
 }

@@ -93,7 +93,10 @@ fn drain(table: &mut PeerTable, proven: &BTreeSet<SocketAddr>) {
                 assert!(proven.contains(&route.destination));
             }
             PeersOutput::PathForgotten { .. } => {}
-            PeersOutput::Alive { .. } | PeersOutput::Closed { .. } => {}
+            PeersOutput::Closed { reason, .. } => {
+                assert!(reason != CloseReason::Failed, "something panicked");
+            }
+            PeersOutput::Alive { .. } => {}
         }
     }
 }

@@ -280,7 +280,7 @@ mod tests {
 
     use super::*;
     use crate::config;
-    use crate::net::{MediaConfig, MediaTcp};
+    use crate::net::{MediaConfig, MediaEvent, MediaTcp, PublisherEnd};
 
     const KEY: &str = "a-stream-key-of-32-characters-000";
 
@@ -288,8 +288,8 @@ mod tests {
         Credentials { name, bearer: None }
     }
 
-    #[tokio::test]
-    async fn who_waits_at_the_door_while_the_key_is_replaced_stays_outside() {
+    /// A place with the key, an offer for it, and what the media plane tells.
+    fn world() -> (Publishing, String, mpsc::UnboundedReceiver<MediaEvent>) {
         let offer = include_str!("../../../../e2e/sdp/chromium.sdp");
         let offer = offer.replace("a=recvonly", "a=sendonly");
         let config = config::from_toml(&format!(
@@ -299,9 +299,28 @@ mod tests {
         let udp = "127.0.0.1:0".parse().unwrap();
         let media =
             MediaConfig { udp, tcp: MediaTcp::Off, advertise: Vec::new(), workers: Some(1) };
-        let media = MediaPlane::start(&media, mpsc::unbounded_channel().0).unwrap();
+        let (events, told) = mpsc::unbounded_channel();
+        let media = MediaPlane::start(&media, events).unwrap();
         let cameras = config.application().cameras;
-        let publishing = Publishing::new(cameras.iter(), media);
+        (Publishing::new(cameras.iter(), media), offer, told)
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_before_the_answer_leaves_no_session_behind() {
+        let (publishing, offer, mut told) = world();
+        {
+            let mut posted = std::pin::pin!(publishing.publish(by(KEY), offer));
+            assert!(futures::poll!(posted.as_mut()).is_pending());
+        }
+        let closed = told.recv().await;
+        let Some(MediaEvent::PublisherClosed { reason, .. }) = closed else { panic!("{closed:?}") };
+        assert_eq!(reason, PublisherEnd::Asked, "not only when its handshake has had its time");
+        assert!(publishing.0.places[0].point.publisher().is_none());
+    }
+
+    #[tokio::test]
+    async fn who_waits_at_the_door_while_the_key_is_replaced_stays_outside() {
+        let (publishing, offer, _told) = world();
         let place = &publishing.0.places[0];
 
         let door = place.door.lock().await;

@@ -13,10 +13,13 @@ use media::packetise::packetise;
 use media::{Codec, Frame, NtpTime, PacketisedFrame};
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::{Crowd, Limits};
 use crate::ingest::testcard::{ReelSettings, record};
 use crate::metrics::Outlets;
 use crate::net::raise_descriptor_limit;
-use crate::rtsp_out::{Ask, Description, Library, Played, Playing, Refusal, RtspOut, TrackFormat};
+use crate::rtsp_out::{
+    Ask, CONNECTIONS_MAX, Description, Library, Played, Playing, Refusal, RtspOut, TrackFormat,
+};
 
 /// The largest phase: cameras are spread over two seconds at most, however long the group is.
 const PHASES_MAX: usize = 1_000;
@@ -115,17 +118,29 @@ struct Park {
 }
 
 impl Library for Park {
+    // A server under load reads all of them from one address.
+    const LIMITS: Limits = Limits {
+        all: CONNECTIONS_MAX,
+        an_address: CONNECTIONS_MAX,
+        strangers: CONNECTIONS_MAX,
+        strangers_an_address: CONNECTIONS_MAX,
+        crowd: Crowd::Refused,
+    };
+
     type Described = usize;
     type Playing = Camera;
 
-    async fn describe(&self, ask: Ask<'_>) -> Result<(Description, usize), Refusal> {
+    async fn admit(&self, ask: Ask<'_>) -> Result<usize, Refusal> {
         let number = ask.name().strip_prefix("cam-").and_then(|number| number.parse().ok());
         let number = number.filter(|number: &usize| *number < self.count);
-        let number = number.ok_or_else(|| {
+        number.ok_or_else(|| {
             Refusal::not_found(format!("cameras are cam-000 to cam-{:03}", self.count - 1))
-        })?;
+        })
+    }
+
+    async fn describe(&self, number: &mut usize) -> Result<Description, Refusal> {
         let track = TrackFormat::of_keyframe(&self.reel.frames[0]);
-        Ok((Description { title: ask.name().to_owned(), tracks: vec![track] }, number))
+        Ok(Description { title: format!("cam-{number:03}"), tracks: vec![track] })
     }
 
     async fn play(&self, number: usize) -> Result<Camera, Refusal> {

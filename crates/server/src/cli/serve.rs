@@ -23,10 +23,14 @@ use crate::logging;
 use crate::metrics::Outlets;
 use crate::net::{MediaConfig, MediaPlane, StartError, raise_descriptor_limit};
 use crate::rtsp_out::{Cameras, RtspOut};
+use crate::voice::Voice;
 
 /// From the signal to the end of the process, at most. Telling viewers and ending sources takes the
 /// application 3 s, HTTP 2 s beside it; the promise to operators is 5 s.
 const SHUTDOWN_TIME_MAX: Duration = Duration::from_millis(4500);
+
+/// How long voice clients may take to be told that the server ends. It takes the relay a millisecond.
+const FAREWELL_TIME_MAX: Duration = Duration::from_millis(250);
 
 /// How long cameras may take to be told that nobody wants their stream.
 const TEARDOWN_TIME_MAX: Duration = Duration::from_millis(500);
@@ -56,7 +60,8 @@ async fn serve(loaded: &Loaded, ready_file: Option<&Path>) -> anyhow::Result<()>
     let rtsp = bind_rtsp(config, &settings).await?;
     let rtsp_address = rtsp.as_ref().map(RtspOut::address);
     let keyring = Arc::new(Keyring::new(&config.auth)?);
-    let (app, media) = start_app(config, &settings)?;
+    let (app, plane, media) = start_app(config, &settings)?;
+    let voice = config.voice.enabled.then(|| Voice::start(config.voice.relay(), plane));
     let outlets = Arc::new(Outlets::default());
     let http = Http::new(
         app.clone(),
@@ -64,6 +69,7 @@ async fn serve(loaded: &Loaded, ready_file: Option<&Path>) -> anyhow::Result<()>
         config,
         addresses.clone(),
         Arc::clone(&outlets),
+        voice.clone(),
     );
     let closing = CancellationToken::new();
     if let Some(rtsp) = rtsp {
@@ -85,7 +91,7 @@ async fn serve(loaded: &Loaded, ready_file: Option<&Path>) -> anyhow::Result<()>
     http.set_closing();
     closing.cancel();
     tokio::select! {
-        () = end(&app, serving) => {}
+        () = end(&app, voice.as_ref(), serving) => {}
         _ = signals.next() => complain("ended at once by a second signal"),
     }
     signal.map(drop).context("a part of the server failed; the log says which. Start it again")
@@ -143,8 +149,11 @@ fn write_ready(path: &Path, bound: &Bound) -> anyhow::Result<()> {
     Ok(std::fs::rename(&beside, path)?)
 }
 
-async fn end(app: &App, serving: JoinHandle<()>) {
+async fn end(app: &App, voice: Option<&Voice>, serving: JoinHandle<()>) {
     let all = async {
+        if let Some(voice) = voice {
+            voice.shutdown(FAREWELL_TIME_MAX).await;
+        }
         app.shutdown().await;
         // It ends by itself once `closing` is cancelled; a panic in it has been reported.
         let _ = serving.await;
@@ -185,7 +194,7 @@ impl Signals {
 }
 
 /// Opens the media port and starts the application on it.
-fn start_app(config: &Config, settings: &str) -> Result<(App, MediaPorts), BindError> {
+fn start_app(config: &Config, settings: &str) -> Result<(App, MediaPlane, MediaPorts), BindError> {
     let (events_in, events) = mpsc::unbounded_channel();
     let media_config = MediaConfig {
         udp: config.media.udp,
@@ -202,5 +211,5 @@ fn start_app(config: &Config, settings: &str) -> Result<(App, MediaPorts), BindE
     };
     let media = MediaPlane::start(&media_config, events_in).map_err(refused)?;
     let ports = MediaPorts { udp: media.local_address(), tcp: media.tcp_address() };
-    Ok((App::start(config.application(), media, events), ports))
+    Ok((App::start(config.application(), media.clone(), events), media, ports))
 }

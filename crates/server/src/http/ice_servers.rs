@@ -44,7 +44,17 @@ impl IceServers {
         self.fixed.iter().map(told).chain(self.turn.iter().map(fresh)).collect()
     }
 
-    /// The same, one `Link` header an address.
+    /// Those without a password, which anybody may be told.
+    pub(super) fn open(&self) -> Vec<IceServerAnswer> {
+        let fixed = self.fixed.iter().filter(|server| credential_of(server).is_none());
+        let told = |server: &IceServer| {
+            let (urls, username) = (server.urls.clone(), None);
+            IceServerAnswer { urls, username, credential: None }
+        };
+        fixed.map(told).collect()
+    }
+
+    /// What [`Self::told`] tells, one `Link` header an address.
     pub(super) fn links(&self, client: &str, now: SystemTime) -> Vec<HeaderValue> {
         let told = self.told(client, now);
         let of_server = |server: &IceServerAnswer| -> Vec<HeaderValue> {

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
@@ -37,6 +40,10 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Pause after an error of accept, so that a lack of file descriptors does not burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where a request came from, among its extensions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ClientAddress(pub(super) SocketAddr);
 
 /// Sockets that are bound and not yet served.
 #[derive(Debug)]
@@ -113,8 +120,8 @@ async fn accept(listener: TcpListener, service: Service, permits: Arc<Semaphore>
         tokio::select! {
             () = service.closing.cancelled() => break,
             Some((permit, accepted)) = next => match accepted {
-                Ok((stream, _)) => {
-                    let connection = converse(stream, service.clone());
+                Ok((stream, address)) => {
+                    let connection = converse(stream, address, service.clone());
                     connections.spawn(async move {
                         connection.await;
                         drop(permit);
@@ -133,17 +140,22 @@ async fn accept(listener: TcpListener, service: Service, permits: Arc<Semaphore>
 }
 
 /// Serves one connection to its end.
-async fn converse(stream: TcpStream, service: Service) {
+async fn converse(stream: TcpStream, address: SocketAddr, service: Service) {
     // Answers are small and complete; waiting to fill a segment only delays them.
     let _ = stream.set_nodelay(true);
     let Service { router, patience, closing } = service;
     // The kernel counts while nothing of what was written is taken (tcp(7)).
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(patience.stall));
+    let router = TowerToHyperService::new(router);
+    let serve = |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(ClientAddress(address));
+        router.call(request)
+    };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(patience.headers)
         .max_buf_size(HEADERS_LENGTH_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(stream), service_fn(serve))
         .with_upgrades();
     tokio::pin!(connection);
     let ended = tokio::select! {

@@ -8,6 +8,7 @@
 //! | `whip` | the publishers' door (RFC 9725), and their keys |
 //! | `rooms` | rooms and pullers, as LiveKit shows them |
 //! | `status` | health and metrics |
+//! | `voice` | the voice relay's WebSocket and status |
 //! | `page` | the embedded web page |
 //! | `auth` | tokens |
 //! | `guard` | keys, origins, deadlines |
@@ -26,6 +27,7 @@ mod page;
 mod problem;
 mod rooms;
 mod status;
+mod voice;
 mod whep;
 mod whip;
 pub(crate) mod wire;
@@ -48,16 +50,17 @@ use axum::http::header::{
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, patch, post};
-use tokio::sync::Mutex;
+use axum::routing::{any, delete, get, patch, post};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, Any as Anyone, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::app::{App, Snapshot};
-use crate::config::{AuthMode, Config};
+use crate::config::{self, AuthMode, Config};
 use crate::metrics::{Outlets, Requests};
 use crate::stills::Stills;
+use crate::voice::Voice;
 use guard::SiteRules;
 use ice_servers::IceServers;
 use problem::Problem;
@@ -75,6 +78,10 @@ const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
 /// How old the figures of `/health` may be. A snapshot copies every lease and camera and holds up all
 /// other calls meanwhile; anybody may ask for this one.
 const RECENT_AGE_MAX: Duration = Duration::from_millis(200);
+
+/// WebSockets beyond those that may stay: they are being told that there is no place, or say goodbye,
+/// for 2 s each.
+const SOCKETS_BEYOND: usize = 256;
 
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 
@@ -102,6 +109,10 @@ struct Inner {
     outlets: Arc<Outlets>,
     stills: Stills,
     closing: AtomicBool,
+    /// `None`: it is switched off.
+    voice: Option<Voice>,
+    voice_settings: config::Voice,
+    sockets: Arc<Semaphore>,
     /// The last snapshot that was taken for who needs no key, and when.
     recent: Mutex<Option<(Instant, Arc<Snapshot>)>>,
 }
@@ -114,7 +125,9 @@ impl Http {
         config: &Config,
         addresses: Vec<SocketAddr>,
         outlets: Arc<Outlets>,
+        voice: Option<Voice>,
     ) -> Self {
+        let places = usize::try_from(config.voice.max_connections).unwrap_or(SOCKETS_BEYOND);
         let stills = Stills::new(app.clone(), Arc::clone(&outlets));
         Self(Arc::new(Inner {
             app,
@@ -128,6 +141,9 @@ impl Http {
             outlets,
             stills,
             closing: AtomicBool::new(false),
+            voice,
+            voice_settings: config.voice.clone(),
+            sockets: Arc::new(Semaphore::new(places + SOCKETS_BEYOND)),
             recent: Mutex::new(None),
         }))
     }
@@ -178,6 +194,20 @@ impl Http {
         &self.0.stills
     }
 
+    /// The voice relay, unless it is switched off.
+    fn voice(&self) -> Option<&Voice> {
+        self.0.voice.as_ref()
+    }
+
+    fn voice_settings(&self) -> &config::Voice {
+        &self.0.voice_settings
+    }
+
+    /// Room for one more WebSocket.
+    fn socket_permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0.sockets).try_acquire_owned().ok()
+    }
+
     fn requests(&self) -> &Requests {
         &self.0.requests
     }
@@ -201,8 +231,9 @@ pub(crate) fn router(http: Http) -> Router {
                 .layer(whep_cors())
                 .layer(from_fn_with_state(http.clone(), whip::announce)),
         )
+        .merge(voice_routes())
         .route("/health", get(status::health))
-        .fallback(page::serve)
+        .fallback(voice::connect_or_page)
         .layer(from_fn_with_state(http.clone(), guard::check_site))
         .layer(DefaultBodyLimit::max(BODY_LENGTH_MAX))
         .layer(CatchPanicLayer::custom(panicked))
@@ -253,6 +284,15 @@ fn whip_routes() -> Router<Http> {
         .route("/whip/{name}/{resource}", patch(whip::trickle).delete(whip::end))
         .route("/w/{name}", post(whip::offer))
         .route("/w/{name}/{resource}", patch(whip::trickle).delete(whip::end))
+}
+
+fn voice_routes() -> Router<Http> {
+    let read = Router::new()
+        .route("/stream/status", get(voice::status))
+        .route("/voice/config", get(voice::settings))
+        // Cards run on the origin of Home Assistant.
+        .layer(CorsLayer::new().allow_origin(Anyone).allow_methods([Method::GET]));
+    read.route("/ws", any(voice::connect))
 }
 
 /// Pages of our own listeners and of the configured origins.

@@ -1,7 +1,9 @@
 //! The web page, compiled into the binary.
 
 use axum::body::Body;
-use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use axum::http::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH,
+};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use rust_embed::{EmbeddedFile, RustEmbed};
@@ -15,7 +17,11 @@ struct Page;
 /// Everything that no route takes: a file of the page, or nothing.
 pub(super) async fn serve(method: Method, uri: Uri, headers: HeaderMap) -> Response {
     let path = uri.path().trim_start_matches('/');
-    let path = if path.is_empty() { "index.html" } else { path };
+    let path = match path {
+        "" => "index.html",
+        "talk" => "talk.html",
+        file => file,
+    };
     // The lookup is by exact name in a table of this binary: `..` and `%2f` name nothing.
     match Page::get(path) {
         Some(file) if method == Method::GET || method == Method::HEAD => {
@@ -35,6 +41,8 @@ fn file_answer(path: &str, file: &EmbeddedFile, method: &Method, headers: &Heade
     let Ok(tag) = HeaderValue::try_from(format!("\"{tag}\"")) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
+    let open = is_for_other_sites(path)
+        .then_some([(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"))]);
     let cache = [(ETAG, tag.clone()), (CACHE_CONTROL, cache_control(path))];
     let is_known = headers.get_all(IF_NONE_MATCH).iter().any(|known| {
         known.to_str().is_ok_and(|known| {
@@ -42,14 +50,20 @@ fn file_answer(path: &str, file: &EmbeddedFile, method: &Method, headers: &Heade
         })
     });
     if is_known {
-        return (StatusCode::NOT_MODIFIED, cache).into_response();
+        return (StatusCode::NOT_MODIFIED, open, cache).into_response();
     }
     let body = if method == Method::HEAD {
         Body::empty()
     } else {
         Body::from(file.data.clone().into_owned())
     };
-    (cache, [(CONTENT_TYPE, content_type(path))], body).into_response()
+    (open, cache, [(CONTENT_TYPE, content_type(path))], body).into_response()
+}
+
+/// Home Assistant's pages import the cards as a module, which browsers allow only where CORS does. What
+/// is in the file is public, and nothing is read with it that needs a key.
+fn is_for_other_sites(path: &str) -> bool {
+    path.starts_with("cards/")
 }
 
 /// Names under `assets/` carry a hash of their content and never change their meaning.

@@ -25,7 +25,7 @@ impl Server {
         change(&mut config);
         let keyring = Arc::new(Keyring::new(&config.auth).unwrap());
         let addresses = vec!["127.0.0.1:8080".parse().unwrap(), "127.0.0.1:7880".parse().unwrap()];
-        let http = Http::new(App::ended(), keyring, &config, addresses, Arc::default());
+        let http = Http::new(App::ended(), keyring, &config, addresses, Arc::default(), None);
         Self { router: router(http.clone()), http }
     }
 

@@ -348,3 +348,133 @@ pub(crate) struct Ready {
     /// `None`: RTSP is off.
     pub(crate) rtsp: Option<String>,
 }
+
+/// A message of a voice client. Fields that are not named here are passed over.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum VoiceRequest {
+    StartSending {
+        #[serde(default)]
+        stream_id: Option<String>,
+    },
+    WebrtcOffer {
+        offer: VoiceDescription,
+        #[serde(default)]
+        stream_id: Option<String>,
+    },
+    StartReceiving {
+        #[serde(default)]
+        stream_id: Option<String>,
+    },
+    WebrtcAnswer {
+        answer: VoiceDescription,
+        #[serde(default)]
+        stream_id: Option<String>,
+    },
+    IceCandidate,
+    GetAvailableStreams,
+    StopStream {
+        #[serde(default)]
+        stream_id: Option<String>,
+    },
+    Ping,
+    LocalIp,
+}
+
+/// `RTCSessionDescription` as browsers write it. Which of the two it is, the message says.
+#[derive(Debug, Deserialize)]
+pub(super) struct VoiceDescription {
+    pub(super) sdp: String,
+}
+
+/// A message to a voice client.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum VoiceAnswer<'a> {
+    SenderReady {
+        connection_id: String,
+    },
+    WebrtcAnswer {
+        answer: SessionDescription<'a>,
+    },
+    WebrtcOffer {
+        offer: SessionDescription<'a>,
+        stream_id: String,
+    },
+    AvailableStreams {
+        streams: Vec<String>,
+    },
+    StreamAvailable {
+        stream_id: String,
+    },
+    StreamEnded {
+        stream_id: String,
+    },
+    AudioData {
+        stream_id: String,
+        /// Seconds since the Unix epoch.
+        timestamp: f64,
+        /// Of full scale, 0 to 1.
+        level: f32,
+        /// The same in dB below full scale, 0 to -127.
+        dbov: i16,
+        /// Whether somebody speaks; null where the sender does not say.
+        voice: Option<bool>,
+    },
+    Pong,
+    Error {
+        message: String,
+    },
+}
+
+/// `RTCSessionDescriptionInit`.
+#[derive(Debug, Serialize)]
+pub(super) struct SessionDescription<'a> {
+    #[serde(rename = "type")]
+    pub(super) kind: &'static str,
+    pub(super) sdp: &'a str,
+}
+
+/// Query of `/ws`.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct VoiceQuery {
+    pub(super) token: Option<String>,
+}
+
+/// `GET /stream/status`
+#[derive(Debug, Serialize)]
+pub(super) struct StreamStatus {
+    /// The newest last.
+    pub(super) active_streams: Vec<String>,
+}
+
+/// `GET /voice/config`: what a page that speaks or listens has to know.
+#[derive(Serialize)]
+pub(super) struct VoiceSettings {
+    pub(super) enabled: bool,
+    /// For `RTCPeerConnection`, under the browser's own name.
+    #[serde(rename = "iceServers")]
+    pub(super) ice_servers: Vec<IceServerAnswer>,
+    /// For `getUserMedia`, under the browser's own names.
+    pub(super) audio: AudioConstraints,
+    /// A token must be given as `?token=`.
+    pub(super) token_required: bool,
+    pub(super) max_connections: u32,
+    /// From an offer to the end of ICE and DTLS.
+    pub(super) connection_timeout_seconds: u64,
+    /// The longest message.
+    pub(super) message_bytes_max: usize,
+}
+
+/// `MediaTrackConstraints`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AudioConstraints {
+    pub(super) sample_rate: u32,
+    pub(super) channel_count: u8,
+    pub(super) echo_cancellation: bool,
+    pub(super) noise_suppression: bool,
+    pub(super) auto_gain_control: bool,
+    /// Seconds.
+    pub(super) latency: f64,
+}

@@ -35,6 +35,8 @@ impl Figure {
 pub(crate) struct Outlets {
     /// Open RTSP connections.
     pub(crate) rtsp_connections: Figure,
+    /// Connections closed at once, since there were too many.
+    pub(crate) rtsp_connections_refused: Figure,
     /// Requests answered with success.
     pub(crate) rtsp_requests_ok: Figure,
     /// Requests refused.
@@ -51,6 +53,10 @@ pub(crate) struct Outlets {
     pub(crate) rtsp_dropped_hostile: Figure,
     /// Connections ended because the client asked for nothing.
     pub(crate) rtsp_dropped_idle: Figure,
+    /// Connections ended because they were let see no camera in time.
+    pub(crate) rtsp_dropped_stranger: Figure,
+    /// Of such, those that gave way to others before.
+    pub(crate) rtsp_dropped_evicted: Figure,
     /// Still pictures answered from the cache.
     pub(crate) stills_cached: Figure,
     /// Still pictures decoded and encoded.
@@ -70,6 +76,11 @@ impl Collector for OutletFigures {
         gauge(encoder, "manifold_rtsp_connections", "Open RTSP connections")?
             .encode_gauge(&outlets.rtsp_connections.value())?;
         let plain = [
+            (
+                "manifold_rtsp_connections_refused",
+                "RTSP connections closed at once, since there were too many",
+                &outlets.rtsp_connections_refused,
+            ),
             (
                 "manifold_rtsp_packets_sent",
                 "Media packets written to RTSP readers",
@@ -103,6 +114,8 @@ impl Collector for OutletFigures {
                 ("slow", &outlets.rtsp_dropped_slow),
                 ("hostile", &outlets.rtsp_dropped_hostile),
                 ("idle", &outlets.rtsp_dropped_idle),
+                ("stranger", &outlets.rtsp_dropped_stranger),
+                ("evicted", &outlets.rtsp_dropped_evicted),
             ],
         )?;
         labelled(

@@ -406,8 +406,13 @@ impl HandshakeThread {
             }
             PeersOutput::Closed { viewer, reason } => {
                 self.detach(viewer, None);
-                if reason == CloseReason::ConsentExpired {
-                    self.net.events.count_expired_consent();
+                match reason {
+                    CloseReason::ConsentExpired => self.net.events.count_expired_consent(),
+                    CloseReason::Failed => self.net.events.count_failed_session(),
+                    CloseReason::Peer
+                    | CloseReason::NeverConnected
+                    | CloseReason::Handshake
+                    | CloseReason::Asked => {}
                 }
                 self.net.events.send(MediaEvent::Closed { viewer, reason });
             }

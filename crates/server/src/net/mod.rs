@@ -45,7 +45,7 @@ pub(crate) use taps::{Tap, Tapped};
 use addresses::Announced;
 use handshakes::{HandshakeThread, Handshakes, Surroundings};
 use publishers::{PublisherThread, Publishers};
-use tcp::{Connections, TcpFigures, TcpPort};
+use tcp::{Connections, Patience, TcpFigures, TcpPort};
 use worker::{Worker, WorkerHandle, WorkerInput};
 
 /// How long viewers may take to be told that the server ends.
@@ -219,6 +219,8 @@ pub(crate) struct MediaFigures {
     pub(crate) moves: u64,
     /// Viewers that were let go since no authentic check came (RFC 7675).
     pub(crate) consents_expired: u64,
+    /// Sessions of viewers and publishers that ended since something panicked.
+    pub(crate) sessions_failed: u64,
     /// Connections of viewers that come by TCP.
     pub(crate) tcp: TcpFigures,
 }
@@ -237,9 +239,15 @@ pub(crate) struct EventSink {
     voice: Arc<OnceLock<mpsc::UnboundedSender<MediaEvent>>>,
     rejected: Arc<AtomicU64>,
     consents_expired: Arc<AtomicU64>,
+    sessions_failed: Arc<AtomicU64>,
 }
 
 impl EventSink {
+    fn new(events: mpsc::UnboundedSender<MediaEvent>) -> Self {
+        let (voice, rejected, consents_expired, sessions_failed) = Default::default();
+        Self { events, voice, rejected, consents_expired, sessions_failed }
+    }
+
     fn send(&self, event: MediaEvent) {
         // Nobody listens any more only while the program ends.
         let _ = match (self.voice.get(), event.audience()) {
@@ -257,6 +265,10 @@ impl EventSink {
 
     fn count_expired_consent(&self) {
         self.consents_expired.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count_failed_session(&self) {
+        self.sessions_failed.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -311,9 +323,7 @@ impl MediaPlane {
         let tcp = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let tcp_address = tcp.map_or_else(|| "off".to_owned(), |tcp| tcp.to_string());
         tracing::info!(address = %udp, tcp = %tcp_address, workers = ports.len(), "media port is open");
-        let (rejected, consents_expired) = (Arc::default(), Arc::default());
-        let voice = Arc::default();
-        let events = EventSink { events, voice, rejected, consents_expired };
+        let events = EventSink::new(events);
         let (handshakes, shard_inputs) = Handshakes::new(cores);
         let (publishers, publisher_inputs) = Publishers::new(cores);
         let connections = Connections::new();
@@ -345,6 +355,7 @@ impl MediaPlane {
             handshakes: handshakes.clone(),
             publishers: publishers.clone(),
             workers: workers.clone(),
+            patience: Patience::default(),
         };
         let alarm = Alarm(events.clone());
         let tcp_ended = listener.map(|listener| port.start(vec![listener], alarm)).transpose()?;
@@ -514,6 +525,7 @@ impl MediaPlane {
             frames_in: self.frames_in.load(Ordering::Relaxed),
             datagrams_dropped: self.events.rejected.load(Ordering::Relaxed),
             consents_expired: self.events.consents_expired.load(Ordering::Relaxed),
+            sessions_failed: self.events.sessions_failed.load(Ordering::Relaxed),
             tcp: self.connections.figures(),
             frames_not_cut: self.frames_not_cut.load(Ordering::Relaxed),
             tap_frames_skipped: self.tap_frames_skipped.load(Ordering::Relaxed),
@@ -701,8 +713,7 @@ mod tests {
     #[test]
     fn a_thread_that_panics_is_told_of_and_one_that_ends_is_not() {
         let (events, mut told) = mpsc::unbounded_channel();
-        let (rejected, consents_expired) = (Arc::default(), Arc::default());
-        let sink = EventSink { events, voice: Arc::default(), rejected, consents_expired };
+        let sink = EventSink::new(events);
         let run = |panics: bool| {
             let alarm = Alarm(sink.clone());
             let thread = thread::spawn(move || {

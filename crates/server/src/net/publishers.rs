@@ -178,7 +178,7 @@ impl Publishers {
         (publishers, inputs)
     }
 
-    /// Answers a camera's offer. `None` when the threads are gone.
+    /// Answers a camera's offer. `None` when the threads are gone. Who hangs up before has no session.
     pub(crate) async fn offer(
         &self,
         offer: String,
@@ -205,7 +205,9 @@ impl Publishers {
         let (reply, answer) = oneshot::channel();
         let command = Command::Offer { publisher, offer, sends, reply };
         self.shard_of(publisher).commands.send(command).ok()?;
+        let mut unanswered = Unanswered(Some(handle));
         let answer = answer.await.ok()?;
+        let handle = unanswered.0.take()?;
         Some(answer.map(|accepted| (handle, accepted)))
     }
 
@@ -283,6 +285,18 @@ impl Publishers {
 
     fn shard_of(&self, publisher: PublisherId) -> &Shard {
         &self.shards[publisher.0 as usize % self.shards.len()]
+    }
+}
+
+/// Closes a session whose answer nobody waits for any more.
+struct Unanswered(Option<PublisherHandle>);
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some(handle) = &self.0 {
+            // Behind the offer: the thread takes commands in their order.
+            handle.close();
+        }
     }
 }
 
@@ -551,6 +565,9 @@ impl PublisherThread {
                     self.handshaking.fetch_sub(1, Ordering::Relaxed);
                 }
                 self.attached.remove(&publisher);
+                if reason == PublisherEnd::Failed {
+                    self.net.events.count_failed_session();
+                }
                 self.net.events.send(MediaEvent::PublisherClosed { publisher, reason });
             }
         }

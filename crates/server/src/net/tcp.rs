@@ -7,11 +7,11 @@
 //! ```
 //! One thread runs all connections, so that none of their writes holds up a worker. A queue is
 //! bounded in bytes: when it is long, the worker is told and its viewer goes without whole frames.
-//! Whoever connects without ever sending an authentic check is dropped and counted.
+//! Whoever connects without ever sending an authentic check is dropped and counted, and gives way
+//! before that when there is no room for others ([`Admission`]).
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use super::handshakes::Handshakes;
 use super::publishers::Publishers;
 use super::worker::{Content, WorkerHandle, WorkerInput};
+use crate::admission::{Admission, Admitted, Crowd, Full, Limits, PlaceId, Standing};
 
 /// Connections at once. A browser opens one for each address that is announced and closes all but
 /// one; 1,000 viewers without UDP and as many that are just joining.
@@ -41,6 +42,16 @@ const MAX_STRANGERS: usize = 2_048;
 /// Of them from one address (of IPv6: one network of /64): an office behind NAT whose browsers all
 /// join within one round trip.
 const MAX_STRANGERS_AN_ADDRESS: usize = 128;
+/// Who proved himself is one of our viewers, wherever he is: only strangers are bounded by address.
+/// A browser sends its check in the same round trip in which it connects, so that those who are there
+/// need no more than the time to do so.
+const LIMITS: Limits = Limits {
+    all: MAX_CONNECTIONS,
+    an_address: MAX_CONNECTIONS,
+    strangers: MAX_STRANGERS,
+    strangers_an_address: MAX_STRANGERS_AN_ADDRESS,
+    crowd: Crowd::Refused,
+};
 /// How long a connection may take to its first authentic check. Browsers send it in the same round
 /// trip in which they connect, and again for seconds.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,6 +61,9 @@ const MAX_UNPROVEN_FRAMES: u32 = 256;
 const CHECK_TIMEOUT: Duration = media::peers::CONSENT_TIMEOUT;
 /// How long the other end may take nothing at all of what waits for it.
 const STALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a congested connection may take until it has drained. That is 32 kbit/s if all that may wait
+/// does: less than sound alone takes. It is sent nothing new all that time, and keeps what waits.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long what waits may take to leave a connection that we close.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -79,6 +93,8 @@ pub(crate) struct TcpFigures {
     pub(crate) refused: u64,
     /// Connections that were dropped since no authentic check came.
     pub(crate) strangers: u64,
+    /// Connections that were dropped before one came, since others needed the place.
+    pub(crate) evicted: u64,
     /// Connections that were dropped since what came was not framed.
     pub(crate) framing_errors: u64,
     /// Packets that arrived.
@@ -92,6 +108,7 @@ struct Counters {
     accepted: AtomicU64,
     refused: AtomicU64,
     strangers: AtomicU64,
+    evicted: AtomicU64,
     framing_errors: AtomicU64,
     received: AtomicU64,
     dropped: AtomicU64,
@@ -111,7 +128,7 @@ pub(crate) struct Connection {
     waiting_bytes: AtomicUsize,
     /// The worker was told that the queue is long, and not yet that it is short again.
     congested: AtomicBool,
-    /// An authentic check came.
+    /// An authentic check came. What the table says, for those who do not lock it.
     proven: AtomicBool,
     /// When the newest one came, in milliseconds since the port was opened.
     checked_ms: AtomicU64,
@@ -186,18 +203,9 @@ pub(crate) struct Connections(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     opened_at: Instant,
-    table: Mutex<Table>,
+    table: Mutex<Admission<Arc<Connection>>>,
     counters: Counters,
     ending: CancellationToken,
-}
-
-#[derive(Debug, Default)]
-struct Table {
-    open: HashMap<ConnectionId, Arc<Connection>>,
-    /// Connections without an authentic check, by address. No entry is 0.
-    strangers: HashMap<IpAddr, usize>,
-    strangers_in_all: usize,
-    last_id: u64,
 }
 
 impl Connections {
@@ -205,7 +213,7 @@ impl Connections {
     pub(crate) fn new() -> Self {
         Self(Arc::new(Shared {
             opened_at: Instant::now(),
-            table: Mutex::default(),
+            table: Mutex::new(Admission::new(LIMITS)),
             counters: Counters::default(),
             ending: CancellationToken::new(),
         }))
@@ -213,16 +221,17 @@ impl Connections {
 
     /// The connection, while it lasts. Takes a lock: not for every packet.
     pub(crate) fn find(&self, id: ConnectionId) -> Option<Arc<Connection>> {
-        self.table().open.get(&id).cloned()
+        self.table().find(PlaceId(id.0)).cloned()
     }
 
     /// An authentic check came on it.
     pub(crate) fn note_check(&self, id: ConnectionId) {
+        let place = PlaceId(id.0);
         let mut table = self.table();
-        let Some(connection) = table.open.get(&id).cloned() else { return };
-        connection.checked_ms.store(self.now_ms(), Ordering::Relaxed);
-        if !connection.proven.swap(true, Ordering::Relaxed) {
-            table.forget_stranger(connection.remote);
+        table.prove(place);
+        if let Some(connection) = table.find(place) {
+            connection.checked_ms.store(self.now_ms(), Ordering::Relaxed);
+            connection.proven.store(true, Ordering::Relaxed);
         }
     }
 
@@ -250,17 +259,18 @@ impl Connections {
         let counters = &self.0.counters;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         TcpFigures {
-            open: self.table().open.len() as u64,
+            open: self.table().len() as u64,
             accepted: read(&counters.accepted),
             refused: read(&counters.refused),
             strangers: read(&counters.strangers),
+            evicted: read(&counters.evicted),
             framing_errors: read(&counters.framing_errors),
             received: read(&counters.received),
             dropped: read(&counters.dropped),
         }
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
+    fn table(&self) -> MutexGuard<'_, Admission<Arc<Connection>>> {
         self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -268,78 +278,48 @@ impl Connections {
         self.0.opened_at.elapsed().as_millis() as u64
     }
 
-    /// Lets a connection in, if there is room for it.
+    /// Lets a connection in, if there is room for it or a stranger to make some.
     fn admit(
         &self,
         remote: SocketAddr,
         local: SocketAddr,
-    ) -> Option<(Arc<Connection>, UnboundedReceiver<Vec<u8>>)> {
-        let mut table = self.table();
-        if !table.has_room(remote) {
-            count(&self.0.counters.refused);
-            return None;
-        }
-        count(&self.0.counters.accepted);
-        *table.strangers.entry(network_of(remote.ip())).or_default() += 1;
-        table.strangers_in_all += 1;
-        table.last_id += 1;
+    ) -> Result<(Arc<Connection>, UnboundedReceiver<Vec<u8>>), Full> {
         let (queue, queued) = unbounded_channel();
-        let connection = Arc::new(Connection {
-            id: ConnectionId(table.last_id),
-            remote,
-            local,
-            queue,
-            waiting_bytes: AtomicUsize::new(0),
-            congested: AtomicBool::new(false),
-            proven: AtomicBool::new(false),
-            checked_ms: AtomicU64::new(0),
-            publisher: AtomicUsize::new(NO_PUBLISHER),
-            closing: self.0.ending.child_token(),
-        });
-        table.open.insert(connection.id, Arc::clone(&connection));
-        Some((connection, queued))
+        let make = |id: PlaceId| {
+            Arc::new(Connection {
+                id: ConnectionId(id.0),
+                remote,
+                local,
+                queue,
+                waiting_bytes: AtomicUsize::new(0),
+                congested: AtomicBool::new(false),
+                proven: AtomicBool::new(false),
+                checked_ms: AtomicU64::new(0),
+                publisher: AtomicUsize::new(NO_PUBLISHER),
+                closing: self.0.ending.child_token(),
+            })
+        };
+        let counters = &self.0.counters;
+        let admitted = self.table().admit(remote.ip(), make);
+        let Admitted { guest, evicted } = admitted.inspect_err(|_| count(&counters.refused))?;
+        count(&counters.accepted);
+        if let Some(evicted) = evicted {
+            count(&counters.evicted);
+            evicted.closing.cancel();
+        }
+        Ok((guest, queued))
     }
 
+    /// A connection has ended. One that was evicted has been counted, and has no place to leave.
     fn forget(&self, connection: &Connection, end: End) {
-        let mut table = self.table();
-        table.open.remove(&connection.id);
-        if !connection.proven.load(Ordering::Relaxed) {
-            table.forget_stranger(connection.remote);
-            if end == End::Unchecked {
-                count(&self.0.counters.strangers);
-            }
+        let left = self.table().leave(PlaceId(connection.id.0));
+        let standing = left.map(|(_, standing)| standing);
+        if standing == Some(Standing::Stranger) && end == End::Unchecked {
+            count(&self.0.counters.strangers);
         }
         if end == End::Framing {
             count(&self.0.counters.framing_errors);
         }
-    }
-}
-
-impl Table {
-    fn has_room(&self, remote: SocketAddr) -> bool {
-        let from_there = self.strangers.get(&network_of(remote.ip())).copied().unwrap_or(0);
-        self.open.len() < MAX_CONNECTIONS
-            && self.strangers_in_all < MAX_STRANGERS
-            && from_there < MAX_STRANGERS_AN_ADDRESS
-    }
-
-    fn forget_stranger(&mut self, remote: SocketAddr) {
-        let network = network_of(remote.ip());
-        self.strangers_in_all -= 1;
-        if let Some(number) = self.strangers.get_mut(&network) {
-            *number -= 1;
-            if *number == 0 {
-                self.strangers.remove(&network);
-            }
-        }
-    }
-}
-
-/// What one customer of an access provider has: an address, of IPv6 a network (RFC 6177 §2).
-fn network_of(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => ip,
-        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) & !(u128::from(u64::MAX))).into()),
     }
 }
 
@@ -364,6 +344,22 @@ pub(crate) struct TcpPort {
     pub(crate) handshakes: Handshakes,
     pub(crate) publishers: Publishers,
     pub(crate) workers: Vec<WorkerHandle>,
+    pub(crate) patience: Patience,
+}
+
+/// How long the other end may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// To take a run of packets.
+    stall: Duration,
+    /// To drain a congested connection.
+    drain: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { stall: STALL_TIMEOUT, drain: DRAIN_TIMEOUT }
+    }
 }
 
 /// Why a connection ended.
@@ -373,7 +369,7 @@ enum End {
     Closed,
     /// No check, or none for too long.
     Unchecked,
-    /// The other end takes nothing.
+    /// The other end takes nothing, or next to nothing.
     Stalled,
     /// It speaks something else.
     Framing,
@@ -443,7 +439,7 @@ impl TcpPort {
         let _ = socket2::SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
         let _ = stream.set_nodelay(true);
         let admitted = self.connections.admit(canonical(remote), canonical(local));
-        let (connection, queued) = admitted?;
+        let (connection, queued) = admitted.ok()?;
         Some(async move {
             let end = self.serve(&connection, queued, stream).await;
             let remote = connection.remote;
@@ -522,9 +518,17 @@ impl TcpPort {
     }
 
     async fn write(&self, connection: &Connection, outgoing: &mut Outgoing<'_>) -> End {
+        let mut congested_until = None;
         loop {
             let Some(waiting) = outgoing.next().await else { return End::Closed };
-            match tokio::time::timeout(STALL_TIMEOUT, outgoing.write_begun()).await {
+            let now = tokio::time::Instant::now();
+            congested_until = connection
+                .congested
+                .load(Ordering::Acquire)
+                .then(|| congested_until.unwrap_or(now + self.patience.drain));
+            let stalled_at = now + self.patience.stall;
+            let deadline = congested_until.map_or(stalled_at, |until| stalled_at.min(until));
+            match tokio::time::timeout_at(deadline, outgoing.write_begun()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return End::Closed,
                 Err(_) => return End::Stalled,
@@ -628,6 +632,7 @@ mod tests {
                 handshakes: Handshakes::new(1).0,
                 publishers: Publishers::new(1).0,
                 workers: vec![worker],
+                patience: Patience::default(),
             };
             let ended = port.start(vec![listener], ()).unwrap();
             Self { connections, address, inputs, ended }
@@ -701,6 +706,46 @@ mod tests {
         assert_eq!(send(&slows, 1), Delivery::Taken);
     }
 
+    #[tokio::test]
+    async fn a_viewer_that_takes_next_to_nothing_is_cut_off() {
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (worker, _inputs) = WorkerHandle::new(UdpPort::bind(loopback).unwrap()).unwrap();
+        let patience = Patience { stall: PATIENCE, drain: Duration::from_millis(500) };
+        let port = TcpPort {
+            connections: Connections::new(),
+            handshakes: Handshakes::new(1).0,
+            publishers: Publishers::new(1).0,
+            workers: vec![worker],
+            patience,
+        };
+        let listener = TcpListener::bind(loopback).await.unwrap();
+        let mut viewer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut stream, remote) = listener.accept().await.unwrap();
+        let (connection, queued) = port.connections.admit(remote, loopback).unwrap();
+        let (_reader, writer) = stream.split();
+        let mut outgoing = Outgoing { queued, writer, begun: Vec::new(), written: 0 };
+        let crawls = async {
+            // More than the kernel's buffers of both ends take, and the queue full behind it.
+            for number in 0..=u8::MAX {
+                for _ in 0..20 {
+                    send(&connection, number);
+                }
+                tokio::task::yield_now().await;
+            }
+            // Every run of packets is taken long before it counts as stalled.
+            let begin = Instant::now();
+            while begin.elapsed() < 6 * patience.drain {
+                viewer.read_exact(&mut [0; 1_000]).await.unwrap();
+                tokio::time::sleep(patience.drain / 50).await;
+            }
+        };
+        let end = tokio::select! {
+            end = port.write(&connection, &mut outgoing) => Some(end),
+            () = crawls => None,
+        };
+        assert_eq!(end, Some(End::Stalled));
+    }
+
     #[test]
     fn a_goodbye_leaves_before_the_connection_is_closed() {
         let world = World::start();
@@ -742,11 +787,11 @@ mod tests {
             let (connection, _) = connections.admit(from(2, port), local).unwrap();
             first.get_or_insert(connection);
         }
-        assert!(connections.admit(from(2, 9_999), local).is_none());
-        assert!(connections.admit(from(3, 1), local).is_some(), "others have room");
+        assert!(matches!(connections.admit(from(2, 9_999), local), Err(Full::Address)));
+        assert!(connections.admit(from(3, 1), local).is_ok(), "others have room");
         let first = first.unwrap();
         connections.note_check(first.id);
-        assert!(connections.admit(from(2, 9_999), local).is_some(), "one of them was no stranger");
+        assert!(connections.admit(from(2, 9_999), local).is_ok(), "one of them was no stranger");
         connections.forget(&first, End::Unchecked);
         let figures = connections.figures();
         assert_eq!((figures.refused, figures.strangers), (1, 0));
@@ -754,11 +799,27 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_one_ipv6_network_count_as_one() {
-        let network = |text: &str| network_of(text.parse().unwrap());
-        assert_eq!(network("2001:db8:1:2:aaaa::1"), network("2001:db8:1:2:bbbb::2"));
-        assert_ne!(network("2001:db8:1:2::1"), network("2001:db8:1:3::1"));
-        assert_ne!(network("192.0.2.1"), network("192.0.2.2"));
+    fn strangers_of_a_few_addresses_keep_nobody_else_out() {
+        let connections = Connections::new();
+        let local = SocketAddr::from(([10, 0, 0, 1], 8555));
+        let from = |host: u8, port| SocketAddr::from(([10, 0, 1, host], port));
+        let addresses = MAX_STRANGERS / MAX_STRANGERS_AN_ADDRESS;
+        let mut strangers = Vec::new();
+        for host in 0..addresses as u8 {
+            for port in 0..MAX_STRANGERS_AN_ADDRESS as u16 {
+                strangers.push(connections.admit(from(host, port), local).unwrap().0);
+            }
+        }
+        let viewer = SocketAddr::from(([192, 0, 2, 1], 4_000));
+        let (viewer, _) = connections.admit(viewer, local).unwrap();
+        assert!(strangers[0].closing.is_cancelled(), "the oldest of them gives way");
+        assert!(!strangers[1].closing.is_cancelled());
+        connections.note_check(strangers[0].id);
+        connections.forget(&strangers[0], End::Unchecked);
+        connections.note_check(viewer.id);
+        let figures = connections.figures();
+        assert_eq!((figures.evicted, figures.strangers, figures.refused), (1, 0, 0));
+        assert_eq!(figures.open, MAX_STRANGERS as u64);
     }
 
     #[test]

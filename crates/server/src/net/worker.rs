@@ -505,12 +505,7 @@ mod tests {
             handshakes: Handshakes::new(1).0,
             publishers: Publishers::new(1).0,
             connections: Connections::new(),
-            events: EventSink {
-                voice: Arc::default(),
-                events,
-                rejected: Arc::default(),
-                consents_expired: Arc::default(),
-            },
+            events: EventSink::new(events),
         };
         let mut turn = Turn::new();
         assert!(worker.take_inputs(&mut turn));

@@ -2,24 +2,37 @@
 //!
 //! A description holds the camera's stream for a moment and takes no quota; playing is a lease.
 
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use control::{CameraId, Quality, ReservationId};
 use engine::Rendition;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::auth::{Authorization, Challenge, Verdict, same};
+use super::guesses::Guesses;
 use super::message::Status;
 use super::sdp::{Description, TrackFormat};
 use super::uri::Uri;
-use super::{Ask, Library, Played, Playing, Refusal};
+use super::{Ask, CONNECTIONS_MAX, Library, Played, Playing, Refusal};
+use crate::admission::{Crowd, Limits};
 use crate::app::{App, Held, HoldError, ReadError, Reading, ReserveError};
 use crate::config::{AuthMode, Rtsp, RtspUser};
 use crate::http::Keyring;
 
 /// How long a client waits for a camera's first keyframe. Players give up after 10 s themselves.
 const DESCRIBE_TIME_MAX: Duration = Duration::from_secs(9);
+
+/// Connections of one address: a recorder of the whole park of 500.
+const CONNECTIONS_AN_ADDRESS: usize = 512;
+
+/// Of them without a camera that they were let see: a recorder that comes back connects for all of its
+/// cameras at once, and twice as many as can be described at once wait no longer than a round trip.
+const STRANGERS_AN_ADDRESS: usize = 128;
+
+/// The same of all addresses: four such recorders.
+const STRANGERS_MAX: usize = 4 * STRANGERS_AN_ADDRESS;
 
 /// Whom a reservation is for where nobody said who he is.
 const ANYBODY: &str = "rtsp";
@@ -32,6 +45,7 @@ struct Inner {
     app: App,
     keyring: Arc<Keyring>,
     users: Vec<RtspUser>,
+    guesses: Mutex<Guesses>,
     /// A password or token is asked for.
     asks: bool,
 }
@@ -41,7 +55,7 @@ impl Cameras {
     pub(crate) fn new(app: App, keyring: Arc<Keyring>, rtsp: &Rtsp, mode: AuthMode) -> Self {
         let users = rtsp.users.clone();
         let asks = mode == AuthMode::Keys || !users.is_empty();
-        Self(Arc::new(Inner { app, keyring, users, asks }))
+        Self(Arc::new(Inner { app, keyring, users, guesses: Mutex::default(), asks }))
     }
 }
 
@@ -63,19 +77,33 @@ pub(crate) struct Described {
 }
 
 impl Library for Cameras {
+    // Strangers take places from themselves: somebody with a password behind the same NAT shows it in
+    // the next round trip.
+    const LIMITS: Limits = Limits {
+        all: CONNECTIONS_MAX,
+        an_address: CONNECTIONS_AN_ADDRESS,
+        strangers: STRANGERS_MAX,
+        strangers_an_address: STRANGERS_AN_ADDRESS,
+        crowd: Crowd::Replaces,
+    };
+
     type Described = Described;
     type Playing = Reading;
 
-    async fn describe(&self, ask: Ask<'_>) -> Result<(Description, Described), Refusal> {
+    async fn admit(&self, ask: Ask<'_>) -> Result<Described, Refusal> {
         let who = self.0.who(&ask)?;
         let Uri { name, sub, .. } = ask.uri;
         let rendition = if *sub { Rendition::Sub } else { Rendition::Main };
-        let mut held = self.0.app.hold(name, rendition).await.map_err(not_held)?;
-        let picture = first_picture(&mut held).await?;
+        let held = self.0.app.hold(name, rendition).await.map_err(not_held)?;
+        Ok(Described { who, camera: name.clone(), rendition, held })
+    }
+
+    async fn describe(&self, described: &mut Described) -> Result<Description, Refusal> {
+        let Described { camera, held, .. } = described;
+        let picture = first_picture(held).await?;
         let sound = self.0.app.format(held.stream).await.and_then(|format| format.audio);
         let tracks = std::iter::once(picture).chain(sound.map(TrackFormat::of_sound)).collect();
-        let description = Description { title: name.clone(), tracks };
-        Ok((description, Described { who, camera: name.clone(), rendition, held }))
+        Ok(Description { title: camera.clone(), tracks })
     }
 
     async fn play(&self, described: Described) -> Result<Reading, Refusal> {
@@ -137,25 +165,44 @@ impl Inner {
             None => Err(self.unauthorized("this camera asks for a password or a token")),
             Some(Authorization::Bearer(token)) => self.token_of(token, ask.uri),
             Some(Authorization::Basic { user, password }) => {
-                let known = self.users.iter().find(|known| known.name == *user);
-                match known {
-                    Some(known) if has_password(known, password) => Ok(Who::User(user.clone())),
-                    Some(_) => Err(self.wrong()),
-                    None => self.token_of(password, ask.uri),
-                }
+                let Some(known) = self.users.iter().find(|known| known.name == *user) else {
+                    return self.token_of(password, ask.uri);
+                };
+                let is_right = || has_password(known, password);
+                let verdict = || if is_right() { Verdict::Right } else { Verdict::Wrong };
+                self.user_of(user, ask.ip, verdict)
             }
             Some(Authorization::Digest(digest)) => {
                 let known = self.users.iter().find(|known| known.name == digest.user);
-                let verdict =
-                    known.map(|known| digest.verify(ask.method.name(), ask.nonce, &known.password));
-                match verdict {
-                    Some(Verdict::Right) => Ok(Who::User(digest.user.clone())),
-                    Some(Verdict::Stale) => {
-                        let sentence = "the challenge is too old".to_owned();
-                        Err(Refusal::Unauthorized(Challenge::Stale, sentence))
-                    }
-                    Some(Verdict::Wrong) | None => Err(self.wrong()),
-                }
+                let verify =
+                    |known: &RtspUser| digest.verify(ask.method.name(), ask.nonce, &known.password);
+                self.user_of(&digest.user, ask.ip, || known.map_or(Verdict::Wrong, verify))
+            }
+        }
+    }
+
+    /// Who shows a password is let in if it is right, and if not too many from there were wrong.
+    fn user_of(
+        &self,
+        user: &str,
+        ip: IpAddr,
+        verdict: impl FnOnce() -> Verdict,
+    ) -> Result<Who, Refusal> {
+        let now = Instant::now();
+        let mut guesses = self.guesses.lock().unwrap_or_else(PoisonError::into_inner);
+        guesses.check(ip, now).map_err(|wait| {
+            let sentence = "too many wrong passwords have come from your address; try again later";
+            Refusal::NotBefore(wait, sentence.to_owned())
+        })?;
+        match verdict() {
+            Verdict::Right => Ok(Who::User(user.to_owned())),
+            Verdict::Stale => {
+                let sentence = "the challenge is too old".to_owned();
+                Err(Refusal::Unauthorized(Challenge::Stale, sentence))
+            }
+            Verdict::Wrong => {
+                guesses.note_wrong(ip, now);
+                Err(self.unauthorized("the user name or the password is wrong"))
             }
         }
     }
@@ -174,10 +221,6 @@ impl Inner {
             .map_err(|_| not_held(HoldError::UnknownCamera(uri.name.chars().take(64).collect())))?;
         let viewer = grant.viewer_of(&camera.room_name());
         viewer.map(Who::Viewer).map_err(|error| forbidden(error.to_string()))
-    }
-
-    fn wrong(&self) -> Refusal {
-        self.unauthorized("the user name or the password is wrong")
     }
 
     fn unauthorized(&self, sentence: &str) -> Refusal {

@@ -16,6 +16,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::auth::Authorization;
+use super::door::Guest;
 use super::message::{self, Answer, Incoming, MESSAGE_LENGTH_MAX, Method, Request, Status};
 use super::player::{Player, Track};
 use super::sdp::Description;
@@ -59,11 +60,19 @@ pub(super) struct Patience {
     pub(super) idle: Duration,
     /// To take something of what is written.
     pub(super) stall: Duration,
+    /// From the connection to the first camera that it is let see.
+    pub(super) proof: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { idle: Duration::from_secs(SESSION_TIMEOUT_S), stall: Duration::from_secs(10) }
+        Self {
+            idle: Duration::from_secs(SESSION_TIMEOUT_S),
+            stall: Duration::from_secs(10),
+            // Two requests, and a third when the nonce was too old; players that ask a person for a
+            // password open another connection with it.
+            proof: Duration::from_secs(20),
+        }
     }
 }
 
@@ -78,6 +87,10 @@ enum End {
     Slow,
     #[error("the client asked for nothing")]
     Idle,
+    #[error("the client was let see no camera in time")]
+    Stranger,
+    #[error("others need the place, and the client had shown nothing yet")]
+    Evicted,
     #[error("the client sent something else than RTSP: {0}")]
     Malformed(#[from] message::MessageError),
     #[error("the client sends too many requests")]
@@ -95,21 +108,23 @@ enum End {
 /// Serves one connection to its end.
 pub(super) async fn converse<L: Library>(
     stream: TcpStream,
-    patience: Patience,
-    library: L,
-    counters: &Outlets,
+    guest: Guest,
+    (patience, library, counters): (Patience, L, &Outlets),
     closing: CancellationToken,
 ) {
     set_options(&stream, patience);
     let peer = stream.peer_addr().ok();
-    let mut conversation = Conversation::new(stream, patience, library, counters);
+    let mut conversation = Conversation::new(stream, &guest, patience, library, counters);
     let end = tokio::select! {
         () = closing.cancelled() => End::Closing,
+        () = guest.evicted() => End::Evicted,
         end = conversation.run() => end,
     };
     match &end {
         End::Slow => counters.rtsp_dropped_slow.add(1),
         End::Idle => counters.rtsp_dropped_idle.add(1),
+        End::Stranger => counters.rtsp_dropped_stranger.add(1),
+        End::Evicted => counters.rtsp_dropped_evicted.add(1),
         End::Malformed(_) | End::TooManyRequests | End::TooManyPasswords => {
             counters.rtsp_dropped_hostile.add(1);
         }
@@ -131,6 +146,9 @@ fn set_options(stream: &TcpStream, patience: Patience) {
 
 struct Conversation<'c, L: Library> {
     stream: TcpStream,
+    guest: &'c Guest,
+    /// Until when it has to be let see a camera; `None` once it has been.
+    proof_until: Option<Instant>,
     patience: Patience,
     library: L,
     counters: &'c Outlets,
@@ -171,10 +189,18 @@ enum Event {
 }
 
 impl<'c, L: Library> Conversation<'c, L> {
-    fn new(stream: TcpStream, patience: Patience, library: L, counters: &'c Outlets) -> Self {
+    fn new(
+        stream: TcpStream,
+        guest: &'c Guest,
+        patience: Patience,
+        library: L,
+        counters: &'c Outlets,
+    ) -> Self {
         let now = Instant::now();
         Self {
             stream,
+            guest,
+            proof_until: Some(now + patience.proof),
             patience,
             library,
             counters,
@@ -251,6 +277,9 @@ impl<'c, L: Library> Conversation<'c, L> {
         let is_waiting = self.output.len() > self.written;
         if is_waiting && now.saturating_duration_since(self.taken_at) > self.patience.stall {
             return Err(End::Slow);
+        }
+        if self.proof_until.is_some_and(|until| now >= until) {
+            return Err(End::Stranger);
         }
         self.ticks = self.ticks.wrapping_add(1);
         match &self.state {
@@ -340,6 +369,10 @@ impl<'c, L: Library> Conversation<'c, L> {
     fn refuse(&mut self, refusal: Refusal) -> Answer {
         match refusal {
             Refusal::Because(status, sentence) => Answer::sentence(status, sentence),
+            Refusal::NotBefore(wait, sentence) => {
+                let seconds = wait.as_secs_f64().ceil().to_string();
+                Answer::sentence(Status::ServiceUnavailable, sentence).with("Retry-After", seconds)
+            }
             Refusal::Unauthorized(challenge, sentence) => {
                 self.refusals += 1;
                 let answer = Answer::sentence(Status::Unauthorized, sentence);
@@ -388,9 +421,13 @@ impl<'c, L: Library> Conversation<'c, L> {
             method: request.method,
             authorization: authorization.as_ref(),
             nonce: &self.nonce,
+            ip: self.guest.ip(),
         };
-        let (description, described) = self.library.describe(ask).await?;
+        let mut described = self.library.admit(ask).await?;
+        self.guest.prove();
+        self.proof_until = None;
         self.refusals = 0;
+        let description = self.library.describe(&mut described).await?;
         let address =
             self.stream.local_addr().map_or(IpAddr::from(Ipv4Addr::LOCALHOST), |a| a.ip());
         let sdp = description.sdp(random() >> 1, address);

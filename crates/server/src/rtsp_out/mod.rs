@@ -4,8 +4,10 @@
 //! |---|---|
 //! | `message` | requests and answers as bytes |
 //! | `uri`, `transport`, `auth` | what single parts of requests say |
+//! | `guesses` | how often an address may be wrong about a password |
 //! | `sdp` | a camera's description |
 //! | `player` | frames to a reader's packets |
+//! | `door` | who gets a connection at all |
 //! | `connection` | one client, from the first byte to the last |
 //! | `cameras` | what there is to read: Manifold's cameras |
 //!
@@ -15,8 +17,10 @@
 mod auth;
 mod cameras;
 mod connection;
+mod door;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod guesses;
 mod message;
 mod player;
 mod sdp;
@@ -24,16 +28,16 @@ mod transport;
 mod uri;
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use media::{NtpTime, PacketisedFrame};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::Limits;
 use crate::bind_error::BindError;
 use crate::metrics::Outlets;
 use crate::net::Tapped;
@@ -43,12 +47,13 @@ pub(crate) use sdp::{Description, TrackFormat};
 
 use auth::{Authorization, Challenge};
 use connection::Patience;
+use door::Door;
 use message::{Method, Status};
 use uri::Uri;
 
-/// Connections at once. A player or recorder has one a camera; 2,000 are the park twice over, and
-/// further ones wait in the kernel.
-const CONNECTIONS_MAX: usize = 2_000;
+/// Connections at once. A player or recorder has one a camera; 2,000 are the park of 500 four times
+/// over.
+pub(crate) const CONNECTIONS_MAX: usize = 2_000;
 
 /// Pause after an error of accept, so that a lack of file descriptors does not burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -64,6 +69,8 @@ pub(crate) struct Ask<'a> {
     authorization: Option<&'a Authorization>,
     /// The connection's challenge.
     nonce: &'a str,
+    /// From where.
+    ip: IpAddr,
 }
 
 /// Why a request is refused.
@@ -71,6 +78,8 @@ pub(crate) struct Ask<'a> {
 pub(crate) enum Refusal {
     /// 401: the client is to say who it is. The sentence tells what was wrong, if it did.
     Unauthorized(Challenge, String),
+    /// 503, with a sentence for people, and how long it will be of no use to ask again.
+    NotBefore(Duration, String),
     /// With a sentence for people.
     Because(Status, String),
 }
@@ -109,16 +118,22 @@ pub(crate) enum Played {
 
 /// What there is to read.
 pub(crate) trait Library: Clone + Send + Sync + 'static {
+    /// How many may be connected.
+    const LIMITS: Limits;
+
     /// What is kept from a description to the begin of playing; dropped when it comes to nothing.
     type Described: Send;
     /// A stream that plays.
     type Playing: Playing;
 
-    /// What a camera sends. May take as long as a camera needs to its first keyframe.
+    /// Lets the client see the camera that it asks for. Who was let in is no stranger any more.
+    fn admit(&self, ask: Ask<'_>) -> impl Future<Output = Result<Self::Described, Refusal>> + Send;
+
+    /// What the camera sends. May take as long as a camera needs to its first keyframe.
     fn describe(
         &self,
-        ask: Ask<'_>,
-    ) -> impl Future<Output = Result<(Description, Self::Described), Refusal>> + Send;
+        described: &mut Self::Described,
+    ) -> impl Future<Output = Result<Description, Refusal>> + Send;
 
     /// Begins to play what was described.
     fn play(
@@ -179,27 +194,29 @@ impl RtspOut {
         counters: Arc<Outlets>,
         closing: CancellationToken,
     ) {
-        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let door = Door::new(L::LIMITS);
+        // As many as the door lets in, and those that it has just shown out.
         let mut connections = JoinSet::new();
         loop {
-            let next = async {
-                // The semaphore is never closed; should it be, nothing more is accepted.
-                let permit = Arc::clone(&permits).acquire_owned().await.ok()?;
-                Some((permit, self.listener.accept().await))
-            };
             tokio::select! {
                 () = closing.cancelled() => break,
-                Some((permit, accepted)) = next => match accepted {
-                    Ok((stream, _)) => {
-                        let (library, counters) = (library.clone(), Arc::clone(&counters));
-                        let closing = closing.clone();
-                        connections.spawn(async move {
-                            counters.rtsp_connections.add(1);
-                            connection::converse(stream, patience, library, &counters, closing).await;
-                            counters.rtsp_connections.subtract_one();
-                            drop(permit);
-                        });
-                    }
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, peer)) => match door.admit(peer) {
+                        Ok(guest) => {
+                            let (library, counters) = (library.clone(), Arc::clone(&counters));
+                            let closing = closing.clone();
+                            connections.spawn(async move {
+                                counters.rtsp_connections.add(1);
+                                let with = (patience, library, &*counters);
+                                connection::converse(stream, guest, with, closing).await;
+                                counters.rtsp_connections.subtract_one();
+                            });
+                        }
+                        Err(full) => {
+                            counters.rtsp_connections_refused.add(1);
+                            door::turn_away(&stream, full);
+                        }
+                    },
                     Err(error) => {
                         tracing::warn!(%error, "an RTSP connection could not be accepted");
                         tokio::time::sleep(ACCEPT_PAUSE).await;

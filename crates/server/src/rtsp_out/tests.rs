@@ -460,6 +460,47 @@ async fn wrong_passwords_and_too_many_requests_end_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn wrong_passwords_on_many_connections_make_their_address_wait_and_keep_no_token_out() {
+    let world = World::start(&format!("{KEYS}{USERS}")).await;
+    let basic = |password: &str| {
+        use base64::Engine;
+        let text = base64::prelude::BASE64_STANDARD.encode(format!("recorder:{password}"));
+        vec![format!("Authorization: Basic {text}")]
+    };
+    let mut recorder = world.client().await;
+    recorder.headers = basic("correct horse");
+    let mut tries = 0;
+    // On a slow machine tries come back while others are made.
+    let refused = loop {
+        let mut client = world.client().await;
+        assert_eq!(client.ask("DESCRIBE", "/cam-1", &[]).await.status, 401, "asking is no guess");
+        client.headers = basic("no");
+        let status = client.ask("DESCRIBE", "/cam-1", &[]).await.status;
+        tries += 1;
+        assert!(tries < 100 && (status == 401 || tries > 10), "{status} at try {tries}");
+        if status == 503 {
+            let answer = recorder.ask("DESCRIBE", "/cam-1", &[]).await;
+            if answer.status == 503 {
+                break answer;
+            }
+        }
+    };
+    assert!(refused.body.starts_with("too many wrong passwords"), "{refused:?}");
+    let wait: u64 = refused.header("Retry-After").unwrap().parse().unwrap();
+    assert!((1..=5).contains(&wait), "{wait}");
+    let (_, token) = world.token("cam-1").await;
+    let mut viewer = world.client().await;
+    let answer = viewer.ask("DESCRIBE", &format!("/cam-1?token={token}"), &[]).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let until_let_in = async {
+        while recorder.ask("DESCRIBE", "/cam-1", &[]).await.status != 200 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, until_let_in).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_rtsp_ends_the_connection() {
     let world = World::start("").await;
     let large = format!("OPTIONS * RTSP/1.0\r\nA: {}", "a".repeat(20_000));
@@ -482,7 +523,8 @@ async fn empty_lines_are_not_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_asks_for_nothing_is_cut_off() {
     let short = Duration::from_millis(100);
-    let world = World::start_with("", Patience { idle: short, stall: short }).await;
+    let world =
+        World::start_with("", Patience { idle: short, stall: short, ..Patience::default() }).await;
     let mut client = world.client().await;
     assert!(client.is_ended().await);
     assert_eq!(world.outlets.rtsp_dropped_idle.value(), 1);
@@ -491,7 +533,8 @@ async fn a_client_that_asks_for_nothing_is_cut_off() {
 #[tokio::test(flavor = "multi_thread")]
 async fn packets_do_not_keep_the_place_of_a_client_that_asks_for_nothing() {
     let short = Duration::from_millis(100);
-    let world = World::start_with("", Patience { idle: short, stall: short }).await;
+    let world =
+        World::start_with("", Patience { idle: short, stall: short, ..Patience::default() }).await;
     let mut client = world.client().await;
     let until_cut_off = async {
         while client.stream.write_all(b"$\x01\0\0").await.is_ok() {
@@ -503,8 +546,98 @@ async fn packets_do_not_keep_the_place_of_a_client_that_asks_for_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn asking_does_not_keep_the_place_of_a_client_that_is_let_see_nothing() {
+    let short = Duration::from_millis(300);
+    let patience = Patience { stall: short, proof: short, ..Patience::default() };
+    let world = World::start_with(USERS, patience).await;
+    let mut known = world.client().await;
+    known.headers = vec!["Authorization: Basic cmVjb3JkZXI6Y29ycmVjdCBob3JzZQ==".to_owned()];
+    assert_eq!(known.ask("DESCRIBE", "/cam-1", &[]).await.status, 200);
+    let mut stranger = world.client().await;
+    let until_cut_off = async {
+        while stranger.stream.write_all(b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n").await.is_ok() {
+            tokio::time::sleep(short / 3).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, until_cut_off).await.unwrap();
+    assert_eq!(world.outlets.rtsp_dropped_stranger.value(), 1);
+    assert_eq!(known.play("/cam-1").await.status, 200, "who was let in may take his time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_of_an_address_take_places_from_themselves() {
+    let world = World::start("").await;
+    let mut reader = world.client().await;
+    assert_eq!(reader.play("/cam-1").await.status, 200);
+    let mut strangers = Vec::new();
+    for _ in 0..Cameras::LIMITS.strangers_an_address + 1 {
+        strangers.push(world.client().await);
+    }
+    assert!(strangers[0].is_ended().await, "the oldest gives way");
+    assert_eq!(world.outlets.rtsp_dropped_evicted.value(), 1);
+    let newest = strangers.last_mut().unwrap();
+    assert_eq!(newest.ask("OPTIONS", "/", &[]).await.status, 200);
+    reader.frames(20).await;
+}
+
+/// A library in which there is nothing to see, with few places.
+#[derive(Clone)]
+struct Nothing;
+
+impl Library for Nothing {
+    const LIMITS: Limits = Limits { all: 3, an_address: 2, ..Cameras::LIMITS };
+
+    type Described = ();
+    type Playing = crate::app::Reading;
+
+    async fn admit(&self, _: Ask<'_>) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    async fn describe(&self, (): &mut ()) -> Result<Description, Refusal> {
+        Ok(Description { title: String::new(), tracks: Vec::new() })
+    }
+
+    async fn play(&self, (): ()) -> Result<crate::app::Reading, Refusal> {
+        Err(Refusal::not_found(String::new()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_finds_no_place_is_told_so() {
+    let any = "127.0.0.1:0".parse().unwrap();
+    let server = RtspOut::bind(any, "rtsp.listen", "m.toml").await.unwrap();
+    let address = server.address();
+    let (outlets, closing) = (Arc::<Outlets>::default(), CancellationToken::new());
+    tokio::spawn(server.serve(Nothing, Arc::clone(&outlets), closing.clone()));
+    let connect = async || {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let base = format!("rtsp://{address}");
+        Client { stream, input: Vec::new(), base, sequence: 0, media: 0, headers: Vec::new() }
+    };
+    let mut inside = [connect().await, connect().await];
+    for client in &mut inside {
+        assert_eq!(client.ask("DESCRIBE", "/a", &[]).await.status, 200);
+    }
+    let answer = connect().await.answer().await.unwrap();
+    assert_eq!((answer.status, answer.header("Retry-After")), (503, Some("30")));
+    assert!(answer.body.starts_with("your address has all the connections"), "{answer:?}");
+    assert_eq!(outlets.rtsp_connections_refused.value(), 1);
+    drop(inside);
+    let freed = async {
+        while outlets.rtsp_connections.value() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, freed).await.unwrap();
+    assert_eq!(connect().await.ask("DESCRIBE", "/a", &[]).await.status, 200);
+    closing.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_takes_nothing_is_cut_off_and_others_play_on() {
-    let patience = Patience { idle: PATIENCE, stall: Duration::from_millis(300) };
+    let patience =
+        Patience { idle: PATIENCE, stall: Duration::from_millis(300), ..Patience::default() };
     let world = World::start_with("", patience).await;
     let mut slow = world.client().await;
     let small = socket2::SockRef::from(&slow.stream).set_recv_buffer_size(4_096);

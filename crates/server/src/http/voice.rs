@@ -1,0 +1,127 @@
+//! The voice relay's doors: the WebSocket, and what is asked of it by plain HTTP.
+//!
+//! Pages of any origin may connect unless `voice.allowed_origins` names some: cards run on the origin of
+//! Home Assistant. Keys of the API play no part; a `voice.token` does, where it is set.
+
+mod messages;
+mod socket;
+mod upgrade;
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use axum::Json;
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::header::{AUTHORIZATION, ORIGIN};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use hyper_util::rt::TokioIo;
+use secrecy::ExposeSecret;
+
+use super::Http;
+use super::extract::{Params, authority};
+use super::listen::ClientAddress;
+use super::problem::Problem;
+use super::wire::{AudioConstraints, StreamStatus, VoiceQuery, VoiceSettings};
+use crate::voice::Voice;
+
+pub(super) use upgrade::is_upgrade;
+
+/// Longest message that is read: the promise of the API reference. An offer of a browser with every
+/// codec has about 8 KiB.
+const MESSAGE_LENGTH_MAX: usize = 256 * 1024;
+
+/// `/ws`, and `/` where it is an upgrade.
+pub(super) async fn connect(
+    State(http): State<Http>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let voice = voice(&http)?.clone();
+    let (mut parts, _) = request.into_parts();
+    let Params(query) = Params::<VoiceQuery>::from_request_parts(&mut parts, &()).await?;
+    admit(&http, &parts.headers, &parts.uri, &query)?;
+    let address = parts.extensions.get::<ClientAddress>();
+    let address = address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |client| client.0.ip());
+    let Some(permit) = http.socket_permit() else {
+        let sentence = "too many WebSockets are open or closing; try again later";
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, sentence));
+    };
+    let (response, upgrade) = upgrade::accept(parts)?;
+    tokio::spawn(async move {
+        // It fails where the connection breaks before the answer is written.
+        if let Ok(stream) = upgrade.await {
+            socket::converse(TokioIo::new(stream), &voice, address.to_canonical()).await;
+        }
+        drop(permit);
+    });
+    Ok(response)
+}
+
+/// `GET /stream/status`
+pub(super) async fn status(State(http): State<Http>) -> Json<StreamStatus> {
+    let active_streams = http.voice().map(|voice| voice.status().voices).unwrap_or_default();
+    Json(StreamStatus { active_streams })
+}
+
+/// `GET /voice/config`
+pub(super) async fn settings(State(http): State<Http>) -> Json<VoiceSettings> {
+    let settings = http.voice_settings();
+    let audio = settings.audio;
+    Json(VoiceSettings {
+        enabled: http.voice().is_some(),
+        ice_servers: http.0.ice_servers.open(),
+        audio: AudioConstraints {
+            sample_rate: audio.sample_rate,
+            channel_count: audio.channels,
+            echo_cancellation: audio.echo_cancellation,
+            noise_suppression: audio.noise_suppression,
+            auto_gain_control: audio.auto_gain_control,
+            latency: audio.latency.as_secs_f64(),
+        },
+        token_required: settings.token.is_some(),
+        max_connections: settings.max_connections,
+        connection_timeout_seconds: settings.connection_timeout.as_secs(),
+        message_bytes_max: MESSAGE_LENGTH_MAX,
+    })
+}
+
+fn voice(http: &Http) -> Result<&Voice, Problem> {
+    http.voice().ok_or_else(|| {
+        Problem::not_found("the voice relay is switched off; set voice.enabled = true")
+    })
+}
+
+/// Pages of foreign origins where origins are named, and who lacks the token, are turned away.
+fn admit(http: &Http, headers: &HeaderMap, uri: &Uri, query: &VoiceQuery) -> Result<(), Problem> {
+    let settings = http.voice_settings();
+    // Who is no browser names no origin, and could name any.
+    if let Some(origin) = headers.get(ORIGIN).filter(|_| !settings.allowed_origins.is_empty()) {
+        let is_named = settings
+            .allowed_origins
+            .iter()
+            .any(|allowed| allowed.as_str().as_bytes() == origin.as_bytes());
+        if !is_named && !http.rules().admits_origin(origin, authority(headers, uri).as_ref()) {
+            let sentence = "pages of this origin may not use the voice relay; add the origin to \
+                            voice.allowed_origins if it is yours";
+            return Err(Problem::new(StatusCode::FORBIDDEN, sentence));
+        }
+    }
+    let Some(wanted) = &settings.token else { return Ok(()) };
+    let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let bearer = bearer.and_then(|value| value.strip_prefix("Bearer "));
+    let given = query.token.as_deref().or(bearer).unwrap_or_default().trim();
+    verify_slices_are_equal(given.as_bytes(), wanted.expose_secret().as_bytes()).map_err(|_| {
+        let sentence =
+            "the voice relay asks for its token; give it as ?token= or as a bearer token";
+        Problem::new(StatusCode::UNAUTHORIZED, sentence)
+    })
+}
+
+/// `/`: a WebSocket or the page.
+pub(super) async fn connect_or_page(State(http): State<Http>, request: Request) -> Response {
+    if request.uri().path() == "/" && is_upgrade(request.headers()) {
+        return connect(State(http), request).await.into_response();
+    }
+    let (parts, _) = request.into_parts();
+    super::page::serve(parts.method, parts.uri, parts.headers).await
+}
