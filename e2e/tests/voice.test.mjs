@@ -58,6 +58,7 @@ scenario('a receiver goes from one voice to another on one WebSocket, and back t
   const [one, other] = [await page.open('one', manifold.url), await page.open('other', manifold.url)];
   const low = await one.speak(300);
   const high = await other.speak(900);
+  await until('both are heard', async () => (await manifold.get('/stream/status')).active_streams.length === 2);
   const receiver = await page.open('receiver', manifold.url);
   const { streams } = await receiver.says({ type: 'available_streams' });
   assert.deepEqual([...streams].sort(), [low, high].sort(), 'told unasked on connect');

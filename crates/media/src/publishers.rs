@@ -95,12 +95,70 @@ pub enum Claim {
     Released,
 }
 
+/// What a publisher is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Camera,
+    Voice,
+}
+
+impl Kind {
+    fn silence_max(self) -> Duration {
+        match self {
+            Self::Camera => SILENCE_TIMEOUT,
+            Self::Voice => VOICE_SILENCE_TIMEOUT,
+        }
+    }
+}
+
+/// What a table counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TableFigures {
+    /// Of cameras.
+    pub cameras: GroupFigures,
+    /// Of those who speak.
+    pub voices: GroupFigures,
+}
+
+/// Of publishers of one kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GroupFigures {
+    /// To whom DTLS is done, at present.
+    pub connected: u64,
+    /// Counters since the start.
+    pub sum: PublisherFigures,
+}
+
+impl std::ops::Add for TableFigures {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { cameras: self.cameras + other.cameras, voices: self.voices + other.voices }
+    }
+}
+
+impl std::ops::Add for GroupFigures {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { connected: self.connected + other.connected, sum: self.sum + other.sum }
+    }
+}
+
+impl TableFigures {
+    fn of(&mut self, kind: Kind) -> &mut GroupFigures {
+        match kind {
+            Kind::Camera => &mut self.cameras,
+            Kind::Voice => &mut self.voices,
+        }
+    }
+}
+
 struct Entry {
     publisher: Publisher,
+    kind: Kind,
     ufrag: String,
     since: Instant,
-    /// How long it may be silent.
-    silence_max: Duration,
     phase: Phase,
     deadline: Instant,
 }
@@ -123,7 +181,7 @@ pub struct PublisherTable {
     by_remote: HashMap<Remote, PublisherId>,
     deadlines: BTreeSet<(Instant, PublisherId)>,
     /// Of those who are gone.
-    past: PublisherFigures,
+    past: TableFigures,
     outputs: VecDeque<PublishersOutput>,
 }
 
@@ -136,7 +194,7 @@ impl PublisherTable {
             by_ufrag: HashMap::new(),
             by_remote: HashMap::new(),
             deadlines: BTreeSet::new(),
-            past: PublisherFigures::default(),
+            past: TableFigures::default(),
             outputs: VecDeque::new(),
         }
     }
@@ -144,11 +202,6 @@ impl PublisherTable {
     /// What is announced to publishers from here on, in order of preference.
     pub fn set_candidates(&mut self, candidates: Vec<HostCandidate>) {
         self.factory.set_candidates(candidates);
-    }
-
-    /// Publishers to whom DTLS is done.
-    pub fn connected(&self) -> usize {
-        self.entries.values().filter(|entry| entry.phase == Phase::Connected).count()
     }
 
     /// Everybody who is not yet gone, in no order.
@@ -164,10 +217,15 @@ impl PublisherTable {
             && self.deadlines.is_empty()
     }
 
-    /// Counters of all publishers since the start.
-    pub fn figures(&self) -> PublisherFigures {
-        let present = self.entries.values().map(|entry| entry.publisher.figures());
-        present.fold(self.past, sum)
+    /// What all publishers came to, those who are gone too.
+    pub fn figures(&self) -> TableFigures {
+        let mut figures = self.past;
+        for entry in self.entries.values() {
+            let of_kind = figures.of(entry.kind);
+            of_kind.connected += u64::from(entry.phase == Phase::Connected);
+            of_kind.sum = of_kind.sum + entry.publisher.figures();
+        }
+        figures
     }
 
     /// Whether a publisher holds its key: media or a check came within [`PRESENCE`], or its
@@ -188,7 +246,7 @@ impl PublisherTable {
         now: Instant,
     ) -> Result<String, PublishError> {
         let (publisher, answer) = self.factory.answer(offer, credentials, now)?;
-        self.insert(id, publisher, &credentials.ufrag, SILENCE_TIMEOUT, now);
+        self.insert(id, Kind::Camera, publisher, &credentials.ufrag, now);
         Ok(answer)
     }
 
@@ -202,23 +260,23 @@ impl PublisherTable {
         now: Instant,
     ) -> Result<String, PublishError> {
         let (publisher, answer) = self.factory.answer_sound(offer, credentials, wishes, now)?;
-        self.insert(id, publisher, &credentials.ufrag, VOICE_SILENCE_TIMEOUT, now);
+        self.insert(id, Kind::Voice, publisher, &credentials.ufrag, now);
         Ok(answer)
     }
 
     fn insert(
         &mut self,
         id: PublisherId,
+        kind: Kind,
         publisher: Publisher,
         ufrag: &str,
-        silence_max: Duration,
         now: Instant,
     ) {
         let entry = Entry {
             publisher,
+            kind,
             ufrag: ufrag.to_owned(),
             since: now,
-            silence_max,
             phase: Phase::Handshaking,
             deadline: now,
         };
@@ -448,7 +506,8 @@ impl PublisherTable {
 
     fn remove(&mut self, id: PublisherId, reason: PublisherEnd) {
         let Some(entry) = self.entries.remove(&id) else { return };
-        self.past = sum(self.past, entry.publisher.figures());
+        let past = self.past.of(entry.kind);
+        past.sum = past.sum + entry.publisher.figures();
         self.deadlines.remove(&(entry.deadline, id));
         self.by_ufrag.remove(&entry.ufrag);
         if let Some(previous) = entry.publisher.previous_ufrag() {
@@ -466,18 +525,11 @@ impl Entry {
     fn own_deadline(&self) -> Instant {
         match self.phase {
             Phase::Handshaking => self.since + HANDSHAKE_TIMEOUT,
-            Phase::Connected => self.publisher.heard().unwrap_or(self.since) + self.silence_max,
+            Phase::Connected => {
+                self.publisher.heard().unwrap_or(self.since) + self.kind.silence_max()
+            }
             Phase::Closing(_) => self.since + CLOSE_TIMEOUT,
         }
-    }
-}
-
-/// Counters added up.
-pub fn sum(one: PublisherFigures, other: PublisherFigures) -> PublisherFigures {
-    PublisherFigures {
-        tracks: one.tracks + other.tracks,
-        keyframes_asked: one.keyframes_asked + other.keyframes_asked,
-        nacks: one.nacks + other.nacks,
     }
 }
 

@@ -33,7 +33,7 @@ fn over_a_clean_line_every_picture_and_sound_comes_out_in_order() {
     let sent = world.pictures_sent;
     assert!(world.pictures.len() as u64 >= sent - 5, "{} of {sent}", world.pictures.len());
     assert!(world.sounds > 200);
-    let figures = world.table.figures();
+    let figures = world.table.figures().cameras.sum;
     assert_eq!((figures.tracks.lost, figures.tracks.late), (0, 0));
     assert!(world.reports > 0, "sender reports tie the tracks together");
     world.assert_decodable();
@@ -46,7 +46,7 @@ fn lost_packets_are_asked_for_and_come_again() {
     world.connect();
     world.run_for(Duration::from_secs(10));
 
-    let figures = world.table.figures();
+    let figures = world.table.figures().cameras.sum;
     let (sent, came) = (world.pictures_sent, world.pictures.len() as u64);
     // Without repairs one picture in seven would miss a packet, and half of all would wait for a
     // keyframe behind it. str0m sends no more than 15 % again, so that some holes stay.
@@ -73,14 +73,14 @@ fn behind_an_outage_it_goes_on_at_a_keyframe_that_was_asked_for() {
     world.group = 10_000;
     world.connect();
     world.run_for(Duration::from_secs(2));
-    let (before, asked) = (world.pictures.len(), world.table.figures().keyframes_asked);
+    let (before, asked) = (world.pictures.len(), world.table.figures().cameras.sum.keyframes_asked);
 
     world.line.loss_percent = 100;
     world.run_for(Duration::from_millis(1_500));
     world.line.loss_percent = 0;
     world.run_for(Duration::from_secs(3));
 
-    let figures = world.table.figures();
+    let figures = world.table.figures().cameras.sum;
     assert!(world.pictures.len() > before + 30, "it goes on: {figures:?}");
     assert!(figures.tracks.lost > 0 && figures.keyframes_asked > asked, "{figures:?}");
     world.assert_decodable();

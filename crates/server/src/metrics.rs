@@ -4,6 +4,7 @@
 //! no second account that could drift from the first. `docs/ref/metrics.md` lists the names.
 
 mod outlets;
+mod voice;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,8 +24,10 @@ use prometheus_client::registry::Registry;
 pub(crate) use outlets::Outlets;
 
 use outlets::OutletFigures;
+use voice::VoiceFigures;
 
 use crate::app::{CameraSnapshot, JOIN_BUCKETS_MS, Snapshot};
+use crate::voice::Status;
 
 /// HTTP requests by route and status; counted as they happen. The label values are the routes of
 /// the router and the status codes it answers, so the family cannot grow without bound.
@@ -55,11 +58,15 @@ pub(crate) fn encode(
     snapshot: Snapshot,
     requests: &Requests,
     outlets: &Arc<Outlets>,
+    voice: Option<Status>,
     uptime: Duration,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register("manifold_http_requests", "HTTP requests answered", requests.0.clone());
     registry.register_collector(Box::new(OutletFigures(Arc::clone(outlets))));
+    if let Some(status) = voice {
+        registry.register_collector(Box::new(VoiceFigures(status)));
+    }
     registry.register_collector(Box::new(Figures { snapshot, uptime }));
     let mut text = String::new();
     text::encode(&mut text, &registry)?;
@@ -191,7 +198,8 @@ impl Figures {
         counters(encoder, &figures)?;
         self.repairs(encoder)?;
         self.paths(encoder)?;
-        self.publishers(encoder)
+        self.publishers(encoder)?;
+        self.voices(encoder)
     }
 
     /// What is lost on the way to viewers, and what is done about it.
@@ -321,6 +329,35 @@ impl Figures {
                 "manifold_publisher_overflows",
                 "Datagrams and frames of publishers for which a queue had no room",
                 media.publisher_overflows,
+            ),
+        ];
+        counters(encoder, &figures)
+    }
+
+    /// What comes from those who speak.
+    fn voices(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let sum = &self.snapshot.media.voices.sum;
+        let figures = [
+            ("manifold_voice_packets", "Packets of sound from senders", sum.tracks.packets),
+            (
+                "manifold_voice_packets_lost",
+                "Packets of senders that never came, or too late to be passed on",
+                sum.tracks.lost,
+            ),
+            (
+                "manifold_voice_packets_late",
+                "Packets of senders not passed on: twice, too late, or beside another source",
+                sum.tracks.late,
+            ),
+            (
+                "manifold_voice_packets_withheld",
+                "Packets of senders not passed on: too large, or redundancy that cannot be read",
+                sum.tracks.withheld,
+            ),
+            (
+                "manifold_voice_nacks",
+                "Requests for lost packets that were sent to senders",
+                sum.nacks,
             ),
         ];
         counters(encoder, &figures)

@@ -4,7 +4,9 @@
 //! for with the media plane. Packets do not pass through that task. Nothing of HTTP or JSON is known here.
 
 mod actor;
+mod level;
 mod live;
+pub(crate) mod mp3;
 mod sender;
 
 use std::net::IpAddr;
@@ -20,8 +22,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::net::{MediaPlane, SoundWishes};
 
 use actor::{Actor, Command};
+use mp3::Mp3;
 
-pub(crate) use live::Live;
+pub(crate) use live::{Live, LiveVoice};
 pub(crate) use sender::LevelMode;
 
 /// Calls that wait for the actor. A call takes it microseconds; all clients of a large installation at
@@ -61,6 +64,8 @@ pub(crate) struct Status {
     pub(crate) residue: Residue,
     pub(crate) figures: Figures,
     pub(crate) delivery: Delivery,
+    /// Bytes of sound that came from senders since the start.
+    pub(crate) audio_bytes: u64,
     /// Oldest first.
     pub(crate) voices: Vec<String>,
 }
@@ -78,9 +83,9 @@ pub(crate) struct Delivery {
 #[derive(Clone)]
 pub(crate) struct Voice {
     commands: mpsc::Sender<Command>,
-    live: Live,
     status: watch::Receiver<Status>,
     audio_bytes: Arc<AtomicU64>,
+    mp3: Mp3,
 }
 
 impl Voice {
@@ -92,9 +97,10 @@ impl Voice {
         let audio_bytes = Arc::<AtomicU64>::default();
         // Before anything can happen of which it tells.
         let media_events = media.voice_events();
+        let mp3 = Mp3::new(media.clone(), live);
         let actor = Actor::new(config, media, live_out, status_out, Arc::clone(&audio_bytes));
         tokio::spawn(actor.run(commands_in, media_events));
-        Self { commands, live, status, audio_bytes }
+        Self { commands, status, audio_bytes, mp3 }
     }
 
     /// A new WebSocket. `None` when the relay has ended.
@@ -106,24 +112,25 @@ impl Voice {
         Some(Client { id, commands: self.commands.clone(), messages })
     }
 
-    /// The voices that are heard; changes are told.
-    pub(crate) fn live(&self) -> Live {
-        self.live.clone()
+    /// The voices, for speakers.
+    pub(crate) fn mp3(&self) -> &Mp3 {
+        &self.mp3
     }
 
     /// Costs the actor nothing.
     pub(crate) fn status(&self) -> Status {
-        self.status.borrow().clone()
-    }
-
-    /// Bytes of sound that came from senders since the start.
-    pub(crate) fn audio_bytes(&self) -> u64 {
-        self.audio_bytes.load(Ordering::Relaxed)
+        let audio_bytes = self.audio_bytes.load(Ordering::Relaxed);
+        Status { audio_bytes, ..self.status.borrow().clone() }
     }
 
     /// Whether it still runs.
     pub(crate) fn is_running(&self) -> bool {
         !self.commands.is_closed()
+    }
+
+    /// Returns when it has ended, which it does by itself only if it failed.
+    pub(crate) async fn failed(&self) {
+        self.commands.closed().await;
     }
 
     /// Says goodbye to everybody; returns when all is closed, or after `limit`.

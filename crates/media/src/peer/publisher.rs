@@ -316,6 +316,18 @@ pub struct PublisherFigures {
     pub nacks: u64,
 }
 
+impl std::ops::Add for PublisherFigures {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            tracks: self.tracks + other.tracks,
+            keyframes_asked: self.keyframes_asked + other.keyframes_asked,
+            nacks: self.nacks + other.nacks,
+        }
+    }
+}
+
 /// Whether anybody wants what a publisher sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Demand {

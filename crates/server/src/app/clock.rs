@@ -40,10 +40,6 @@ impl Clock {
     pub(super) fn system_time(&self, timestamp: Timestamp) -> SystemTime {
         self.wall + timestamp.saturating_since(Timestamp::from_millis(self.wall_ms))
     }
-
-    pub(super) const fn started_at(&self) -> SystemTime {
-        self.wall
-    }
 }
 
 #[cfg(test)]

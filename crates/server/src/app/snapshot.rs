@@ -25,7 +25,6 @@ pub(crate) struct Snapshot {
     pub(crate) cameras: Vec<CameraSnapshot>,
     /// Live reservations, the next to expire first.
     pub(crate) reservations: Vec<ReservationSnapshot>,
-    pub(crate) started_at: SystemTime,
     pub(crate) media: MediaFigures,
     /// Joins since the start, from the WHEP POST to the first media: how many in each bucket of
     /// `JOIN_BUCKETS_MS`, not cumulative; the last counts those beyond.
@@ -118,7 +117,6 @@ impl Snapshot {
             sources: Vec::new(),
             cameras: Vec::new(),
             reservations: Vec::new(),
-            started_at: SystemTime::now(),
             media: MediaFigures::default(),
             join_buckets: Joins::default().buckets.to_vec(),
             join_sum_ms: 0,
@@ -143,7 +141,6 @@ impl Actor {
                 .iter()
                 .map(|lease| self.reservation_snapshot(lease))
                 .collect(),
-            started_at: self.clock.started_at(),
             media: self.media_figures(),
             join_buckets: self.joins.buckets.to_vec(),
             join_sum_ms: self.joins.sum_ms,

@@ -83,6 +83,7 @@ async fn serve(loaded: &Loaded, ready_file: Option<&Path>) -> anyhow::Result<()>
     let signal = tokio::select! {
         name = signals.next() => Some(name),
         () = app.failed() => None,
+        () = failed(voice.as_ref()) => None,
     };
     match signal {
         Some(name) => tracing::info!(signal = name, "shutting down"),
@@ -95,6 +96,14 @@ async fn serve(loaded: &Loaded, ready_file: Option<&Path>) -> anyhow::Result<()>
         _ = signals.next() => complain("ended at once by a second signal"),
     }
     signal.map(drop).context("a part of the server failed; the log says which. Start it again")
+}
+
+/// Never, where the relay is switched off.
+async fn failed(voice: Option<&Voice>) {
+    match voice {
+        Some(voice) => voice.failed().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The file that a busy port can be changed in.

@@ -5,8 +5,9 @@ use std::time::Duration;
 use engine::voice::Limits;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::WebOrigin;
-use super::reader::Section;
+use super::reader::{Section, Setting};
+use super::tree::Node;
+use super::{WebOrigin, choice};
 use crate::net::SoundWishes;
 use crate::voice::{LevelMode, VoiceConfig};
 
@@ -116,8 +117,7 @@ pub(super) fn read(mut section: Section<'_>) -> Voice {
     let max_connections = bounded(&mut section, "max_connections", CONNECTIONS, 1, CONNECTIONS_MAX);
     let queue_size = bounded(&mut section, "queue_size", QUEUE_LENGTH, 1, QUEUE_LENGTH_MAX);
     let connection_timeout = read_timeout(&mut section);
-    let levels = section.value("levels", true);
-    let levels = if levels { LevelMode::HeaderElseDecode } else { LevelMode::Off };
+    let levels = section.value("levels", LevelMode::HeaderElseDecode);
     let audio = read_audio(section.section("audio"));
     section.finish();
     Voice {
@@ -188,4 +188,12 @@ fn bounded(
         section.problem(origin, key, &format!("this must be from {least} to {most}"));
     }
     value
+}
+
+impl Setting for LevelMode {
+    fn read(node: &Node) -> Result<Self, String> {
+        let choices =
+            [("auto", Self::HeaderElseDecode), ("header", Self::Header), ("off", Self::Off)];
+        choice(node, &choices)
+    }
 }

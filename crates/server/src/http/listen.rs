@@ -35,6 +35,10 @@ const HEADERS_LENGTH_MAX: usize = 64 * 1024;
 /// the connections for ever.
 const STALL_TIME_MAX: Duration = Duration::from_secs(30);
 
+/// Bytes that may wait in the kernel before they are sent: what an endless answer (MP3) is behind when
+/// its line stands still. A second of it; what is on its way does not count, so nothing else is slower.
+const UNSENT_MAX: u32 = 16 * 1024;
+
 /// How long answers may still be written after the end was asked for.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -146,6 +150,7 @@ async fn converse(stream: TcpStream, address: SocketAddr, service: Service) {
     let Service { router, patience, closing } = service;
     // The kernel counts while nothing of what was written is taken (tcp(7)).
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(patience.stall));
+    let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_MAX);
     let router = TowerToHyperService::new(router);
     let serve = |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ClientAddress(address));

@@ -7,6 +7,7 @@
 //! | `frame` | still pictures |
 //! | `whip` | the publishers' door (RFC 9725), and their keys |
 //! | `rooms` | rooms and pullers, as LiveKit shows them |
+//! | `mp3` | voices for speakers |
 //! | `status` | health and metrics |
 //! | `voice` | the voice relay's WebSocket and status |
 //! | `page` | the embedded web page |
@@ -23,6 +24,7 @@ mod frame;
 mod guard;
 mod ice_servers;
 mod listen;
+mod mp3;
 mod page;
 mod problem;
 mod rooms;
@@ -51,12 +53,12 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, delete, get, patch, post};
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, Any as Anyone, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use crate::app::{App, Snapshot};
+use crate::app::App;
 use crate::config::{self, AuthMode, Config};
 use crate::metrics::{Outlets, Requests};
 use crate::stills::Stills;
@@ -74,10 +76,6 @@ const BODY_LENGTH_MAX: usize = 256 * 1024;
 
 /// How long browsers may remember the answer to a preflight request.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
-
-/// How old the figures of `/health` may be. A snapshot copies every lease and camera and holds up all
-/// other calls meanwhile; anybody may ask for this one.
-const RECENT_AGE_MAX: Duration = Duration::from_millis(200);
 
 /// WebSockets beyond those that may stay: they are being told that there is no place, or say goodbye,
 /// for 2 s each.
@@ -113,8 +111,7 @@ struct Inner {
     voice: Option<Voice>,
     voice_settings: config::Voice,
     sockets: Arc<Semaphore>,
-    /// The last snapshot that was taken for who needs no key, and when.
-    recent: Mutex<Option<(Instant, Arc<Snapshot>)>>,
+    started: Instant,
 }
 
 impl Http {
@@ -144,7 +141,7 @@ impl Http {
             voice,
             voice_settings: config.voice.clone(),
             sockets: Arc::new(Semaphore::new(places + SOCKETS_BEYOND)),
-            recent: Mutex::new(None),
+            started: Instant::now(),
         }))
     }
 
@@ -161,17 +158,8 @@ impl Http {
         &self.0.app
     }
 
-    /// A snapshot at most [`RECENT_AGE_MAX`] old, however many ask at once.
-    async fn recent_snapshot(&self) -> Arc<Snapshot> {
-        let mut recent = self.0.recent.lock().await;
-        if let Some((at, snapshot)) = recent.as_ref()
-            && at.elapsed() < RECENT_AGE_MAX
-        {
-            return Arc::clone(snapshot);
-        }
-        let snapshot = Arc::new(self.app().snapshot().await);
-        *recent = Some((Instant::now(), Arc::clone(&snapshot)));
-        snapshot
+    fn uptime(&self) -> Duration {
+        self.0.started.elapsed()
     }
 
     fn keyring(&self) -> &Keyring {
@@ -231,6 +219,7 @@ pub(crate) fn router(http: Http) -> Router {
                 .layer(whep_cors())
                 .layer(from_fn_with_state(http.clone(), whip::announce)),
         )
+        .merge(mp3::routes())
         .merge(voice_routes())
         .route("/health", get(status::health))
         .fallback(voice::connect_or_page)

@@ -1,6 +1,6 @@
 //! `/health` for load balancers, `/metrics` for Prometheus and for scripts.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -12,27 +12,28 @@ use super::Http;
 use super::extract::Params;
 use super::problem::Problem;
 use super::wire::{HealthAnswer, MetricsAnswer, MetricsQuery};
-use crate::app::Snapshot;
 use crate::metrics;
+use crate::voice::{Status, Voice};
 
-/// `GET /health`: 503 with the reason while the server ends.
+/// `GET /health`: 503 with the reason while the server ends. It asks nobody who could be busy.
 pub(super) async fn health(State(http): State<Http>) -> (StatusCode, Json<HealthAnswer>) {
+    let is_running = http.app().is_running() && http.voice().is_none_or(Voice::is_running);
     let trouble = if http.is_closing() {
         Some("the server is shutting down")
-    } else if http.app().is_running() {
+    } else if is_running {
         None
     } else {
         Some("a part of the server failed; it must be started anew")
     };
-    let snapshot = http.recent_snapshot().await;
-    let (code, answer) = health_answer(&snapshot, trouble, SystemTime::now());
+    let voice = http.voice().map(Voice::status).unwrap_or_default();
+    let (code, answer) = health_answer(&voice, trouble, http.uptime());
     (code, Json(answer))
 }
 
 pub(super) fn health_answer(
-    snapshot: &Snapshot,
+    voice: &Status,
     trouble: Option<&'static str>,
-    now: SystemTime,
+    uptime: Duration,
 ) -> (StatusCode, HealthAnswer) {
     let (code, status) = match trouble {
         Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy"),
@@ -43,19 +44,11 @@ pub(super) fn health_answer(
         reason: trouble,
         webrtc_available: trouble.is_none(),
         audio_server_running: trouble.is_none(),
-        active_streams: snapshot.reservations.len(),
-        connected_clients: connected(snapshot),
-        uptime_seconds: uptime(snapshot, now).as_secs(),
+        active_streams: voice.residue.voices,
+        connected_clients: voice.residue.connections,
+        uptime_seconds: uptime.as_secs(),
     };
     (code, answer)
-}
-
-fn connected(snapshot: &Snapshot) -> usize {
-    snapshot.reservations.iter().filter(|reservation| reservation.connected).count()
-}
-
-fn uptime(snapshot: &Snapshot, now: SystemTime) -> Duration {
-    now.duration_since(snapshot.started_at).unwrap_or_default()
 }
 
 /// `GET /metrics`
@@ -65,24 +58,25 @@ pub(super) async fn metrics(
     Params(query): Params<MetricsQuery>,
 ) -> Result<Response, Problem> {
     let format = Format::negotiate(query.format.as_deref(), headers.get(ACCEPT))?;
-    let snapshot = http.app().snapshot().await;
-    let uptime = uptime(&snapshot, SystemTime::now());
+    let voice = http.voice().map(Voice::status);
+    let uptime = http.uptime();
     let Some(content_type) = format.content_type() else {
-        return Ok(Json(plain(&snapshot, uptime)).into_response());
+        return Ok(Json(plain(&voice.unwrap_or_default(), uptime)).into_response());
     };
-    let text =
-        metrics::encode(snapshot, http.requests(), http.outlets(), uptime).map_err(|_| {
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written")
-        })?;
+    let snapshot = http.app().snapshot().await;
+    let text = metrics::encode(snapshot, http.requests(), http.outlets(), voice, uptime);
+    let text = text.map_err(|_| {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written")
+    })?;
     Ok(([(CONTENT_TYPE, HeaderValue::from_static(content_type))], text).into_response())
 }
 
-fn plain(snapshot: &Snapshot, uptime: Duration) -> MetricsAnswer {
+pub(super) fn plain(voice: &Status, uptime: Duration) -> MetricsAnswer {
     MetricsAnswer {
         uptime_seconds: uptime.as_secs(),
-        active_connections: connected(snapshot),
-        active_streams: snapshot.reservations.len(),
-        total_audio_bytes: 0,
+        active_connections: voice.residue.connections,
+        active_streams: voice.residue.voices,
+        total_audio_bytes: voice.audio_bytes,
         webrtc_available: true,
     }
 }

@@ -424,7 +424,6 @@ fn snapshot() -> Snapshot {
             camera("cam-2", "Union", "lost", "OFFLINE", 0),
         ],
         reservations: vec![reservation(ONE, true), reservation(TWO, false)],
-        started_at: at(1_800_000_000),
         media: crate::net::MediaFigures { packets_sent: 7, ..Default::default() },
         join_buckets: vec![0, 2, 0, 0, 1, 0, 0, 0, 0, 0, 1],
         join_sum_ms: 12_250,
@@ -537,19 +536,40 @@ fn a_broken_camera_says_why_and_when_it_is_tried_again() {
 
 #[test]
 fn health_has_the_contracts_shape_and_turns_while_the_server_ends() {
-    let (code, answer) = status::health_answer(&snapshot(), None, at(1_800_000_090));
+    let uptime = Duration::from_millis(90_900);
+    let (code, answer) = status::health_answer(&voice_status(), None, uptime);
     assert_eq!(code, StatusCode::OK);
     assert_eq!(
         serde_json::to_value(answer).unwrap(),
         json!({
             "status": "healthy", "webrtc_available": true, "audio_server_running": true,
-            "active_streams": 2, "connected_clients": 1, "uptime_seconds": 90,
+            "active_streams": 1, "connected_clients": 3, "uptime_seconds": 90,
         })
     );
     let (code, answer) =
-        status::health_answer(&snapshot(), Some("the server is shutting down"), at(1_800_000_090));
+        status::health_answer(&voice_status(), Some("the server is shutting down"), uptime);
     assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answer.reason, Some("the server is shutting down"));
+}
+
+#[test]
+fn plain_metrics_have_the_contracts_shape() {
+    let answer = status::plain(&voice_status(), Duration::from_secs(90));
+    assert_eq!(
+        serde_json::to_value(answer).unwrap(),
+        json!({
+            "uptime_seconds": 90, "active_connections": 3, "active_streams": 1,
+            "total_audio_bytes": 1_048_576, "webrtc_available": true,
+        })
+    );
+}
+
+/// One sender, two receivers.
+fn voice_status() -> crate::voice::Status {
+    let mut status = crate::voice::Status { audio_bytes: 1_048_576, ..Default::default() };
+    status.residue.connections = 3;
+    status.residue.voices = 1;
+    status
 }
 
 fn reservation() -> Reservation {
@@ -645,9 +665,14 @@ fn figures_come_in_prometheus_text() {
     let requests = Requests::default();
     requests.count("/rooms/{name}", 200);
     requests.count("/rooms/{name}", 200);
-    let text =
-        crate::metrics::encode(snapshot(), &requests, &Arc::default(), Duration::from_secs(90))
-            .unwrap();
+    let text = crate::metrics::encode(
+        snapshot(),
+        &requests,
+        &Arc::default(),
+        Some(voice_status()),
+        Duration::from_secs(90),
+    )
+    .unwrap();
     for line in [
         "cctv_streams_active{source=\"METRO\"} 2",
         "cctv_streams_limit{source=\"METRO\"} 30",
@@ -664,6 +689,9 @@ fn figures_come_in_prometheus_text() {
         "manifold_join_duration_seconds_bucket{le=\"+Inf\"} 4",
         "manifold_http_requests_total{route=\"/rooms/{name}\",status=\"200\"} 2",
         "manifold_uptime_seconds 90.0",
+        "manifold_voices 1",
+        "manifold_voice_clients 3",
+        "manifold_voice_audio_bytes_total 1048576",
         "# TYPE manifold_join_duration_seconds histogram",
         "# EOF",
     ] {
@@ -696,9 +724,14 @@ async fn a_session_is_answered_with_its_address_and_tag() {
 #[test]
 fn the_reference_names_every_figure() {
     let reference = include_str!("../../../../docs/ref/metrics.md");
-    let text =
-        crate::metrics::encode(snapshot(), &Requests::default(), &Arc::default(), Duration::ZERO)
-            .unwrap();
+    let text = crate::metrics::encode(
+        snapshot(),
+        &Requests::default(),
+        &Arc::default(),
+        Some(voice_status()),
+        Duration::ZERO,
+    )
+    .unwrap();
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     for line in types {
         let (name, kind) = line.split_once(' ').unwrap();

@@ -85,14 +85,20 @@ pub(super) async fn settings(State(http): State<Http>) -> Json<VoiceSettings> {
     })
 }
 
-fn voice(http: &Http) -> Result<&Voice, Problem> {
+/// The relay, if it is not switched off.
+pub(super) fn voice(http: &Http) -> Result<&Voice, Problem> {
     http.voice().ok_or_else(|| {
         Problem::not_found("the voice relay is switched off; set voice.enabled = true")
     })
 }
 
 /// Pages of foreign origins where origins are named, and who lacks the token, are turned away.
-fn admit(http: &Http, headers: &HeaderMap, uri: &Uri, query: &VoiceQuery) -> Result<(), Problem> {
+pub(super) fn admit(
+    http: &Http,
+    headers: &HeaderMap,
+    uri: &Uri,
+    query: &VoiceQuery,
+) -> Result<(), Problem> {
     let settings = http.voice_settings();
     // Who is no browser names no origin, and could name any.
     if let Some(origin) = headers.get(ORIGIN).filter(|_| !settings.allowed_origins.is_empty()) {

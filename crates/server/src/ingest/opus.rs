@@ -1,7 +1,8 @@
-//! Encoding sound to Opus: a safe wrapper around `unsafe-libopus`.
+//! Encoding sound to Opus and decoding it: safe wrappers around `unsafe-libopus`.
 //!
-//! The `unsafe` that its interface demands stays in this file. It encodes one frame at a time and
-//! keeps nothing back: resampling and cutting sound into frames are the caller's.
+//! The `unsafe` that foreign encoders' interfaces demand stays in this file. Frames are encoded and packets decoded
+//! one at a time, and nothing is kept back: resampling, cutting sound into frames and knowing what is
+//! lost are the caller's.
 
 use std::ptr::NonNull;
 
@@ -9,7 +10,8 @@ use bytes::Bytes;
 use media::h264::MAX_PAYLOAD;
 use unsafe_libopus::{
     OPUS_APPLICATION_AUDIO, OPUS_OK, OPUS_SET_BITRATE_REQUEST, OPUS_SET_COMPLEXITY_REQUEST,
-    opus_encode, opus_encoder_create, opus_encoder_ctl, opus_encoder_destroy, opus_strerror,
+    opus_decode_float, opus_decoder_create, opus_decoder_destroy, opus_encode, opus_encoder_create,
+    opus_encoder_ctl, opus_encoder_destroy, opus_strerror,
 };
 
 /// How long the sound of one packet is, in milliseconds: what every WebRTC peer expects.
@@ -24,7 +26,10 @@ const COMPLEXITY: i32 = 5;
 /// Frame lengths that Opus knows up to 60 ms, in 1/400 s (RFC 6716 §2.1.4).
 const FRAME_LENGTHS: [usize; 6] = [1, 2, 4, 8, 16, 24];
 
-/// Why sound could not be encoded.
+/// Longest sound of one packet, in milliseconds (RFC 6716 §3.2.5).
+const PACKET_MS_MAX: u32 = 120;
+
+/// Why sound could not be encoded or decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum OpusError {
     /// Opus has no such mode.
@@ -40,6 +45,9 @@ pub(crate) enum OpusError {
     /// The encoder refused.
     #[error("the Opus encoder failed: {0}")]
     Encoder(&'static str),
+    /// What was given to the decoder is no packet of Opus, or no length that it can make up.
+    #[error("the Opus decoder failed: {0}")]
+    Decoder(&'static str),
 }
 
 /// An Opus encoder for one stream of sound, interleaved 16-bit samples in, packets out.
@@ -132,8 +140,116 @@ impl Drop for OpusEncoder {
     }
 }
 
+/// An Opus decoder for one stream of sound, packets in, interleaved samples from -1.0 to 1.0 out.
+#[derive(Debug)]
+pub(crate) struct OpusDecoder {
+    state: NonNull<unsafe_libopus::OpusDecoder>,
+    channels: u8,
+    /// The sound of the last packet, with room for the longest.
+    pcm: Box<[f32]>,
+}
+
+// SAFETY: as for the encoder; the samples belong to this value alone.
+unsafe impl Send for OpusDecoder {}
+
+impl OpusDecoder {
+    /// A decoder to `sample_rate` (8000, 12000, 16000, 24000 or 48000 Hz) and 1 or 2 `channels`,
+    /// whatever packets were encoded from: Opus converts both.
+    pub(crate) fn new(sample_rate: u32, channels: u8) -> Result<Self, OpusError> {
+        let format = OpusError::Format { sample_rate, channels };
+        let rate = i32::try_from(sample_rate).map_err(|_| format)?;
+        let mut status = OPUS_OK;
+        // SAFETY: the library checks rate and channels itself and answers null when they do not
+        // suit; `status` outlives the call.
+        let state = unsafe { opus_decoder_create(rate, i32::from(channels), &raw mut status) };
+        let state = NonNull::new(state).ok_or(format)?;
+        let longest = (sample_rate / 1000 * PACKET_MS_MAX) as usize * usize::from(channels);
+        Ok(Self { state, channels, pcm: vec![0.0; longest].into_boxed_slice() })
+    }
+
+    /// The sound of a packet.
+    pub(crate) fn decode(&mut self, packet: &[u8]) -> Result<&[f32], OpusError> {
+        if packet.is_empty() {
+            // The library takes that for a loss.
+            return Err(OpusError::Decoder("an empty packet"));
+        }
+        let longest = self.pcm.len();
+        self.run(Some(packet), longest, Redundancy::Ignored)
+    }
+
+    /// Makes up what was lost right before `next`, with what `next` tells of it where its sender
+    /// uses in-band FEC (RFC 6716 §2.1.7). `samples`, all channels together, must be a multiple of
+    /// 2.5 ms and at most 120 ms. `next` itself is decoded after that, by [`Self::decode`].
+    pub(crate) fn recover(&mut self, next: &[u8], samples: usize) -> Result<&[f32], OpusError> {
+        let next = Some(next).filter(|next| !next.is_empty());
+        let redundancy = if next.is_some() { Redundancy::Used } else { Redundancy::Ignored };
+        self.run(next, samples, redundancy)
+    }
+
+    /// `packet`: none conceals. `samples`: room for a packet, or what is to be made up.
+    fn run(
+        &mut self,
+        packet: Option<&[u8]>,
+        samples: usize,
+        redundancy: Redundancy,
+    ) -> Result<&[f32], OpusError> {
+        let channels = usize::from(self.channels);
+        let too_long = OpusError::Decoder("more than the longest packet");
+        let room = self.pcm.get_mut(..samples).ok_or(too_long)?;
+        let (data, length) = packet.map_or((std::ptr::null(), 0), |packet| {
+            (packet.as_ptr(), i32::try_from(packet.len()).unwrap_or(i32::MAX))
+        });
+        let decode_fec = match redundancy {
+            Redundancy::Used => 1,
+            Redundancy::Ignored => 0,
+        };
+        // SAFETY: the state is valid until drop and borrowed mutably; `data` is null or points to
+        // `length` bytes at least; `room` holds as many samples a channel as are named, and the
+        // library refuses packets of more.
+        let decoded = unsafe {
+            opus_decode_float(
+                self.state.as_ptr(),
+                data,
+                length,
+                room.as_mut_ptr(),
+                (samples / channels) as i32,
+                decode_fec,
+            )
+        };
+        usize::try_from(decoded)
+            .ok()
+            .and_then(|per_channel| self.pcm.get(..per_channel * channels))
+            .ok_or_else(|| OpusError::Decoder(opus_strerror(decoded)))
+    }
+}
+
+/// LAME with its bit reservoir off: each frame holds all of its own sound, so that a listener may begin
+/// or go on with any of them. LAME's crate has no safe name for that one setting.
+#[cfg(feature = "mp3")]
+pub(crate) fn without_reservoir(
+    mut lame: mp3lame_encoder::Builder,
+) -> Option<mp3lame_encoder::Builder> {
+    // SAFETY: the builder's pointer is valid while it is borrowed; it is neither kept nor freed.
+    let status = unsafe { mp3lame_encoder::ffi::lame_set_disable_reservoir(lame.as_ptr(), 1) };
+    (status >= 0).then_some(lame)
+}
+
+/// What the decoder does with the copy of the packet before that a packet may carry.
+#[derive(Debug, Clone, Copy)]
+enum Redundancy {
+    Used,
+    Ignored,
+}
+
+impl Drop for OpusDecoder {
+    fn drop(&mut self) {
+        // SAFETY: the state came from `opus_decoder_create` and is not used after this.
+        unsafe { opus_decoder_destroy(self.state.as_ptr()) }
+    }
+}
+
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::f64::consts::TAU;
 
     use super::*;
@@ -200,7 +316,57 @@ pub(super) mod tests {
         }
     }
 
-    fn tone(frequency: f64, rate: u32, channels: u8, index: usize, frame: usize) -> Vec<i16> {
+    #[test]
+    fn a_lost_packet_is_made_up_of_what_was_heard_before() {
+        let mut encoder = OpusEncoder::new(48_000, 1).unwrap();
+        let mut decoder = OpusDecoder::new(48_000, 2).unwrap();
+        let packets: Vec<Bytes> = (0..20)
+            .map(|index| encoder.encode(&tone(440.0, 48_000, 1, index, 960)).unwrap())
+            .collect();
+        for packet in &packets[..18] {
+            assert_eq!(decoder.decode(packet).unwrap().len(), 1920);
+        }
+
+        let made_up = decoder.recover(&packets[19], 1920).unwrap();
+
+        let left: Vec<i16> = made_up.iter().step_by(2).map(|s| (s * 32_768.0) as i16).collect();
+        assert_eq!(left.len(), 960);
+        let (at_tone, beside) = (power(&left, 440.0, 48_000), power(&left, 1310.0, 48_000));
+        assert!(at_tone > 10.0 * beside, "{at_tone} at the tone, {beside} beside");
+        assert_eq!(decoder.decode(&packets[19]).unwrap().len(), 1920);
+    }
+
+    #[test]
+    fn lengths_that_opus_cannot_make_up_are_refused() {
+        let mut decoder = OpusDecoder::new(48_000, 2).unwrap();
+        for samples in [2, 1922, 5760 * 2 + 240, usize::MAX] {
+            assert!(decoder.recover(&[], samples).is_err(), "{samples}");
+        }
+        assert_eq!(decoder.recover(&[], 5760 * 2).unwrap().len(), 5760 * 2);
+        assert!(decoder.decode(&[]).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn packets_of_anything_are_decoded_or_refused(
+            packets in proptest::collection::vec(proptest::collection::vec(0_u8.., 0..80), 1..12),
+        ) {
+            let mut decoder = OpusDecoder::new(48_000, 2).unwrap();
+            for packet in packets {
+                // An error is as good as any sound.
+                let _ = decoder.recover(&packet, 1920);
+                let _ = decoder.decode(&packet);
+            }
+        }
+    }
+
+    pub(crate) fn tone(
+        frequency: f64,
+        rate: u32,
+        channels: u8,
+        index: usize,
+        frame: usize,
+    ) -> Vec<i16> {
         let per_channel = frame / usize::from(channels);
         (0..per_channel)
             .flat_map(|sample| {
@@ -212,7 +378,7 @@ pub(super) mod tests {
     }
 
     /// Power of one frequency in the samples (Goertzel's sum, plainly).
-    pub(in crate::ingest) fn power(samples: &[i16], frequency: f64, rate: u32) -> f64 {
+    pub(crate) fn power(samples: &[i16], frequency: f64, rate: u32) -> f64 {
         let (mut re, mut im) = (0.0, 0.0);
         for (index, sample) in samples.iter().enumerate() {
             let angle = TAU * frequency * index as f64 / f64::from(rate);
@@ -222,48 +388,18 @@ pub(super) mod tests {
         re.mul_add(re, im * im)
     }
 
-    pub(in crate::ingest) struct Decoder {
-        state: *mut unsafe_libopus::OpusDecoder,
-        channels: u8,
-    }
+    /// To 16-bit samples, of packets that are whole.
+    pub(crate) struct Decoder(OpusDecoder);
 
     impl Decoder {
-        pub(in crate::ingest) fn new(rate: u32, channels: u8) -> Self {
-            let mut status = 0;
-            // SAFETY: `status` outlives the call; null is refused below.
-            let state = unsafe {
-                unsafe_libopus::opus_decoder_create(
-                    rate as i32,
-                    i32::from(channels),
-                    &raw mut status,
-                )
-            };
-            assert!(!state.is_null());
-            Self { state, channels }
+        pub(crate) fn new(rate: u32, channels: u8) -> Self {
+            Self(OpusDecoder::new(rate, channels).unwrap())
         }
 
-        pub(in crate::ingest) fn decode(&mut self, packet: &[u8], samples: usize) -> Vec<i16> {
-            let mut pcm = vec![0; samples];
-            // SAFETY: `pcm` has room for the number of samples that is named.
-            let decoded = unsafe {
-                unsafe_libopus::opus_decode(
-                    self.state,
-                    packet.as_ptr(),
-                    packet.len() as i32,
-                    pcm.as_mut_ptr(),
-                    (samples / usize::from(self.channels)) as i32,
-                    0,
-                )
-            };
-            assert_eq!(decoded as usize * usize::from(self.channels), samples);
-            pcm
-        }
-    }
-
-    impl Drop for Decoder {
-        fn drop(&mut self) {
-            // SAFETY: the state came from `opus_decoder_create` and is not used after this.
-            unsafe { unsafe_libopus::opus_decoder_destroy(self.state) }
+        pub(crate) fn decode(&mut self, packet: &[u8], samples: usize) -> Vec<i16> {
+            let pcm = self.0.decode(packet).unwrap();
+            assert_eq!(pcm.len(), samples);
+            pcm.iter().map(|sample| (sample * 32_768.0) as i16).collect()
         }
     }
 }

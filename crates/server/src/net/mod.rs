@@ -19,6 +19,7 @@ use media::estimate::LineState;
 use media::packetise::packetise;
 use media::peer::PeerFactory;
 use media::peer::publisher::PublisherFactory;
+use media::publishers::GroupFigures;
 use media::srtp::GcmBackend;
 use media::{Codec, CodecSet, Frame, StreamId, ViewerId, g711};
 use tokio::sync::mpsc;
@@ -215,6 +216,8 @@ pub(crate) struct MediaFigures {
     pub(crate) publisher_keyframes_asked: u64,
     /// Datagrams and frames of publishers for which a queue had no room.
     pub(crate) publisher_overflows: u64,
+    /// Those who speak.
+    pub(crate) voices: GroupFigures,
     /// Viewers that moved to another address, or from UDP to TCP and back.
     pub(crate) moves: u64,
     /// Viewers that were let go since no authentic check came (RFC 7675).
@@ -553,13 +556,15 @@ impl MediaPlane {
             sum.moves += figures.fanout.moves;
         }
         let (publishers, dropped) = self.publishers.figures();
-        sum.publishers_connected = publishers.connected;
-        sum.publisher_packets = publishers.publishers.tracks.packets;
-        sum.publisher_packets_lost = publishers.publishers.tracks.lost;
-        sum.publisher_nacks = publishers.publishers.nacks;
-        sum.publisher_frames_withheld = publishers.publishers.tracks.withheld;
-        sum.publisher_keyframes_asked = publishers.publishers.keyframes_asked;
+        let cameras = publishers.table.cameras;
+        sum.publishers_connected = cameras.connected;
+        sum.publisher_packets = cameras.sum.tracks.packets;
+        sum.publisher_packets_lost = cameras.sum.tracks.lost;
+        sum.publisher_nacks = cameras.sum.nacks;
+        sum.publisher_frames_withheld = cameras.sum.tracks.withheld;
+        sum.publisher_keyframes_asked = cameras.sum.keyframes_asked;
         sum.publisher_overflows = publishers.overflows + dropped;
+        sum.voices = publishers.table.voices;
         sum
     }
 

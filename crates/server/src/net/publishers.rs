@@ -21,10 +21,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
 use media::CodecSet;
 use media::batch::{Remote, Route, Transport};
-use media::peer::publisher::{Demand, PublisherFactory, PublisherFigures, SoundWishes};
+use media::peer::publisher::{Demand, PublisherFactory, SoundWishes};
 use media::peer::{IceCredentials, Received};
 use media::publish::TrackOutput;
-use media::publishers::{Claim, PublisherTable, PublishersOutput};
+use media::publishers::{Claim, PublisherTable, PublishersOutput, TableFigures};
 use tokio::sync::{mpsc, oneshot};
 
 use super::handshakes::Surroundings;
@@ -108,9 +108,7 @@ struct Shard {
 /// What one thread counts.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct ShardFigures {
-    pub(crate) publishers: PublisherFigures,
-    /// To whom DTLS is done.
-    pub(crate) connected: u64,
+    pub(crate) table: TableFigures,
     /// Frames that found no room behind a thread.
     pub(crate) overflows: u64,
 }
@@ -254,8 +252,7 @@ impl Publishers {
         let mut sum = ShardFigures::default();
         for shard in &self.shards {
             let figures = *shard.figures.lock().unwrap_or_else(PoisonError::into_inner);
-            sum.publishers = media::publishers::sum(sum.publishers, figures.publishers);
-            sum.connected += figures.connected;
+            sum.table = sum.table + figures.table;
             sum.overflows += figures.overflows;
         }
         (sum, self.dropped.load(Ordering::Relaxed))
@@ -533,11 +530,7 @@ impl PublisherThread {
         while let Some(output) = self.table.poll_output() {
             self.execute(output);
         }
-        let figures = ShardFigures {
-            publishers: self.table.figures(),
-            connected: self.table.connected() as u64,
-            overflows: self.overflows,
-        };
+        let figures = ShardFigures { table: self.table.figures(), overflows: self.overflows };
         *self.inputs.figures.lock().unwrap_or_else(PoisonError::into_inner) = figures;
         if self.table.is_empty()
             && let Some(done) = self.closing_all.take()

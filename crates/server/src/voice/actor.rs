@@ -389,7 +389,10 @@ impl Actor {
 
     fn publish_status(&self) {
         let voices = self.relay.live().iter().map(|live| live.voice.to_string()).collect();
+        // The bytes are counted by senders, and read when they are asked for.
+        let audio_bytes = 0;
         self.status.send_replace(Status {
+            audio_bytes,
             residue: self.relay.residue(),
             figures: self.relay.figures(),
             delivery: self.delivery,

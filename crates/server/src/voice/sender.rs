@@ -17,6 +17,7 @@ use media::publish::{Published, TrackOutput};
 use media::{AudioLevel, Codec, Frame, MediaKind, NtpTime, StreamId};
 use tokio::sync::mpsc;
 
+use super::level::LevelMeter;
 use crate::ingest::{SourceClock, WallClock};
 use crate::net::{MediaPlane, PublisherHandle, Sink};
 
@@ -262,18 +263,5 @@ impl Loudest {
         }
         self.told = Some(arrived);
         self.level.take()
-    }
-}
-
-/// Measures by decoding. It knows no level yet.
-struct LevelMeter;
-
-impl LevelMeter {
-    fn new() -> Self {
-        Self
-    }
-
-    fn level(&mut self, _packet: &[u8]) -> Option<AudioLevel> {
-        None
     }
 }
