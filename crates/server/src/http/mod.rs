@@ -285,11 +285,11 @@ fn panicked(_: Box<dyn Any + Send>) -> Response {
 }
 
 /// Counts and logs each request. Query strings are left out of the log: people put tokens there; and
-/// so are stream keys.
+/// so are stream keys, and most of sessions' names.
 async fn observe(State(http): State<Http>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let method = request.method().clone();
-    let path = whip::without_key(request.uri().path());
+    let path = whip::for_log(request.uri().path());
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
     let status = response.status().as_u16();
