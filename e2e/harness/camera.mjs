@@ -1,7 +1,6 @@
 // A real RTSP camera: GStreamer's server with a test picture that carries the machine-readable strip.
 
 import { createServer } from 'node:net';
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { Child } from './process.mjs';
@@ -65,13 +64,9 @@ export class RtspCamera {
   }
 
   /** How many TCP connections clients hold to it: what the camera itself sees of its pullers. */
-  async connections() {
-    const port = this.port.toString(16).toUpperCase().padStart(4, '0');
-    const table = await readFile('/proc/net/tcp', 'utf8');
-    const established = '01';
-    return table.split('\n').filter((line) => {
-      const [, local, , state] = line.trim().split(/\s+/);
-      return local?.endsWith(`:${port}`) && state === established;
-    }).length;
+  connections() {
+    const lines = this.child.output.split('\n');
+    const count = (word) => lines.filter((line) => line === word).length;
+    return count('connected') - count('closed');
   }
 }
