@@ -32,6 +32,7 @@ mod taps;
 mod tcp;
 mod worker;
 
+pub(crate) use addresses::opened_at;
 pub(crate) use handshakes::Restarted;
 pub(crate) use media::peer::publisher::SoundWishes;
 pub(crate) use media::peer::{AnswerError, IceCredentials, OfferError};
