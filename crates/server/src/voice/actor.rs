@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use super::live::LiveVoice;
+use super::mp3::Mp3Figures;
 use super::sender::{self, SenderEvent};
 use super::{Closed, Delivery, Messages, QUEUE_LENGTH_MIN, Status, VoiceConfig};
 use crate::net::{
@@ -389,10 +390,11 @@ impl Actor {
 
     fn publish_status(&self) {
         let voices = self.relay.live().iter().map(|live| live.voice.to_string()).collect();
-        // The bytes are counted by senders, and read when they are asked for.
-        let audio_bytes = 0;
+        // Both are counted elsewhere, and read when they are asked for.
+        let (audio_bytes, mp3) = (0, Mp3Figures::default());
         self.status.send_replace(Status {
             audio_bytes,
+            mp3,
             residue: self.relay.residue(),
             figures: self.relay.figures(),
             delivery: self.delivery,
