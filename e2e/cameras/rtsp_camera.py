@@ -10,7 +10,8 @@ Port 0 takes a free one. One line is printed once clients may connect:
 
     ready rtsp://127.0.0.1:8554 auth=digest
 
-and after that a line for each request that matters to a test, `play /h264` and `teardown /h264`.
+and after that a line for each request that matters to a test, `play /h264` and `teardown /h264`, and
+`connected` and `closed` for each connection.
 SIGTERM and SIGINT end it. Paths:
 
     /h264         H.264 baseline, nothing else
@@ -108,7 +109,8 @@ def feed(source, painter, args, ended):
     """Pushes pictures at their time until the pipeline is taken down.
 
     Where the encoder is behind, because the machine is busy, a picture is left out before it has a
-    number: the numbers of those that are sent have no hole.
+    number: the numbers of those that are sent have no hole. So are those before the pipeline plays,
+    which all would have the same timestamp.
     """
     start = time.monotonic()
     room = source.get_property("max-buffers")
@@ -117,7 +119,8 @@ def feed(source, painter, args, ended):
         if ended.wait(max(0, start + moment / args.fps - time.monotonic())):
             return
         moment += 1
-        if room and source.get_property("current-level-buffers") >= room:
+        is_full = room and source.get_property("current-level-buffers") >= room
+        if is_full or source.get_state(0).state != Gst.State.PLAYING:
             continue
         picture = painter.paint(number, int(time.time() * 1000))
         source.emit("push-buffer", Gst.Buffer.new_wrapped(picture))
@@ -238,11 +241,13 @@ def launches(args):
 
 
 def report(_server, client):
-    """Prints what a client asks for."""
+    """Prints that a client is there, what it asks for, and that it is gone."""
 
     def say(verb):
         return lambda _client, context: print(verb, context.uri.abspath, flush=True)
 
+    print("connected", flush=True)
+    client.connect("closed", lambda _client: print("closed", flush=True))
     client.connect("play-request", say("play"))
     client.connect("teardown-request", say("teardown"))
 

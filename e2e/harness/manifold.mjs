@@ -35,7 +35,15 @@ export class Manifold {
     this.world = world;
   }
 
+  /** Ends it and starts it again as it was; give `listen` a fixed port for its pages to find it. */
+  async restart() {
+    await this.child.stop();
+    await this.launch(this.args, this.env);
+  }
+
   async launch(args, env) {
+    this.args = args;
+    this.env = env;
     const ready = this.world.file('ready.json');
     // One that a server before wrote tells of ports that are closed.
     await rm(ready, { force: true });

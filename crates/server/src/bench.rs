@@ -13,6 +13,7 @@ mod child;
 mod memory;
 mod request;
 mod viewers;
+mod voice;
 
 use std::fmt::Write;
 
@@ -21,6 +22,7 @@ use serde_json::{Value, json};
 pub(crate) use cameras::{Generator, serve as cameras};
 pub(crate) use egress::{EgressBench, curve, run as egress};
 pub(crate) use memory::{MemoryBench, run as memory};
+pub(crate) use voice::{VoiceBench, run as voice};
 
 /// What a benchmark found.
 #[derive(Debug)]

@@ -10,6 +10,7 @@ mod json;
 mod layers;
 mod reader;
 mod rtsp;
+mod runbook;
 mod shipped;
 mod tree;
 mod voice;

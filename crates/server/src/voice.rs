@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::net::{MediaPlane, SoundWishes};
 
 use actor::{Actor, Command};
-use mp3::Mp3;
+use mp3::{Mp3, Mp3Figures};
 
 pub(crate) use live::{Live, LiveVoice};
 pub(crate) use sender::LevelMode;
@@ -66,6 +66,7 @@ pub(crate) struct Status {
     pub(crate) delivery: Delivery,
     /// Bytes of sound that came from senders since the start.
     pub(crate) audio_bytes: u64,
+    pub(crate) mp3: Mp3Figures,
     /// Oldest first.
     pub(crate) voices: Vec<String>,
 }
@@ -120,7 +121,7 @@ impl Voice {
     /// Costs the actor nothing.
     pub(crate) fn status(&self) -> Status {
         let audio_bytes = self.audio_bytes.load(Ordering::Relaxed);
-        Status { audio_bytes, ..self.status.borrow().clone() }
+        Status { audio_bytes, mp3: self.mp3.figures(), ..self.status.borrow().clone() }
     }
 
     /// Whether it still runs.
@@ -186,9 +187,13 @@ impl Speaking {
         self.id
     }
 
-    /// A message came. False when the relay has ended.
-    pub(crate) async fn say(&self, message: Result<ClientMessage, BadMessage>) -> bool {
-        self.commands.send(Command::Message { id: self.id, message }).await.is_ok()
+    /// A message of so many bytes came. False when the relay has ended.
+    pub(crate) async fn say(
+        &self,
+        message: Result<ClientMessage, BadMessage>,
+        bytes: usize,
+    ) -> bool {
+        self.commands.send(Command::Message { id: self.id, message, bytes }).await.is_ok()
     }
 }
 

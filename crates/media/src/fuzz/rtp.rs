@@ -6,7 +6,7 @@ use super::pieces;
 use crate::depacketise::{Assembled, Depacketiser, Packet};
 use crate::frame::{Codec, Frame, MAX_CUT_PAYLOAD, MAX_PAYLOAD, NtpTime, PacketisedFrame};
 use crate::packetise::packetise;
-use crate::{g711, h264, h265};
+use crate::{g711, h264, h265, red};
 
 /// Of a packet's manner: the marker bit; packets before it are missing; the rest is added to the
 /// timestamp.
@@ -14,7 +14,7 @@ const MARKER: u8 = 1;
 const GAP: u8 = 2;
 
 /// Packets of one track, whose codec the first byte names. Frames that come out can be sent, and are
-/// the same when they are put together again.
+/// the same when they are put together again. Each payload is read as a redundant one of a voice, too.
 pub fn rtp(data: &[u8]) {
     let Some((first, packets)) = data.split_first() else { return };
     let codecs =
@@ -29,11 +29,25 @@ pub fn rtp(data: &[u8]) {
         }
         let marker = manner & MARKER != 0;
         let payload = Bytes::copy_from_slice(payload);
+        check_redundant(&payload);
         let whole = depacketiser.handle_packet(Packet { timestamp, marker, payload });
         for assembled in whole.unwrap_or_default() {
             check(codec, assembled);
         }
     }
+}
+
+/// What is in a payload of RED is some of it, and the newest block ends with it.
+fn check_redundant(payload: &Bytes) {
+    let Ok(blocks) = red::blocks(payload) else { return };
+    let len: usize = blocks.iter().map(|block| block.data.len()).sum();
+    assert!(blocks.len() <= red::MAX_BLOCKS && len < payload.len());
+    let newest = blocks.last().expect("there is always one");
+    assert!(payload.ends_with(&newest.data) && newest.timestamp_offset == 0);
+    let renamed = red::renamed(payload, 96).expect("it was read before");
+    let renamed = red::blocks(&renamed).expect("it is read again");
+    assert!(renamed.iter().all(|block| block.payload_type == 96));
+    assert!(renamed.iter().map(|block| &block.data).eq(blocks.iter().map(|block| &block.data)));
 }
 
 fn check(codec: Codec, assembled: Assembled) {

@@ -1,19 +1,27 @@
-//! Offers of anybody: an answer that can be sent, or one sentence that can be shown.
+//! Offers of anybody: an answer that can be sent, or one sentence that can be shown. They are answered
+//! to a viewer, and to somebody who speaks.
 
 use std::net::SocketAddr;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::START;
+use crate::peer::publisher::{PublisherFactory, SoundWishes};
 use crate::peer::{Answer, IceCredentials, PeerFactory};
 
 static FACTORY: LazyLock<PeerFactory> = LazyLock::new(|| {
     // Panics below str0m are caught and answered, so they must not end the process by a hook that
     // the fuzzer has set; those of this function still end it as they leave it.
     drop(std::panic::take_hook());
-    let candidates = vec![SocketAddr::from(([10, 0, 0, 1], 8555))];
-    PeerFactory::new(candidates).expect("a certificate can be made")
+    PeerFactory::new(candidates()).expect("a certificate can be made")
 });
+
+static PUBLISHERS: LazyLock<PublisherFactory> =
+    LazyLock::new(|| PublisherFactory::new(candidates()).expect("a certificate can be made"));
+
+fn candidates() -> Vec<SocketAddr> {
+    vec![SocketAddr::from(([10, 0, 0, 1], 8555))]
+}
 
 /// Longest answer: 16 sections with all codecs and candidates stay under half of it.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -36,11 +44,37 @@ pub fn sdp_offer(data: &[u8]) {
             peer.handle_timeout(*START + Duration::from_secs(1));
             let _ = peer.poll_output();
         }
-        Err(error) => {
-            let text = error.to_string();
-            let printable = text.chars().all(|c| (' '..='~').contains(&c));
-            assert!(printable && text.len() < REFUSAL_BYTES_MAX, "{text:?}");
+        Err(error) => check_refusal(&error),
+    }
+    let wishes =
+        SoundWishes { sample_rate: 16_000, channels: 1, packet_time: 20, fec: true, dtx: true };
+    match PUBLISHERS.answer_sound(offer, &credentials, &wishes, *START) {
+        Ok((mut voice, answer)) => {
+            check_voice(offer, &answer);
+            let _ = voice.poll_output(*START);
+            voice.handle_timeout(*START + Duration::from_secs(1));
+            let _ = voice.poll_output(*START + Duration::from_secs(1));
         }
+        Err(error) => check_refusal(&error),
+    }
+}
+
+fn check_refusal(error: &dyn std::error::Error) {
+    let text = error.to_string();
+    let printable = text.chars().all(|c| (' '..='~').contains(&c));
+    assert!(printable && text.len() < REFUSAL_BYTES_MAX, "{text:?}");
+}
+
+/// One section is taken, the others are closed, and as many as were offered.
+fn check_voice(offer: &str, answer: &str) {
+    assert!(answer.len() <= ANSWER_BYTES_MAX + offer.len(), "{} bytes", answer.len());
+    let sections = |sdp: &str| sdp.lines().filter(|line| line.starts_with("m=")).count();
+    assert_eq!(sections(offer), sections(answer), "{answer:?}");
+    let taken = answer.lines().filter(|line| line.starts_with("m=audio 9 ")).count();
+    assert_eq!(taken, 1, "{answer:?}");
+    for promise in ["a=ice-lite", "a=recvonly", "a=ice-ufrag:Aserver", "a=end-of-candidates"] {
+        let said = answer.lines().filter(|line| *line == promise).count();
+        assert_eq!(said, 1, "{promise:?} in {answer:?}");
     }
 }
 

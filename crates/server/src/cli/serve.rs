@@ -40,6 +40,9 @@ const TEARDOWN_TIME_MAX: Duration = Duration::from_millis(500);
 pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let loaded = config::load(&args.flags(), &Environment::of_process())?;
     logging::start(loaded.config.log);
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

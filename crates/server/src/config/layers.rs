@@ -7,10 +7,14 @@ use std::sync::Arc;
 
 use super::reader::Setting;
 use super::tree::{Node, Origin, Problem, Value};
-use super::{Config, shipped};
+use super::{Config, runbook, shipped};
 
 /// Read from the working directory when no file is named, the first that exists.
 const DEFAULT_FILES: [&str; 2] = ["manifold.toml", "manifold.json"];
+
+/// The old voice server's, read where none of ours is there. Many programs have a file of this name: it is
+/// taken only if it is told by its tables.
+const RUNBOOK_FILE: &str = "config.json";
 
 /// Largest config file. 500 cameras need about 200 KiB.
 const FILE_LENGTH_MAX: u64 = 16 * 1024 * 1024;
@@ -19,7 +23,19 @@ const PREFIX: &str = "MANIFOLD__";
 const LIMIT_PREFIX: &str = "LIMIT_";
 
 /// Variables of the old voice server that are settings here.
-const PLAIN_NAMES: [&str; 4] = ["PORT", "AUDIO_PORT", "SSL_CERT_FILE", "SSL_KEY_FILE"];
+const PLAIN_NAMES: [&str; 5] = ["PORT", "AUDIO_PORT", "SSL_CERT_FILE", "SSL_KEY_FILE", "LOG_LEVEL"];
+
+/// What `LOG_LEVEL` may be, as Python has it and as we do, and what it is here.
+const LOG_LEVELS: [(&str, &str); 8] = [
+    ("critical", "error"),
+    ("fatal", "error"),
+    ("error", "error"),
+    ("warning", "warn"),
+    ("warn", "warn"),
+    ("info", "info"),
+    ("debug", "debug"),
+    ("trace", "trace"),
+];
 
 /// What the command line says of settings, as it was typed.
 #[derive(Debug, Clone, Default)]
@@ -79,6 +95,8 @@ pub(crate) struct Loaded {
     pub(crate) config: Config,
     /// `None`: no file, built-in values.
     pub(crate) file: Option<PathBuf>,
+    /// What was written and has no meaning.
+    pub(crate) warnings: Vec<Problem>,
 }
 
 /// Why there are no settings.
@@ -110,22 +128,40 @@ fn join(problems: &[Problem]) -> String {
 
 /// Reads and checks all settings.
 pub(crate) fn load(flags: &Flags, environment: &Environment) -> Result<Loaded, LoadError> {
-    let file = flags.config.clone().or_else(default_file);
-    let mut problems = Vec::new();
-    let mut root = match &file {
-        Some(path) => read_file(path)?,
-        None => Node::empty(Origin::Default),
+    let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+    let (file, root) = open_file(flags)?;
+    let mut root = if runbook::is_meant(&root) {
+        runbook::translate(root, &mut warnings, &mut problems)
+    } else {
+        root
     };
     lay_plain_names(&mut root, environment, &mut problems);
+    lay_log_level(&mut root, environment, &mut warnings);
     lay_environment(&mut root, environment, &mut problems);
     lay_flags(&mut root, flags);
     let mut config = Config::read(root, &mut problems);
     lay_limits(&mut config, environment, &mut problems);
     if problems.is_empty() {
-        Ok(Loaded { config, file })
+        Ok(Loaded { config, file, warnings })
     } else {
         Err(LoadError::Problems(problems))
     }
+}
+
+/// The file that is named, or that is there, and what it says.
+fn open_file(flags: &Flags) -> Result<(Option<PathBuf>, Node), LoadError> {
+    if let Some(path) = flags.config.clone().or_else(default_file) {
+        let root = read_file(&path)?;
+        return Ok((Some(path), root));
+    }
+    let path = Path::new(RUNBOOK_FILE);
+    if path.exists() {
+        let root = read_file(path)?;
+        if runbook::is_meant(&root) {
+            return Ok((Some(path.to_owned()), root));
+        }
+    }
+    Ok((None, Node::empty(Origin::Default)))
 }
 
 fn default_file() -> Option<PathBuf> {
@@ -165,6 +201,21 @@ fn lay_plain_names(root: &mut Node, environment: &Environment, problems: &mut Ve
     }
     if let Some(port) = environment.text("PORT") {
         lay_port(root, port, problems);
+    }
+}
+
+/// `LOG_LEVEL`, which other programs use too: what is not known is passed over.
+fn lay_log_level(root: &mut Node, environment: &Environment, warnings: &mut Vec<Problem>) {
+    let Some(text) = environment.text("LOG_LEVEL") else { return };
+    let origin = Origin::Environment("LOG_LEVEL".to_owned());
+    let level = LOG_LEVELS.iter().find(|(name, _)| text.eq_ignore_ascii_case(name));
+    match level {
+        // Fails only where the file has a text in place of a table, which the reader reports.
+        Some((_, level)) => drop(root.set(&["log", "level"], level, &origin)),
+        None => {
+            let sentence = "this is no level of the log and is passed over".to_owned();
+            warnings.push(Problem { origin, key: String::new(), sentence });
+        }
     }
 }
 

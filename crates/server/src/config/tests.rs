@@ -445,6 +445,7 @@ fn back(node: &Node) -> serde_json::Value {
     match &node.value {
         Value::Text(text) => text.clone().into(),
         Value::Integer(number) => (*number).into(),
+        Value::Fraction(number) => (*number).into(),
         Value::Bool(value) => (*value).into(),
         Value::List(items) => items.iter().map(back).collect::<Vec<_>>().into(),
         Value::Table(entries) => serde_json::Value::Object(

@@ -68,28 +68,28 @@ async fn play(
     Params(query): Params<VoiceQuery>,
     parts: Parts,
 ) -> Result<Response, Problem> {
+    let headers = &parts.headers;
     let Some(id) = file.strip_suffix(".mp3") else {
         return Err(Problem::not_found(format!("there is nothing at /stream/{file}")));
     };
     let mp3 = voice::voice(&http)?.mp3();
     voice::admit(&http, &parts, &query)?;
-    let Parts { method, headers, .. } = parts;
     mp3.check().map_err(|error| refused(error.into()))?;
-    if id == LATEST && mp3.newest().is_none() && is_navigation(&headers) {
+    if id == LATEST && mp3.newest().is_none() && is_navigation(headers) {
         return Ok(waiting());
     }
-    if method == Method::HEAD {
+    if parts.method == Method::HEAD {
         let is_there = id == LATEST || mp3.voice(id).is_some();
         let nothing = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
         return if is_there {
-            Ok(answer(&headers, nothing))
+            Ok(answer(headers, nothing))
         } else {
             Err(refused(ListenError::NotFound))
         };
     }
     let listener = listen(mp3, id).map_err(refused)?;
-    let metadata = wants_metadata(&headers).then(Metadata::new);
-    Ok(answer(&headers, body(listener, metadata)))
+    let metadata = wants_metadata(headers).then(Metadata::new);
+    Ok(answer(headers, body(listener, metadata)))
 }
 
 fn listen(mp3: &Mp3, id: &str) -> Result<Listener, ListenError> {

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use super::live::LiveVoice;
+use super::mp3::Mp3Figures;
 use super::sender::{self, SenderEvent};
 use super::{Closed, Delivery, Messages, QUEUE_LENGTH_MIN, Status, VoiceConfig};
 use crate::net::{
@@ -30,12 +31,13 @@ const EVENT_BATCH: usize = 256;
 /// What the handle and the WebSockets ask for.
 pub(super) enum Command {
     Connect { id: ConnectionId, address: IpAddr, reply: oneshot::Sender<Messages> },
-    Message { id: ConnectionId, message: Result<ClientMessage, BadMessage> },
+    Message { id: ConnectionId, message: Result<ClientMessage, BadMessage>, bytes: usize },
     Disconnect { id: ConnectionId },
     Shutdown { reply: oneshot::Sender<()> },
 }
 
-/// What the actor's own tasks tell it: one answer an offer or answer of a client.
+/// What the actor's own tasks tell it: one outcome an offer or answer of a client, of which the relay lets
+/// each client have a few at once.
 enum Outcome {
     SenderAnswered(StreamId, Result<(PublisherHandle, Accepted), PublishError>),
     OfferMade(ViewerId, Option<String>),
@@ -153,7 +155,9 @@ impl Actor {
                     self.relay.handle_connect(id, address, now);
                 }
             }
-            Command::Message { id, message } => self.relay.handle_message(id, message, now),
+            Command::Message { id, message, bytes } => {
+                self.relay.handle_message(id, message, bytes, now);
+            }
             Command::Disconnect { id } => {
                 self.outlets.remove(&id);
                 self.relay.handle_disconnect(id);
@@ -389,10 +393,11 @@ impl Actor {
 
     fn publish_status(&self) {
         let voices = self.relay.live().iter().map(|live| live.voice.to_string()).collect();
-        // The bytes are counted by senders, and read when they are asked for.
-        let audio_bytes = 0;
+        // Both are counted elsewhere, and read when they are asked for.
+        let (audio_bytes, mp3) = (0, Mp3Figures::default());
         self.status.send_replace(Status {
             audio_bytes,
+            mp3,
             residue: self.relay.residue(),
             figures: self.relay.figures(),
             delivery: self.delivery,

@@ -42,7 +42,8 @@ mod tests {
     fn level_of(amplitude: i16) -> AudioLevel {
         let mut encoder = OpusEncoder::new(48_000, 1).unwrap();
         let mut meter = LevelMeter::new();
-        let wave = |sample: usize| if sample / 120 % 2 == 0 { amplitude } else { -amplitude };
+        let wave =
+            |sample: usize| if (sample / 120).is_multiple_of(2) { amplitude } else { -amplitude };
         let levels = (0..20).map(|packet| {
             let pcm: Vec<i16> = (0..960).map(|sample| wave(packet * 960 + sample)).collect();
             meter.level(&encoder.encode(&pcm).unwrap()).unwrap()

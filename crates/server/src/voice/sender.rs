@@ -265,3 +265,252 @@ impl Loudest {
         self.level.take()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use media::peer::pusher::{Pusher, PusherFactory, PusherOutput, Redundancy};
+    use media::{Forwarded, red};
+    use tokio::net::UdpSocket;
+    use tokio::time::{interval, sleep_until, timeout};
+
+    use super::*;
+    use crate::ingest::opus::OpusEncoder;
+    use crate::net::{FIRST_VOICE, MediaConfig, MediaTcp, SoundWishes, Tapped};
+
+    const KEY: u64 = 7;
+    const PATIENCE: Duration = Duration::from_secs(20);
+    const LEVEL: AudioLevel = AudioLevel { below_full: 23, voice: Some(true) };
+
+    #[test]
+    fn the_loudest_packet_of_each_tenth_of_a_second_is_told() {
+        let (mut loudest, start) = (Loudest::default(), Instant::now());
+        let levels = [40, 60, 20, 61, 62, 63, 30, 64];
+        let told: Vec<Option<u8>> = (0..)
+            .zip(levels)
+            .map(|(index, below_full)| {
+                let level = AudioLevel { below_full, voice: None };
+                let arrived = start + Duration::from_millis(index * 20);
+                loudest.next(level, arrived).map(|level| level.below_full)
+            })
+            .collect();
+        let nothing = [None; 4];
+        assert_eq!(told[0], Some(40), "the first at once");
+        assert_eq!((&told[1..5], told[5]), (&nothing[..], Some(20)));
+        assert_eq!(told[6..], [None, None]);
+    }
+
+    #[test]
+    fn packets_are_placed_by_their_ticks_and_late_ones_before_those_that_overtook_them() {
+        let (mut placement, start) = (Placement::start(), Instant::now());
+        let mut place = |index: i64, after: u64| {
+            let arrived = start + Duration::from_millis(after);
+            placement.frame(published(index, arrived))
+        };
+        let frames = [place(0, 0), place(1, 20), place(4, 81), place(2, 85), place(5, 100)];
+        let first = frames[0].captured.unix_micros();
+        let placed = frames.each_ref().map(|frame| frame.captured.unix_micros() - first);
+        for (micros, expected) in placed.into_iter().zip([0, 20_000, 80_000, 40_000, 100_000]) {
+            assert!(micros.abs_diff(expected) < 2_000, "{placed:?}");
+        }
+        assert_eq!(frames.each_ref().map(|f| f.discontinuity), [true, false, false, false, false]);
+        assert_eq!(frames[3].ticks, frames[0].ticks + 2 * 960);
+        assert_eq!(frames[0].ticks as u32, published(0, start).ticks as u32, "the sender's own");
+    }
+
+    fn published(index: i64, arrived: Instant) -> Published {
+        Published {
+            codec: Codec::Opus,
+            ticks: index * 960 - 1_000,
+            arrived,
+            keyframe: true,
+            reordered: false,
+            size: None,
+            units: vec![Bytes::from_static(&[1])],
+            forwarded: Some(Forwarded { number: 0, red: None }),
+            level: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_voice_begins_is_as_loud_as_it_says_and_ends() {
+        let (mut speaker, mut events) = Speaker::connect(LevelMode::Header).await;
+        let mut tap = speaker.media.tap(FIRST_VOICE);
+        let mut numbers = Vec::new();
+        let mut packets = interval(Duration::from_millis(20));
+        while numbers.len() < 20 {
+            tokio::select! {
+                _ = packets.tick() => speaker.say(Some(LEVEL)),
+                () = speaker.input() => {}
+                Some(tapped) = tap.next() => {
+                    let Tapped::Frame(frame) = tapped else { panic!("a voice has no groups") };
+                    let Forwarded { number, red } = frame.forwarded.clone().unwrap();
+                    let newest = red::newest(&red.unwrap()).unwrap();
+                    assert!(frame.payloads().eq([&newest.data[..]]), "the newest block");
+                    numbers.push(number);
+                }
+            }
+            speaker.drain().await;
+        }
+        assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
+        let bytes = speaker.sound_bytes.load(Ordering::Relaxed);
+        assert!(bytes >= 20 * speaker.packet.len() as u64, "{bytes}");
+        assert_eq!(next(&mut events).await, SenderEvent::Began { key: KEY });
+        let SenderEvent::Level { key: KEY, level, at } = next(&mut events).await else { panic!() };
+        assert_eq!(level, LEVEL);
+        assert!(at.elapsed().unwrap() < PATIENCE, "{at:?}");
+
+        speaker.pusher.close();
+        speaker.drain().await;
+        let ended = async { while next(&mut events).await != (SenderEvent::Ended { key: KEY }) {} };
+        timeout(PATIENCE, ended).await.unwrap();
+        assert!(events.recv().await.is_none(), "nothing follows");
+    }
+
+    #[tokio::test]
+    async fn a_sender_that_says_no_level_is_measured() {
+        let (mut speaker, mut events) = Speaker::connect(LevelMode::HeaderElseDecode).await;
+        let mut packets = interval(Duration::from_millis(20));
+        let level = loop {
+            tokio::select! {
+                _ = packets.tick() => speaker.say(None),
+                () = speaker.input() => {}
+                Some(event) = events.recv() => {
+                    if let SenderEvent::Level { level, .. } = event { break level };
+                }
+            }
+            speaker.drain().await;
+        };
+        assert_eq!(level, AudioLevel::SILENCE);
+    }
+
+    #[tokio::test]
+    async fn a_session_that_is_over_ends_its_voice_at_once() {
+        let (speaker, _events) = Speaker::connect(LevelMode::Off).await;
+        let (events, mut told) = mpsc::unbounded_channel();
+        speaker.publisher.close();
+        let media = speaker.media.clone();
+        spawn(&speaker.publisher, FIRST_VOICE, media, LevelMode::Off, events, Arc::default(), KEY);
+        let event = timeout(PATIENCE, told.recv()).await.unwrap();
+        assert_eq!(event, Some(SenderEvent::Ended { key: KEY }));
+    }
+
+    /// A client that speaks over a socket, and the media plane that hears it.
+    struct Speaker {
+        pusher: Pusher,
+        socket: UdpSocket,
+        due: Instant,
+        connected: bool,
+        /// One packet of silence.
+        packet: Bytes,
+        said: u64,
+        media: MediaPlane,
+        publisher: PublisherHandle,
+        sound_bytes: Arc<AtomicU64>,
+    }
+
+    impl Speaker {
+        async fn connect(levels: LevelMode) -> (Self, mpsc::UnboundedReceiver<SenderEvent>) {
+            let udp: SocketAddr = "127.0.0.1:0".parse().unwrap();
+            let config =
+                MediaConfig { udp, tcp: MediaTcp::Off, advertise: Vec::new(), workers: Some(1) };
+            let (media_events, _) = mpsc::unbounded_channel();
+            let media = MediaPlane::start(&config, media_events).unwrap();
+            let socket = UdpSocket::bind(udp).await.unwrap();
+            let (address, now) = (socket.local_addr().unwrap(), Instant::now());
+            let factory = PusherFactory::new().unwrap();
+            let (mut pusher, offer) =
+                factory.offer_sound(address, Redundancy::OnePacket, now).unwrap();
+            let wishes = SoundWishes {
+                sample_rate: 16_000,
+                channels: 1,
+                packet_time: 20,
+                fec: true,
+                dtx: false,
+            };
+            let (publisher, accepted) = media.accept_sender(offer, wishes).await.unwrap();
+            pusher.handle_answer(&accepted.answer_sdp).unwrap();
+            pusher.handle_timeout(now);
+            let (events_in, events) = mpsc::unbounded_channel();
+            let sound_bytes = Arc::<AtomicU64>::default();
+            let bytes = Arc::clone(&sound_bytes);
+            spawn(&publisher, FIRST_VOICE, media.clone(), levels, events_in, bytes, KEY);
+            let packet = OpusEncoder::new(48_000, 1).unwrap().encode(&[0; 960]).unwrap();
+            let (said, connected) = (0, false);
+            let mut speaker = Self {
+                pusher,
+                socket,
+                due: now,
+                connected,
+                packet,
+                said,
+                media,
+                publisher,
+                sound_bytes,
+            };
+            let connecting = async {
+                speaker.drain().await;
+                while !speaker.connected {
+                    speaker.input().await;
+                    speaker.drain().await;
+                }
+            };
+            timeout(PATIENCE, connecting).await.unwrap();
+            (speaker, events)
+        }
+
+        fn say(&mut self, level: Option<AudioLevel>) {
+            let now = Instant::now();
+            let frame = Frame {
+                codec: Codec::Opus,
+                ticks: self.said * 960,
+                captured: NtpTime(0),
+                keyframe: true,
+                discontinuity: false,
+                units: vec![self.packet.clone()],
+                forwarded: None,
+            };
+            self.said += 1;
+            match level {
+                Some(level) => self.pusher.handle_sound(&frame, level, now).unwrap(),
+                None => self.pusher.handle_frame(&frame, now).unwrap(),
+            }
+            self.pusher.handle_timeout(now);
+        }
+
+        /// A datagram, or the time that the pusher named.
+        async fn input(&mut self) {
+            let mut buffer = [0; 1_500];
+            tokio::select! {
+                received = self.socket.recv_from(&mut buffer) => {
+                    if let Ok((len, source)) = received {
+                        self.pusher.handle_datagram(source, &buffer[..len], Instant::now());
+                    }
+                }
+                () = sleep_until(self.due.into()) => self.pusher.handle_timeout(Instant::now()),
+            }
+        }
+
+        async fn drain(&mut self) {
+            loop {
+                match self.pusher.poll_output() {
+                    PusherOutput::Transmit { destination, contents } => {
+                        self.socket.send_to(&contents, destination).await.unwrap();
+                    }
+                    PusherOutput::Connected => self.connected = true,
+                    PusherOutput::KeyframeWanted | PusherOutput::Figures(..) => {}
+                    PusherOutput::Closed => return,
+                    PusherOutput::Timeout(at) => {
+                        self.due = at;
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn next(events: &mut mpsc::UnboundedReceiver<SenderEvent>) -> SenderEvent {
+        timeout(PATIENCE, events.recv()).await.unwrap().expect("the sender is heard of")
+    }
+}

@@ -90,7 +90,11 @@ pub(super) fn voice_answer(
 ) -> Result<VoiceAnswer, PublishError> {
     let (offered, answered) = (sections(offer), sections(answer));
     // What stands before the first section is the first of them.
-    let (Some(theirs), Some(ours)) = (offered.get(taken + 1), answered.get(taken + 1)) else {
+    let theirs = offered.get(taken + 1);
+    let mid = theirs.and_then(|lines| lines.iter().find(|line| line.starts_with("a=mid:")));
+    // str0m leaves out sections that it does not know.
+    let ours = mid.and_then(|mid| answered.iter().skip(1).find(|lines| lines.contains(mid)));
+    let (Some(theirs), Some(mid), Some(ours)) = (theirs, mid, ours) else {
         return Err(OfferError::Malformed("its sections cannot be told apart".to_owned()).into());
     };
     let formats = Formats::settled(theirs, ours).ok_or_else(|| PublishError::NoOpus {
@@ -101,11 +105,10 @@ pub(super) fn voice_answer(
         sdp.push_str(line);
         sdp.push_str("\r\n");
     };
-    let mid = ours.iter().find_map(|line| line.strip_prefix("a=mid:")).unwrap_or_default();
     for line in &answered[0] {
         match line.strip_prefix("a=group:BUNDLE") {
             // RFC 9143 §7.3.3: what is rejected is in no group.
-            Some(_) => add(&format!("a=group:BUNDLE {mid}")),
+            Some(_) => add(&format!("a=group:BUNDLE {}", &mid["a=mid:".len()..])),
             None => add(line),
         }
     }
