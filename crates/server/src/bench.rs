@@ -12,6 +12,7 @@ mod sinks;
 mod child;
 mod memory;
 mod request;
+mod speakers;
 mod viewers;
 
 use std::fmt::Write;
@@ -21,6 +22,7 @@ use serde_json::{Value, json};
 pub(crate) use cameras::{Generator, serve as cameras};
 pub(crate) use egress::{EgressBench, curve, run as egress};
 pub(crate) use memory::{MemoryBench, run as memory};
+pub(crate) use speakers::run as speakers;
 
 /// What a benchmark found.
 #[derive(Debug)]

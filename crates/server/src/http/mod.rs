@@ -69,6 +69,7 @@ use problem::Problem;
 
 pub(crate) use auth::Keyring;
 pub(crate) use listen::bind;
+pub(crate) use mp3::speakers;
 
 /// Largest request body. An offer of a browser with every codec has about 8 KiB, a heartbeat 30
 /// bytes; 256 KiB is the promise of the API reference.
