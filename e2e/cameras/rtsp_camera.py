@@ -108,7 +108,8 @@ def feed(source, painter, args, ended):
     """Pushes pictures at their time until the pipeline is taken down.
 
     Where the encoder is behind, because the machine is busy, a picture is left out before it has a
-    number: the numbers of those that are sent have no hole.
+    number: the numbers of those that are sent have no hole. So are those before the pipeline plays,
+    which all would have the same timestamp.
     """
     start = time.monotonic()
     room = source.get_property("max-buffers")
@@ -117,7 +118,8 @@ def feed(source, painter, args, ended):
         if ended.wait(max(0, start + moment / args.fps - time.monotonic())):
             return
         moment += 1
-        if room and source.get_property("current-level-buffers") >= room:
+        is_full = room and source.get_property("current-level-buffers") >= room
+        if is_full or source.get_state(0).state != Gst.State.PLAYING:
             continue
         picture = painter.paint(number, int(time.time() * 1000))
         source.emit("push-buffer", Gst.Buffer.new_wrapped(picture))

@@ -22,13 +22,16 @@ const TOLD = /^(codec|frames(Received|Decoded|Dropped)|keyFramesDecoded|freezeCo
 
 /** A browser of its own process. */
 export class Browser {
-  /** @param {{ program?: string }} [options] `program`: what starts Chromium, if not itself */
-  static async start({ program = part('chromium') } = {}) {
+  /**
+   * @param {{ program?: string, microphone?: string, flags?: string[] }} [options] `program`: what starts
+   *   Chromium, if not itself; `microphone`: a WAV file that is its microphone, allowed to every page
+   */
+  static async start({ program = part('chromium'), microphone, flags = [] } = {}) {
     const browser = new Browser();
     browser.server = await chromium.launchServer({
       executablePath: program,
       headless: true,
-      args: FLAGS,
+      args: [...FLAGS, ...(microphone === undefined ? [] : fakeMicrophone(microphone)), ...flags],
       ignoreDefaultArgs: ['--mute-audio'],
     });
     browser.client = await chromium.connect(browser.server.wsEndpoint());
@@ -62,6 +65,15 @@ export class Browser {
   async kill() {
     await this.server.kill();
   }
+}
+
+/** A microphone that plays a file over and over, and a person who allows it. */
+function fakeMicrophone(file) {
+  return [
+    '--use-fake-device-for-media-stream',
+    '--use-fake-ui-for-media-stream',
+    `--use-file-for-fake-audio-capture=${file}`,
+  ];
 }
 
 /** A page of manifold. */
@@ -124,13 +136,37 @@ export class Viewer {
     return { first, last };
   }
 
+  /** Has the number of every picture noted that comes from here on, see `missed`. */
+  async notesPictures(camera) {
+    const { video } = await this.inbound(camera);
+    await this.page.evaluate(notePictures, { selector: `[data-camera="${camera}"] video`, dropped: video.framesDropped });
+  }
+
+  /**
+   * How many pictures are missing between the first that was noted and the last. Those are left out
+   * that the browser says it dropped itself, having had no time for them.
+   */
+  async missed(camera) {
+    const find = (selector) => document.querySelector(selector).testNoted;
+    const { numbers, dropped } = await this.page.evaluate(find, `[data-camera="${camera}"] video`);
+    const { video } = await this.inbound(camera);
+    const seen = new Set(numbers.filter((number) => number !== null));
+    const span = Math.max(...seen) - Math.min(...seen) + 1;
+    return Math.max(0, span - seen.size - (video.framesDropped - dropped));
+  }
+
   /** Waits until the loudest tone of the camera's sound lies within `tolerance` Hz of `hertz`. */
-  async hears(camera, hertz, { tolerance = 12, within = 15_000 } = {}) {
+  hears(camera, hertz, options) {
+    return this.hearsAt(`[data-camera="${camera}"] video`, hertz, options);
+  }
+
+  /** The same of any media element; `>>>` goes into a shadow root. */
+  async hearsAt(selector, hertz, { tolerance = 12, within = 15_000 } = {}) {
     let tone;
     await until(
-      `${camera} sounds at ${hertz} Hz`,
+      `${selector} sounds at ${hertz} Hz`,
       async () => {
-        tone = await this.page.evaluate(loudestTone, `[data-camera="${camera}"] video`);
+        tone = await this.page.evaluate(loudestTone, selector);
         return tone.level > -60 && Math.abs(tone.hertz - hertz) <= tolerance;
       },
       { within, every: 200, show: () => tone },
@@ -159,12 +195,15 @@ export class Viewer {
    *
    * @param {string} name
    * @param {{ whep_url: string, token: string }} reservation
-   * @param {{ configuration?: RTCConfiguration, candidates?: string }} [options] `candidates`: of the
-   *   answer's only those with this word in them; `configuration` may say `iceServers: 'link'` for those
-   *   that an OPTIONS request is told
+   * @param {{ configuration?: RTCConfiguration, candidates?: string, asksForKeyframes?: boolean }} [options]
+   *   `candidates`: of the answer's only those with this word in them; `configuration` may say
+   *   `iceServers: 'link'` for those that an OPTIONS request is told; `asksForKeyframes`: whether
+   *   `requestKeyframe` will be called
    */
-  watch(name, { whep_url: url, token }, { configuration = {}, candidates = '' } = {}) {
-    return this.page.evaluate(watchByWhep, { name, url, token, configuration, candidates });
+  watch(name, { whep_url: url, token }, options = {}) {
+    const { configuration = {}, candidates = '', asksForKeyframes = false } = options;
+    const wanted = { name, url, token, configuration, candidates, asksForKeyframes };
+    return this.page.evaluate(watchByWhep, wanted);
   }
 
   /** Waits until the camera comes over a pair of candidates that fits; the pair. */
@@ -192,7 +231,7 @@ export class Viewer {
     return this.page.evaluate(publishByWhip, { selector: `[data-camera="${name}"] video`, url, codec });
   }
 
-  /** Has the browser ask for a keyframe (PLI), as it does after a loss. */
+  /** Has a browser that watches with `asksForKeyframes` ask for one (PLI), as it does after a loss. */
   requestKeyframe(name) {
     return this.page.evaluate(requestKeyframe, `[data-camera="${name}"] video`);
   }
@@ -218,24 +257,38 @@ async function publishByWhip({ selector, url, codec }) {
   await peer.setRemoteDescription({ type: 'answer', sdp });
 }
 
-/** In the page: only an encoded transform may ask for a keyframe; it passes all else through. */
-async function requestKeyframe(selector) {
+/** In the page: reads the strip of each picture of a track, also of those that are never shown. */
+function notePictures({ selector, dropped }) {
+  const video = document.querySelector(selector);
+  const [track] = video.srcObject.getVideoTracks();
+  const numbers = [];
+  video.testNoted = { numbers, dropped };
+  // 20 s of pictures wait where the page is behind.
+  const pictures = new MediaStreamTrackProcessor({ track, maxBufferSize: 300 }).readable;
+  const strip = new WritableStream({
+    write(picture) {
+      const { displayWidth: width } = picture;
+      const canvas = new OffscreenCanvas(width, Math.ceil(width / 24));
+      const context = canvas.getContext('2d', { willReadFrequently: true });
+      context.drawImage(picture, 0, 0);
+      picture.close();
+      const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+      const read = window.decodeStrip(width, (x, y) => data[(y * canvas.width + x) * 4 + 1]);
+      numbers.push(read && read.frame);
+    },
+  });
+  pictures.pipeTo(strip);
+}
+
+/** In the page: the receiver was made fit for it in `watchByWhep`. */
+function requestKeyframe(selector) {
   const tracks = document.querySelector(selector).srcObject.getVideoTracks();
   const receivers = window.testPeers.flatMap((peer) => peer.getReceivers());
-  const receiver = receivers.find((candidate) => tracks.includes(candidate.track));
-  if (!receiver.testWorker) {
-    const transform = `onrtctransform = ({ transformer }) => {
-      transformer.readable.pipeTo(transformer.writable);
-      onmessage = () => transformer.sendKeyFrameRequest();
-    }`;
-    receiver.testWorker = new Worker(URL.createObjectURL(new Blob([transform])));
-    receiver.transform = new RTCRtpScriptTransform(receiver.testWorker);
-  }
-  receiver.testWorker.postMessage('keyframe');
+  receivers.find(({ track }) => tracks.includes(track)).testWorker.postMessage('keyframe');
 }
 
 /** In the page: one WHEP session whose picture goes to a new video element. */
-async function watchByWhep({ name, url, token, configuration, candidates }) {
+async function watchByWhep({ name, url, token, configuration, candidates, asksForKeyframes }) {
   const tile = document.createElement('div');
   tile.dataset.camera = name;
   const video = Object.assign(document.createElement('video'), { muted: true, autoplay: true });
@@ -245,8 +298,9 @@ async function watchByWhep({ name, url, token, configuration, candidates }) {
   const peer = new RTCPeerConnection(configuration);
   const stream = (video.srcObject = new MediaStream());
   peer.ontrack = ({ track }) => stream.addTrack(track);
-  peer.addTransceiver('video', { direction: 'recvonly' });
+  const { receiver } = peer.addTransceiver('video', { direction: 'recvonly' });
   peer.addTransceiver('audio', { direction: 'recvonly' });
+  if (asksForKeyframes) addTransform();
   await peer.setLocalDescription();
   const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/sdp' };
   const answer = await fetch(url, { method: 'POST', headers, body: peer.localDescription.sdp });
@@ -257,6 +311,17 @@ async function watchByWhep({ name, url, token, configuration, candidates }) {
   await peer.setRemoteDescription({ type: 'answer', sdp: lines.join('\r\n') });
   const location = new URL(answer.headers.get('location'), url).href;
   return { sdp, location, etag: answer.headers.get('etag') };
+
+  // Only an encoded transform may ask for a keyframe; it passes all else through. One that is put in
+  // while pictures come makes the browser begin anew, and ask for keyframes by itself.
+  function addTransform() {
+    const transform = `onrtctransform = ({ transformer }) => {
+      transformer.readable.pipeTo(transformer.writable);
+      onmessage = () => transformer.sendKeyFrameRequest();
+    }`;
+    receiver.testWorker = new Worker(URL.createObjectURL(new Blob([transform])));
+    receiver.transform = new RTCRtpScriptTransform(receiver.testWorker);
+  }
 
   async function iceServers() {
     const told = await fetch(url, { method: 'OPTIONS', headers: { authorization: `Bearer ${token}` } });
@@ -279,10 +344,11 @@ function recordPeers() {
   };
 }
 
-/** In the page: the peak of the spectrum of a video element's sound, in Hz and dBFS. */
+/** In the page: the peak of the spectrum of a media element's sound, in Hz and dBFS. */
 async function loudestTone(selector) {
-  const stream = document.querySelector(selector)?.srcObject;
-  const track = stream?.getAudioTracks()[0];
+  const [first, ...inner] = selector.split('>>>');
+  const element = inner.reduce((found, part) => found?.shadowRoot?.querySelector(part), document.querySelector(first));
+  const track = element?.srcObject?.getAudioTracks()[0];
   if (!track) return { hertz: 0, level: -Infinity, why: 'no audio track' };
   window.testAnalysers ??= new Map();
   let analyser = window.testAnalysers.get(track.id);

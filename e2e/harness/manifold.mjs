@@ -1,6 +1,6 @@
 // The server under test: the real binary with a config of its own on free ports.
 
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 
 import { Child } from './process.mjs';
 import { part } from './parts.mjs';
@@ -34,7 +34,15 @@ export class Manifold {
     this.world = world;
   }
 
+  /** Ends it and starts it again as it was; give `listen` a fixed port for its pages to find it. */
+  async restart() {
+    await this.child.stop();
+    await rm(this.world.file('ready.json'));
+    await this.launch(this.args);
+  }
+
   async launch(args) {
+    this.args = args;
     const ready = this.world.file('ready.json');
     this.child = new Child('manifold', part('manifold'), [...args, '--ready-file', ready], {
       cwd: this.world.folder,

@@ -43,6 +43,7 @@ scenario('a viewer on a thin TCP line goes without frames, the others with all o
   const beside = await world.open(`${manifold.urls[1]}/?open=cam-1`);
   await beside.plays('cam-1');
   const start = await beside.inbound('cam-1');
+  await beside.notesPictures('cam-1');
 
   await link.set({ rate_kbit: 60, queue_ms: 10_000 });
 
@@ -52,6 +53,7 @@ scenario('a viewer on a thin TCP line goes without frames, the others with all o
   await beside.advances('cam-1', 30);
   const { video } = await beside.inbound('cam-1');
   assert.equal(video.packetsLost, start.video.packetsLost);
+  assert.equal(await beside.missed('cam-1'), 0, 'every picture came to the one beside');
   assert.equal(value(await manifold.metrics(), 'manifold_send_drops_total'), 0, 'whole frames, never a part');
 
   await link.set({ rate_kbit: 0 });
@@ -229,6 +231,7 @@ scenario('an ICE restart changes the credentials and not the picture', async (wo
   const viewer = await world.open(manifold.url);
   const session = await viewer.watch('cam-1', json);
   const { last: before } = await viewer.advances('cam-1');
+  await viewer.notesPictures('cam-1');
 
   const restarted = await viewer.page.evaluate(restartIce, session);
 
@@ -238,6 +241,7 @@ scenario('an ICE restart changes the credentials and not the picture', async (wo
   const { pair, video } = await viewer.inbound('cam-1');
   assert.ok(pair, 'a pair is selected again');
   assert.equal(video.packetsLost, 0);
+  assert.equal(await viewer.missed('cam-1'), 0, 'every picture came');
   assert.ok(before.frame > 0);
   const late = await fetch(session.location, {
     method: 'PATCH',

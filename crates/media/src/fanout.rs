@@ -17,6 +17,7 @@ use crate::hub::Hub;
 use crate::peers::Attach;
 use crate::viewer::{BURST_INTERVAL, Heard, Lost, REPORT_INTERVAL, Tally, Viewer};
 
+mod claims;
 mod line;
 mod switching;
 
@@ -39,9 +40,6 @@ const REPORT_STEPS: u32 = 20;
 const MAX_REPAIR_BYTES: usize = 8 * BATCH_BYTES;
 /// How often at most a viewer is reported to be alive.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
-/// Viewers that are asked whether a report is theirs, at most. One address has one viewer, unless
-/// somebody sends checks with a forged source.
-const MAX_CLAIMANTS: usize = 4;
 /// How long a viewer on a congested connection may be behind before whole frames are skipped for it.
 /// A cached group takes that long at twice the stream's rate.
 const CONGESTION_PATIENCE: Duration = Duration::from_secs(1);
@@ -177,6 +175,8 @@ struct Place {
     /// Paths along which its feedback is taken, the one in use among them. Bounded by the
     /// [`PeerTable`](crate::peers::PeerTable) that proves and forgets them.
     paths: Vec<Route>,
+    /// The path in use, if it was forgotten while it was.
+    forgotten: Option<Route>,
     /// Its connection takes no more at present.
     congested: bool,
     /// Since when packets wait for its connection.
@@ -294,13 +294,14 @@ impl Fanout {
             came_from: None,
             line_told: None,
             paths: vec![route],
+            forgotten: None,
             congested: false,
             behind_since: None,
             report_step: (seed % u64::from(REPORT_STEPS)) as u32,
         });
         hub.add(place);
         self.by_id.insert(attach.viewer, place);
-        self.by_remote.insert((route.remote(), place));
+        self.claim(place, route.remote());
         self.report_at.get_or_insert(now + REPORT_INTERVAL / REPORT_STEPS);
         if catching_up {
             self.catch_up(place, now);
@@ -322,20 +323,27 @@ impl Fanout {
     /// what lets media go there.
     pub fn handle_path(&mut self, viewer: ViewerId, route: Route) {
         let Some(place) = self.by_id.get(&viewer).copied() else { return };
-        self.by_remote.insert((route.remote(), place));
-        let paths = &mut self.places[place].paths;
-        if !paths.contains(&route) {
-            paths.push(route);
+        self.claim(place, route.remote());
+        let at = &mut self.places[place];
+        at.forgotten = at.forgotten.filter(|forgotten| *forgotten != route);
+        if !at.paths.contains(&route) {
+            at.paths.push(route);
         }
     }
 
-    /// The path does not count any more. The one in use stays.
+    /// The path does not count any more. The one in use stays until another is.
     pub fn handle_path_forgotten(&mut self, viewer: ViewerId, route: Route) {
         let Some(place) = self.by_id.get(&viewer).copied() else { return };
         let at = &mut self.places[place];
         if at.viewer.route() == route {
+            at.forgotten = Some(route);
             return;
         }
+        self.forget_path(place, route);
+    }
+
+    fn forget_path(&mut self, place: usize, route: Route) {
+        let at = &mut self.places[place];
         at.paths.retain(|path| *path != route);
         if at.paths.iter().all(|path| path.remote() != route.remote()) {
             self.by_remote.remove(&(route.remote(), place));
@@ -352,9 +360,13 @@ impl Fanout {
 
     fn move_to(&mut self, place: usize, route: Route, now: Instant) {
         self.figures.moves += 1;
-        self.places[place].viewer.set_route(route);
+        let at = &mut self.places[place];
+        at.viewer.set_route(route);
         // What is known of the connection that it left says nothing of the new one.
-        self.places[place].behind_since = None;
+        at.behind_since = None;
+        if let Some(forgotten) = at.forgotten.take_if(|forgotten| *forgotten != route) {
+            self.forget_path(place, forgotten);
+        }
         self.resume(place, now);
     }
 
@@ -387,16 +399,6 @@ impl Fanout {
         } else {
             at.behind_since = None;
         }
-    }
-
-    /// The places of those who sent checks from there.
-    fn claimants(&self, remote: Remote) -> impl Iterator<Item = usize> + use<> {
-        let mut places = [None; MAX_CLAIMANTS];
-        let known = self.by_remote.range((remote, 0)..=(remote, usize::MAX));
-        for (place, (_, known)) in places.iter_mut().zip(known) {
-            *place = Some(*known);
-        }
-        places.into_iter().flatten()
     }
 
     /// A viewer leaves; with a `reason` it is told by BYE.

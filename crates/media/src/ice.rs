@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 
 use crate::route::{Remote, Route};
@@ -17,9 +18,18 @@ use crate::stun::{BindingRequest, TransactionId};
 /// handful of our addresses by UDP and by TCP; what was checked longest ago is forgotten beyond that.
 pub(crate) const MAX_PATHS: usize = 16;
 
-/// Checks that are remembered. Chromium sends some 20 before it is connected and then one every
-/// 2.5 s a path: enough for the whole of a handshake, and for two minutes after it.
+/// Checks that are remembered with where they came from. Chromium sends some 20 before it is connected
+/// and then one every 2.5 s a path: enough for the whole of a handshake, and for two minutes after it.
 const MAX_REMEMBERED_CHECKS: usize = 64;
+
+/// Checks that are remembered as seen, beyond that: 3.5 h of one path, and as much again before half of
+/// them are forgotten. Who keeps a vanished viewer's session alive with copies of its checks uses them
+/// up, and needs that many.
+const MAX_SEEN_CHECKS: usize = 5_000;
+
+/// Bits of memory for them, 4 KiB, of which each check sets up to four. When it is full, one new check in
+/// 23 is taken for a seen one: consent stands for 30 s, and checks come every 2.5 to 5 s.
+const SEEN_BITS: usize = 1 << 15;
 
 /// The ICE credentials of our side, chosen by the caller: it owns the randomness.
 #[derive(Clone)]
@@ -125,11 +135,76 @@ pub(crate) struct IceLite {
     paths: VecDeque<Route>,
     /// The newest checks and from where each came first.
     checks: VecDeque<(TransactionId, Remote)>,
+    /// Those from before.
+    seen: Seen,
+}
+
+/// Remembers checks, with mistakes to one side: what was seen is known, and some that was not. Bounded in
+/// two halves, of which the older one is forgotten when the newer one is full.
+#[derive(Default)]
+struct Seen {
+    newer: SeenHalf,
+    older: SeenHalf,
+}
+
+/// A Bloom filter. Transaction ids are the viewer's choice, and are looked at after its password: who
+/// makes them collide makes himself look dead.
+#[derive(Default)]
+struct SeenHalf {
+    /// [`SEEN_BITS`], or none before the first check.
+    bits: Vec<u64>,
+    /// Checks that nothing knew when they came.
+    count: usize,
+}
+
+impl Seen {
+    fn contains(&self, id: TransactionId) -> bool {
+        self.newer.contains(id) || self.older.contains(id)
+    }
+
+    fn insert(&mut self, id: TransactionId) {
+        // Copies fill no half, however many are sent. What is taken for one may be new, so that it is
+        // remembered all the same.
+        let is_copy = self.contains(id);
+        if !is_copy && self.newer.count == MAX_SEEN_CHECKS {
+            self.older = std::mem::take(&mut self.newer);
+        }
+        self.newer.insert(id);
+        self.newer.count += usize::from(!is_copy);
+    }
+}
+
+impl SeenHalf {
+    fn contains(&self, id: TransactionId) -> bool {
+        let is_set = |bit: usize| self.bits.get(bit / 64).is_some_and(|w| w >> (bit % 64) & 1 == 1);
+        bits_of(id).into_iter().all(is_set)
+    }
+
+    fn insert(&mut self, id: TransactionId) {
+        self.bits.resize(SEEN_BITS / 64, 0);
+        for bit in bits_of(id) {
+            self.bits[bit / 64] |= 1 << (bit % 64);
+        }
+    }
+}
+
+/// Four places among [`SEEN_BITS`], 15 bits of the hash each.
+fn bits_of(id: TransactionId) -> [usize; 4] {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    let hash = hasher.finish();
+    [0, 15, 30, 45].map(|shift| (hash >> shift) as usize % SEEN_BITS)
 }
 
 impl IceLite {
     pub(crate) fn new(credentials: IceCredentials) -> Self {
-        Self { credentials, previous: None, paths: VecDeque::new(), checks: VecDeque::new() }
+        Self {
+            credentials,
+            previous: None,
+            paths: VecDeque::new(),
+            checks: VecDeque::new(),
+            seen: Seen::default(),
+        }
     }
 
     /// The password of the session's newest credentials.
@@ -186,17 +261,21 @@ impl IceLite {
         Ok(Checked { answer, is_new_path, is_repeated, forgotten, is_current })
     }
 
-    /// A request is repeated from where it came first; from elsewhere it is somebody else's copy.
-    /// Answers whether it is repeated.
+    /// A request is repeated from where it came first; from elsewhere it is somebody else's copy. Of one
+    /// from long ago it is not known from where it came, and it may even be new: it is answered, as the
+    /// path may be a new one, and says nothing of the present. Answers whether it is repeated.
     fn note_check(&mut self, id: TransactionId, remote: Remote) -> Result<bool, Refusal> {
         if let Some((_, first)) = self.checks.iter().find(|(known, _)| *known == id) {
             return if *first == remote { Ok(true) } else { Err(Refusal::Replayed) };
         }
-        if self.checks.len() == MAX_REMEMBERED_CHECKS {
-            self.checks.pop_front();
+        let is_seen = self.seen.contains(id);
+        if self.checks.len() == MAX_REMEMBERED_CHECKS
+            && let Some((oldest, _)) = self.checks.pop_front()
+        {
+            self.seen.insert(oldest);
         }
         self.checks.push_back((id, remote));
-        Ok(false)
+        Ok(is_seen)
     }
 
     fn learn(&mut self, route: Route, in_use: Option<Route>) -> (bool, Option<Route>) {
@@ -267,6 +346,27 @@ mod tests {
             assert!(ice.paths.len() <= MAX_PATHS && ice.checks.len() <= MAX_REMEMBERED_CHECKS);
         }
         assert!(ice.is_proven(&route(3)) && ice.is_proven(&route(199)));
+    }
+
+    #[test]
+    fn a_check_from_long_ago_says_nothing_of_the_present() {
+        let ice = &mut IceLite::new(credentials("us"));
+        let remote = route(1).remote();
+        let id = |number: usize| {
+            let mut id = [7; 12];
+            id[8..].copy_from_slice(&(number as u32).to_be_bytes());
+            id
+        };
+        let mut mistaken = 0;
+        for number in 0..4 * MAX_SEEN_CHECKS {
+            mistaken += usize::from(ice.note_check(id(number), remote).unwrap());
+            assert!(ice.seen.newer.bits.len() * 64 <= SEEN_BITS);
+            assert!(ice.seen.newer.count <= MAX_SEEN_CHECKS);
+        }
+        assert!(mistaken < 4 * MAX_SEEN_CHECKS / 10, "{mistaken} new ones were taken for old");
+        let copies = (3 * MAX_SEEN_CHECKS..4 * MAX_SEEN_CHECKS).map(id);
+        let believed = copies.filter(|id| !ice.note_check(*id, remote).unwrap()).count();
+        assert_eq!(believed, 0);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Sans-IO: datagrams and offers in, [`PeersOutput`] out. It sends no media; a connected viewer is
 //! handed to the fan-out with [`PeersOutput::Attach`], and only STUN and DTLS stay here.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,8 +33,8 @@ pub const CONSENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Consent checks come every 5 s ± 20 % (RFC 7675 §5.1), so one and a half are missing.
 const PATH_SILENCE: Duration = Duration::from_secs(9);
 
-/// Viewers that are asked whether a DTLS packet is theirs, at most. One address has one viewer,
-/// unless somebody sends checks with a forged source.
+/// Viewers that claim an address by checks, at most: each is asked whether a DTLS packet is its own. One
+/// address has one viewer, unless somebody sends checks with a forged source.
 const MAX_CLAIMANTS: usize = 4;
 
 /// How long a goodbye may take to leave: close_notify is one datagram, sent at once.
@@ -140,6 +141,17 @@ struct Entry {
     last_alive: Option<Instant>,
 }
 
+/// What is known of who sent a check from an address, the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    /// Its DTLS was done there, and its media goes there.
+    Proven,
+    /// Its DTLS may come from there.
+    Handshaking,
+    /// It has another address, and sent a check.
+    Elsewhere,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Handshaking,
@@ -155,7 +167,8 @@ pub struct PeerTable {
     /// Boxed: an entry takes 11 KB, and a table has up to twice the places that it needs.
     peers: HashMap<ViewerId, Box<Entry>>,
     by_ufrag: HashMap<String, ViewerId>,
-    /// Who sent authentic checks from where. Each peer has at most as many as it has paths.
+    /// Who sent authentic checks from where. Each peer has at most as many as it has paths, each address
+    /// at most [`MAX_CLAIMANTS`].
     by_remote: BTreeSet<(Remote, ViewerId)>,
     deadlines: BTreeSet<(Instant, ViewerId)>,
     outputs: VecDeque<PeersOutput>,
@@ -327,7 +340,7 @@ impl PeerTable {
     }
 
     fn note_path(&mut self, viewer: ViewerId, route: Route, proven: Proven) {
-        self.by_remote.insert((route.remote(), viewer));
+        self.claim(viewer, route.remote());
         if let Some(forgotten) = proven.forgotten {
             self.forget_remote(viewer, forgotten.remote());
             self.outputs.push_back(PeersOutput::PathForgotten { viewer, route: forgotten });
@@ -337,6 +350,29 @@ impl PeerTable {
         if proven.is_new_path && is_attached {
             self.outputs.push_back(PeersOutput::PathProven { viewer, route });
         }
+    }
+
+    /// A check of this viewer came from there. Beyond the bound one gives way that proved less, or as
+    /// little and is older; if there is none, it is this one.
+    fn claim(&mut self, viewer: ViewerId, remote: Remote) {
+        self.by_remote.insert((remote, viewer));
+        if self.claimants(remote).count() <= MAX_CLAIMANTS {
+            return;
+        }
+        let standing = |claimant: &ViewerId| {
+            self.peers.get(claimant).map_or(Standing::Elsewhere, |entry| entry.standing(remote))
+        };
+        let worst = self
+            .claimants(remote)
+            .max_by_key(|claimant| (standing(claimant), *claimant != viewer, Reverse(*claimant)));
+        if let Some(worst) = worst {
+            self.by_remote.remove(&(remote, worst));
+        }
+    }
+
+    fn claimants(&self, remote: Remote) -> impl Iterator<Item = ViewerId> {
+        let everybody = (remote, ViewerId(0))..=(remote, ViewerId(u64::MAX));
+        self.by_remote.range(everybody).map(|(_, viewer)| *viewer)
     }
 
     /// Unless another path leads there, to another address of ours.
@@ -349,14 +385,7 @@ impl PeerTable {
 
     /// A DTLS packet names nobody. Whoever has the keys, or waits for a hello, makes something of it.
     fn handle_dtls(&mut self, route: Route, packet: &[u8], now: Instant) -> Received {
-        let remote = route.remote();
-        let everybody = (remote, ViewerId(0))..=(remote, ViewerId(u64::MAX));
-        let claimants: Vec<ViewerId> = self
-            .by_remote
-            .range(everybody)
-            .map(|(_, viewer)| *viewer)
-            .take(MAX_CLAIMANTS)
-            .collect();
+        let claimants: Vec<ViewerId> = self.claimants(route.remote()).collect();
         let mut received = Received::Dropped;
         for viewer in claimants {
             let heard = self.with(viewer, |entry| entry.peer.handle_dtls(route, packet, now));
@@ -513,6 +542,15 @@ impl Entry {
             phase: Phase::Handshaking,
             deadline: now,
             last_alive: None,
+        }
+    }
+
+    fn standing(&self, remote: Remote) -> Standing {
+        let is_there = self.peer.selected_route().is_some_and(|route| route.remote() == remote);
+        match self.phase {
+            Phase::Connected | Phase::Closing(_) if is_there => Standing::Proven,
+            Phase::Handshaking => Standing::Handshaking,
+            Phase::Connected | Phase::Closing(_) => Standing::Elsewhere,
         }
     }
 

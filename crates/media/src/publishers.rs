@@ -3,7 +3,7 @@
 //! Sans-IO like [`crate::peers`]: datagrams and offers in, [`PublishersOutput`] out. Frames of
 //! publishers whom nobody wants are not made.
 
-use std::collections::{BTreeSet, HashMap, VecDeque, hash_map};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -65,12 +65,11 @@ pub enum PublishersOutput {
         /// The packet.
         contents: Vec<u8>,
     },
-    /// An address proved to be the publisher's, or is no longer held to be: what comes from it
-    /// belongs here, or no more.
+    /// An address is held to be a publisher's, or no longer: what comes from it belongs here, or no more.
     Address {
         /// The publisher's end.
         remote: Remote,
-        /// Whether it is known from here on.
+        /// How sure it is.
         claim: Claim,
     },
     /// DTLS is done.
@@ -89,8 +88,10 @@ pub enum PublishersOutput {
 /// Whether an address is a publisher's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
-    /// From here on.
+    /// A check came from there. Its source may be forged, so that the newest one counts.
     Taken,
+    /// DTLS was done there: it stays the publisher's, whatever checks come from there.
+    Proven,
     /// No longer.
     Released,
 }
@@ -160,6 +161,8 @@ struct Entry {
     ufrag: String,
     since: Instant,
     phase: Phase,
+    /// Where its DTLS was done. Where it goes afterwards is known from checks alone.
+    proven: Option<Remote>,
     deadline: Instant,
 }
 
@@ -278,6 +281,7 @@ impl PublisherTable {
             ufrag: ufrag.to_owned(),
             since: now,
             phase: Phase::Handshaking,
+            proven: None,
             deadline: now,
         };
         self.deadlines.insert((now, id));
@@ -441,8 +445,9 @@ impl PublisherTable {
         done.ok()
     }
 
-    /// Remembers whose an address is. Its owner keeps it as long as it lives: somebody else's check
-    /// from there has a forged source.
+    /// Remembers whose an address is. Who did DTLS there keeps it as long as he lives: somebody else's
+    /// check from there has a forged source. Until then the newest check counts, and is told of each
+    /// time, since another thread may have been told of a forged one.
     fn claim(&mut self, id: PublisherId, remote: Remote, forgotten: Option<Remote>) {
         if let Some(forgotten) = forgotten {
             let is_left =
@@ -451,8 +456,9 @@ impl PublisherTable {
                 self.release(id, forgotten);
             }
         }
-        if let hash_map::Entry::Vacant(place) = self.by_remote.entry(remote) {
-            place.insert(id);
+        let owner = self.by_remote.get(&remote).and_then(|owner| self.entries.get(owner));
+        if owner.is_none_or(|owner| owner.proven != Some(remote)) {
+            self.by_remote.insert(remote, id);
             self.outputs.push_back(PublishersOutput::Address { remote, claim: Claim::Taken });
         }
     }
@@ -500,6 +506,12 @@ impl PublisherTable {
         let handshaking = self.entries.get_mut(&id).filter(|e| e.phase == Phase::Handshaking);
         if let Some(entry) = handshaking {
             entry.phase = Phase::Connected;
+            if let Some(route) = entry.publisher.selected_route() {
+                let remote = route.remote();
+                entry.proven = Some(remote);
+                self.by_remote.insert(remote, id);
+                self.outputs.push_back(PublishersOutput::Address { remote, claim: Claim::Proven });
+            }
             self.outputs.push_back(PublishersOutput::Connected(id));
         }
     }
@@ -537,20 +549,63 @@ impl Entry {
 mod tests {
     use super::*;
 
-    #[test]
+    /// Two publishers of which nothing came yet.
     #[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
-    fn a_panic_ends_the_publisher_that_it_happened_in_and_no_other() {
+    fn two() -> (PublisherTable, [PublisherId; 2], Instant) {
         const OFFER: &str = include_str!("../../../e2e/sdp/chromium.sdp");
         let offer = OFFER.replace("a=recvonly", "a=sendonly");
         let now = Instant::now();
         let mut table = PublisherTable::new(PublisherFactory::new(Vec::new()).unwrap());
-        let [failing, other] = [PublisherId(1), PublisherId(2)];
-        for id in [failing, other] {
-            let ufrag = format!("gserver{}", id.0);
-            let credentials = IceCredentials { ufrag, password: "x".repeat(24) };
-            table.handle_offer(id, &offer, &credentials, now).unwrap();
+        let both = [PublisherId(1), PublisherId(2)];
+        for id in both {
+            table.handle_offer(id, &offer, &credentials(id), now).unwrap();
         }
         while table.poll_output().is_some() {}
+        (table, both, now)
+    }
+
+    fn credentials(id: PublisherId) -> IceCredentials {
+        IceCredentials { ufrag: format!("gserver{}", id.0), password: "x".repeat(24) }
+    }
+
+    /// An authentic check; the number makes it another one.
+    fn check(id: PublisherId, number: u8) -> Vec<u8> {
+        let IceCredentials { ufrag, password } = credentials(id);
+        let username = format!("{ufrag}:encoder");
+        let mut packet = vec![0, 1, 0, 44, 0x21, 0x12, 0xa4, 0x42];
+        packet.extend([number; 12]);
+        packet.extend([0, 6, 0, username.len() as u8]);
+        packet.extend(username.as_bytes());
+        packet.extend([0, 8, 0, 20]);
+        packet.extend([0; 20]);
+        BindingRequest::parse(&packet).unwrap().nominated(&password)
+    }
+
+    #[test]
+    fn a_check_takes_an_address_only_from_who_proved_no_more() {
+        let (mut table, [forger, owner], now) = two();
+        let [ours, there] = [1, 2].map(|host| SocketAddr::from(([10, 0, 0, host], 4_000)));
+        let arrive = |table: &mut PublisherTable, packet: &[u8]| {
+            assert_eq!(table.handle_datagram(there, ours, packet, now), Received::Authentic);
+            let outputs = std::iter::from_fn(|| table.poll_output());
+            let told = outputs.filter(|o| matches!(o, PublishersOutput::Address { .. })).count();
+            (table.by_remote[&Remote::from(there)], told)
+        };
+        assert_eq!(arrive(&mut table, &check(forger, 1)), (forger, 1));
+        assert_eq!(arrive(&mut table, &check(owner, 2)), (owner, 1), "he is not kept out");
+        assert_eq!(arrive(&mut table, &check(owner, 3)), (owner, 1), "another thread may not know");
+        table.note_connected(owner);
+        let proven = std::iter::from_fn(|| table.poll_output())
+            .any(|output| matches!(output, PublishersOutput::Address { claim: Claim::Proven, .. }));
+        assert!(proven);
+        assert_eq!(arrive(&mut table, &check(forger, 4)), (owner, 0));
+        table.remove(forger, PublisherEnd::Asked);
+        assert_eq!(table.by_remote.len(), 1, "what goes with the forger was not his");
+    }
+
+    #[test]
+    fn a_panic_ends_the_publisher_that_it_happened_in_and_no_other() {
+        let (mut table, [failing, other], now) = two();
         table.with(failing, now, |_| panic!("this panic belongs to the test"));
         let outputs: Vec<_> = std::iter::from_fn(|| table.poll_output()).collect();
         let [PublishersOutput::Closed { publisher, reason: PublisherEnd::Failed }] = outputs[..]

@@ -40,7 +40,7 @@ fn a_viewer_behind_a_new_mapping_is_followed() {
 #[test]
 fn whoever_repeats_all_that_a_viewer_sends_gets_nothing() {
     let mut world = World::playing();
-    // So long that the first checks are forgotten, and no copy can be told from a new one.
+    // So long that of the first checks it is forgotten from where they came.
     world.run(Duration::from_secs(400));
     let heard = std::mem::take(&mut world.heard);
     let checks = heard.iter().filter(|(_, packet)| packet[0] < 4).count();
@@ -58,6 +58,27 @@ fn whoever_repeats_all_that_a_viewer_sends_gets_nothing() {
     assert_eq!(world.astray.get(&stranger).copied().unwrap_or_default().media, 0);
     assert!(world.pictures()[&ANN] > before[&ANN] + 20);
     assert!(world.moved.is_empty() && world.closed.is_empty());
+}
+
+#[test]
+fn whoever_holds_a_viewers_checks_back_and_sends_them_himself_gets_nothing() {
+    let mut world = World::playing();
+    world.is_held_back = true;
+    world.run(Duration::from_secs(7));
+    let held_back: Vec<_> =
+        world.heard.iter().filter(|(_, packet)| packet[0] < 4).cloned().collect();
+    let before = world.pictures();
+    let stranger = SocketAddr::from(([10, 6, 6, 6], 666));
+    for (_, packet) in &held_back {
+        world.arrive(stranger, &mut packet.clone());
+        world.drain();
+    }
+    world.is_held_back = false;
+    world.run(Duration::from_secs(2));
+    let answers = world.astray.get(&stranger).copied().unwrap_or_default();
+    assert!(answers.answers > 0, "nothing tells them from new ones: {answers:?}");
+    assert_eq!(answers.media, 0);
+    assert!(world.pictures()[&ANN] > before[&ANN] + 20 && world.moved.is_empty());
 }
 
 #[test]
@@ -81,6 +102,46 @@ fn a_copy_from_the_neighbours_address_puts_nobody_out_of_it() {
     world.viewers.get_mut(&BOB).unwrap().client.close();
     world.run(Duration::from_secs(1));
     assert_eq!(world.closed, [(BOB, CloseReason::Peer)], "his goodbye is understood as his");
+}
+
+#[test]
+fn a_crowd_of_forged_checks_puts_nobody_out_of_its_address() {
+    let mut world = World::new();
+    let (victim, port) = (ViewerId(90), 4_090);
+    let crowd: Vec<_> = (0..6).map(|number| ViewerId(10 + number)).collect();
+    for id in &crowd {
+        world.join(*id, 5_000 + id.0 as u16);
+    }
+    world.run(Duration::from_secs(2));
+    world.join(victim, port);
+    world.run(Duration::from_secs(2));
+    let there = world.viewers[&victim].address;
+    let rejected = world.fanout.figures().rejected;
+    let before = world.pictures();
+    // Their checks come from the victim's address, and all else from their own.
+    for id in &crowd {
+        world.viewers.get_mut(id).unwrap().checks_from = Some(there);
+    }
+    world.run(Duration::from_secs(10));
+    assert_eq!(world.fanout.figures().rejected, rejected, "its reports are understood as its own");
+    assert!(world.pictures()[&victim] > before[&victim] + 200);
+    world.viewers.get_mut(&victim).unwrap().client.close();
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.closed, [(victim, CloseReason::Peer)], "and its goodbye");
+}
+
+#[test]
+fn a_path_that_was_forgotten_while_in_use_goes_when_it_is_left() {
+    let mut world = World::playing();
+    let [old, new] = [world.viewers[&ANN].address, address(5_001)];
+    let [before, after] = [old, new].map(|remote| Route::new(world.server, remote));
+    let is_known = |world: &mut World, route| {
+        world.fanout.handle_rtcp(route, &mut [128, 201, 0, 1, 0, 0, 0, 1], world.now)
+    };
+    world.fanout.handle_path_forgotten(ANN, before);
+    assert!(is_known(&mut world, before), "media goes there still");
+    world.fanout.handle_move(ANN, after, world.now);
+    assert!(is_known(&mut world, after) && !is_known(&mut world, before));
 }
 
 #[test]
@@ -137,6 +198,8 @@ struct Viewer {
     client: Client,
     /// As the server sees it.
     address: SocketAddr,
+    /// What it writes as the source of its checks, if not its own address.
+    checks_from: Option<SocketAddr>,
     pictures: u64,
 }
 
@@ -151,6 +214,8 @@ struct World {
     heard: Vec<(ViewerId, Vec<u8>)>,
     astray: BTreeMap<SocketAddr, Astray>,
     moved: Vec<(ViewerId, SocketAddr)>,
+    /// Checks do not arrive.
+    is_held_back: bool,
     closed: Vec<(ViewerId, CloseReason)>,
     frames: u64,
 }
@@ -169,6 +234,7 @@ impl World {
             heard: Vec::new(),
             astray: BTreeMap::new(),
             moved: Vec::new(),
+            is_held_back: false,
             closed: Vec::new(),
             frames: 0,
         }
@@ -193,7 +259,7 @@ impl World {
         let answer =
             self.table.handle_offer(viewer, STREAM, &offer, &credentials, self.now).unwrap();
         client.handle_answer(&answer.sdp).unwrap();
-        self.viewers.insert(viewer, Viewer { client, address, pictures: 0 });
+        self.viewers.insert(viewer, Viewer { client, address, checks_from: None, pictures: 0 });
         answer.sdp
     }
 
@@ -215,10 +281,14 @@ impl World {
         if self.frames.is_multiple_of(2) {
             self.publish();
         }
-        for id in [ANN, BOB] {
+        let everybody: Vec<_> = self.viewers.keys().copied().collect();
+        for id in everybody {
             for mut packet in self.sent_by(id) {
                 self.heard.push((id, packet.clone()));
-                let source = self.viewers[&id].address;
+                if self.is_held_back && packet[0] < 4 {
+                    continue;
+                }
+                let source = self.viewers[&id].source_of(&packet);
                 self.arrive(source, &mut packet);
             }
         }
@@ -323,13 +393,18 @@ impl World {
         let sent = viewer.poll();
         for mut packet in sent {
             self.heard.push((id, packet.clone()));
-            let source = self.viewers[&id].address;
+            let source = self.viewers[&id].source_of(&packet);
             self.arrive(source, &mut packet);
         }
     }
 }
 
 impl Viewer {
+    fn source_of(&self, packet: &[u8]) -> SocketAddr {
+        let is_check = packet[0] < 4;
+        self.checks_from.filter(|_| is_check).unwrap_or(self.address)
+    }
+
     fn poll(&mut self) -> Vec<Vec<u8>> {
         let mut sent = Vec::new();
         loop {

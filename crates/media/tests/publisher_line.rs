@@ -454,7 +454,10 @@ impl World {
                     }
                 }
                 PublishersOutput::Address { remote, claim } => match claim {
-                    media::publishers::Claim::Taken => self.addresses.push(remote),
+                    media::publishers::Claim::Taken | media::publishers::Claim::Proven => {
+                        self.addresses.retain(|known| *known != remote);
+                        self.addresses.push(remote);
+                    }
                     media::publishers::Claim::Released => {
                         self.addresses.retain(|known| *known != remote);
                     }

@@ -14,6 +14,7 @@ mod memory;
 mod request;
 mod speakers;
 mod viewers;
+mod voice;
 
 use std::fmt::Write;
 
@@ -23,6 +24,7 @@ pub(crate) use cameras::{Generator, serve as cameras};
 pub(crate) use egress::{EgressBench, curve, run as egress};
 pub(crate) use memory::{MemoryBench, run as memory};
 pub(crate) use speakers::run as speakers;
+pub(crate) use voice::{VoiceBench, run as voice};
 
 /// What a benchmark found.
 #[derive(Debug)]

@@ -5,10 +5,12 @@
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod https;
 mod json;
 mod layers;
 mod reader;
 mod rtsp;
+mod runbook;
 mod shipped;
 mod tree;
 mod voice;
@@ -18,6 +20,7 @@ mod tests;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use control::{CameraId, SourceId, Unit};
@@ -29,6 +32,7 @@ use crate::net::MediaTcp;
 use reader::{Section, Setting, text};
 use tree::{Node, Origin};
 
+pub(crate) use https::{Door, Https};
 pub(crate) use layers::{Environment, Flags, LoadError, Loaded, load};
 pub(crate) use rtsp::{Rtsp, RtspUser};
 #[cfg(test)]
@@ -67,7 +71,10 @@ const NAME_LENGTH_MAX: usize = 200;
 pub(crate) struct Config {
     /// Where HTTP is served; every listener serves every route. Never empty.
     pub(crate) listen: Vec<SocketAddr>,
+    /// The same once more, where voice clients and speakers expect it.
+    pub(crate) audio_listen: Door,
     pub(crate) http: Http,
+    pub(crate) https: Https,
     pub(crate) media: Media,
     pub(crate) rtsp: Rtsp,
     pub(crate) voice: Voice,
@@ -77,6 +84,8 @@ pub(crate) struct Config {
     pub(crate) sources: Vec<Source>,
     /// Ids unique; each source exists.
     pub(crate) cameras: Vec<Camera>,
+    /// Where what is made once is kept; elsewhere than usual, if set.
+    pub(crate) data_dir: Option<PathBuf>,
     pub(crate) log: Log,
 }
 
@@ -235,21 +244,43 @@ impl Config {
     fn read(root: Node, problems: &mut Vec<Problem>) -> Self {
         let mut section = Section::new(String::new(), root, problems);
         let listen_origin = section.origin_of("listen");
-        let listen = section.value("listen", shipped::listen());
+        let listen: Vec<SocketAddr> = section.value("listen", shipped::listen());
+        let audio_origin = section.origin_of("audio_listen");
+        let audio_listen = https::read_audio(&mut section, &listen);
         let (auth, open_on_network) = read_auth(section.section("auth"));
         let quota = read_quota(section.section("quota"));
-        let http = read_http(section.section("http"));
+        let (http, https, https_origin) = read_http(section.section("http"), &listen);
         let media = read_media(section.section("media"));
         let (rtsp, rtsp_origin) = rtsp::read(section.section("rtsp"));
         let voice = voice::read(section.section("voice"));
-        check_store(section.section("store"));
+        let data_dir = read_store(section.section("store"));
         let log = read_log(section.section("log"));
         let sources = read_sources(&mut section);
         let cameras = read_cameras(&mut section, &sources);
         check_listen(&mut section, listen_origin, &listen, auth.mode, open_on_network);
+        for (written, door) in [
+            ((audio_origin, "audio_listen"), audio_listen),
+            ((https_origin, "http.https"), https.listen),
+        ] {
+            https::check(&mut section, written, door, auth.mode, open_on_network);
+        }
         rtsp::check(&mut section, rtsp_origin, &rtsp, auth.mode, open_on_network);
         section.finish();
-        Self { listen, http, media, rtsp, voice, auth, quota, sources, cameras, log }
+        Self {
+            listen,
+            audio_listen,
+            http,
+            https,
+            media,
+            rtsp,
+            voice,
+            auth,
+            quota,
+            sources,
+            cameras,
+            data_dir,
+            log,
+        }
     }
 }
 
@@ -360,7 +391,10 @@ fn read_quota(mut section: Section<'_>) -> Quota {
     Quota { unit, total }
 }
 
-fn read_http(mut section: Section<'_>) -> Http {
+/// Where `https` is written comes with it, for [`https::check`].
+fn read_http(mut section: Section<'_>, listen: &[SocketAddr]) -> (Http, Https, Origin) {
+    let https_origin = section.origin_of("https");
+    let https = https::read(&mut section, listen);
     let allowed_origins = section.value("allowed_origins", Vec::new());
     let livekit_origin = section.origin_of("livekit_url");
     let livekit_url: Option<String> = section.optional("livekit_url");
@@ -373,7 +407,7 @@ fn read_http(mut section: Section<'_>) -> Http {
         }
     }
     section.finish();
-    Http { allowed_origins, livekit_url }
+    (Http { allowed_origins, livekit_url }, https, https_origin)
 }
 
 fn read_media(mut section: Section<'_>) -> Media {
@@ -449,17 +483,17 @@ fn read_ice_urls(section: &mut Section<'_>, schemes: &[&str]) -> Vec<String> {
     urls
 }
 
-/// The only store is memory, which needs no directory; the keys are read so that files written for
-/// the whole reference are right.
-fn check_store(mut section: Section<'_>) {
+/// The only store of leases is memory. What is made once is kept in `data_dir`.
+fn read_store(mut section: Section<'_>) -> Option<PathBuf> {
     let origin = section.origin_of("url");
     let url: String = section.value("url", "memory".to_owned());
     if url != "memory" {
         let sentence = "only \"memory\" is available in this version";
         section.problem(origin, "url", sentence);
     }
-    let _: Option<String> = section.optional("data_dir");
+    let data_dir: Option<String> = section.optional("data_dir");
     section.finish();
+    data_dir.filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 fn read_log(mut section: Section<'_>) -> Log {

@@ -9,6 +9,7 @@ mod bench;
 mod bind_error;
 mod cli;
 mod config;
+mod data_dir;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod http;
@@ -21,6 +22,7 @@ mod push;
 mod remote;
 mod rtsp_out;
 mod stills;
+mod tls;
 mod voice;
 
 /// Does what the command line asks for; ends with the process's exit code.

@@ -229,6 +229,11 @@ impl Figures {
                 media.frames_not_taken,
             ),
             (
+                "manifold_packets_too_late",
+                "Packets of voices not passed on, as they came twice or too late for a number",
+                media.packets_too_late,
+            ),
+            (
                 "manifold_frames_not_cut",
                 "Frames of which no packets could be made",
                 media.frames_not_cut,

@@ -16,7 +16,7 @@ describe("addressFrom", () => {
     ["[fd00::7]:8080", "ws://[fd00::7]:8080/ws"],
     ["  host:81  ", "ws://host:81/ws"],
   ])("%s is the WebSocket %s", (setting, socket) => {
-    expect(addressFrom(setting, PLAIN).socket).toBe(socket);
+    expect(addressFrom(setting, PLAIN).socket()).toBe(socket);
   });
 
   it.each([
@@ -26,11 +26,15 @@ describe("addressFrom", () => {
     ["localhost:8080", "ws://localhost:8080/ws"],
     ["http://host:8080", "ws://host:8080/ws"],
   ])("on a page that came by HTTPS, %s is %s", (setting, socket) => {
-    expect(addressFrom(setting, SECURE).socket).toBe(socket);
+    expect(addressFrom(setting, SECURE).socket()).toBe(socket);
   });
 
   it.each(["", "   ", "http://", "ftp://host", "host:notaport", "http://user:secret@host"])("refuses %j in a sentence", (setting) => {
     expect(() => addressFrom(setting, PLAIN)).toThrow(/server_url .*\.$/);
+  });
+
+  it("carries a token where there is one", () => {
+    expect(addressFrom("http://host:8080", PLAIN).socket("a b&c")).toBe("ws://host:8080/ws?token=a+b%26c");
   });
 
   it("never repeats a password", () => {
@@ -47,8 +51,8 @@ describe("addressFrom", () => {
 
 describe("addressOfPage", () => {
   it("is the folder of the page, also behind a proxy's path", () => {
-    expect(addressOfPage("http://host:8080/talk?x=1#y").socket).toBe("ws://host:8080/ws");
-    expect(addressOfPage("https://ha.example/api/hassio_ingress/abc/talk").socket).toBe("wss://ha.example/api/hassio_ingress/abc/ws");
+    expect(addressOfPage("http://host:8080/talk?x=1#y").socket()).toBe("ws://host:8080/ws");
+    expect(addressOfPage("https://ha.example/api/hassio_ingress/abc/talk").socket()).toBe("wss://ha.example/api/hassio_ingress/abc/ws");
     expect(addressOfPage("http://host/talk").at("tls").href).toBe("http://host/tls");
   });
 
@@ -60,7 +64,7 @@ describe("addressOfPage", () => {
 
 describe("addressOfScript", () => {
   it("is the server that sent the cards", () => {
-    expect(addressOfScript("http://host:8080/cards/manifold-cards.js?v=2")?.socket).toBe("ws://host:8080/ws");
+    expect(addressOfScript("http://host:8080/cards/manifold-cards.js?v=2")?.socket()).toBe("ws://host:8080/ws");
     expect(addressOfScript("http://ha:8123/local/manifold-cards.js")).toBeNull();
   });
 });

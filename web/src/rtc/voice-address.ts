@@ -25,10 +25,11 @@ export class VoiceAddress {
     this.base = base;
   }
 
-  /** The WebSocket. */
-  get socket(): string {
+  /** The WebSocket; `token` where the server asks for one. */
+  socket(token = ""): string {
     const url = this.at("ws");
     url.protocol = this.isSecure ? "wss:" : "ws:";
+    if (token !== "") url.searchParams.set("token", token);
     return url.href;
   }
 

@@ -9,7 +9,7 @@ export class FakeNet {
 
   /** A `VoiceSocket` on this network. */
   voiceSocket(): VoiceSocket {
-    return new VoiceSocket("ws://host/ws", {
+    return new VoiceSocket(() => "ws://host/ws", {
       newSocket: (url) => {
         const made = new FakeWebSocket(url);
         this.sockets.push(made);

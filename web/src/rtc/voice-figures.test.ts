@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { meterPart, rootMeanSquare } from "./meter";
 import { addressFrom } from "./voice-address";
 import { VoiceCounters } from "./voice-figures";
-import { fetchSecureDoor, fetchWishes } from "./voice-setup";
+import { DEFAULT_SETTINGS, fetchSecureDoor, fetchSettings } from "./voice-setup";
 
 function report(change: Record<string, unknown> = {}, playout: Record<string, unknown> | null = null) {
   return new Map<string, unknown>([
@@ -56,8 +56,10 @@ describe("setup", () => {
   const address = addressFrom("http://host:8080", { protocol: "http:" });
   const answering = (body: string, status = 200): typeof fetch => async () => new Response(body, { status });
 
-  it("takes the microphone's wishes from the server", async () => {
-    const wishes = await fetchWishes(address, answering('{"audio_constraints":{"sample_rate":16000,"channels":1,"echo_cancellation":false}}'));
+  it("takes the microphone's wishes and all else from the server", async () => {
+    const told = '{"enabled":true,"iceServers":[{"urls":["stun:s"]}],"audio":{"sampleRate":16000,"channelCount":1,"echoCancellation":false,"latency":0},"token_required":true}';
+    const { wishes, ...rest } = await fetchSettings(address, answering(told));
+    expect(rest).toEqual({ isEnabled: true, iceServers: [{ urls: ["stun:s"] }], needsToken: true });
     expect(wishes).toEqual({
       channelCount: { ideal: 1 },
       sampleRate: { ideal: 16_000 },
@@ -69,7 +71,7 @@ describe("setup", () => {
 
   it("does without", async () => {
     for (const get of [answering("nonsense"), answering("{}", 404), () => Promise.reject(new Error("away"))]) {
-      expect(await fetchWishes(address, get)).toMatchObject({ echoCancellation: { ideal: true } });
+      expect(await fetchSettings(address, get)).toEqual(DEFAULT_SETTINGS);
       expect(await fetchSecureDoor(address, get)).toBeNull();
     }
   });

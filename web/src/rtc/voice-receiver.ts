@@ -48,10 +48,6 @@ const CONNECT_MS_MAX = 8_000;
 const INTERRUPTED_MS_MAX = 2_500;
 const RETRY_MS = [300, 1_000, 2_000, 4_000] as const;
 
-export function browserPeer(): RTCPeerConnection {
-  return new RTCPeerConnection({ iceServers: [], bundlePolicy: "max-bundle" });
-}
-
 export class VoiceReceiver {
   readonly #options: ReceiverOptions;
   readonly #unlisten: () => void;

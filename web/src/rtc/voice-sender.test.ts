@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { FakeNet, FakePeer, FakeTrack, settle, streamOf } from "./voice-fakes";
+import { DEFAULT_SETTINGS } from "./voice-setup";
 import { VoiceSender, type SenderState } from "./voice-sender";
 
 function bench({ plainHttp = false } = {}) {
@@ -26,7 +27,7 @@ function bench({ plainHttp = false } = {}) {
     },
     microphone: plainHttp ? undefined : microphone,
     meterOf: () => ({ level: () => 0.5, close: () => undefined }),
-    wishes: () => ({ echoCancellation: { ideal: false } }),
+    settings: () => ({ ...DEFAULT_SETTINGS, wishes: { echoCancellation: { ideal: false } } }),
     onState: (state) => states.push(state),
   });
   return { net, sender, states, peers, tracks, asked, refuseBy: (make: typeof refuse) => (refuse = make) };

@@ -8,8 +8,8 @@
  */
 
 import { type Meter, meterOf } from "./meter";
-import { DEFAULT_WISHES, type MicrophoneWishes } from "./voice-setup";
-import { browserSockets, type SocketEvent, VoiceSocket } from "./voice-socket";
+import { DEFAULT_SETTINGS, type VoiceSettings } from "./voice-setup";
+import { type SocketEvent, VoiceSocket } from "./voice-socket";
 import { microphoneTrouble, serverTrouble, VoiceTrouble } from "./voice-trouble";
 import { type ServerMessage, streamIdOf } from "./voice-wire";
 
@@ -26,12 +26,12 @@ export type SenderState =
 /** What a sender is built from; tests bring their own. */
 export interface SenderOptions {
   readonly socket: VoiceSocket;
-  readonly newPeer: () => RTCPeerConnection;
+  readonly newPeer: (settings: VoiceSettings) => RTCPeerConnection;
   /** `undefined` where the page is not allowed any, as on plain HTTP. */
   readonly microphone: ((constraints: MediaStreamConstraints) => Promise<MediaStream>) | undefined;
   readonly meterOf: (track: MediaStreamTrack) => Meter;
-  /** How the server wants the microphone; asked at each start. */
-  readonly wishes: () => MicrophoneWishes;
+  /** As the server last told them; asked at each start. */
+  readonly settings: () => VoiceSettings;
   readonly onState: (state: SenderState) => void;
 }
 
@@ -43,19 +43,23 @@ const RETRY_MS = [200, 1_000, 2_000, 4_000] as const;
 /** A used socket stays open this long after the last word, so that an answer goes on air at once. */
 const IDLE_MS = 300_000;
 
+export function browserPeer({ iceServers }: VoiceSettings): RTCPeerConnection {
+  return new RTCPeerConnection({ iceServers: [...iceServers], bundlePolicy: "max-bundle" });
+}
+
 export function browserSender(
-  socketUrl: string,
-  wishes: () => MicrophoneWishes,
+  socketUrl: () => string,
+  settings: () => VoiceSettings,
   onState: (state: SenderState) => void,
 ): VoiceSender {
   // Absent on pages that came by plain HTTP, whatever the type says.
   const devices: MediaDevices | undefined = navigator.mediaDevices;
   return new VoiceSender({
-    socket: new VoiceSocket(socketUrl, browserSockets()),
-    newPeer: () => new RTCPeerConnection({ iceServers: [], bundlePolicy: "max-bundle" }),
+    socket: new VoiceSocket(socketUrl),
+    newPeer: browserPeer,
     microphone: devices === undefined ? undefined : (constraints) => devices.getUserMedia(constraints),
     meterOf,
-    wishes,
+    settings,
     onState,
   });
 }
@@ -175,7 +179,7 @@ export class VoiceSender {
 
   /** A chosen device that is gone gives way to any other. */
   async #ask(ask: (constraints: MediaStreamConstraints) => Promise<MediaStream>): Promise<MediaStream> {
-    const wishes = { ...DEFAULT_WISHES, ...this.#options.wishes() };
+    const wishes = { ...DEFAULT_SETTINGS.wishes, ...this.#options.settings().wishes };
     if (this.#deviceId === "") return ask({ audio: wishes });
     try {
       return await ask({ audio: { ...wishes, deviceId: { exact: this.#deviceId } } });
@@ -324,10 +328,10 @@ class Talk {
   #deadline: ReturnType<typeof setTimeout>;
   #closed = false;
 
-  constructor({ socket, newPeer }: SenderOptions, events: TalkEvents) {
+  constructor({ socket, newPeer, settings }: SenderOptions, events: TalkEvents) {
     this.#socket = socket;
     this.#events = events;
-    this.#peer = newPeer();
+    this.#peer = newPeer(settings());
     this.#sender = this.#peer.addTransceiver("audio", { direction: "sendonly" }).sender;
     this.#peer.addEventListener("connectionstatechange", () => this.#handleState());
     this.#offer = this.#peer.setLocalDescription();

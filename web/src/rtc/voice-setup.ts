@@ -4,6 +4,7 @@
  * Both answers are a help, not a need: without them the defaults hold.
  */
 
+import { iceServersFrom } from "../api/wire";
 import type { VoiceAddress } from "./voice-address";
 
 const REQUEST_MS_MAX = 4_000;
@@ -14,12 +15,27 @@ export type MicrophoneWishes = Pick<
   "channelCount" | "sampleRate" | "echoCancellation" | "noiseSuppression" | "autoGainControl"
 >;
 
-/** Speech in a room with loudspeakers. */
-export const DEFAULT_WISHES: MicrophoneWishes = {
-  channelCount: { ideal: 1 },
-  echoCancellation: { ideal: true },
-  noiseSuppression: { ideal: true },
-  autoGainControl: { ideal: true },
+export interface VoiceSettings {
+  readonly wishes: MicrophoneWishes;
+  /** On a network of one building there are none, and none are needed. */
+  readonly iceServers: readonly RTCIceServer[];
+  /** Whoever has no token is turned away. */
+  readonly needsToken: boolean;
+  /** The server may have no voice part. */
+  readonly isEnabled: boolean;
+}
+
+/** Speech in a room with loudspeakers, on a network of one building. */
+export const DEFAULT_SETTINGS: VoiceSettings = {
+  wishes: {
+    channelCount: { ideal: 1 },
+    echoCancellation: { ideal: true },
+    noiseSuppression: { ideal: true },
+    autoGainControl: { ideal: true },
+  },
+  iceServers: [],
+  needsToken: false,
+  isEnabled: true,
 };
 
 /** Where a browser gets a secure page, so that it hands out the microphone. */
@@ -30,11 +46,15 @@ export interface SecureDoor {
   readonly caUrl: string | null;
 }
 
-/** Asks for the microphone's constraints, once. */
-export async function fetchWishes(address: VoiceAddress, get: typeof fetch = fetch): Promise<MicrophoneWishes> {
+/** Asks for the settings, once. */
+export async function fetchSettings(address: VoiceAddress, get: typeof fetch = fetch): Promise<VoiceSettings> {
   const json = await fetchJson(address.at("voice/config"), get);
-  const nested = json["audio_constraints"];
-  return wishesFrom(isRecord(nested) ? nested : json);
+  return {
+    wishes: isRecord(json["audio"]) ? wishesFrom(json["audio"]) : DEFAULT_SETTINGS.wishes,
+    iceServers: iceServersFrom(json["iceServers"]),
+    needsToken: json["token_required"] === true,
+    isEnabled: json["enabled"] !== false,
+  };
 }
 
 /** Asks for HTTPS; `null` where the server has none, or does not say. */
@@ -47,16 +67,16 @@ export async function fetchSecureDoor(address: VoiceAddress, get: typeof fetch =
   return { address: address.secure(port), caUrl: hasCa ? address.at("ca.crt").href : null };
 }
 
-/** The settings' names are those of `config.json`. A wish is never a must: a device that cannot still talks. */
-export function wishesFrom(json: Readonly<Record<string, unknown>>): MicrophoneWishes {
+/** A wish is never a must: a device that cannot still talks. */
+function wishesFrom(json: Readonly<Record<string, unknown>>): MicrophoneWishes {
   const flag = (name: string): ConstrainBoolean => ({ ideal: typeof json[name] === "boolean" ? json[name] : true });
-  const rate = json["sample_rate"];
+  const rate = json["sampleRate"];
   return {
-    channelCount: { ideal: json["channels"] === 2 ? 2 : 1 },
+    channelCount: { ideal: json["channelCount"] === 2 ? 2 : 1 },
     ...(typeof rate === "number" && rate >= 8_000 && rate <= 48_000 ? { sampleRate: { ideal: rate } } : {}),
-    echoCancellation: flag("echo_cancellation"),
-    noiseSuppression: flag("noise_suppression"),
-    autoGainControl: flag("auto_gain_control"),
+    echoCancellation: flag("echoCancellation"),
+    noiseSuppression: flag("noiseSuppression"),
+    autoGainControl: flag("autoGainControl"),
   };
 }
 

@@ -53,7 +53,7 @@ export function browserSockets(): SocketOptions {
 }
 
 export class VoiceSocket {
-  readonly url: string;
+  readonly #url: () => string;
   readonly #options: SocketOptions;
   readonly #listeners = new Set<SocketListener>();
   #state: SocketState = { kind: "closed" };
@@ -62,8 +62,9 @@ export class VoiceSocket {
   #failures = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(url: string, options: SocketOptions = browserSockets()) {
-    this.url = url;
+  /** `url` is asked at each attempt: a token may be given meanwhile. */
+  constructor(url: () => string, options: SocketOptions = browserSockets()) {
+    this.#url = url;
     this.#options = options;
   }
 
@@ -113,7 +114,7 @@ export class VoiceSocket {
     this.#setState({ kind: "connecting" });
     let socket: SocketLike;
     try {
-      socket = this.#options.newSocket(this.url);
+      socket = this.#options.newSocket(this.#url());
     } catch {
       // A page that came by HTTPS may not open ws:// at all.
       this.#handleLoss(false);

@@ -45,6 +45,11 @@ export function streamIdOf(connectionId: string): string {
   return `stream_${connectionId}`;
 }
 
+/** `stream_3f9c…` as `Voice 3F9C`: ids are too long to be told apart. */
+export function voiceName(streamId: string): string {
+  return `Voice ${streamId.replace(/^stream_/, "").slice(0, 4).toUpperCase()}`;
+}
+
 /** Reads one text message. */
 export function serverMessageFrom(data: unknown): ServerMessage | null {
   if (typeof data !== "string") return null;

@@ -8,11 +8,12 @@
 import { effect, signal } from "@preact/signals";
 import { addressOfPage, type VoiceAddress } from "../rtc/voice-address";
 import { NO_VOICE_FIGURES, type VoiceFigures } from "../rtc/voice-figures";
-import { browserPeer, type Choice, type ReceiverState, VoiceReceiver } from "../rtc/voice-receiver";
-import { browserSender, type SenderState, type VoiceSender } from "../rtc/voice-sender";
-import { DEFAULT_WISHES, fetchSecureDoor, fetchWishes, type MicrophoneWishes, type SecureDoor } from "../rtc/voice-setup";
+import { type Choice, type ReceiverState, VoiceReceiver } from "../rtc/voice-receiver";
+import { browserPeer, browserSender, type SenderState, type VoiceSender } from "../rtc/voice-sender";
+import { DEFAULT_SETTINGS, fetchSecureDoor, fetchSettings, type SecureDoor } from "../rtc/voice-setup";
 import { type SocketState, VoiceSocket } from "../rtc/voice-socket";
 import { type SwitchMode, TalkSwitch } from "../rtc/voice-switch";
+import { voiceName } from "../rtc/voice-wire";
 import { announce } from "./announce";
 import { read, write } from "./settings";
 
@@ -47,6 +48,9 @@ export class TalkRoom {
   readonly mode = signal<SwitchMode>(read(localStorage, "manifold.talk") === "latch" ? "latch" : "hold");
   readonly microphones = signal<readonly Microphone[]>([]);
   readonly microphoneId = signal(read(localStorage, "manifold.microphone"));
+  readonly settings = signal(DEFAULT_SETTINGS);
+  /** For servers that ask for one. */
+  readonly token = signal(read(localStorage, "manifold.voice-token"));
   /** `null` where the page is secure, or the server has no HTTPS. */
   readonly secureDoor = signal<SecureDoor | null>(null);
   /** Whether this page gets a microphone at all. */
@@ -60,18 +64,18 @@ export class TalkRoom {
   readonly #levels = new Map<string, { readonly level: number; readonly atMs: number }>();
   readonly #endings: (() => void)[] = [];
   readonly #wake = new WakeLock();
-  #wishes: MicrophoneWishes = DEFAULT_WISHES;
 
   /** `audio`: what plays; it belongs to the page, and has to be in it. */
   constructor(audio: HTMLAudioElement, address = addressOfPage(location.href)) {
     this.address = address;
     this.#audio = audio;
-    this.#socket = new VoiceSocket(address.socket);
-    this.#sender = browserSender(address.socket, () => this.#wishes, (state) => this.#handleTalking(state));
+    const url = (): string => address.socket(this.token.peek());
+    this.#socket = new VoiceSocket(url);
+    this.#sender = browserSender(url, () => this.settings.peek(), (state) => this.#handleTalking(state));
     this.#receiver = new VoiceReceiver({
       socket: this.#socket,
       audio,
-      newPeer: browserPeer,
+      newPeer: () => browserPeer(this.settings.peek()),
       isOwn: (streamId) => streamId === this.#sender.streamId,
       onState: (state) => this.#handleHearing(state),
     });
@@ -105,7 +109,7 @@ export class TalkRoom {
     );
     this.#listenToPage();
     this.#socket.start();
-    void fetchWishes(this.address).then((wishes) => (this.#wishes = wishes));
+    void fetchSettings(this.address).then((settings) => (this.settings.value = settings));
     if (!this.isSecure) void fetchSecureDoor(this.address).then((door) => (this.secureDoor.value = door));
     void this.#listMicrophones();
   }
@@ -137,6 +141,13 @@ export class TalkRoom {
   /** From a click or a key: plays what the browser held back. */
   unlock(): void {
     this.#receiver.unlock();
+  }
+
+  /** Uses another token from here on. */
+  useToken(token: string): void {
+    this.token.value = token;
+    write(localStorage, "manifold.voice-token", token);
+    this.#socket.retryNow();
   }
 
   #startTalking(): void {
@@ -235,11 +246,6 @@ export class TalkRoom {
       ...this.figures.peek(),
     };
   }
-}
-
-/** `stream_3f9c…` as `Voice 3F9C`: ids are too long to be told apart. */
-export function voiceName(streamId: string): string {
-  return `Voice ${streamId.replace(/^stream_/, "").slice(0, 4).toUpperCase()}`;
 }
 
 /** Keeps the screen on, where the browser can. */

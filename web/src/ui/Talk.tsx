@@ -10,33 +10,61 @@ import type { TalkRoom, Voice } from "../state/talk";
 import { counted, milliseconds, percent } from "./format";
 import { MicrophoneIcon, SoundIcon } from "./icons";
 import { Meter, useLevel } from "./Meter";
-import { hearingWords, latchedHint, talkWords } from "./talk-words";
+import { hearingWords, NO_MICROPHONE, type TalkWords, talkWords } from "./talk-words";
 import "../styles/talk.css";
 
 /** The room inside of whatever page shows it. */
 export function Talk({ room }: { room: TalkRoom }) {
   return (
     <div class="talk" data-talking={room.talking.value.kind} data-hearing={room.hearing.value.kind}>
+      <Entrance room={room} />
       <Speak room={room} />
       <Listen room={room} />
     </div>
   );
 }
 
+/** What keeps everybody out, before anything else is tried. */
+function Entrance({ room }: { room: TalkRoom }) {
+  const typed = useSignal("");
+  const { isEnabled, needsToken } = room.settings.value;
+  if (!isEnabled) return <p class="entrance">The voice relay of this server is switched off; voice.enabled in its settings switches it on.</p>;
+  if (!needsToken || room.connection.value.kind === "open") return null;
+  const submit = (event: Event): void => {
+    event.preventDefault();
+    room.useToken(typed.value.trim());
+  };
+  return (
+    <form class="entrance" onSubmit={submit}>
+      <label for="voice-token">{room.token.value === "" ? "This server asks for a token." : "The token was not taken, or the server is away."}</label>
+      <input
+        id="voice-token"
+        type="password"
+        autocomplete="off"
+        value={typed.value}
+        onInput={(event) => (typed.value = event.currentTarget.value)}
+      />
+      <button type="submit" class="button">
+        Use it
+      </button>
+    </form>
+  );
+}
+
 function Speak({ room }: { room: TalkRoom }) {
-  const state = room.talking.value;
-  const isLatched = room.mode.value === "latch";
   return (
     <section class="speak" aria-label="Talk">
       <TalkButton room={room} />
       <p class="speak-hint" id="talk-hint">
-        {state.kind === "on-air" && isLatched ? latchedHint() : talkWords(state, room.mode.value).hint}
+        {wordsOf(room).hint}
       </p>
       <Trouble room={room} />
-      <div class="speak-settings">
-        <ModeSwitch room={room} />
-        <MicrophoneChoice room={room} />
-      </div>
+      {room.isSecure && (
+        <div class="speak-settings">
+          <ModeSwitch room={room} />
+          <MicrophoneChoice room={room} />
+        </div>
+      )}
     </section>
   );
 }
@@ -45,7 +73,6 @@ function TalkButton({ room }: { room: TalkRoom }) {
   const ref = useLevel<HTMLButtonElement>(() => room.ownLevel());
   useEffect(() => (ref.current === null ? undefined : attachSwitch(ref.current, room.talk)), [room]);
   const state = room.talking.value;
-  const { label } = talkWords(state, room.mode.value);
   return (
     <button
       type="button"
@@ -57,10 +84,14 @@ function TalkButton({ room }: { room: TalkRoom }) {
       <span class="talk-halo" aria-hidden="true" />
       <span class="talk-face">
         <MicrophoneIcon off={!room.isSecure || state.kind === "failed"} />
-        <span class="talk-label">{label}</span>
+        <span class="talk-label">{wordsOf(room).label}</span>
       </span>
     </button>
   );
+}
+
+function wordsOf(room: TalkRoom): TalkWords {
+  return room.isSecure ? talkWords(room.talking.value, room.mode.value) : NO_MICROPHONE;
 }
 
 function ModeSwitch({ room }: { room: TalkRoom }) {
@@ -99,11 +130,7 @@ function Trouble({ room }: { room: TalkRoom }) {
   const state = room.talking.value;
   const trouble = "trouble" in state ? state.trouble : null;
   if (!room.isSecure) return <InsecureNote room={room} />;
-  return (
-    <div role="alert">
-      {trouble !== null && <TroubleNote trouble={trouble} />}
-    </div>
-  );
+  return <div role="alert">{trouble !== null && <TroubleNote trouble={trouble} />}</div>;
 }
 
 function TroubleNote({ trouble }: { trouble: VoiceTrouble }) {
@@ -159,7 +186,7 @@ function Listen({ room }: { room: TalkRoom }) {
       )}
       <fieldset class="voices">
         <legend class="visually-hidden">Whom to hear</legend>
-        <Row room={room} choice={{ kind: "newest" }} name="Newest voice" detail="Whoever began last, automatically" />
+        <Row room={room} choice={{ kind: "newest" }} name="Newest voice" detail="Automatically" />
         <Row room={room} choice={{ kind: "nobody" }} name="Nobody" detail="Quiet" />
         <p class="voices-count" id="voices-count">
           {voices.length === 0 ? "Nobody speaks at the moment" : counted(voices.length, "live voice", "live voices")}

@@ -22,15 +22,14 @@ export function talkWords(state: SenderState, mode: SwitchMode): TalkWords {
     case "opening":
       return { label: "One moment", hint: "Opening the microphone and the way to the server" };
     case "on-air":
-      return { label: "On air", hint: "Everybody who listens hears you. Let go to end" };
+      return { label: "On air", hint: mode === "hold" ? "Everybody who listens hears you; let go to end" : "Everybody who listens hears you; press again to end" };
     case "interrupted":
       return { label: "Interrupted", hint: "Nobody hears you now; connecting again" };
   }
 }
 
-export function latchedHint(): string {
-  return "Everybody who listens hears you. Press again to end";
-}
+/** On a page that came by plain HTTP. */
+export const NO_MICROPHONE: TalkWords = { label: "Microphone off", hint: "" };
 
 /** `connection` explains a silence that is not the voices'. */
 export function hearingWords(state: ReceiverState, connection: SocketState): string {

@@ -50,7 +50,9 @@ impl Relay {
         };
         match event {
             SenderEvent::Accepted { sdp } => {
-                self.set_sending(id, Sending::Connecting(stream));
+                if self.sending(id) == Some(Sending::Answering(stream)) {
+                    self.set_sending(id, Sending::Connecting(stream));
+                }
                 self.tell(id, ServerMessage::Answer { sdp });
             }
             SenderEvent::Refused(sentence) => {

@@ -401,6 +401,11 @@ impl Publisher {
         self.peer.routes()
     }
 
+    /// Where packets to the publisher go, once an authentic check came.
+    pub fn selected_route(&self) -> Option<Route> {
+        self.peer.selected_route()
+    }
+
     /// An ICE restart, as [`Peer::restart`] does it.
     pub fn restart(&mut self, ours: IceCredentials, theirs: IceCredentials) {
         self.peer.restart(ours, theirs);

@@ -2,7 +2,8 @@
 //!
 //! Nothing waits and nothing is put into order: receivers conceal, repair and reorder by themselves,
 //! for which each packet keeps its number. What came twice is dropped, since two packets of one number
-//! are an attack to a receiver (RFC 3711 §3.3.2). A source that takes another one's place goes on where
+//! are an attack to a receiver (RFC 3711 §3.3.2). Packets of padding alone, by which senders find out what
+//! their line carries, leave no gap: nobody would ask for them with success. A source that takes another one's place goes on where
 //! that one ended, with numbers that rise and ticks that follow the clock.
 
 use std::collections::VecDeque;
@@ -37,8 +38,7 @@ pub struct ForwardedTrack {
 struct Source {
     ssrc: u32,
     heard: Instant,
-    /// Added to his numbers; wraps.
-    number_offset: u64,
+    numbering: Numbering,
     seen: Seen,
     ticks: Ticks,
     /// Added to his ticks.
@@ -56,8 +56,7 @@ impl ForwardedTrack {
         };
         source.heard = now;
         self.figures.packets += 1;
-        let number = packet.number.wrapping_add(source.number_offset);
-        let Some(lost) = source.seen.insert(number) else {
+        let Some(lost) = source.seen.insert(packet.number) else {
             self.figures.late += 1;
             return;
         };
@@ -67,11 +66,12 @@ impl ForwardedTrack {
         }
         let ticks = source.ticks.extend(packet.timestamp).saturating_add(source.tick_offset);
         let report = source.next_report(packet.report);
-        // Padding and probes.
         if packet.payload.is_empty() {
+            source.numbering.leave_out(packet.number, source.seen.newest);
             self.outputs.extend(report);
             return;
         }
+        let number = source.numbering.number(packet.number);
         if let Some((unit, red)) = unwrapped(packet.payload, packet.red) {
             self.figures.frames += 1;
             self.outputs.push_back(TrackOutput::Frame(Published {
@@ -113,8 +113,8 @@ impl ForwardedTrack {
             return;
         };
         let has_turn = if source.ssrc == packet.ssrc {
-            let number = packet.number.wrapping_add(source.number_offset);
-            number.abs_diff(source.seen.newest) > DROPOUT_MAX
+            let step = packet.number.wrapping_sub(source.seen.newest);
+            step.min(step.wrapping_neg()) > DROPOUT_MAX
         } else {
             now >= source.heard + SOURCE_SILENCE
         };
@@ -139,7 +139,7 @@ impl Source {
         Self {
             ssrc: packet.ssrc,
             heard: now,
-            number_offset: 0,
+            numbering: Numbering::beginning(packet.number, packet.number),
             seen: Seen::before(packet.number),
             ticks: Ticks::default(),
             tick_offset: 0,
@@ -149,14 +149,13 @@ impl Source {
 
     /// Goes on with the number after `before`'s newest, as much later as time has passed.
     fn after(before: &Self, packet: &Incoming, now: Instant) -> Self {
-        let next = before.seen.newest.wrapping_add(1);
+        let next = before.numbering.next;
         let pause = now.saturating_duration_since(before.heard).as_secs_f64();
         let passed = (pause * f64::from(Codec::Opus.clock_rate())) as i64;
         let last = before.ticks.last.unwrap_or_default().saturating_add(before.tick_offset);
         let ticks = last.saturating_add(passed.max(1));
         Self {
-            number_offset: next.wrapping_sub(packet.number),
-            seen: Seen::before(next),
+            numbering: Numbering::beginning(packet.number, next),
             tick_offset: ticks.saturating_sub(i64::from(packet.timestamp)),
             ..Self::first(packet, now)
         }
@@ -170,6 +169,44 @@ impl Source {
         }
         let ticks = self.ticks.place(report.timestamp).saturating_add(self.tick_offset);
         Some(TrackOutput::Report { kind: MediaKind::Audio, ntp: report.ntp, ticks })
+    }
+}
+
+/// How a source's numbers become ours.
+#[derive(Debug)]
+struct Numbering {
+    /// Added to his numbers, but for what is left out; wraps.
+    offset: u64,
+    /// His numbers that get none of ours, oldest first: those that a late packet may have to know of.
+    left_out: VecDeque<u64>,
+    /// Above all that were given.
+    next: u64,
+}
+
+impl Numbering {
+    /// His number `first` becomes our number `ours`.
+    fn beginning(first: u64, ours: u64) -> Self {
+        Self { offset: ours.wrapping_sub(first), left_out: VecDeque::new(), next: ours }
+    }
+
+    /// His number gets none of ours, so that those behind it follow those before it. Not so where one
+    /// behind it was numbered already.
+    fn leave_out(&mut self, theirs: u64, newest: u64) {
+        if theirs == newest {
+            self.left_out.push_back(theirs);
+        }
+        // Nothing from before them comes any more.
+        while self.left_out.front().is_some_and(|oldest| oldest.wrapping_add(WINDOW) < newest) {
+            self.left_out.pop_front();
+            self.offset = self.offset.wrapping_sub(1);
+        }
+    }
+
+    fn number(&mut self, theirs: u64) -> u64 {
+        let before = self.left_out.iter().filter(|left_out| **left_out < theirs).count();
+        let number = theirs.wrapping_add(self.offset).wrapping_sub(before as u64);
+        self.next = self.next.max(number.wrapping_add(1));
+        number
     }
 }
 
@@ -308,6 +345,37 @@ mod tests {
     }
 
     #[test]
+    fn padding_leaves_no_gap() {
+        let (mut track, now) = (ForwardedTrack::default(), Instant::now());
+        let padding = |number| Incoming { payload: Bytes::new(), ..packet(1, number) };
+        for number in 10..400 {
+            let is_padding = number % 10 == 2;
+            match number {
+                // Overtaken: by a packet, then by padding.
+                25 | 41 => {}
+                26 | 42 => {
+                    track.handle_packet(
+                        if is_padding { padding(number) } else { packet(1, number) },
+                        now,
+                    );
+                    track.handle_packet(packet(1, number - 1), now);
+                }
+                _ if is_padding => track.handle_packet(padding(number), now),
+                _ => track.handle_packet(packet(1, number), now),
+            }
+        }
+        let mut numbers = sent(&mut track);
+        numbers.sort_unstable();
+        let expected = (10..400).filter(|number| number % 10 != 2);
+        let expected: Vec<_> = (10..).zip(expected.map(|number| number * 960)).collect();
+        assert_eq!(numbers, expected);
+        assert_eq!(track.figures().withheld, 0);
+        let later = now + SOURCE_SILENCE;
+        track.handle_packet(packet(2, 9_000), later);
+        assert_eq!(sent(&mut track)[0].0, expected.last().unwrap().0 + 1);
+    }
+
+    #[test]
     fn silence_that_is_not_sent_ends_nothing() {
         let (mut track, now) = (ForwardedTrack::default(), Instant::now());
         track.handle_packet(packet(1, 5), now);
@@ -353,29 +421,38 @@ mod tests {
         let outputs = drain(&mut track);
         let TrackOutput::Frame(frame) = &outputs[0] else { panic!("{outputs:?}") };
         assert_eq!(frame.units[0].len(), MAX_CUT_PAYLOAD + 1 - 5 - 1_023);
-        assert_eq!(frame.forwarded, Some(Forwarded { number: 6, red: None }));
+        assert_eq!(frame.forwarded, Some(Forwarded { number: 5, red: None }), "2 was padding");
     }
 
     proptest! {
         #[test]
         fn no_number_leaves_twice_and_what_is_not_passed_on_is_counted(
-            steps in proptest::collection::vec((0_u32..3, 0_u64..70_000, 0_u64..300), 1..200),
+            steps in proptest::collection::vec(
+                (0_u32..3, 0_u64..70_000, 0_u64..300, 0_u8..4),
+                1..200,
+            ),
         ) {
             let (mut track, mut now) = (ForwardedTrack::default(), Instant::now());
             let mut numbers = std::collections::HashSet::new();
-            let count = steps.len() as u64;
-            for (ssrc, number, pause) in steps {
+            let (count, mut paddings) = (steps.len() as u64, 0);
+            for (ssrc, number, pause, kind) in steps {
                 now += Duration::from_millis(pause);
                 // Mostly neighbours, now and then far away.
                 let number = if number < 60_000 { number % 300 } else { number };
-                track.handle_packet(packet(ssrc, number), now);
+                let mut incoming = packet(ssrc, number);
+                if kind == 0 {
+                    incoming.payload = Bytes::new();
+                }
+                let late = track.figures().late;
+                track.handle_packet(incoming, now);
+                paddings += u64::from(kind == 0) * (late + 1 - track.figures().late);
                 for (number, _) in sent(&mut track) {
                     prop_assert!(numbers.insert(number), "{number} came twice");
                 }
             }
             let figures = track.figures();
             prop_assert_eq!(figures.frames, numbers.len() as u64);
-            prop_assert_eq!(figures.frames + figures.late, count);
+            prop_assert_eq!(figures.frames + figures.late + paddings, count);
         }
     }
 }

@@ -75,12 +75,40 @@ impl ServerProcess {
 
     /// Resident memory in bytes, as the kernel counts it.
     pub(super) fn resident_bytes(&self) -> anyhow::Result<u64> {
+        let resident = self.status("VmRSS:")?;
+        let kib = resident.strip_suffix(" kB").context("VmRSS is not in kB")?;
+        Ok(kib.parse::<u64>()? * 1024)
+    }
+
+    /// Its threads.
+    pub(super) fn threads(&self) -> anyhow::Result<u64> {
+        Ok(self.status("Threads:")?.parse()?)
+    }
+
+    /// Its sockets and files.
+    pub(super) fn files(&self) -> anyhow::Result<u64> {
+        let folder = format!("/proc/{}/fd", self.child.id());
+        Ok(fs::read_dir(folder).context("the server has ended")?.count() as u64)
+    }
+
+    /// CPU time of all of its threads, since its start.
+    pub(super) fn cpu_time(&self) -> anyhow::Result<Duration> {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let stat = fs::read_to_string(&path).context("the server has ended")?;
+        // Behind the name, which is in brackets: user and system time are the 12th and 13th field from
+        // there (proc_pid_stat(5)), in hundredths of a second on all that Linux runs on (USER_HZ).
+        let (_, fields) = stat.rsplit_once(')').with_context(|| format!("no name in {path}"))?;
+        let times = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+        let hundredths: u64 = times.sum::<Result<u64, _>>()?;
+        Ok(Duration::from_millis(hundredths * 10))
+    }
+
+    /// A line of the kernel's account of the process.
+    fn status(&self, name: &str) -> anyhow::Result<String> {
         let path = format!("/proc/{}/status", self.child.id());
         let status = fs::read_to_string(&path).context("the server has ended")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        let kib: u64 = kib.with_context(|| format!("no VmRSS in {path}"))?.parse()?;
-        Ok(kib * 1024)
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        Ok(line.with_context(|| format!("no {name} in {path}"))?.trim().to_owned())
     }
 }
 

@@ -18,10 +18,10 @@ use media::packetise::packetise;
 use media::peer::SessionKeys;
 use media::peers::Attach;
 use media::srtp::{GcmBackend, SrtpProfile};
-use media::{Codec, Frame, MediaKind, NtpTime, StreamId, ViewerId};
+use media::{Codec, Forwarded, Frame, MediaKind, NtpTime, StreamId, ViewerId};
 
 use super::floor::Floor;
-use super::load::{AUDIO, Load, Sender, VIDEO};
+use super::load::{AUDIO, Load, Origin, Sender, VIDEO, VOICE};
 use super::sinks::Sinks;
 use super::{Figure, Report, quantile};
 use crate::net::{UdpPort, calibrate_gcm, thread_cpu_time};
@@ -72,6 +72,35 @@ pub(crate) fn run(bench: EgressBench) -> anyhow::Result<Report> {
         machine_load()
     );
     Ok(Report { title, headline: field.headline(), figures: field.figures(&latencies) })
+}
+
+/// What one voice costs, from its packet in to so many listeners: beside the floor of the same turns.
+pub(super) fn voice(listeners: usize, rounds: usize) -> anyhow::Result<Vec<Figure>> {
+    let backend = calibrate_gcm();
+    let sinks = Sinks::open(listeners)?;
+    let ours = |name, profile| {
+        let sender = Ours::new(&sinks, &VOICE, profile)?;
+        anyhow::Ok(Contestant::new(name, &VOICE, listeners, sender).under(AUDIO_US_MAX))
+    };
+    let floor = Floor::new(&sinks, backend, &VOICE)?;
+    let mut contestants = [
+        Contestant::new("voice floor AES-128-GCM", &VOICE, listeners, floor),
+        ours("voice AES-128-GCM", SrtpProfile::AeadAes128Gcm)?,
+        ours("voice AES-256-GCM", SrtpProfile::AeadAes256Gcm)?,
+    ];
+    for round in 0..=rounds {
+        for contestant in &mut contestants {
+            contestant.take_turn().with_context(|| contestant.name.to_owned())?;
+            if round == 0 {
+                contestant.us_a_packet.clear();
+            }
+        }
+    }
+    let [floor, ours, _] = &contestants;
+    let turns = ours.us_a_packet.iter().zip(&floor.us_a_packet);
+    let ratios: Vec<f64> = turns.map(|(ours, floor)| ours / floor).collect();
+    let ratio = Figure::median("voice AES-128-GCM over floor", "x", &ratios);
+    Ok(contestants.iter().map(Contestant::figure).chain([ratio]).collect())
 }
 
 /// Everything that is measured against each other.
@@ -297,7 +326,8 @@ impl Ours {
         let now = Instant::now();
         let mut fanout = Fanout::new();
         for (index, destination) in sinks.addresses().iter().enumerate() {
-            let attach = attach(index, port.local_address(), *destination, profile);
+            let route = Route::new(port.local_address(), *destination);
+            let attach = attach(index, route, load.origin, profile);
             // Spread like random numbers, so that the reports are spread as in life.
             let seed = (index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             fanout.handle_attach(attach, seed, now);
@@ -317,8 +347,12 @@ impl Ours {
             self.load.interval.as_millis() as u64 * u64::from(self.load.codec.clock_rate()) / 1000;
         let index = self.frames;
         self.frames += 1;
+        let forwarded = match self.load.origin {
+            Origin::Camera => None,
+            Origin::Voice => Some(Forwarded { number: index, red: None }),
+        };
         Frame {
-            forwarded: None,
+            forwarded,
             codec: self.load.codec,
             ticks: index * interval_ticks,
             captured: NtpTime::from_unix_micros(index * self.load.interval.as_micros() as u64),
@@ -383,12 +417,7 @@ fn unit(load: &Load) -> Bytes {
 }
 
 /// A viewer as it comes from its handshake.
-fn attach(
-    index: usize,
-    source: SocketAddr,
-    destination: SocketAddr,
-    profile: SrtpProfile,
-) -> Attach {
+fn attach(index: usize, route: Route, origin: Origin, profile: SrtpProfile) -> Attach {
     let material: Vec<u8> =
         (0..profile.keying_material_len()).map(|byte| (byte * 7 + index) as u8).collect();
     let audio =
@@ -396,10 +425,10 @@ fn attach(
     Attach {
         viewer: ViewerId(index as u64),
         stream: STREAM,
-        route: Route::new(source, destination),
+        route,
         keys: SessionKeys { profile, material },
         negotiated: Negotiated {
-            video: Some(video_track()),
+            video: (origin == Origin::Camera).then(video_track),
             audio: Some(Track {
                 kind: MediaKind::Audio,
                 ssrc: 2,

@@ -1,11 +1,12 @@
-//! `manifold bench egress|curve|mp3|memory|cameras`
+//! `manifold bench egress|curve|voice|mp3|memory|cameras`
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
 use super::{Failure, say};
-use crate::bench::{self, EgressBench, Generator, MemoryBench};
+use crate::bench::{self, EgressBench, Generator, MemoryBench, VoiceBench};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BenchCommand {
@@ -28,6 +29,9 @@ pub(super) enum BenchCommand {
         #[command(flatten)]
         common: CommonArgs,
     },
+    /// One voice for many listeners: CPU a packet, its way through a server that is started for it on
+    /// free ports, memory a listener, and what joins and leaves leave behind
+    Voice(VoiceArgs),
     /// Be many RTSP cameras in one process, for load tests of a server; until Ctrl-C
     Cameras(CamerasArgs),
 }
@@ -103,6 +107,31 @@ pub(super) struct CommonArgs {
     json: bool,
 }
 
+/// Most listeners of the benchmark: each has a socket and a connection in this process, and in the
+/// server's.
+const LISTENERS_MAX: u64 = 10_000;
+
+#[derive(Debug, Args)]
+pub(super) struct VoiceArgs {
+    /// Listeners of the one voice
+    #[arg(long, value_name = "NUMBER", default_value_t = 300,
+        value_parser = clap::value_parser!(u64).range(1..=LISTENERS_MAX))]
+    listeners: u64,
+    /// Turns that each way of sending is measured in
+    #[arg(long, value_name = "NUMBER", default_value_t = 25)]
+    rounds: usize,
+    /// How long the voice's way is timed
+    #[arg(long, value_name = "SECONDS", default_value_t = 20,
+        value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    seconds: u64,
+    /// Joins and leaves of listeners
+    #[arg(long, value_name = "NUMBER", default_value_t = 10_000)]
+    joins: usize,
+    /// Print one line of JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
 /// Measures and prints.
 pub(super) fn run(command: &BenchCommand) -> Result<(), Failure> {
     let (json, report) = match command {
@@ -113,6 +142,15 @@ pub(super) fn run(command: &BenchCommand) -> Result<(), Failure> {
         BenchCommand::Cameras(cameras) => return run_cameras(cameras),
         BenchCommand::Memory { common } => {
             (common.json, bench::memory(MemoryBench { viewers: common.viewers })?)
+        }
+        BenchCommand::Voice(VoiceArgs { listeners, rounds, seconds, joins, json }) => {
+            let bench = VoiceBench {
+                listeners: usize::try_from(*listeners).unwrap_or(1),
+                rounds: *rounds,
+                time: Duration::from_secs(*seconds),
+                joins: *joins,
+            };
+            (*json, bench::voice(bench)?)
         }
         BenchCommand::Curve { json } => (*json, bench::curve()?),
         BenchCommand::Mp3 { json } => (*json, bench::speakers()?),

@@ -11,6 +11,9 @@ pub(super) fn run(file: Option<PathBuf>) -> ExitCode {
     let flags = Flags { config: file, ..Flags::default() };
     match config::load(&flags, &Environment::of_process()) {
         Ok(loaded) => {
+            for warning in &loaded.warnings {
+                say(&format!("{warning} (warning)"));
+            }
             let name =
                 loaded.file.as_deref().map_or("built-in settings".into(), Path::to_string_lossy);
             let cameras = counted(loaded.config.cameras.len(), "camera");

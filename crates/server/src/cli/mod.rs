@@ -3,6 +3,7 @@
 
 mod bench;
 mod check;
+mod front;
 mod load;
 mod push;
 mod serve;

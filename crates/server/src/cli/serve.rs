@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::check::counted;
+use super::front::{self, Front};
 use super::{Failure, ServeArgs, complain, say};
 use crate::app::App;
 use crate::bind_error::BindError;
@@ -39,6 +40,9 @@ const TEARDOWN_TIME_MAX: Duration = Duration::from_millis(500);
 pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let loaded = config::load(&args.flags(), &Environment::of_process())?;
     logging::start(loaded.config.log);
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -55,8 +59,9 @@ async fn serve(loaded: &Loaded, ready_file: Option<&Path>) -> anyhow::Result<()>
     // Before anything is started, so that a signal always finds someone who listens.
     let mut signals = Signals::new().context("signals cannot be received")?;
     let settings = settings_name(loaded);
-    let listeners = http::bind(&config.listen, &settings).await?;
-    let addresses = listeners.addresses().to_vec();
+    let Front { listeners, doors, listen, audio, upkeep } = front::open(config, &settings).await?;
+    let welcome = front::welcome(&doors);
+    let https = doors.secure.as_ref().map(|secure| secure.address);
     let rtsp = bind_rtsp(config, &settings).await?;
     let rtsp_address = rtsp.as_ref().map(RtspOut::address);
     let keyring = Arc::new(Keyring::new(&config.auth)?);
@@ -67,18 +72,22 @@ async fn serve(loaded: &Loaded, ready_file: Option<&Path>) -> anyhow::Result<()>
         app.clone(),
         Arc::clone(&keyring),
         config,
-        addresses.clone(),
+        doors,
         Arc::clone(&outlets),
         voice.clone(),
     );
     let closing = CancellationToken::new();
+    if let Some(upkeep) = upkeep {
+        tokio::spawn(upkeep.run(closing.clone()));
+    }
+    let router = http::router(http.clone());
+    let serving = tokio::spawn(listeners.serve(router, Arc::clone(&outlets), closing.clone()));
     if let Some(rtsp) = rtsp {
         let cameras = Cameras::new(app.clone(), keyring, &config.rtsp, config.auth.mode);
         tokio::spawn(rtsp.serve(cameras, outlets, closing.clone()));
     }
-    let serving = tokio::spawn(listeners.serve(http::router(http.clone()), closing.clone()));
-    let bound = Bound { listen: addresses, media, rtsp: rtsp_address };
-    announce(config, &bound, ready_file)?;
+    let bound = Bound { listen, audio, https, media, rtsp: rtsp_address };
+    announce(config, &bound, &welcome, ready_file)?;
 
     let signal = tokio::select! {
         name = signals.next() => Some(name),
@@ -115,6 +124,8 @@ fn settings_name(loaded: &Loaded) -> String {
 /// What is really bound.
 struct Bound {
     listen: Vec<SocketAddr>,
+    audio: Option<SocketAddr>,
+    https: Option<SocketAddr>,
     media: MediaPorts,
     rtsp: Option<SocketAddr>,
 }
@@ -126,32 +137,30 @@ async fn bind_rtsp(config: &Config, settings: &str) -> Result<Option<RtspOut>, B
     }
 }
 
-fn announce(config: &Config, bound: &Bound, ready_file: Option<&Path>) -> anyhow::Result<()> {
+fn announce(
+    config: &Config,
+    bound: &Bound,
+    welcome: &[String],
+    ready_file: Option<&Path>,
+) -> anyhow::Result<()> {
     if let Some(path) = ready_file {
         write_ready(path, bound)
             .with_context(|| format!("cannot write --ready-file {}", path.display()))?;
     }
-    let page = page_address(bound.listen[0]);
-    say(&format!("Manifold is ready: http://{page}/"));
+    for line in welcome {
+        say(line);
+    }
     say(&counted(config.cameras.len(), "camera"));
     Ok(())
-}
-
-/// An address that a browser on this machine can open.
-fn page_address(address: SocketAddr) -> SocketAddr {
-    let loopback: std::net::IpAddr = match address {
-        SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-        SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-    };
-    if address.ip().is_unspecified() { (loopback, address.port()).into() } else { address }
 }
 
 /// Written beside and renamed, so that a reader never sees a part.
 fn write_ready(path: &Path, bound: &Bound) -> anyhow::Result<()> {
     let listen = bound.listen.iter().map(ToString::to_string).collect();
     let (udp, tcp) = (bound.media.udp.to_string(), bound.media.tcp.map(|tcp| tcp.to_string()));
-    let rtsp = bound.rtsp.map(|address| address.to_string());
-    let text = serde_json::to_string(&Ready { listen, udp, tcp, rtsp })?;
+    let text_of = |address: Option<SocketAddr>| address.map(|address| address.to_string());
+    let (audio, https, rtsp) = (text_of(bound.audio), text_of(bound.https), text_of(bound.rtsp));
+    let text = serde_json::to_string(&Ready { listen, audio, https, udp, tcp, rtsp })?;
     let mut beside = path.as_os_str().to_owned();
     beside.push(".part");
     std::fs::write(&beside, text)?;

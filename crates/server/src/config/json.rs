@@ -1,4 +1,4 @@
-//! JSON documents as settings with line numbers.
+//! JSON documents as settings with line numbers. Comments, as JavaScript has them, are passed over.
 //!
 //! `serde_json` checks the grammar; the walk here only finds out on which line each value stands,
 //! which `serde_json` does not tell.
@@ -10,12 +10,48 @@ use super::tree::{Lines, Node, Problem, Value};
 /// Reads a JSON document.
 pub(super) fn parse(text: &str, path: &Arc<str>) -> Result<Node, Problem> {
     let lines = Lines::new(text, path);
+    let text = &without_comments(text);
     if let Err(error) = serde_json::from_str::<serde_json::Value>(text) {
         let offset = line_start(text, error.line());
         let sentence = format!("this is not valid JSON: {}", category(&error));
         return Err(Problem { origin: lines.origin(offset), key: String::new(), sentence });
     }
     Ok(Walk { lines, text, at: 0 }.value())
+}
+
+/// The text with blanks in the place of comments, so that every byte of a value stays where it was.
+fn without_comments(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let length = match first {
+            '"' => text_length(rest),
+            '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
+            '/' if rest.starts_with("/*") => rest[2..].find("*/").map_or(rest.len(), |at| at + 4),
+            _ => first.len_utf8(),
+        };
+        let (part, after) = rest.split_at(length);
+        if first == '/' && length > 1 {
+            out.extend(part.bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' }));
+        } else {
+            out.push_str(part);
+        }
+        rest = after;
+    }
+    out
+}
+
+/// How long a quoted text is, with its quotes. It begins with one.
+fn text_length(text: &str) -> usize {
+    let mut escaped = false;
+    for (at, byte) in text.bytes().enumerate().skip(1) {
+        match byte {
+            b'\\' if !escaped => escaped = true,
+            b'"' if !escaped => return at + 1,
+            _ => escaped = false,
+        }
+    }
+    text.len()
 }
 
 /// What is wrong, without the excerpt of the text that `serde_json` may put in its message.
@@ -28,6 +64,11 @@ fn category(error: &serde_json::Error) -> &'static str {
             "look for a missing comma, quote or bracket on this line or the one before"
         }
     }
+}
+
+fn number_value(text: &str) -> Value {
+    let fraction = || text.parse().map_or(Value::Other("a number of that size"), Value::Fraction);
+    text.parse().map_or_else(|_| fraction(), Value::Integer)
 }
 
 fn line_start(text: &str, line: usize) -> usize {
@@ -106,7 +147,7 @@ impl Walk<'_> {
             "true" => Value::Bool(true),
             "false" => Value::Bool(false),
             "null" => Value::Other("null"),
-            number => number.parse().map_or(Value::Other("a fraction"), Value::Integer),
+            number => number_value(number),
         }
     }
 

@@ -17,8 +17,8 @@ pub(super) const MEDIA_UDP: SocketAddr =
 /// Where players and recorders read cameras.
 pub(super) const RTSP: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8554));
 
-/// All; audio; stream API; LiveKit-compatible.
-const HTTP_PORTS: [u16; 4] = [8080, 8081, 8086, 7880];
+/// All; stream API; LiveKit-compatible. The audio port is `audio_listen`.
+const HTTP_PORTS: [u16; 3] = [8080, 8086, 7880];
 
 pub(super) fn listen() -> Vec<SocketAddr> {
     HTTP_PORTS.iter().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, *port))).collect()

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::tree::{Node, Problem, Value};
 use super::*;
+use crate::tls::Certificates;
 
 const CANARY: &str = "canary-7f3a-do-not-print-0123456789abcdef";
 
@@ -59,7 +60,9 @@ fn load_text(text: &str, variables: &[(&str, &str)], flags: Flags) -> Result<Con
 fn nothing_configured_is_four_synthetic_cameras_on_loopback() {
     let config = right("");
     let ports: Vec<u16> = config.listen.iter().map(SocketAddr::port).collect();
-    assert_eq!(ports, [8080, 8081, 8086, 7880]);
+    assert_eq!(ports, [8080, 8086, 7880]);
+    assert_eq!(config.audio_listen, Door::IfFree("127.0.0.1:8081".parse().unwrap()));
+    assert_eq!(config.https.listen, Door::Closed);
     assert!(config.listen.iter().all(|address| address.ip().is_loopback()));
     assert_eq!(config.media.udp.to_string(), "127.0.0.1:8555");
     assert_eq!(config.rtsp.listen.map(|rtsp| rtsp.to_string()).as_deref(), Some("127.0.0.1:8554"));
@@ -130,6 +133,7 @@ fn every_setting_is_read() {
     let keys: Vec<&str> = config.auth.keys.iter().map(|key| key.id.as_str()).collect();
     assert_eq!(keys, ["zeta", "alpha"], "the first written signs");
     assert_eq!(config.quota, Quota { unit: Unit::Camera, total: 7 });
+    assert_eq!(config.data_dir.as_deref(), Some(std::path::Path::new("/var/lib/manifold")));
     let camera = &config.cameras[0];
     assert_eq!(camera.name, "<script>alert(1)</script>");
     assert_eq!(camera.location, "Gate 4");
@@ -441,6 +445,7 @@ fn back(node: &Node) -> serde_json::Value {
     match &node.value {
         Value::Text(text) => text.clone().into(),
         Value::Integer(number) => (*number).into(),
+        Value::Fraction(number) => (*number).into(),
         Value::Bool(value) => (*value).into(),
         Value::List(items) => items.iter().map(back).collect::<Vec<_>>().into(),
         Value::Table(entries) => serde_json::Value::Object(
@@ -490,4 +495,106 @@ fn cameras_for_everybody_in_the_network_by_rtsp_are_said_twice() {
     let problem = wrong("[rtsp.users]\nrecorder = \"short-1\"");
     assert!(problem.contains("too short") && !problem.contains("short-1"), "{problem}");
     assert!(wrong("[rtsp.users]\n\"a:b\" = \"long-enough\"").contains("no colon"));
+}
+
+fn at(address: &str) -> Door {
+    Door::At(address.parse().unwrap())
+}
+
+fn if_free(address: &str) -> Door {
+    Door::IfFree(address.parse().unwrap())
+}
+
+const OPEN: &str = "[auth]\nallow_open_on_network = true\n";
+
+#[test]
+fn https_is_where_other_machines_come_unless_it_is_told_otherwise() {
+    let rows = [
+        ("listen = [\"127.0.0.1:8080\"]", "", Door::Closed),
+        ("listen = [\"0.0.0.0:8080\"]", "", if_free("0.0.0.0:8443")),
+        ("listen = [\"127.0.0.1:80\", \"192.0.2.1:80\"]", "", if_free("192.0.2.1:8443")),
+        ("listen = [\"0.0.0.0:0\"]", "", Door::Closed),
+        ("listen = [\"0.0.0.0:8080\"]", "tls = \"off\"", Door::Closed),
+        ("listen = [\"0.0.0.0:8080\"]", "https = \"off\"", Door::Closed),
+        ("listen = [\"0.0.0.0:8080\"]", "https = \"\"", Door::Closed),
+        ("listen = [\"0.0.0.0:8080\"]", "https = \"443\"", at("0.0.0.0:443")),
+        ("listen = [\"0.0.0.0:8080\"]", "https = 443", at("0.0.0.0:443")),
+        ("listen = [\"127.0.0.1:0\"]", "https = \"[::]:0\"", at("[::]:0")),
+    ];
+    for (listen, http, wanted) in rows {
+        let text = format!("{listen}\n{OPEN}[http]\n{http}");
+        let https = right(&text).https;
+        assert_eq!((https.listen, https.certificates), (wanted, Certificates::Local), "{text}");
+    }
+    let files = right("[http]\ncertificate = \"c.pem\"\nkey = \"k.pem\"").https;
+    assert_eq!(files.listen, if_free("127.0.0.1:8443"));
+    let wanted = Certificates::Files { certificate: "c.pem".into(), key: "k.pem".into() };
+    assert_eq!(files.certificates, wanted);
+}
+
+#[test]
+fn what_is_wrong_with_https_is_told() {
+    let line = |text: &str| wrong(text).split_once(": ").unwrap().1.to_owned();
+    let sentence = "http.certificate: a certificate needs its key: set http.key too";
+    assert_eq!(line("[http]\ncertificate = \"c.pem\""), sentence);
+    let sentence = "http.key: a key needs its certificate: set http.certificate too";
+    assert_eq!(line("[http]\nkey = \"k.pem\""), sentence);
+    let wanted = "http.https: this must be an address with a port, like \"0.0.0.0:8443\", a port, or \"off\"";
+    assert!(line("[http]\nhttps = \"on\"").starts_with(wanted));
+    assert!(line("[http]\nhttps = 70000").starts_with(wanted));
+    assert!(line("[http]\ntls = \"on\"").starts_with("http.tls: this must be \"auto\" or \"off\""));
+    let exposed = line("[http]\nhttps = \"0.0.0.0:8443\"");
+    assert!(exposed.starts_with("http.https: 0.0.0.0:8443 can be reached from the network"));
+    let exposed = line("audio_listen = \"0.0.0.0:8081\"");
+    assert!(exposed.starts_with("audio_listen: 0.0.0.0:8081 can be reached from the network"));
+}
+
+#[test]
+fn the_audio_port_is_on_the_same_host_and_never_opened_twice() {
+    let audio = |text: &str| right(text).audio_listen;
+    assert_eq!(audio(&format!("listen = [\"0.0.0.0:80\"]\n{OPEN}")), if_free("0.0.0.0:8081"));
+    assert_eq!(audio("audio_listen = 9001"), at("127.0.0.1:9001"));
+    assert_eq!(audio("audio_listen = \"[::1]:9001\""), at("[::1]:9001"));
+    for closed in [
+        "audio_listen = \"off\"",
+        "listen = [\"127.0.0.1:0\"]",
+        "listen = [\"127.0.0.1:8080\", \"127.0.0.1:8081\"]",
+        "listen = [\"127.0.0.1:8080\"]\naudio_listen = 8080",
+    ] {
+        assert_eq!(audio(closed), Door::Closed, "{closed}");
+    }
+}
+
+#[test]
+fn the_variables_of_the_old_voice_server_are_settings() {
+    let load = |variables: &[(&str, &str)], flags: &[&str]| {
+        let listen = flags.iter().map(|text| (*text).to_owned()).collect();
+        load_text(
+            "listen = [\"127.0.0.1:1\", \"127.0.0.1:2\"]",
+            variables,
+            Flags { listen, ..Flags::default() },
+        )
+    };
+    let listen = |config: &Config| {
+        config.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    };
+
+    let config = load(&[("PORT", "9000"), ("AUDIO_PORT", "9001")], &[]).unwrap();
+    assert_eq!(listen(&config), "127.0.0.1:9000 127.0.0.1:2");
+    assert_eq!(config.audio_listen, at("127.0.0.1:9001"));
+    let config = load(&[("PORT", "9000")], &["127.0.0.1:5"]).unwrap();
+    assert_eq!(listen(&config), "127.0.0.1:5", "a flag wins");
+    let config = load(&[("PORT", ""), ("AUDIO_PORT", " ")], &[]).unwrap();
+    assert_eq!(listen(&config), "127.0.0.1:1 127.0.0.1:2");
+    let wrong = load(&[("PORT", "tcp://10.0.0.1:80")], &[]).unwrap_err();
+    assert!(wrong.starts_with("environment variable PORT: listen: this must be a port"), "{wrong}");
+
+    let both = [("SSL_CERT_FILE", "/c.pem"), ("SSL_KEY_FILE", "/k.pem")];
+    let wanted = Certificates::Files { certificate: "/c.pem".into(), key: "/k.pem".into() };
+    assert_eq!(load(&both, &[]).unwrap().https.certificates, wanted);
+    // What OpenSSL trusts is no certificate of ours.
+    let trust = load(&both[..1], &[]).unwrap();
+    assert_eq!(trust.https.certificates, Certificates::Local);
+    let key = load(&both[1..], &[]).unwrap_err();
+    assert!(key.starts_with("environment variable SSL_KEY_FILE: http.key: "), "{key}");
 }

@@ -75,11 +75,13 @@ pub(super) struct Node {
 pub(super) enum Value {
     Text(String),
     Integer(i64),
+    /// No setting of ours is one; those of other programs are.
+    Fraction(f64),
     Bool(bool),
     List(Vec<Node>),
     /// In the order of writing.
     Table(Vec<(String, Node)>),
-    /// Something that no setting is: a fraction, a date, null. Holds the article and noun.
+    /// Something that no setting is: a date, null. Holds the article and noun.
     Other(&'static str),
 }
 
@@ -89,6 +91,7 @@ impl Value {
         match self {
             Self::Text(_) => "a text",
             Self::Integer(_) => "a number",
+            Self::Fraction(_) => "a fraction",
             Self::Bool(_) => "true or false",
             Self::List(_) => "a list",
             Self::Table(_) => "a table",
@@ -121,6 +124,41 @@ impl Node {
         super::json::parse(text, path)
     }
 
+    /// What stands at `key` of a table.
+    pub(super) fn entry(&self, key: &str) -> Option<&Self> {
+        let Value::Table(entries) = &self.value else { return None };
+        entries.iter().find(|(name, _)| name == key).map(|(_, node)| node)
+    }
+
+    /// Another value from the same place.
+    pub(super) fn with(&self, value: Value) -> Self {
+        Self { origin: self.origin.clone(), value }
+    }
+
+    /// Takes an entry out of a table.
+    pub(super) fn take(&mut self, key: &str) -> Option<Self> {
+        let Value::Table(entries) = &mut self.value else { return None };
+        let at = entries.iter().position(|(name, _)| name == key)?;
+        Some(entries.remove(at).1)
+    }
+
+    /// Puts a value at `keys`, unless something is there, or something that is no table is on the way.
+    pub(super) fn put_if_absent(&mut self, keys: &[&str], node: Self) {
+        let Some((key, rest)) = keys.split_first() else { return };
+        let Value::Table(entries) = &mut self.value else { return };
+        let found = entries.iter().position(|(name, _)| name == key);
+        match (found, rest.is_empty()) {
+            (Some(_), true) => {}
+            (Some(at), false) => entries[at].1.put_if_absent(rest, node),
+            (None, true) => entries.push(((*key).to_owned(), node)),
+            (None, false) => {
+                let mut table = Self::empty(node.origin.clone());
+                table.put_if_absent(rest, node);
+                entries.push(((*key).to_owned(), table));
+            }
+        }
+    }
+
     /// Puts a text at `keys`, replacing what is there. Numbers among the keys are positions in
     /// lists: an existing one, or the next.
     pub(super) fn set(&mut self, keys: &[&str], text: &str, origin: &Origin) -> Result<(), String> {
@@ -131,7 +169,11 @@ impl Node {
         let child = match &mut self.value {
             Value::List(items) => list_entry(items, key, origin)?,
             Value::Table(entries) => table_entry(entries, key, rest, origin),
-            Value::Text(_) | Value::Integer(_) | Value::Bool(_) | Value::Other(_) => {
+            Value::Text(_)
+            | Value::Integer(_)
+            | Value::Fraction(_)
+            | Value::Bool(_)
+            | Value::Other(_) => {
                 return Err(format!("there is no setting below this one, so not {key:?} either"));
             }
         };
@@ -215,7 +257,9 @@ impl<'a> Lines<'a> {
             DeValue::Boolean(value) => Value::Bool(*value),
             DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
                 .map_or(Value::Other("a number of that size"), Value::Integer),
-            DeValue::Float(_) => Value::Other("a fraction"),
+            DeValue::Float(number) => {
+                number.as_str().parse().map_or(Value::Other("a fraction"), Value::Fraction)
+            }
             DeValue::Datetime(_) => Value::Other("a date"),
         };
         Node { origin: self.origin(offset), value }

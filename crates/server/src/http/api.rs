@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use control::CameraId;
 
 use super::auth::SignError;
-use super::extract::{JsonBody, OptionalJsonBody, Params, authority};
+use super::extract::{JsonBody, OptionalJsonBody, Params, Scheme, authority};
 use super::problem::Problem;
 use super::wire::{
     Camera, CameraStats, CamerasAnswer, CamerasQuery, HeartbeatAnswer, HeartbeatRequest, Quality,
@@ -37,6 +37,7 @@ const LIVEKIT_PORT: u16 = 7880;
 pub(super) async fn reserve(
     State(http): State<Http>,
     uri: Uri,
+    scheme: Scheme,
     headers: HeaderMap,
     JsonBody(request): JsonBody<ReserveRequest>,
 ) -> Result<Response, Problem> {
@@ -46,7 +47,8 @@ pub(super) async fn reserve(
     match http.app().reserve(camera.as_str(), &request.user_id, quality).await {
         Ok(reservation) => {
             let host = authority(&headers, &uri);
-            reserve_answer(&http, host.as_ref(), &reservation).map(|a| Json(a).into_response())
+            let answer = reserve_answer(&http, (scheme, host.as_ref()), &reservation);
+            answer.map(|answer| Json(answer).into_response())
         }
         Err(ReserveError::QuotaExceeded {
             scope,
@@ -100,7 +102,7 @@ pub(super) fn camera_id(text: &str) -> Result<CameraId, Problem> {
 
 pub(super) fn reserve_answer(
     http: &Http,
-    host: Option<&Authority>,
+    reached: (Scheme, Option<&Authority>),
     reservation: &Reservation,
 ) -> Result<ReserveAnswer, Problem> {
     let camera = &reservation.camera;
@@ -115,8 +117,8 @@ pub(super) fn reserve_answer(
         camera_name: reservation.camera_name.clone(),
         room_name: camera.room_name(),
         token,
-        livekit_url: livekit_url(http, host),
-        whep_url: format!("{}/whep/{camera}", base_url(http, host)),
+        livekit_url: livekit_url(http, reached),
+        whep_url: format!("{}/whep/{camera}", base_url(http, reached)),
         ice_servers: http.0.ice_servers.told(reservation.id.as_str(), now),
         expires_at: rfc3339(reservation.expires_at),
         quality: reservation.quality.into(),
@@ -133,22 +135,22 @@ fn unsigned(error: &SignError) -> Problem {
 }
 
 /// How the client reaches this server, as it has just done so.
-fn base_url(http: &Http, host: Option<&Authority>) -> String {
+fn base_url(http: &Http, (scheme, host): (Scheme, Option<&Authority>)) -> String {
     match host {
-        Some(host) if http.rules().is_https(host) => format!("https://{host}"),
-        Some(host) => format!("http://{host}"),
-        None => format!("http://{}", http.0.addresses[0]),
+        Some(host) => format!("{}://{host}", http.rules().scheme_of(host, scheme).as_str()),
+        None => format!("http://{}", http.0.doors.plain[0]),
     }
 }
 
-fn livekit_url(http: &Http, host: Option<&Authority>) -> String {
+fn livekit_url(http: &Http, reached: (Scheme, Option<&Authority>)) -> String {
     if let Some(url) = &http.0.livekit_url {
         return url.clone();
     }
-    let has_port = http.0.addresses.iter().any(|address| address.port() == LIVEKIT_PORT);
-    match host {
-        Some(host) if has_port => format!("ws://{}:{LIVEKIT_PORT}", host.host()),
-        Some(_) | None => base_url(http, host).replacen("http", "ws", 1),
+    let has_port = http.0.doors.plain.iter().any(|address| address.port() == LIVEKIT_PORT);
+    match reached {
+        (Scheme::Http, Some(host)) if has_port => format!("ws://{}:{LIVEKIT_PORT}", host.host()),
+        // A page that came by HTTPS may not go on without it.
+        (Scheme::Http | Scheme::Https, _) => base_url(http, reached).replacen("http", "ws", 1),
     }
 }
 

@@ -11,12 +11,12 @@ use std::time::{Duration, SystemTime};
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, ORIGIN};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::Http;
-use super::extract::authority;
+use super::extract::{Scheme, authority};
 use super::problem::Problem;
 use crate::config::{AuthMode, Config, WebOrigin};
 
@@ -28,40 +28,57 @@ const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct SiteRules {
     allowed: Vec<WebOrigin>,
-    ports: Vec<u16>,
+    plain_ports: Vec<u16>,
+    secure_port: Option<u16>,
     mode: AuthMode,
     /// Nobody but this machine can reach the listeners.
     loopback_only: bool,
 }
 
 impl SiteRules {
-    /// `addresses` are those that are really bound.
-    pub(super) fn new(config: &Config, addresses: &[SocketAddr]) -> Self {
+    /// `plain` and `secure` are the addresses that are really bound, for HTTP and for HTTPS.
+    pub(super) fn new(config: &Config, plain: &[SocketAddr], secure: Option<SocketAddr>) -> Self {
         Self {
             allowed: config.http.allowed_origins.clone(),
-            ports: addresses.iter().map(SocketAddr::port).collect(),
+            plain_ports: plain.iter().map(SocketAddr::port).collect(),
+            secure_port: secure.map(|address| address.port()),
             mode: config.auth.mode,
-            loopback_only: addresses.iter().all(|address| address.ip().is_loopback()),
+            loopback_only: plain.iter().chain(&secure).all(|address| address.ip().is_loopback()),
         }
     }
 
-    /// Whether a page of `origin` may use what is at `host`.
-    pub(super) fn admits_origin(&self, origin: &HeaderValue, host: Option<&Authority>) -> bool {
+    /// Whether a page of `origin` may use what is at `host`, which was reached by `scheme`.
+    pub(super) fn admits_origin(
+        &self,
+        origin: &HeaderValue,
+        host: Option<&Authority>,
+        scheme: Scheme,
+    ) -> bool {
         let Ok(origin) = origin.to_str() else { return false };
         if self.allowed.iter().any(|allowed| allowed.as_str() == origin) {
             return true;
         }
         let (Ok(origin), Some(host)) = (url::Url::parse(origin), host) else { return false };
-        let Some(name) = origin.host_str().filter(|_| origin.scheme() == "http") else {
+        let (Some(name), Some(of_origin)) = (origin.host_str(), Scheme::parse(origin.scheme()))
+        else {
             return false;
         };
         let same_name = name.eq_ignore_ascii_case(host.host());
         let both_local = is_local_name(name) && is_local_name(host.host());
         let port = origin.port_or_known_default().unwrap_or_default();
-        let same_port = port == host.port_u16().unwrap_or(80);
-        let is_own =
-            (same_name && same_port) || ((same_name || both_local) && self.ports.contains(&port));
+        // Ports that are mapped to ours we do not know, but by having been reached through them.
+        let same_place = of_origin == scheme
+            && same_name
+            && port == host.port_u16().unwrap_or(scheme.default_port());
+        let is_own = same_place || ((same_name || both_local) && self.has_port(of_origin, port));
         is_own && (self.mode == AuthMode::Keys || is_unforgeable(name))
+    }
+
+    fn has_port(&self, scheme: Scheme, port: u16) -> bool {
+        match scheme {
+            Scheme::Http => self.plain_ports.contains(&port),
+            Scheme::Https => self.secure_port == Some(port),
+        }
     }
 
     /// Whether the name that the client has for us can be ours. Only a server that nobody else can
@@ -75,10 +92,12 @@ impl SiteRules {
         self.allowed.iter().any(|origin| host_of(origin.as_str()).is_some_and(|h| h == name))
     }
 
-    /// `https` where the name is that of a configured origin with `https` (a proxy in front).
-    pub(super) fn is_https(&self, host: &Authority) -> bool {
+    /// How clients that name `host` and have come by `scheme` reach us: by `https` too where the name is
+    /// that of a configured origin with `https` (a proxy in front).
+    pub(super) fn scheme_of(&self, host: &Authority, scheme: Scheme) -> Scheme {
         let origin = format!("https://{host}");
-        self.allowed.iter().any(|allowed| allowed.as_str() == origin)
+        let is_behind_proxy = self.allowed.iter().any(|allowed| allowed.as_str() == origin);
+        if is_behind_proxy { Scheme::Https } else { scheme }
     }
 }
 
@@ -122,7 +141,7 @@ pub(super) async fn check_site(
     // adds by itself.
     let path = request.uri().path();
     let is_open = ["/whep/", "/whip/", "/w/"].iter().any(|root| path.starts_with(root));
-    if is_change && !is_open && is_foreign(&http, request.headers(), request.uri()) {
+    if is_change && !is_open && is_foreign(&http, &request) {
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
             "pages of this origin may not change anything here; add the origin to \
@@ -132,11 +151,13 @@ pub(super) async fn check_site(
     Ok(next.run(request).await)
 }
 
-fn is_foreign(http: &Http, headers: &HeaderMap, uri: &Uri) -> bool {
-    match headers.get(ORIGIN) {
-        Some(origin) => !http.rules().admits_origin(origin, authority(headers, uri).as_ref()),
-        None => headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site"),
-    }
+fn is_foreign(http: &Http, request: &Request) -> bool {
+    let headers = request.headers();
+    let Some(origin) = headers.get(ORIGIN) else {
+        return headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site");
+    };
+    let host = authority(headers, request.uri());
+    !http.rules().admits_origin(origin, host.as_ref(), Scheme::of(request.extensions()))
 }
 
 /// Asks for a key where `auth.mode` is "keys".

@@ -9,6 +9,7 @@
 //! | `rooms` | rooms and pullers, as LiveKit shows them |
 //! | `mp3` | voices for speakers |
 //! | `status` | health and metrics |
+//! | `secure` | what a page must know to get to HTTPS |
 //! | `voice` | the voice relay's WebSocket and status |
 //! | `page` | the embedded web page |
 //! | `auth` | tokens |
@@ -28,6 +29,7 @@ mod mp3;
 mod page;
 mod problem;
 mod rooms;
+mod secure;
 mod status;
 mod voice;
 mod whep;
@@ -38,7 +40,6 @@ pub(crate) mod wire;
 mod tests;
 
 use std::any::Any;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -68,8 +69,9 @@ use ice_servers::IceServers;
 use problem::Problem;
 
 pub(crate) use auth::Keyring;
-pub(crate) use listen::bind;
+pub(crate) use listen::{Listeners, bind, bind_one};
 pub(crate) use mp3::speakers;
+pub(crate) use secure::{Doors, Secure};
 
 /// Largest request body. An offer of a browser with every codec has about 8 KiB, a heartbeat 30
 /// bytes; 256 KiB is the promise of the API reference.
@@ -103,7 +105,7 @@ struct Inner {
     rules: SiteRules,
     ice_servers: IceServers,
     livekit_url: Option<String>,
-    addresses: Vec<SocketAddr>,
+    doors: Doors,
     requests: Requests,
     outlets: Arc<Outlets>,
     stills: Stills,
@@ -116,12 +118,12 @@ struct Inner {
 }
 
 impl Http {
-    /// `addresses` are those that are really bound; never empty.
+    /// `doors` are those that are really bound.
     pub(crate) fn new(
         app: App,
         keyring: Arc<Keyring>,
         config: &Config,
-        addresses: Vec<SocketAddr>,
+        doors: Doors,
         outlets: Arc<Outlets>,
         voice: Option<Voice>,
     ) -> Self {
@@ -131,10 +133,10 @@ impl Http {
             app,
             keyring,
             auth_mode: config.auth.mode,
-            rules: SiteRules::new(config, &addresses),
+            rules: SiteRules::new(config, &doors.plain, doors.secure_address()),
             ice_servers: IceServers::new(&config.media),
             livekit_url: config.http.livekit_url.clone(),
-            addresses,
+            doors,
             requests: Requests::default(),
             outlets,
             stills,
@@ -223,6 +225,8 @@ pub(crate) fn router(http: Http) -> Router {
         .merge(mp3::routes())
         .merge(voice_routes())
         .route("/health", get(status::health))
+        .route("/tls", get(secure::tls))
+        .route("/ca.crt", get(secure::authority))
         .fallback(voice::connect_or_page)
         .layer(from_fn_with_state(http.clone(), guard::check_site))
         .layer(DefaultBodyLimit::max(BODY_LENGTH_MAX))
@@ -289,7 +293,8 @@ fn voice_routes() -> Router<Http> {
 fn api_cors(http: Http) -> CorsLayer {
     let admits = move |origin: &HeaderValue, parts: &axum::http::request::Parts| {
         let host = extract::authority(&parts.headers, &parts.uri);
-        http.rules().admits_origin(origin, host.as_ref())
+        let scheme = extract::Scheme::of(&parts.extensions);
+        http.rules().admits_origin(origin, host.as_ref(), scheme)
     };
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(admits))
@@ -315,11 +320,11 @@ fn panicked(_: Box<dyn Any + Send>) -> Response {
 }
 
 /// Counts and logs each request. Query strings are left out of the log: people put tokens there; and
-/// so are stream keys.
+/// so are stream keys, and most of sessions' names.
 async fn observe(State(http): State<Http>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let method = request.method().clone();
-    let path = whip::without_key(request.uri().path());
+    let path = whip::for_log(request.uri().path());
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
     let status = response.status().as_u16();

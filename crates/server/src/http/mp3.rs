@@ -10,7 +10,8 @@ use axum::extract::{Path, State};
 use axum::http::header::{
     ACCEPT, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_TYPE, RANGE, RETRY_AFTER, VARY,
 };
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Router, routing};
@@ -72,13 +73,11 @@ async fn play(
     State(http): State<Http>,
     Path(file): Path<String>,
     Params(query): Params<VoiceQuery>,
-    uri: Uri,
-    method: Method,
-    headers: HeaderMap,
+    parts: Parts,
 ) -> Result<Response, Problem> {
     let voice = voice::voice(&http)?;
-    voice::admit(&http, &headers, &uri, &query)?;
-    serve(voice.mp3(), &file, &method, &headers)
+    voice::admit(&http, &parts, &query)?;
+    serve(voice.mp3(), &file, &parts.method, &parts.headers)
 }
 
 /// Ranges are not known here: who asks for one gets 200 and all that comes.

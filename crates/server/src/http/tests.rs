@@ -2,14 +2,19 @@
 
 use axum::body::Body;
 use axum::http::{Request, Response};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+use super::extract::Scheme;
 use super::*;
 use crate::app::{
     CameraSnapshot, RenditionSnapshot, Reservation, ReservationSnapshot, Snapshot, SourceSnapshot,
 };
 use crate::config::{self, ApiKey};
+use crate::data_dir::tests::Temporary;
+use crate::tls::{self, Certificates};
 
 const SECRET: &str = "a-secret-of-at-least-32-characters!!";
 
@@ -23,9 +28,18 @@ impl Server {
     async fn start(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = config::from_toml("");
         change(&mut config);
+        Self::of(&config, None)
+    }
+
+    fn with_https(secure: Secure) -> Self {
+        Self::of(&config::from_toml(""), Some(secure))
+    }
+
+    fn of(config: &Config, secure: Option<Secure>) -> Self {
         let keyring = Arc::new(Keyring::new(&config.auth).unwrap());
-        let addresses = vec!["127.0.0.1:8080".parse().unwrap(), "127.0.0.1:7880".parse().unwrap()];
-        let http = Http::new(App::ended(), keyring, &config, addresses, Arc::default(), None);
+        let plain = vec!["127.0.0.1:8080".parse().unwrap(), "127.0.0.1:7880".parse().unwrap()];
+        let doors = Doors { plain, secure };
+        let http = Http::new(App::ended(), keyring, config, doors, Arc::default(), None);
         Self { router: router(http.clone()), http }
     }
 
@@ -229,11 +243,11 @@ fn on_a_network_names_are_forgeable_unless_keys_are_asked() {
     let rules = |mode| {
         let mut config = config::from_toml("[auth]\nallow_open_on_network = true");
         config.auth.mode = mode;
-        SiteRules::new(&config, &["0.0.0.0:8080".parse().unwrap()])
+        SiteRules::new(&config, &["0.0.0.0:8080".parse().unwrap()], None)
     };
     let admits = |mode, origin: &'static str, host: &str| {
         let host = host.parse().unwrap();
-        rules(mode).admits_origin(&HeaderValue::from_static(origin), Some(&host))
+        rules(mode).admits_origin(&HeaderValue::from_static(origin), Some(&host), Scheme::Http)
     };
     assert!(admits(AuthMode::Open, "http://192.168.1.5:8080", "192.168.1.5:8080"));
     assert!(admits(AuthMode::Open, "http://192.168.1.5:18080", "192.168.1.5:18080"));
@@ -241,6 +255,72 @@ fn on_a_network_names_are_forgeable_unless_keys_are_asked() {
     assert!(!admits(AuthMode::Open, "http://nvr.example:8080", "nvr.example:8080"));
     assert!(admits(AuthMode::Keys, "http://nvr.example:8080", "nvr.example:8080"));
     assert!(!admits(AuthMode::Keys, "http://evil.example:8080", "nvr.example:8080"));
+}
+
+#[test]
+fn pages_of_our_own_https_are_let_in_and_those_of_other_ports_are_not() {
+    let mut config = config::from_toml("[auth]\nallow_open_on_network = true");
+    let plain = ["0.0.0.0:8080".parse().unwrap()];
+    let admits = |config: &Config, origin: &'static str, host: &str, scheme| {
+        let rules = SiteRules::new(config, &plain, Some("0.0.0.0:8443".parse().unwrap()));
+        let host = host.parse().unwrap();
+        rules.admits_origin(&HeaderValue::from_static(origin), Some(&host), scheme)
+    };
+    let rows = [
+        ("https://192.168.1.5:8443", "192.168.1.5:8443", Scheme::Https, true),
+        // From a page by HTTPS to a listener by HTTP, and back: both are ours.
+        ("https://192.168.1.5:8443", "192.168.1.5:8080", Scheme::Http, true),
+        ("http://192.168.1.5:8080", "192.168.1.5:8443", Scheme::Https, true),
+        // A port that a router maps to ours.
+        ("https://192.168.1.5", "192.168.1.5", Scheme::Https, true),
+        ("https://192.168.1.5", "192.168.1.5", Scheme::Http, false),
+        ("https://192.168.1.5:8080", "192.168.1.5:8080", Scheme::Http, false),
+        ("http://192.168.1.5:8443", "192.168.1.5:8080", Scheme::Http, false),
+        ("https://192.168.1.6:8443", "192.168.1.5:8443", Scheme::Https, false),
+        ("https://nas.local:8443", "nas.local:8443", Scheme::Https, false),
+        ("ftp://192.168.1.5:8443", "192.168.1.5:8443", Scheme::Https, false),
+    ];
+    for (origin, host, scheme, wanted) in rows {
+        assert_eq!(admits(&config, origin, host, scheme), wanted, "{origin} at {host}");
+    }
+    config.auth.mode = AuthMode::Keys;
+    assert!(admits(&config, "https://nas.local:8443", "nas.local:8443", Scheme::Https));
+}
+
+#[tokio::test]
+async fn a_page_that_came_by_https_is_sent_on_by_https() {
+    let server = Server::start(|_| {}).await;
+    let host = Some("192.168.1.5:8443".parse().unwrap());
+    let reached = (Scheme::Https, host.as_ref());
+    let answer = api::reserve_answer(&server.http, reached, &reservation()).ok().unwrap();
+    let answer = serde_json::to_value(answer).unwrap();
+    let whep = answer["whep_url"].as_str().unwrap();
+    assert!(whep.starts_with("https://192.168.1.5:8443/whep/"), "{whep}");
+    assert_eq!(answer["livekit_url"], "wss://192.168.1.5:8443");
+}
+
+#[tokio::test]
+async fn a_page_is_told_where_https_is_and_what_to_install() {
+    let off = Server::start(|_| {}).await;
+    let answer = off.ask(plain("GET", "/tls")).await;
+    assert_eq!(answer.json(), json!({"https_port": null, "ca": null, "mode": "off"}));
+    let sentence = off.ask(plain("GET", "/ca.crt")).await.problem(404);
+    assert!(sentence.ends_with("HTTPS is off, see http.https"), "{sentence}");
+
+    let data = Temporary::new();
+    let (tls, _) = tls::open(&Certificates::Local, data.0.clone(), Vec::new()).unwrap();
+    let authority = tls.authority().unwrap();
+    let on = Server::with_https(Secure { address: "127.0.0.1:8443".parse().unwrap(), tls });
+    let answer = on.ask(plain("GET", "/tls")).await;
+    assert_eq!(answer.json(), json!({"https_port": 8443, "ca": "/ca.crt", "mode": "auto"}));
+    let pem = on.ask(plain("GET", "/ca.crt")).await;
+    assert_eq!((pem.status, pem.header("content-type")), (200, "application/x-x509-ca-cert"));
+    assert_eq!(CertificateDer::from_pem_slice(pem.text.as_bytes()).unwrap(), authority);
+    assert!(!pem.text.contains("PRIVATE"), "{}", pem.text);
+    let der = on.router.clone().oneshot(plain("GET", "/ca.crt?format=der")).await.unwrap();
+    let der = axum::body::to_bytes(der.into_body(), 1 << 16).await.unwrap();
+    assert_eq!(der, authority.as_ref());
+    on.ask(plain("GET", "/ca.crt?format=txt")).await.problem(400);
 }
 
 fn preflight(path: &str, origin: &str) -> Request<Body> {
@@ -592,7 +672,8 @@ async fn reserve_answers_the_addresses_by_which_the_client_came() {
     let server = Server::start(|_| {}).await;
     let urls = |host: Option<&str>| {
         let host = host.map(|host| host.parse().unwrap());
-        let answer = api::reserve_answer(&server.http, host.as_ref(), &reservation());
+        let answer =
+            api::reserve_answer(&server.http, (Scheme::Http, host.as_ref()), &reservation());
         let answer = serde_json::to_value(answer.ok().unwrap()).unwrap();
         let text = |key: &str| answer[key].as_str().unwrap().to_owned();
         (text("whep_url"), text("livekit_url"), answer)
@@ -632,7 +713,8 @@ async fn reserve_answers_the_ice_servers_that_the_session_does() {
         config.media = config::from_toml(text).media;
     })
     .await;
-    let answer = api::reserve_answer(&server.http, None, &reservation()).ok().unwrap();
+    let answer =
+        api::reserve_answer(&server.http, (Scheme::Http, None), &reservation()).ok().unwrap();
     let answer = serde_json::to_value(answer).unwrap();
     let [stun, turn] = answer["ice_servers"].as_array().unwrap().as_slice() else {
         panic!("{answer}");

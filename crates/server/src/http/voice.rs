@@ -12,14 +12,15 @@ use std::net::{IpAddr, Ipv4Addr};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::Json;
 use axum::extract::{FromRequestParts, Request, State};
+use axum::http::StatusCode;
 use axum::http::header::{AUTHORIZATION, ORIGIN};
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use hyper_util::rt::TokioIo;
 use secrecy::ExposeSecret;
 
 use super::Http;
-use super::extract::{Params, authority};
+use super::extract::{Params, Scheme, authority};
 use super::listen::ClientAddress;
 use super::problem::Problem;
 use super::wire::{AudioConstraints, StreamStatus, VoiceQuery, VoiceSettings};
@@ -39,7 +40,7 @@ pub(super) async fn connect(
     let voice = voice(&http)?.clone();
     let (mut parts, _) = request.into_parts();
     let Params(query) = Params::<VoiceQuery>::from_request_parts(&mut parts, &()).await?;
-    admit(&http, &parts.headers, &parts.uri, &query)?;
+    admit(&http, &parts, &query)?;
     let address = parts.extensions.get::<ClientAddress>();
     let address = address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |client| client.0.ip());
     let Some(permit) = http.socket_permit() else {
@@ -93,12 +94,8 @@ pub(super) fn voice(http: &Http) -> Result<&Voice, Problem> {
 }
 
 /// Pages of foreign origins where origins are named, and who lacks the token, are turned away.
-pub(super) fn admit(
-    http: &Http,
-    headers: &HeaderMap,
-    uri: &Uri,
-    query: &VoiceQuery,
-) -> Result<(), Problem> {
+pub(super) fn admit(http: &Http, parts: &Parts, query: &VoiceQuery) -> Result<(), Problem> {
+    let headers = &parts.headers;
     let settings = http.voice_settings();
     // Who is no browser names no origin, and could name any.
     if let Some(origin) = headers.get(ORIGIN).filter(|_| !settings.allowed_origins.is_empty()) {
@@ -106,7 +103,9 @@ pub(super) fn admit(
             .allowed_origins
             .iter()
             .any(|allowed| allowed.as_str().as_bytes() == origin.as_bytes());
-        if !is_named && !http.rules().admits_origin(origin, authority(headers, uri).as_ref()) {
+        let host = authority(headers, &parts.uri);
+        let scheme = Scheme::of(&parts.extensions);
+        if !is_named && !http.rules().admits_origin(origin, host.as_ref(), scheme) {
             let sentence = "pages of this origin may not use the voice relay; add the origin to \
                             voice.allowed_origins if it is yours";
             return Err(Problem::new(StatusCode::FORBIDDEN, sentence));

@@ -18,7 +18,7 @@ use secrecy::ExposeSecret;
 
 use super::api::camera_id;
 use super::auth::bearer;
-use super::extract::{authority, require_content_type};
+use super::extract::{Scheme, authority, require_content_type};
 use super::problem::Problem;
 use super::whep::{
     ACCEPT_POST, FRAGMENT, Patch, SDP, no_session, quoted, restarted, text, trickled,
@@ -124,8 +124,8 @@ pub(super) async fn new_key(
     let key = key.expose_secret();
     let host = authority(request.headers(), request.uri());
     let whip_url = host.map(|host| {
-        let scheme = if http.rules().is_https(&host) { "https" } else { "http" };
-        format!("{scheme}://{host}/whip/{key}")
+        let scheme = http.rules().scheme_of(&host, Scheme::of(request.extensions()));
+        format!("{}://{host}/whip/{key}", scheme.as_str())
     });
     let answer =
         StreamKeyAnswer { camera_id: camera.to_string(), stream_key: key.to_owned(), whip_url };
@@ -178,6 +178,25 @@ pub(super) fn without_key(path: &str) -> String {
     path.to_owned()
 }
 
+/// A path as it may be logged: of a session's name, which lets whoever knows it end the session, so much
+/// that lines which belong together can be told.
+pub(super) fn for_log(path: &str) -> String {
+    const SHOWN: usize = 8;
+    let mut path = without_key(path);
+    let behind = |root: &str| path.split_once(root).map(|(before, _)| before.len() + root.len());
+    let Some(camera) = ["/whep/", "/whip/", "/w/"].into_iter().find_map(behind) else {
+        return path;
+    };
+    let Some(session) = path[camera..].find('/').map(|slash| camera + slash + 1) else {
+        return path;
+    };
+    if let Some((cut, _)) = path[session..].char_indices().nth(SHOWN) {
+        path.truncate(session + cut);
+        path.push('…');
+    }
+    path
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,5 +210,17 @@ mod tests {
         assert_eq!(without_key("/whip//secret"), "/whip/***");
         assert_eq!(without_key("/proxy/w/secret/67e5"), "/proxy/w/***/67e5");
         assert_eq!(without_key("/whep/cam-1"), "/whep/cam-1");
+    }
+
+    #[test]
+    fn of_a_sessions_name_the_log_shows_the_beginning() {
+        let name = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+        assert_eq!(for_log(&format!("/whep/cam-1/{name}")), "/whep/cam-1/67e55044…");
+        assert_eq!(for_log(&format!("/whip/cam-1/{name}")), "/whip/***/67e55044…");
+        assert_eq!(for_log(&format!("/w/a-key/{name}/")), "/w/***/67e55044…");
+        assert_eq!(for_log(&format!("/proxy/whep/a/{name}")), "/proxy/whep/a/67e55044…");
+        assert_eq!(for_log("/whep/cam-1/ääääääää"), "/whep/cam-1/ääääääää");
+        assert_eq!(for_log("/whep/cam-1"), "/whep/cam-1");
+        assert_eq!(for_log("/api/v1/cameras/cam-1-of-many"), "/api/v1/cameras/cam-1-of-many");
     }
 }

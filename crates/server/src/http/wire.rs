@@ -338,10 +338,31 @@ pub(super) struct FrameQuery {
     pub(super) width: Option<u32>,
 }
 
+/// How a page gets to HTTPS, without which browsers keep the microphone closed.
+#[derive(Debug, Serialize)]
+pub(super) struct TlsAnswer {
+    /// Null where there is no HTTPS.
+    pub(super) https_port: Option<u16>,
+    /// Where the certificate of the local authority is; null where there is none to install.
+    pub(super) ca: Option<&'static str>,
+    /// `auto`, `files` or `off`.
+    pub(super) mode: &'static str,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct AuthorityQuery {
+    /// `pem` or `der`.
+    pub(super) format: Option<String>,
+}
+
 /// What `--ready-file` holds.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Ready {
     pub(crate) listen: Vec<String>,
+    /// `None`: there is no port of its own for voice clients.
+    pub(crate) audio: Option<String>,
+    /// `None`: HTTPS is off.
+    pub(crate) https: Option<String>,
     pub(crate) udp: String,
     /// Where connections for media are taken; null where they are not.
     pub(crate) tcp: Option<String>,

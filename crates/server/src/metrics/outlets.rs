@@ -1,4 +1,4 @@
-//! What RTSP readers and still pictures count as it happens.
+//! What RTSP readers, still pictures and connections by TLS count as it happens.
 
 use std::fmt;
 use std::sync::Arc;
@@ -63,6 +63,12 @@ pub(crate) struct Outlets {
     pub(crate) stills_made: Figure,
     /// Still pictures that could not be had.
     pub(crate) stills_failed: Figure,
+    /// Handshakes of TLS that were completed.
+    pub(crate) tls_handshakes_ok: Figure,
+    /// Handshakes of TLS that one side gave up, and connections that spoke something else.
+    pub(crate) tls_handshakes_failed: Figure,
+    /// Connections ended because the handshake of TLS took too long.
+    pub(crate) tls_handshakes_slow: Figure,
 }
 
 /// Shows them.
@@ -127,6 +133,17 @@ impl Collector for OutletFigures {
                 ("cached", &outlets.stills_cached),
                 ("made", &outlets.stills_made),
                 ("failed", &outlets.stills_failed),
+            ],
+        )?;
+        labelled(
+            encoder,
+            "manifold_tls_handshakes",
+            "Connections to the port of HTTPS",
+            "result",
+            &[
+                ("ok", &outlets.tls_handshakes_ok),
+                ("failed", &outlets.tls_handshakes_failed),
+                ("slow", &outlets.tls_handshakes_slow),
             ],
         )
     }

@@ -75,6 +75,17 @@ impl Announced {
     }
 }
 
+/// Under which address people on the network open a port that is bound to `bound`: the first of its
+/// IPv4 addresses, which are shorter to type, if it has any.
+pub(crate) fn opened_at(bound: SocketAddr) -> SocketAddr {
+    if !bound.ip().is_unspecified() {
+        return bound;
+    }
+    let reachable = reachable(bound, &interfaces());
+    let chosen = reachable.iter().find(|ip| ip.is_ipv4()).or(reachable.first());
+    chosen.map_or(bound, |ip| SocketAddr::new(*ip, bound.port()))
+}
+
 fn listed(candidates: &[HostCandidate]) -> String {
     let names: Vec<String> = candidates.iter().map(|one| one.address.to_string()).collect();
     names.join(" ")

@@ -32,6 +32,7 @@ mod taps;
 mod tcp;
 mod worker;
 
+pub(crate) use addresses::opened_at;
 pub(crate) use handshakes::Restarted;
 pub(crate) use media::peer::publisher::SoundWishes;
 pub(crate) use media::peer::{AnswerError, IceCredentials, OfferError};
@@ -188,6 +189,8 @@ pub(crate) struct MediaFigures {
     pub(crate) frames_skipped: u64,
     /// Frames not sent to a viewer whose answer has no such codec.
     pub(crate) frames_not_taken: u64,
+    /// Packets of voices not passed on to a receiver: they came twice, or too late for a number.
+    pub(crate) packets_too_late: u64,
     /// Frames of which no packets could be made: empty, or cut larger than a packet may be.
     pub(crate) frames_not_cut: u64,
     /// Picture loss indications and full intra requests received.
@@ -546,6 +549,7 @@ impl MediaPlane {
             sum.repairs_missed += figures.fanout.repairs_missed;
             sum.frames_skipped += figures.fanout.frames_skipped;
             sum.frames_not_taken += figures.fanout.frames_not_taken;
+            sum.packets_too_late += figures.fanout.packets_too_late;
             sum.keyframe_requests += figures.fanout.keyframe_requests;
             sum.packets_lost_reported += figures.fanout.packets_lost;
             sum.viewers_connected += figures.fanout.viewers;

@@ -24,7 +24,7 @@ use media::batch::{Remote, Route, Transport};
 use media::peer::publisher::{Demand, PublisherFactory, SoundWishes};
 use media::peer::{IceCredentials, Received};
 use media::publish::TrackOutput;
-use media::publishers::{Claim, PublisherTable, PublishersOutput, TableFigures};
+use media::publishers::{PublisherTable, PublishersOutput, TableFigures};
 use tokio::sync::{mpsc, oneshot};
 
 use super::handshakes::Surroundings;
@@ -32,7 +32,7 @@ use super::worker::WorkerInput;
 use super::{Accepted, MediaEvent, Restarted, random_u64};
 
 pub(crate) use media::peer::publisher::PublishError;
-pub(crate) use media::publishers::{PublisherEnd, PublisherId};
+pub(crate) use media::publishers::{Claim, PublisherEnd, PublisherId};
 
 /// Datagrams that may wait for a publisher thread: 500 publishers of 2 Mbit/s send 125 of them a
 /// millisecond, so that this is some 30 ms of all of them on one thread. What is beyond is dropped and
@@ -134,20 +134,34 @@ pub(crate) struct Publishers {
 /// One worker's table of the addresses that proved to be publishers'. Bounded by the sessions, of
 /// which a stream key has one, and the addresses of each.
 #[derive(Debug, Default)]
-pub(crate) struct PublisherRoutes(HashMap<Remote, usize>);
+pub(crate) struct PublisherRoutes(HashMap<Remote, Owner>);
+
+#[derive(Debug, Clone, Copy)]
+struct Owner {
+    thread: usize,
+    claim: Claim,
+}
 
 impl PublisherRoutes {
-    /// What comes from there is for `thread`, or for nobody.
-    pub(crate) fn set(&mut self, remote: Remote, thread: Option<usize>) {
-        match thread {
-            Some(thread) => self.0.insert(remote, thread),
-            None => self.0.remove(&remote),
-        };
+    /// What comes from there is for `thread`, or no longer. A check, whose source may be forged, takes
+    /// no address from a thread whose publisher proved more.
+    pub(crate) fn set(&mut self, remote: Remote, claim: Claim, thread: usize) {
+        let owner = self.0.get(&remote).copied();
+        match claim {
+            Claim::Taken if owner.is_some_and(|owner| owner.claim == Claim::Proven) => {}
+            Claim::Taken | Claim::Proven => {
+                self.0.insert(remote, Owner { thread, claim });
+            }
+            Claim::Released if owner.is_some_and(|owner| owner.thread == thread) => {
+                self.0.remove(&remote);
+            }
+            Claim::Released => {}
+        }
     }
 
     /// The thread that what comes from there is for.
     pub(crate) fn owner(&self, remote: &Remote) -> Option<usize> {
-        self.0.get(remote).copied()
+        self.0.get(remote).map(|owner| owner.thread)
     }
 }
 
@@ -568,17 +582,13 @@ impl PublisherThread {
 
     /// Workers and connections find out by themselves whose a packet is.
     fn tell_of_address(&self, remote: Remote, claim: Claim) {
-        let thread = match claim {
-            Claim::Taken => Some(self.index),
-            Claim::Released => None,
-        };
         match (remote.transport, claim) {
             (Transport::Udp, _) => {
                 for worker in &self.net.workers {
-                    worker.tell(WorkerInput::PublisherAddress(remote, thread));
+                    worker.tell(WorkerInput::PublisherAddress(remote, claim, self.index));
                 }
             }
-            (Transport::Tcp(id), Claim::Taken) => {
+            (Transport::Tcp(id), Claim::Taken | Claim::Proven) => {
                 self.net.connections.set_publisher(id, self.index);
             }
             (Transport::Tcp(id), Claim::Released) => self.net.connections.close(id),
@@ -619,6 +629,48 @@ impl PublisherThread {
         IceCredentials {
             ufrag: std::iter::once(name).chain(random_chars(16)).collect(),
             password: random_chars(32).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_hangs_up_before_the_answer_leaves_no_session_behind() {
+        let (publishers, mut inputs) = Publishers::new(1);
+        let inputs = inputs.remove(0);
+        {
+            let mut offered = std::pin::pin!(publishers.offer(String::new()));
+            assert!(futures::poll!(offered.as_mut()).is_pending());
+        }
+        let told: Vec<_> = inputs.commands.try_iter().collect();
+        let [Command::Offer { publisher, .. }, Command::Close(closed)] = &told[..] else {
+            panic!("{} commands", told.len());
+        };
+        assert_eq!(publisher, closed);
+    }
+
+    #[test]
+    fn a_check_on_another_thread_takes_no_address_from_who_proved_more() {
+        let mut routes = PublisherRoutes::default();
+        let remote = Remote::from(SocketAddr::from(([10, 0, 0, 2], 4_000)));
+        let (forger, owner) = (0, 1);
+        for (claim, thread, expected) in [
+            (Claim::Taken, forger, Some(forger)),
+            (Claim::Taken, owner, Some(owner)),
+            (Claim::Released, forger, Some(owner)),
+            (Claim::Taken, forger, Some(forger)),
+            (Claim::Proven, owner, Some(owner)),
+            (Claim::Taken, forger, Some(owner)),
+            (Claim::Released, forger, Some(owner)),
+            (Claim::Released, owner, None),
+        ] {
+            routes.set(remote, claim, thread);
+            assert_eq!(routes.owner(&remote), expected, "{claim:?} of {thread}");
         }
     }
 }

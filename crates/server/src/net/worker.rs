@@ -16,7 +16,7 @@ use media::viewer::BURST_INTERVAL;
 use media::{MediaKind, PacketisedFrame, StreamId, ViewerId};
 
 use super::handshakes::Handshakes;
-use super::publishers::{PublisherRoutes, Publishers};
+use super::publishers::{Claim, PublisherRoutes, Publishers};
 use super::sys::{Inbox, UdpPort, Waker, wait};
 use super::taps::{TapSender, Taps};
 use super::tcp::{Connection, Connections, Delivery};
@@ -60,8 +60,8 @@ pub(crate) enum WorkerInput {
     Switch(ViewerId, StreamId),
     /// SRTCP that landed elsewhere.
     Feedback(Route, Vec<u8>),
-    /// What comes from an address is for a publisher thread, or no more.
-    PublisherAddress(Remote, Option<usize>),
+    /// What comes from an address is for this publisher thread, or no more.
+    PublisherAddress(Remote, Claim, usize),
     /// The end. Says when everything before it is done.
     Stop(Sender<()>),
 }
@@ -289,8 +289,8 @@ impl Worker {
                 WorkerInput::Switch(viewer, stream) => {
                     turn.fanout.handle_switch(viewer, stream, now);
                 }
-                WorkerInput::PublisherAddress(address, thread) => {
-                    turn.publisher_routes.set(address, thread);
+                WorkerInput::PublisherAddress(address, claim, thread) => {
+                    turn.publisher_routes.set(address, claim, thread);
                 }
                 WorkerInput::Stop(done) => {
                     // Who waits may have given up.

@@ -14,6 +14,7 @@ use super::auth::{Authorization, Challenge, Verdict, same};
 use super::guesses::Guesses;
 use super::message::Status;
 use super::sdp::{Description, TrackFormat};
+use super::turns::{TURN_WAIT_MAX, Turn, Turns};
 use super::uri::Uri;
 use super::{Ask, CONNECTIONS_MAX, Library, Played, Playing, Refusal};
 use crate::admission::{Crowd, Limits};
@@ -46,6 +47,7 @@ struct Inner {
     keyring: Arc<Keyring>,
     users: Vec<RtspUser>,
     guesses: Mutex<Guesses>,
+    turns: Turns,
     /// A password or token is asked for.
     asks: bool,
 }
@@ -55,7 +57,14 @@ impl Cameras {
     pub(crate) fn new(app: App, keyring: Arc<Keyring>, rtsp: &Rtsp, mode: AuthMode) -> Self {
         let users = rtsp.users.clone();
         let asks = mode == AuthMode::Keys || !users.is_empty();
-        Self(Arc::new(Inner { app, keyring, users, guesses: Mutex::default(), asks }))
+        Self(Arc::new(Inner {
+            app,
+            keyring,
+            users,
+            guesses: Mutex::default(),
+            turns: Turns::default(),
+            asks,
+        }))
     }
 }
 
@@ -74,6 +83,8 @@ pub(crate) struct Described {
     rendition: Rendition,
     /// Keeps the source running until the lease does.
     held: Held,
+    /// The address's own, for as long as it holds something.
+    turn: Turn,
 }
 
 impl Library for Cameras {
@@ -94,8 +105,12 @@ impl Library for Cameras {
         let who = self.0.who(&ask)?;
         let Uri { name, sub, .. } = ask.uri;
         let rendition = if *sub { Rendition::Sub } else { Rendition::Main };
+        let turn = self.0.turns.take(ask.ip).await.ok_or_else(|| {
+            let sentence = "too many cameras are being described for your address; try again later";
+            Refusal::NotBefore(TURN_WAIT_MAX, sentence.to_owned())
+        })?;
         let held = self.0.app.hold(name, rendition).await.map_err(not_held)?;
-        Ok(Described { who, camera: name.clone(), rendition, held })
+        Ok(Described { who, camera: name.clone(), rendition, held, turn })
     }
 
     async fn describe(&self, described: &mut Described) -> Result<Description, Refusal> {
@@ -107,7 +122,7 @@ impl Library for Cameras {
     }
 
     async fn play(&self, described: Described) -> Result<Reading, Refusal> {
-        let Described { who, camera, rendition, held } = described;
+        let Described { who, camera, rendition, held, turn } = described;
         let app = &self.0.app;
         let (reservation, is_own) = match who {
             Who::Viewer(reservation) => (reservation, false),
@@ -121,7 +136,7 @@ impl Library for Cameras {
             }
         };
         let reading = app.read(reservation.clone(), &camera, &held).await;
-        drop(held);
+        drop((held, turn));
         if reading.is_err() && is_own {
             app.release(reservation.as_str()).await;
         }

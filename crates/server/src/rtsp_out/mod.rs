@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `message` | requests and answers as bytes |
 //! | `uri`, `transport`, `auth` | what single parts of requests say |
+//! | `turns` | how many cameras an address may have described at once |
 //! | `guesses` | how often an address may be wrong about a password |
 //! | `sdp` | a camera's description |
 //! | `player` | frames to a reader's packets |
@@ -25,6 +26,7 @@ mod message;
 mod player;
 mod sdp;
 mod transport;
+mod turns;
 mod uri;
 
 use std::future::Future;

@@ -580,6 +580,28 @@ async fn strangers_of_an_address_take_places_from_themselves() {
     reader.frames(20).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_describes_no_more_cameras_at_once_than_its_share() {
+    let world = World::start("").await;
+    let mut describing = Vec::new();
+    for _ in 0..turns::TURNS_AN_ADDRESS {
+        let mut client = world.client().await;
+        assert_eq!(client.ask("DESCRIBE", "/cam-1", &[]).await.status, 200);
+        describing.push(client);
+    }
+    let mut next = world.client().await;
+    let refused = next.ask("DESCRIBE", "/cam-1", &[]).await;
+    assert_eq!((refused.status, refused.header("Retry-After")), (503, Some("3")), "{refused:?}");
+    assert!(refused.body.starts_with("too many cameras are being described"), "{refused:?}");
+    assert_eq!(describing[0].ask("SETUP", "/cam-1/trackID=0", &[TCP]).await.status, 200);
+    assert_eq!(describing[0].ask("PLAY", "/cam-1", &[]).await.status, 200);
+    assert_eq!(
+        next.ask("DESCRIBE", "/cam-1", &[]).await.status,
+        200,
+        "who plays has his turn back"
+    );
+}
+
 /// A library in which there is nothing to see, with few places.
 #[derive(Clone)]
 struct Nothing;

@@ -187,7 +187,8 @@ mod tests {
             assert!(sentence.starts_with("the message cannot be understood: "), "{sentence}");
             assert!(sentence.chars().count() <= SENTENCE_LENGTH_MAX);
         }
-        let just = format!("{:width$}", "{\"type\":\"ping\"}", width = MESSAGE_LENGTH_MAX);
+        let ping = "{\"type\":\"ping\"}";
+        let just = ping.to_owned() + &" ".repeat(MESSAGE_LENGTH_MAX - ping.len());
         assert_eq!(read(&just), Ok(ClientMessage::Ping));
         assert_eq!(read(&format!("{just} ")), Err(too_long()));
     }
