@@ -101,7 +101,7 @@ impl Studio {
         let listeners = http::bind(&[anywhere], "a benchmark").await?;
         let address = listeners.addresses().first().copied().context("nothing is bound")?;
         let closing = CancellationToken::new();
-        tokio::spawn(listeners.serve(http::speakers(mp3), closing.clone()));
+        tokio::spawn(listeners.serve(http::speakers(mp3), Arc::default(), closing.clone()));
         tokio::spawn(talk(media, FIRST_VOICE, speech()?));
         Ok(Self { address, _voices: voices, _closing: closing.drop_guard() })
     }
