@@ -10,7 +10,8 @@ Port 0 takes a free one. One line is printed once clients may connect:
 
     ready rtsp://127.0.0.1:8554 auth=digest
 
-and after that a line for each request that matters to a test, `play /h264` and `teardown /h264`.
+and after that a line for each request that matters to a test, `play /h264` and `teardown /h264`, and
+`connected` and `closed` for each connection.
 SIGTERM and SIGINT end it. Paths:
 
     /h264         H.264 baseline, nothing else
@@ -240,11 +241,13 @@ def launches(args):
 
 
 def report(_server, client):
-    """Prints what a client asks for."""
+    """Prints that a client is there, what it asks for, and that it is gone."""
 
     def say(verb):
         return lambda _client, context: print(verb, context.uri.abspath, flush=True)
 
+    print("connected", flush=True)
+    client.connect("closed", lambda _client: print("closed", flush=True))
     client.connect("play-request", say("play"))
     client.connect("teardown-request", say("teardown"))
 

@@ -1,7 +1,6 @@
 // A real RTSP camera: GStreamer's server with a test picture that carries the machine-readable strip.
 
 import { createServer } from 'node:net';
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { Child } from './process.mjs';
@@ -16,6 +15,8 @@ export async function freePort() {
   return port;
 }
 
+let cameras = 0;
+
 /** An RTSP camera that can be stopped, killed and started again on its port. */
 export class RtspCamera {
   /**
@@ -27,6 +28,8 @@ export class RtspCamera {
     this.world = world;
     this.options = options;
     this.port = options.port;
+    this.number = ++cameras;
+    this.starts = 0;
     this.user = 'admin';
     this.password = options.password ?? 'secret';
   }
@@ -34,17 +37,18 @@ export class RtspCamera {
   /** Starts it, on the port it had before if it ran before; `options` replace those given at first. */
   async start(options = {}) {
     Object.assign(this.options, options);
-    this.port ??= await freePort();
     const { auth = 'none', size = '640x360', fps = 15, gop = 15, kbit = 1_200 } = this.options;
     part('rtspServer');
-    const args = [join(root, 'cameras/rtsp_camera.py'), String(this.port)];
+    const args = [join(root, 'cameras/rtsp_camera.py'), String(this.port ?? 0)];
     args.push('--auth', auth, '--user', this.user, '--password', this.password);
     args.push('--size', size, '--fps', String(fps), '--gop', String(gop), '--kbit', String(kbit));
-    this.child = new Child(`camera ${this.port}`, part('python'), args, {
-      log: this.world.file(`camera-${this.port}.log`),
+    this.starts += 1;
+    this.child = new Child('camera', part('python'), args, {
+      log: this.world.file(`camera-${this.number}-${this.starts}.log`),
     });
     this.world.own(this.child);
-    await this.child.says(/\n/);
+    const [, port] = await this.child.says(/ready rtsp:\/\/127\.0\.0\.1:(\d+)/);
+    this.port = Number(port);
     return this;
   }
 
@@ -60,13 +64,9 @@ export class RtspCamera {
   }
 
   /** How many TCP connections clients hold to it: what the camera itself sees of its pullers. */
-  async connections() {
-    const port = this.port.toString(16).toUpperCase().padStart(4, '0');
-    const table = await readFile('/proc/net/tcp', 'utf8');
-    const established = '01';
-    return table.split('\n').filter((line) => {
-      const [, local, , state] = line.trim().split(/\s+/);
-      return local?.endsWith(`:${port}`) && state === established;
-    }).length;
+  connections() {
+    const lines = this.child.output.split('\n');
+    const count = (word) => lines.filter((line) => line === word).length;
+    return count('connected') - count('closed');
   }
 }

@@ -12,14 +12,15 @@ export class Manifold {
   /**
    * @param {import('./world.mjs').World} world
    * @param {object} config the tree of manifold.toml; cameras may leave out name and source
+   * @param {Record<string, string>} env variables of its own
    */
-  static async start(world, config = {}) {
+  static async start(world, config = {}, env = {}) {
     const manifold = new Manifold(world);
     const data = world.file('data');
     await mkdir(data, { recursive: true });
     const path = world.file('manifold.toml');
     await writeFile(path, toml(withDefaults(config, data)));
-    await manifold.launch(['serve', '--config', path]);
+    await manifold.launch(['serve', '--config', path], env);
     return manifold;
   }
 
@@ -37,19 +38,22 @@ export class Manifold {
   /** Ends it and starts it again as it was; give `listen` a fixed port for its pages to find it. */
   async restart() {
     await this.child.stop();
-    await rm(this.world.file('ready.json'));
-    await this.launch(this.args);
+    await this.launch(this.args, this.env);
   }
 
-  async launch(args) {
+  async launch(args, env) {
     this.args = args;
+    this.env = env;
     const ready = this.world.file('ready.json');
+    // One that a server before wrote tells of ports that are closed.
+    await rm(ready, { force: true });
     this.child = new Child('manifold', part('manifold'), [...args, '--ready-file', ready], {
       cwd: this.world.folder,
+      env,
       log: this.world.file('manifold.log'),
     });
     this.world.own(this.child);
-    const { listen, udp, tcp, rtsp } = await until(
+    const { listen, audio, https, udp, tcp, rtsp } = await until(
       'manifold is ready',
       async () => {
         if (!this.child.alive) return { ended: true };
@@ -62,6 +66,8 @@ export class Manifold {
     });
     this.urls = listen.map((address) => `http://${address}`);
     [this.url] = this.urls;
+    this.audio = audio && `http://${audio}`;
+    this.https = https && `https://${https}`;
     this.udp = hostAndPort(udp);
     this.tcp = tcp === null ? null : hostAndPort(tcp);
     this.rtsp = rtsp && `rtsp://${rtsp}`;
@@ -167,9 +173,11 @@ async function answer(response) {
 }
 
 function withDefaults(config, data) {
-  const { cameras = [], media = {}, rtsp = {}, log = {}, ...rest } = config;
+  const { cameras = [], http = {}, media = {}, rtsp = {}, log = {}, ...rest } = config;
   return {
     listen: ['127.0.0.1:0'],
+    audio_listen: 'off',
+    http: { https: 'off', ...http },
     media: { udp: '127.0.0.1:0', ...media },
     rtsp: { listen: '127.0.0.1:0', ...rtsp },
     store: { data_dir: data },

@@ -16,6 +16,10 @@ const parts = {
     path: '/usr/bin/chromium',
     install: 'cargo xtask setup   # or: sudo apt-get install chromium',
   },
+  certutil: {
+    path: '/usr/bin/certutil',
+    install: 'cargo xtask setup   # or: sudo apt-get install libnss3-tools',
+  },
   python: {
     path: '/usr/bin/python3',
     install: 'cargo xtask setup   # or: sudo apt-get install python3-gi gir1.2-gst-rtsp-server-1.0',

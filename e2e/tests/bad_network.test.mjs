@@ -1,4 +1,5 @@
-// Delay, loss, a bottleneck and an address that changes, between Chromium and the server.
+// Delay, loss, a bottleneck and an address that changes, between Chromium and the server: what they cost a
+// viewer is little, since packets are sent again, and a thin line gets what it carries.
 //
 // The link is a program of its own (net/link.py) and needs root. Each scenario opens the page over a good
 // link, so that what is looked at is the media plane and not the page's way through a bad one.
@@ -15,28 +16,25 @@ const CAMERA_FPS = 15;
 /** A line that is good again carries all of the stream after this time at the latest. */
 const RECOVERED_WITHIN = 45_000;
 
-scenario('80 ms of round trip and 3 % of loss: the picture plays on', async (world) => {
-  const { viewer, link } = await behindLink(world);
-
-  await link.set({ delay_ms: 40, jitter_ms: 5, loss: 0.03, seed: 1 });
-
-  const decoded = await keepsPicture(viewer, 5);
-  const fps = (decoded.reduce((sum, count) => sum + count) * 1_000) / (5 * WINDOW_MS);
-  assert.ok(fps >= CAMERA_FPS / 2, `${fps} frames a second: ${decoded} in windows of ${WINDOW_MS} ms`);
-  const did = await link.end();
-  assert.ok(did.to_browser.lost > 10, JSON.stringify(did));
-});
-
-for (const loss of [0.05, 0.2]) {
-  scenario(`${loss * 100} % of loss: the picture plays on`, async (world) => {
-    const { viewer, link, manifold } = await behindLink(world);
+for (const { loss, jitter_ms, least } of [
+  { loss: 0.05, jitter_ms: 5, least: 0.7 },
+  { loss: 0.2, jitter_ms: 0, least: 0.4 },
+]) {
+  scenario(`80 ms of round trip and ${loss * 100} % of loss: packets come again, the picture plays on`, async (world) => {
+    const { viewer, link, manifold } = await behindLink(world, { camera: { kbit: 2_000 } });
     const before = await counted(manifold, 'manifold_repairs_total');
 
-    await link.set({ delay_ms: 10, loss, seed: 1 });
+    await link.set({ delay_ms: 40, jitter_ms, loss, seed: 1 });
 
-    await keepsPicture(viewer, 5);
+    const decoded = await keepsPicture(viewer, 5);
+    const share = decoded.reduce((sum, count) => sum + count) / ((CAMERA_FPS * 5 * WINDOW_MS) / 1_000);
+    assert.ok(share > least, `${share} of all pictures: ${decoded} in windows of ${WINDOW_MS} ms`);
     const repairs = (await counted(manifold, 'manifold_repairs_total')) - before;
-    assert.ok(repairs > 0, 'lost packets are sent again');
+    assert.ok(repairs > 10, `${repairs} lost packets were sent again`);
+    assert.ok((await counted(manifold, 'manifold_nacks_total')) >= repairs);
+    const { retransmittedPacketsReceived } = (await viewer.inbound('cam-1')).video;
+    assert.ok(retransmittedPacketsReceived > 10, `${retransmittedPacketsReceived} of them arrived by RTX`);
+    assert.deepEqual(viewer.errors, []);
     const did = await link.end();
     assert.ok(did.to_browser.lost > 20, JSON.stringify(did));
   });
@@ -55,12 +53,16 @@ scenario('a NAT that gives another port: the picture plays on', async (world) =>
   assert.deepEqual(viewer.errors, []);
 });
 
-scenario('a bottleneck of half of what the camera sends: the picture plays on', async (world) => {
+scenario('a bottleneck of half of what the camera sends: paced, skipped, and the picture plays on', async (world) => {
   const { viewer, link, manifold } = await behindLink(world, { camera: { kbit: 2_500 } });
 
   await link.set({ rate_kbit: 1_000, delay_ms: 20 });
 
-  await keepsPicture(viewer, 5);
+  const isLimited = async () => (await counted(manifold, 'manifold_viewers_limited')) === 1;
+  await Promise.all([
+    keepsPicture(viewer, 5),
+    until('the line is found to be thin', isLimited, { within: 5 * WINDOW_MS }),
+  ]);
   const skipped = await counted(manifold, 'manifold_frames_skipped_total');
   assert.ok(skipped > 0, 'what the line does not carry is skipped');
 

@@ -53,10 +53,11 @@ enum Program {
 }
 
 /// In the order in which they run: what needs a quiet machine first.
-const PARTS: [Part; 8] = [
+const PARTS: [Part; 9] = [
     Part { name: "egress", program: Program::Manifold, title: "A packet" },
     Part { name: "curve", program: Program::Manifold, title: "A packet, by viewers" },
     Part { name: "memory", program: Program::Manifold, title: "Memory" },
+    Part { name: "voice", program: Program::Manifold, title: "A voice" },
     Part { name: "join", program: Program::Node, title: "First picture in Chromium" },
     Part { name: "storm", program: Program::Node, title: "A storm of joins" },
     Part { name: "churn", program: Program::Node, title: "Joins and leaves" },
@@ -184,6 +185,7 @@ impl Results {
         let targets = list(egress, "figures")?.iter().filter(|figure| figure["unit"] == "us");
         let target = targets.filter_map(|figure| figure["target"].as_f64()).next();
         let target = target.context("no figure of the egress benchmark has a target")?;
+        let ways = voice_ways(self.raw("voice")?)?;
         let compare = self.raw("compare")?;
         let rivals = list(compare, "rivals")?
             .iter()
@@ -200,6 +202,11 @@ impl Results {
                 Some(target),
             ),
             plot::curve("CPU a packet by viewers (µs)", &curves(self.raw("curve")?)?),
+            plot::bars(
+                "A voice's packet from in to out, by listeners (ms)",
+                &ways.iter().map(|(name, way)| (name.as_str(), *way)).collect::<Vec<_>>(),
+                Some(number(self.raw("voice")?, "way_ms_max")?),
+            ),
             plot::bars("CPU a packet beside others, whole server (µs)", &rivals, None),
             plot::distribution(
                 "First frame decoded, share of joins (ms)",
@@ -233,6 +240,11 @@ Cameras, server and viewers share the machine's cores, on loopback.
 - **A packet**: the server's own fan-out and sending in one thread, to sockets that nobody reads. The
   floor is AES-GCM and the same system call, nothing else. All contestants send in turns; medians.
 - **A packet, by viewers**: the same at 10, 100, 300 and 1,000 viewers.
+- **A voice**: CPU a packet as above, for listeners of sound alone. For the rest the real server, a whole
+  WebRTC speaker of 50 packets a second, and listeners that come by the relay's WebSocket and are real up
+  to the keys. A packet's way is from just before the speaker's `sendto` to the kernel's note of its
+  arrival at a listener, with all of them on the same cores. Listeners that join and leave close their
+  WebSocket as soon as they heard something.
 - **First picture**: 30 joins in Chromium, spread evenly over a keyframe interval of 2 s, from the WHEP
   POST to the first decoded frame, and to the first that was captured at most 150 ms before.
 - **Storm, joins and leaves, many cameras**: the real server. The viewers are those of `manifold load`
@@ -264,6 +276,24 @@ fn join_figures(first_frame_ms: &[f64], live_ms: &[f64]) -> Vec<Figure> {
         target,
     })
     .into()
+}
+
+/// The medians and worst hundredths of a voice's way, by listeners: `300 listeners: packet in to packet
+/// out, p99`.
+fn voice_ways(report: &Value) -> Result<Vec<(String, f64)>> {
+    let mut ways = Vec::new();
+    for figure in list(report, "figures")? {
+        let name = figure["name"].as_str().unwrap_or_default();
+        let value = measured(figure, "value")?;
+        let Some((listeners, share)) = name.split_once(": packet in to packet out, ") else {
+            continue;
+        };
+        let count = listeners.split(' ').next().unwrap_or_default();
+        if !value.is_nan() {
+            ways.push((format!("{count}, {share}"), value));
+        }
+    }
+    Ok(ways)
 }
 
 /// A curve's name and its points.
@@ -391,6 +421,9 @@ mod tests {
             "ours_us_per_packet": 1.5, "floor_us_per_packet": 1.2, "figures": [figure("video egress")],
         });
         let points = ["10 viewers: video", "300 viewers: video"].map(figure);
+        let way = json!({
+            "name": "300 listeners: packet in to packet out, p99", "unit": "ms", "value": 1.25,
+        });
         let join = json!({"first_frame_ms": [40.0, 50.0, 90.0], "live_ms": [50.0, 60.0, 99.0]});
         let rivals =
             json!([{"name": "Manifold", "usAPacket": 2.0}, {"name": "Pion", "usAPacket": 20.0}]);
@@ -398,6 +431,7 @@ mod tests {
             let report = match part.name {
                 "egress" => egress.clone(),
                 "curve" => json!({"figures": points}),
+                "voice" => json!({"way_ms_max": 2.0, "figures": [way]}),
                 "join" => join.clone(),
                 "compare" => json!({"figures": [], "rivals": rivals}),
                 _ => json!({"figures": []}),
@@ -412,6 +446,7 @@ mod tests {
         assert!(tables.contains("p95 | 90.00 ms | < 80 ms | MISSED |"));
         assert!(tables.contains("live, Chromium, warm camera, p95 | 99.00 ms |  | |"));
         let plot = results.plot().unwrap();
+        assert!(plot.contains(">300, p99<") && plot.contains(">1.25<"), "{plot}");
         assert!(plot.contains("target 80") && plot.contains(">Pion<") && plot.contains(">20.00<"));
         let curves = curves(&results.raw["curve"]).unwrap();
         assert_eq!(curves, [("video".to_owned(), vec![(10.0, 1.5), (300.0, 1.5)])]);

@@ -9,7 +9,7 @@ use crate::{setup, step, testing};
 pub(crate) fn run(repo: &Repo) -> Result<()> {
     setup::install(repo)?;
     repo.build_manifold()?;
-    let mut command = testing::browser_tests(repo, Some("page_look"))?;
+    let mut command = testing::browser_tests(repo, "page_look")?;
     command.env("MANIFOLD_SCREENSHOT", repo.path("docs/guide/wall.png"));
     step::run("docs/guide/wall.png", &mut command)
 }

@@ -28,7 +28,7 @@ use control::Timestamp;
 use media::{StreamId, ViewerId};
 
 use crate::timers::Timers;
-use flood::{Bucket, COSTLY, Verdict};
+use flood::{BYTES_A_TOKEN, Bucket, COSTLY, TOKENS_MAX, Verdict};
 use receiving::Receiving;
 use sending::Sending;
 
@@ -234,15 +234,16 @@ impl Relay {
         self.connections.remove(&id);
     }
 
-    /// A message came. Those of who is not connected are passed over.
+    /// A message of so many bytes came. Those of who is not connected are passed over.
     pub fn handle_message(
         &mut self,
         id: ConnectionId,
         message: Result<ClientMessage, BadMessage>,
+        bytes: usize,
         now: Timestamp,
     ) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        match connection.bucket.take(cost(&message), now) {
+        match connection.bucket.take(cost(&message, bytes), now) {
             Verdict::Read => {}
             Verdict::Tell => {
                 self.figures.messages_dropped += 1;
@@ -394,8 +395,8 @@ fn same<K: Ord + std::fmt::Debug>(
     if derived == kept { Ok(()) } else { Err(format!("{what}: {derived:?} beside {kept:?}")) }
 }
 
-fn cost(message: &Result<ClientMessage, BadMessage>) -> u32 {
-    match message {
+fn cost(message: &Result<ClientMessage, BadMessage>, bytes: usize) -> u32 {
+    let base = match message {
         Ok(
             ClientMessage::StartSending { .. }
             | ClientMessage::Offer { .. }
@@ -411,5 +412,6 @@ fn cost(message: &Result<ClientMessage, BadMessage>) -> u32 {
             | ClientMessage::Control,
         )
         | Err(_) => 1,
-    }
+    };
+    base + u32::try_from(bytes / BYTES_A_TOKEN).unwrap_or(TOKENS_MAX)
 }

@@ -210,6 +210,8 @@ pub struct Forwarded {
     /// Its sequence number, extended so that it never wraps. Receivers see the same gaps and the same
     /// order as we did, from which they conceal, repair and ask again.
     pub number: u64,
+    /// Its marker bit: it is the first one behind a silence (RFC 3551 §4.1).
+    pub marker: bool,
     /// Its whole payload where it came with redundancy (RED, RFC 2198), for receivers who take
     /// that. The frame's only unit is the newest block of it.
     pub red: Option<Bytes>,

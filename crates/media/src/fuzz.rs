@@ -8,6 +8,7 @@ mod h264;
 mod h265;
 mod rtcp;
 mod rtp;
+mod sdp_answer;
 mod sdp_offer;
 
 use std::sync::LazyLock;
@@ -18,6 +19,7 @@ pub use h264::h264;
 pub use h265::h265;
 pub use rtcp::rtcp;
 pub use rtp::rtp;
+pub use sdp_answer::sdp_answer;
 pub use sdp_offer::sdp_offer;
 
 /// Packets of one input, at most: more of them find nothing that these do not, and take long.
@@ -91,6 +93,11 @@ mod tests {
     #[test]
     fn inputs_of_rtp() {
         replay("rtp", rtp);
+    }
+
+    #[test]
+    fn inputs_of_the_sdp_answer() {
+        replay("sdp_answer", sdp_answer);
     }
 
     #[test]

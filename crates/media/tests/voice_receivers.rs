@@ -89,6 +89,7 @@ fn gaps_and_order_of_the_sender_reach_everybody_as_they_are() {
             assert_eq!(sound.payload, payload(10 + u64::from(place)));
             let ticks = sound.timestamp.wrapping_sub(first.timestamp);
             assert_eq!(ticks, u32::from(place) * 960);
+            assert_eq!(sound.marker, place == 0, "a talkspurt begins where its sender says so");
         }
     }
     for _ in 0..1_100 {
@@ -148,7 +149,7 @@ fn redundancy_goes_to_those_who_take_it_under_their_payload_types() {
     // The sender calls Opus 96.
     let red = Bytes::from_static(&[0x80 | 96, 0x0f, 0x00, 0x02, 96, 1, 2, 3]);
     let mut frame = packet(1);
-    frame.forwarded = Some(Forwarded { number: 1, red: Some(red) });
+    frame.forwarded = Some(Forwarded { number: 1, marker: true, red: Some(red) });
     world.speak(VOICE, frame);
     world.speak(VOICE, packet(2));
     let first = world.heard(FIRST);
@@ -173,7 +174,11 @@ fn a_packet_that_is_asked_for_again_is_the_very_same() {
     let red = Bytes::from_static(&[0x80 | 111, 0x0f, 0x00, 0x02, 111, 1, 2, 3]);
     for number in [1, 2, 4, 3, 6] {
         let mut frame = packet(number);
-        frame.forwarded = Some(Forwarded { number, red: (number % 2 == 0).then(|| red.clone()) });
+        frame.forwarded = Some(Forwarded {
+            number,
+            marker: number == 4,
+            red: (number % 2 == 0).then(|| red.clone()),
+        });
         world.speak(VOICE, frame);
     }
     let sealed = world.receivers[&FIRST].sealed.clone();
@@ -403,7 +408,7 @@ fn packet(number: u64) -> Frame {
         keyframe: true,
         discontinuity: false,
         units: vec![payload(number).into()],
-        forwarded: Some(Forwarded { number, red: None }),
+        forwarded: Some(Forwarded { number, marker: number.is_multiple_of(10), red: None }),
     }
 }
 
@@ -432,6 +437,7 @@ struct Sound {
     /// The sequence number as it does not wrap.
     index: u64,
     timestamp: u32,
+    marker: bool,
     payload_type: u8,
     payload: Vec<u8>,
 }
@@ -459,7 +465,7 @@ impl Receiver {
         self.sealed.push(packet.clone());
         let word = |at: usize| u32::from_be_bytes(packet[at..at + 4].try_into().unwrap());
         let (sequence, timestamp, ssrc) = (word(0) as u16, word(4), word(8));
-        let payload_type = packet[1] & 0x7f;
+        let (marker, payload_type) = (packet[1] & 0x80 != 0, packet[1] & 0x7f);
         assert_eq!(ssrc, self.ssrc);
         let payload = session.open_rtp(ssrc, sequence, 12, &mut packet).unwrap().to_vec();
         let highest = self.sounds.iter().map(|sound| sound.index).max();
@@ -467,7 +473,7 @@ impl Receiver {
             let ahead = sequence.wrapping_sub(highest as u16).cast_signed();
             highest.wrapping_add_signed(i64::from(ahead))
         });
-        self.sounds.push(Sound { sequence, index, timestamp, payload_type, payload });
+        self.sounds.push(Sound { sequence, index, timestamp, marker, payload_type, payload });
     }
 }
 

@@ -187,9 +187,13 @@ impl Speaking {
         self.id
     }
 
-    /// A message came. False when the relay has ended.
-    pub(crate) async fn say(&self, message: Result<ClientMessage, BadMessage>) -> bool {
-        self.commands.send(Command::Message { id: self.id, message }).await.is_ok()
+    /// A message of so many bytes came. False when the relay has ended.
+    pub(crate) async fn say(
+        &self,
+        message: Result<ClientMessage, BadMessage>,
+        bytes: usize,
+    ) -> bool {
+        self.commands.send(Command::Message { id: self.id, message, bytes }).await.is_ok()
     }
 }
 

@@ -10,6 +10,9 @@ import type { TalkRoom } from "../state/talk";
 import { ThemeIcon, WallIcon } from "./icons";
 import { TalkRoomView } from "./TalkRoomView";
 
+/** Whether another page shows this one, as Home Assistant's sidebar does: the cameras would not be shown there. */
+const isFramed = window.top !== window;
+
 export function TalkPage() {
   const room = useSignal<TalkRoom | null>(null);
   usePageKey(room.value);
@@ -22,9 +25,11 @@ export function TalkPage() {
           <h1>Talk</h1>
         </div>
         <div class="header-actions">
-          <a class="icon-button" href="./" aria-label="Cameras" title="Cameras">
-            <WallIcon />
-          </a>
+          {!isFramed && (
+            <a class="icon-button" href="./" aria-label="Cameras" title="Cameras">
+              <WallIcon />
+            </a>
+          )}
           <button type="button" class="icon-button" onClick={toggleTheme} aria-label={otherTheme} title={otherTheme}>
             <ThemeIcon dark={theme() === "dark"} />
           </button>

@@ -13,6 +13,10 @@ pub(super) const TOKENS_A_SECOND: u32 = 50;
 /// 2.5 ms: at this price a client keeps 2.5 % of it busy.
 pub(super) const COSTLY: u32 = 5;
 
+/// Bytes of a message that cost a token more: what a client may have in work at once is 3 MiB, and 800 KiB
+/// a second after that. An offer has half of it.
+pub(super) const BYTES_A_TOKEN: usize = 16 * 1024;
+
 /// Messages without tokens until the client is given up. It is told of the first.
 pub(super) const STRIKES_MAX: u32 = 100;
 

@@ -71,3 +71,16 @@ fn what_cards_send_is_no_flood() {
     assert!(world.closed.is_empty());
     assert_eq!(world.relay.figures().messages_dropped, 0);
 }
+
+#[test]
+fn large_messages_are_a_flood_sooner() {
+    let mut world = World::new();
+    let id = world.join(1);
+    let large = 1024 * 1024;
+    let read = (0..FLOOD).take_while(|_| {
+        world.relay.handle_message(id, Ok(ClientMessage::Ping), large, world.now);
+        world.settle();
+        world.read(id) == [ServerMessage::Pong]
+    });
+    assert_eq!(read.count(), 3);
+}

@@ -74,7 +74,7 @@ impl World {
     }
 
     pub(crate) fn say(&mut self, id: ConnectionId, message: ClientMessage) {
-        self.relay.handle_message(id, Ok(message), self.now);
+        self.relay.handle_message(id, Ok(message), 100, self.now);
         self.settle();
     }
 

@@ -20,7 +20,7 @@ fn what_cannot_be_understood_is_told_and_survived() {
     let mut world = World::new();
     let id = world.join(1);
     let sentence = || "the message cannot be understood".to_owned();
-    world.relay.handle_message(id, Err(BadMessage(sentence())), world.now);
+    world.relay.handle_message(id, Err(BadMessage(sentence())), 1, world.now);
     world.settle();
     let told = error(ServerTrouble::BadMessage(sentence()));
     assert_eq!(told, world.read(id)[0]);

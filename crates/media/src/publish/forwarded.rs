@@ -82,7 +82,7 @@ impl ForwardedTrack {
                 reordered: false,
                 size: None,
                 units: vec![unit],
-                forwarded: Some(Forwarded { number, red }),
+                forwarded: Some(Forwarded { number, marker: packet.marker, red }),
                 level: packet.level,
             }));
         } else {
@@ -421,7 +421,11 @@ mod tests {
         let outputs = drain(&mut track);
         let TrackOutput::Frame(frame) = &outputs[0] else { panic!("{outputs:?}") };
         assert_eq!(frame.units[0].len(), MAX_CUT_PAYLOAD + 1 - 5 - 1_023);
-        assert_eq!(frame.forwarded, Some(Forwarded { number: 5, red: None }), "2 was padding");
+        assert_eq!(
+            frame.forwarded,
+            Some(Forwarded { number: 5, marker: false, red: None }),
+            "2 was padding"
+        );
     }
 
     proptest! {

@@ -399,10 +399,14 @@ impl Sent {
     }
 }
 
-/// The last packet of a picture carries the marker (RFC 6184 §5.1 and the like).
+/// The last packet of a picture carries the marker (RFC 6184 §5.1 and the like), and of sound that is
+/// passed on the one that came with it.
 fn marker(frame: &PacketisedFrame, payload: usize) -> u8 {
-    let is_last = frame.codec.kind() == MediaKind::Video && payload + 1 == frame.packet_count();
-    if is_last { MARKER } else { 0 }
+    let is_marked = match &frame.forwarded {
+        Some(forwarded) => forwarded.marker,
+        None => frame.codec.kind() == MediaKind::Video && payload + 1 == frame.packet_count(),
+    };
+    if is_marked { MARKER } else { 0 }
 }
 
 /// Seconds in 6.18 fixed point, wrapping every 64 s.

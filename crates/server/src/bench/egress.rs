@@ -349,7 +349,7 @@ impl Ours {
         self.frames += 1;
         let forwarded = match self.load.origin {
             Origin::Camera => None,
-            Origin::Voice => Some(Forwarded { number: index, red: None }),
+            Origin::Voice => Some(Forwarded { number: index, marker: false, red: None }),
         };
         Frame {
             forwarded,

@@ -127,3 +127,83 @@ fn on_this_machine(address: SocketAddr) -> SocketAddr {
     };
     if address.ip().is_unspecified() { (loopback, address.port()).into() } else { address }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::config;
+    use crate::data_dir::tests::Temporary;
+
+    /// Settings that take free ports and keep what is made in `data`.
+    fn settings(data: &Temporary) -> Config {
+        let mut config = config::from_toml("listen = [\"127.0.0.1:0\"]");
+        config.data_dir = Some(data.0.path("kept"));
+        config
+    }
+
+    fn free() -> SocketAddr {
+        "127.0.0.1:0".parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_busy_port_is_an_error_only_where_it_was_asked_for() {
+        let data = Temporary::new();
+        let other = TcpListener::bind(free()).unwrap();
+        let taken = other.local_addr().unwrap();
+        let mut config = settings(&data);
+        (config.audio_listen, config.https.listen) = (Door::IfFree(taken), Door::IfFree(taken));
+
+        let front = open(&config, "m.toml").await.unwrap();
+
+        assert_eq!((front.audio, front.doors.plain), (None, front.listen));
+        assert!(front.doors.secure.is_none() && !data.0.path("kept").exists());
+
+        config.https.listen = Door::At(taken);
+        let error = open(&config, "m.toml").await.err().unwrap().to_string();
+        let wanted = format!(
+            "port {taken} (http.https) is in use; stop the other program or change `http.https` in m.toml"
+        );
+        assert_eq!(error, wanted);
+        (config.audio_listen, config.https.listen) = (Door::At(taken), Door::Closed);
+        let error = open(&config, "m.toml").await.err().unwrap().to_string();
+        assert!(error.starts_with(&format!("port {taken} (audio_listen) is in use;")), "{error}");
+    }
+
+    #[tokio::test]
+    async fn https_that_nobody_asked_for_is_off_where_nothing_can_be_kept() {
+        let data = Temporary::new();
+        data.0.write("kept", "a file in the place of the directory").unwrap();
+        let mut config = settings(&data);
+        config.https.listen = Door::IfFree(free());
+
+        let front = open(&config, "m.toml").await.unwrap();
+
+        assert!(front.doors.secure.is_none() && front.upkeep.is_none());
+        config.https.listen = Door::At(free());
+        let error = format!("{:#}", open(&config, "m.toml").await.err().unwrap());
+        let wanted =
+            "HTTPS cannot be served: the local certificate authority cannot be kept: cannot ";
+        assert!(error.starts_with(wanted) && error.contains("store.data_dir"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn people_are_told_where_https_is_and_what_to_install() {
+        let data = Temporary::new();
+        let mut config = settings(&data);
+        config.audio_listen = Door::At(free());
+        let plain = open(&config, "m.toml").await.unwrap();
+        assert_eq!(plain.doors.plain, [plain.listen[0], plain.audio.unwrap()]);
+        let page = format!("Manifold is ready: http://{}/", plain.listen[0]);
+        assert_eq!(welcome(&plain.doors), [page]);
+
+        config.https.listen = Door::At(free());
+        let front = open(&config, "m.toml").await.unwrap();
+        let secure = front.doors.secure_address().unwrap();
+        let lines = welcome(&front.doors);
+        assert_eq!(lines[1], format!("With a microphone, from other machines: https://{secure}/"));
+        let install = format!("Phones need this certificate, once: https://{secure}/ca.crt");
+        assert_eq!(lines[2..], [install], "nobody else comes by HTTP");
+    }
+}

@@ -238,3 +238,134 @@ fn ice_server(node: Node) -> Node {
     };
     Node { origin, value: Value::Table(entries) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::{AuthMode, Config};
+    use super::*;
+
+    /// As the runbook prints it, piece by piece, with its comments.
+    const RUNBOOK: &str = r#"// config.json
+{
+  "server": {
+    "port": 8080,
+    "host": "0.0.0.0",
+    "max_connections": 10 // Lower from 50
+  },
+  "webrtc": {
+    "ice_servers": [],  // ← MUST be empty
+    /* Lower them
+       where lines are thin */
+    "audio_constraints": {
+      "sample_rate": 8000,  // Lower from 16000
+      "channels": 2,
+      "echo_cancellation": true,
+      "noise_suppression": false,
+      "auto_gain_control": true,
+      "latency": 0.05
+    },
+    "connection_timeout": 60 // Increase from 30
+  }
+}
+"#;
+
+    fn read(text: &str) -> (Config, Vec<String>, Vec<String>) {
+        let (mut warnings, mut problems) = (Vec::new(), Vec::new());
+        let path: Arc<str> = "config.json".into();
+        let root = Node::from_json(text, &path).unwrap_or_else(|problem| panic!("{problem}"));
+        assert!(is_meant(&root));
+        let root = translate(root, &mut warnings, &mut problems);
+        let config = Config::read(root, &mut problems);
+        let texts = |all: Vec<Problem>| all.iter().map(ToString::to_string).collect();
+        (config, texts(warnings), texts(problems))
+    }
+
+    #[test]
+    fn the_runbooks_file_is_read_as_it_is() {
+        let (config, warnings, problems) = read(RUNBOOK);
+        assert_eq!((warnings, problems), (vec![], vec![]));
+        assert_eq!(config.listen, ["0.0.0.0:8080".parse().unwrap()]);
+        assert_eq!(config.media.udp, "0.0.0.0:8555".parse().unwrap());
+        assert!(config.media.ice_servers.is_empty());
+        assert_eq!(config.auth.mode, AuthMode::Open);
+        let voice = config.voice;
+        assert_eq!(voice.max_connections, 10);
+        assert_eq!(voice.connection_timeout, Duration::from_secs(60));
+        let audio = voice.audio;
+        assert_eq!((audio.sample_rate, audio.channels), (8000, 2));
+        assert_eq!(
+            (audio.echo_cancellation, audio.noise_suppression, audio.auto_gain_control),
+            (true, false, true)
+        );
+        assert_eq!(audio.latency, Duration::from_millis(50));
+    }
+
+    #[test]
+    fn the_length_of_queues_is_found_wherever_it_stands() {
+        for table in ["server", "webrtc", "audio"] {
+            let text = format!(r#"{{"webrtc": {{}}, "{table}": {{"queue_size": 77}}}}"#);
+            let (config, warnings, problems) = read(&text);
+            assert_eq!((config.voice.queue_size, warnings, problems), (77, vec![], vec![]));
+        }
+    }
+
+    #[test]
+    fn servers_for_ice_are_written_as_browsers_take_them() {
+        let text = r#"{"webrtc": {"ice_servers": [
+            {"urls": "stun:a.example"},
+            {"urls": ["turn:b.example"], "username": "u", "credential": "c"},
+            "stun:c.example"
+        ]}}"#;
+        let (config, warnings, problems) = read(text);
+        assert_eq!((warnings, problems), (vec![], vec![]));
+        let urls: Vec<String> =
+            config.media.ice_servers.iter().flat_map(|server| server.urls.clone()).collect();
+        assert_eq!(urls, ["stun:a.example", "turn:b.example", "stun:c.example"]);
+    }
+
+    #[test]
+    fn what_has_no_meaning_is_a_warning_with_its_line() {
+        let text = "{\"server\": {\n\"workers\": 4,\n\"host\": \"127.0.0.1\"},\n\"webrtc\": {\"jitter\": 1,\n\"audio_constraints\": {\"gain\": 2}}}";
+        let (config, warnings, problems) = read(text);
+        let sentence = "this setting has no meaning here and is passed over";
+        assert_eq!(
+            warnings,
+            [
+                format!("config.json:2: server.workers: {sentence}"),
+                format!("config.json:4: webrtc.jitter: {sentence}"),
+                format!("config.json:5: webrtc.audio_constraints.gain: {sentence}"),
+            ]
+        );
+        assert_eq!(problems, Vec::<String>::new());
+        assert_eq!(config.listen, ["127.0.0.1:8080".parse().unwrap()]);
+    }
+
+    #[test]
+    fn what_cannot_be_right_is_a_problem() {
+        for (text, wanted) in [
+            (r#"{"server": {"port": 99999}}"#, "server.port: this must be a port"),
+            (r#"{"server": {"host": "nas.local"}}"#, "server.host: this must be an address"),
+            (r#"{"webrtc": {"connection_timeout": "soon"}}"#, "this must be a time"),
+            (r#"{"webrtc": {"connection_timeout": -1}}"#, "this must be a number of seconds"),
+            (r#"{"server": {"max_connections": 0}}"#, "this must be from 1 to"),
+            (r#"{"webrtc": 5}"#, "webrtc: this must be a table, not a number"),
+            (r#"{"webrtc": {}, "colour": 5}"#, "colour: there is no such setting"),
+        ] {
+            let (_, _, problems) = read(text);
+            assert_eq!(problems.len(), 1, "{text}: {problems:?}");
+            assert!(problems[0].contains(wanted), "{problems:?}");
+        }
+    }
+
+    /// Its host opens the voice relay to the network. Cameras of people are opened by their own words.
+    #[test]
+    fn cameras_beside_it_are_not_opened_to_the_network() {
+        let text = r#"{"server": {"host": "0.0.0.0"},
+            "cameras": [{"id": "a", "source": "METRO", "url": "test://"}]}"#;
+        let (_, _, problems) = read(text);
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].contains("auth.allow_open_on_network"), "{problems:?}");
+    }
+}

@@ -17,7 +17,7 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -293,10 +293,14 @@ async fn shake_hands(
     }
 }
 
+/// The handshake itself. Somebody who speaks HTTP is told so.
 async fn secure(mut stream: TcpStream, acceptor: &TlsAcceptor) -> io::Result<TlsStream<TcpStream>> {
     let mut first = [0];
     let length = stream.peek(&mut first).await?;
     if length > 0 && first[0] != HANDSHAKE_RECORD {
+        // What is left unread would end the connection with a reset, before the answer is read.
+        let mut request = [0; 4096];
+        let _ = stream.read(&mut request).await?;
         stream.write_all(NOT_TLS).await?;
         return Err(io::Error::new(io::ErrorKind::InvalidData, "this is no TLS"));
     }
@@ -346,7 +350,6 @@ mod tests {
     use rustls::crypto::aws_lc_rs::default_provider;
     use rustls::pki_types::ServerName;
     use rustls::{ClientConfig, RootCertStore};
-    use tokio::io::AsyncReadExt;
     use tokio::sync::Notify;
     use tokio_rustls::TlsConnector;
 

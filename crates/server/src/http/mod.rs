@@ -85,13 +85,24 @@ const SOCKETS_BEYOND: usize = 256;
 
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 
-/// Scripts and styles from here alone; connections anywhere, as viewers may be sent to other nodes;
-/// nobody frames the page.
-const CONTENT_POLICY: HeaderValue = HeaderValue::from_static(
-    "default-src 'self'; connect-src 'self' ws: wss: http: https:; media-src 'self' blob:; \
-     img-src 'self' data:; style-src 'self'; script-src 'self'; object-src 'none'; \
-     base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-);
+/// Scripts and styles from here alone; connections anywhere, as viewers may be sent to other nodes.
+macro_rules! content_policy {
+    (frame_ancestors: $who:literal) => {
+        HeaderValue::from_static(concat!(
+            "default-src 'self'; connect-src 'self' ws: wss: http: https:; ",
+            "media-src 'self' blob:; img-src 'self' data:; style-src 'self'; script-src 'self'; ",
+            "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors ",
+            $who
+        ))
+    };
+}
+
+/// Nobody frames the pages.
+const CONTENT_POLICY: HeaderValue = content_policy!(frame_ancestors: "'none'");
+
+/// Home Assistant shows the talk page in its sidebar, where the frame and what is around it have the same
+/// origin.
+const FRAMED_POLICY: HeaderValue = content_policy!(frame_ancestors: "'self'");
 
 /// What every handler needs; cheap to clone.
 #[derive(Clone)]
@@ -232,7 +243,7 @@ pub(crate) fn router(http: Http) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn(guard::deadline))
         .layer(from_fn(problem::complete))
-        .layer(SetResponseHeaderLayer::overriding(CONTENT_SECURITY_POLICY, CONTENT_POLICY))
+        .layer(SetResponseHeaderLayer::if_not_present(CONTENT_SECURITY_POLICY, CONTENT_POLICY))
         .layer(SetResponseHeaderLayer::overriding(
             X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),

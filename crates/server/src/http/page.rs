@@ -2,13 +2,18 @@
 
 use axum::body::Body;
 use axum::http::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
+    IF_NONE_MATCH,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use rust_embed::{EmbeddedFile, RustEmbed};
 
+use super::FRAMED_POLICY;
 use super::problem::Problem;
+
+/// The file of `/talk`.
+const TALK_PAGE: &str = "talk.html";
 
 #[derive(RustEmbed)]
 #[folder = "../../web/dist"]
@@ -19,7 +24,7 @@ pub(super) async fn serve(method: Method, uri: Uri, headers: HeaderMap) -> Respo
     let path = uri.path().trim_start_matches('/');
     let path = match path {
         "" => "index.html",
-        "talk" => "talk.html",
+        "talk" => TALK_PAGE,
         file => file,
     };
     // The lookup is by exact name in a table of this binary: `..` and `%2f` name nothing.
@@ -43,6 +48,7 @@ fn file_answer(path: &str, file: &EmbeddedFile, method: &Method, headers: &Heade
     };
     let open = is_for_other_sites(path)
         .then_some([(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"))]);
+    let framed = (path == TALK_PAGE).then_some([(CONTENT_SECURITY_POLICY, FRAMED_POLICY)]);
     let cache = [(ETAG, tag.clone()), (CACHE_CONTROL, cache_control(path))];
     let is_known = headers.get_all(IF_NONE_MATCH).iter().any(|known| {
         known.to_str().is_ok_and(|known| {
@@ -50,14 +56,14 @@ fn file_answer(path: &str, file: &EmbeddedFile, method: &Method, headers: &Heade
         })
     });
     if is_known {
-        return (StatusCode::NOT_MODIFIED, open, cache).into_response();
+        return (StatusCode::NOT_MODIFIED, open, framed, cache).into_response();
     }
     let body = if method == Method::HEAD {
         Body::empty()
     } else {
         Body::from(file.data.clone().into_owned())
     };
-    (open, cache, [(CONTENT_TYPE, content_type(path))], body).into_response()
+    (open, framed, cache, [(CONTENT_TYPE, content_type(path))], body).into_response()
 }
 
 /// Home Assistant's pages import the cards as a module, which browsers allow only where CORS does. What

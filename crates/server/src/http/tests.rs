@@ -175,6 +175,29 @@ async fn the_page_comes_with_a_strict_policy_and_its_age() {
 }
 
 #[tokio::test]
+async fn the_talk_page_may_be_framed_by_its_own_origin_alone() {
+    let server = Server::start(|_| {}).await;
+    let page = server.ask(plain("GET", "/")).await;
+    let talk = server.ask(plain("GET", "/talk")).await;
+    assert_eq!((talk.status, talk.header("content-type")), (200, "text/html; charset=utf-8"));
+    let policy = talk.header("content-security-policy");
+    let strict = page.header("content-security-policy");
+    assert_eq!(policy.replace("frame-ancestors 'self'", "frame-ancestors 'none'"), strict);
+    assert_ne!(policy, strict);
+    assert_eq!(server.ask(plain("POST", "/talk")).await.status, 405);
+}
+
+#[tokio::test]
+async fn the_cards_may_be_imported_by_every_site_and_nothing_else_may() {
+    let server = Server::start(|_| {}).await;
+    let cards = server.ask(plain("GET", "/cards/manifold-cards.js")).await;
+    let described = (cards.status, cards.header("content-type"), cards.header("cache-control"));
+    assert_eq!(described, (200, "text/javascript; charset=utf-8", "no-cache"));
+    assert_eq!(cards.header("access-control-allow-origin"), "*");
+    assert_eq!(server.ask(plain("GET", "/talk")).await.header("access-control-allow-origin"), "");
+}
+
+#[tokio::test]
 async fn errors_carry_the_policy_too() {
     let server = Server::start(|_| {}).await;
     let answer = server.ask(plain("GET", "/nothing")).await;
@@ -825,7 +848,12 @@ fn the_reference_names_every_figure() {
 #[tokio::test]
 async fn the_page_keeps_its_own_policy() {
     let server = Server::start(|_| {}).await;
-    let html = server.ask(plain("GET", "/")).await.text;
+    keeps_its_policy(&server, "/").await;
+    keeps_its_policy(&server, "/talk").await;
+}
+
+async fn keeps_its_policy(server: &Server, page: &str) {
+    let html = server.ask(plain("GET", page)).await.text;
     assert!(!html.contains("<style") && !html.contains(" style="), "{html}");
     assert!(html.split("<script").skip(1).all(|script| script.contains("src=")), "{html}");
     let links = html.split(['"', '\'']).filter(|part| part.contains("assets/"));

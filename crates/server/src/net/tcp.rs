@@ -441,10 +441,13 @@ impl TcpPort {
         let admitted = self.connections.admit(canonical(remote), canonical(local));
         let (connection, queued) = admitted.ok()?;
         Some(async move {
-            let end = self.serve(&connection, queued, stream).await;
+            let mut stream = stream;
+            let end = self.serve(&connection, queued, &mut stream).await;
             let remote = connection.remote;
             tracing::debug!(%remote, ?end, "media connection ended");
+            // Counted before the other end sees that it is closed.
             self.connections.forget(&connection, end);
+            drop(stream);
         })
     }
 
@@ -453,7 +456,7 @@ impl TcpPort {
         &self,
         connection: &Connection,
         queued: UnboundedReceiver<Vec<u8>>,
-        mut stream: TcpStream,
+        stream: &mut TcpStream,
     ) -> End {
         let (mut reader, writer) = stream.split();
         let mut outgoing = Outgoing { queued, writer, begun: Vec::new(), written: 0 };

@@ -32,6 +32,10 @@ const FILE: &str = "local-ca.pem";
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// A small machine without a clock of its own begins in 1970 until the network has told it the time. What
+/// it made then would be over soon; 2026-01-01 is no later than this program.
+pub(super) const CLOCK_FLOOR: Duration = Duration::from_secs(1_767_225_600);
+
 /// People install it once; ten years outlive the phones.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(3652 * 24 * 60 * 60);
 
@@ -192,7 +196,8 @@ fn new_authority(machine: &Machine, now: SystemTime) -> Result<String, rcgen::Er
     let mut parameters = CertificateParams::default();
     parameters.distinguished_name = DistinguishedName::new();
     parameters.distinguished_name.push(DnType::CommonName, name);
-    parameters.not_before = date_time_ymd(1970, 1, 1) + since_1970(now - CLOCK_LAG_MAX);
+    // However wrong the clock was that it was made by.
+    parameters.not_before = date_time_ymd(1970, 1, 1) + CLOCK_FLOOR;
     parameters.not_after = date_time_ymd(1970, 1, 1) + since_1970(now + AUTHORITY_LIFE);
     parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];

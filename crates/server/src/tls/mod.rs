@@ -33,7 +33,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::data_dir::DataDir;
-use authority::AuthorityError;
+use authority::{AuthorityError, CLOCK_FLOOR};
 use files::{CertificateFiles, FilesError};
 use keeper::{FileKeeper, Identity, Keeper, LocalKeeper};
 use machine::Machine;
@@ -41,10 +41,6 @@ use machine::Machine;
 /// How often files and interfaces are looked at, which takes 0.1 ms. Who plugs a cable in waits no longer
 /// for a certificate that fits.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-
-/// A small machine without a clock of its own begins in 1970 until the network has told it the time. What
-/// it made then would be over soon; 2026-01-01 is no later than this program.
-const CLOCK_FLOOR: Duration = Duration::from_secs(1_767_225_600);
 
 /// Where certificates come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,7 +140,12 @@ impl Upkeep {
                 let newest = keeper.look(&Machine::look(&advertised), clock());
                 (keeper, newest)
             });
-            let Ok((back, newest)) = looked.await else { return };
+            let Ok((back, newest)) = looked.await else {
+                tracing::error!(
+                    "certificates are not looked after any more; start the server again"
+                );
+                return;
+            };
             keeper = back;
             if let Some(identity) = newest {
                 shown.replace(identity);

@@ -31,12 +31,13 @@ const EVENT_BATCH: usize = 256;
 /// What the handle and the WebSockets ask for.
 pub(super) enum Command {
     Connect { id: ConnectionId, address: IpAddr, reply: oneshot::Sender<Messages> },
-    Message { id: ConnectionId, message: Result<ClientMessage, BadMessage> },
+    Message { id: ConnectionId, message: Result<ClientMessage, BadMessage>, bytes: usize },
     Disconnect { id: ConnectionId },
     Shutdown { reply: oneshot::Sender<()> },
 }
 
-/// What the actor's own tasks tell it: one answer an offer or answer of a client.
+/// What the actor's own tasks tell it: one outcome an offer or answer of a client, of which the relay lets
+/// each client have a few at once.
 enum Outcome {
     SenderAnswered(StreamId, Result<(PublisherHandle, Accepted), PublishError>),
     OfferMade(ViewerId, Option<String>),
@@ -154,7 +155,9 @@ impl Actor {
                     self.relay.handle_connect(id, address, now);
                 }
             }
-            Command::Message { id, message } => self.relay.handle_message(id, message, now),
+            Command::Message { id, message, bytes } => {
+                self.relay.handle_message(id, message, bytes, now);
+            }
             Command::Disconnect { id } => {
                 self.outlets.remove(&id);
                 self.relay.handle_disconnect(id);

@@ -126,6 +126,7 @@ async fn serve(socket: &mut Socket, speaking: &Speaking, messages: &mut Messages
 
 /// Hands on what came; the end, if it is that.
 async fn hear(read: Option<Result<Message, Error>>, speaking: &Speaking) -> Option<Ending> {
+    let bytes = read.as_ref().map_or(0, |read| read.as_ref().map_or(0, Message::len));
     let said = match read {
         None => return Some(Ending::Done),
         Some(Ok(Message::Text(text))) => messages::read(&text),
@@ -138,7 +139,7 @@ async fn hear(read: Option<Result<Message, Error>>, speaking: &Speaking) -> Opti
         Some(Ok(Message::Close(_))) => return None,
         Some(Err(error)) => return Some(broken(error)),
     };
-    if speaking.say(said).await { None } else { Some(farewell(Closed::GoingAway)) }
+    if speaking.say(said, bytes).await { None } else { Some(farewell(Closed::GoingAway)) }
 }
 
 fn broken(error: Error) -> Ending {

@@ -117,7 +117,7 @@ mod tests {
             keyframe: true,
             discontinuity: false,
             units: vec![payload],
-            forwarded: Some(Forwarded { number, red: None }),
+            forwarded: Some(Forwarded { number, marker: false, red: None }),
         })
     }
 

@@ -93,7 +93,7 @@ async fn talk(media: MediaPlane, stream: StreamId, hertz: f64, lost: Arc<AtomicU
             keyframe: true,
             discontinuity: false,
             units: vec![payload],
-            forwarded: Some(Forwarded { number, red: None }),
+            forwarded: Some(Forwarded { number, marker: false, red: None }),
         };
         media.publish(stream, frame);
     }
