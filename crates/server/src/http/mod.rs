@@ -243,10 +243,7 @@ pub(crate) fn router(http: Http) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn(guard::deadline))
         .layer(from_fn(problem::complete))
-        .layer(SetResponseHeaderLayer::if_not_present(
-            CONTENT_SECURITY_POLICY,
-            CONTENT_POLICY,
-        ))
+        .layer(SetResponseHeaderLayer::if_not_present(CONTENT_SECURITY_POLICY, CONTENT_POLICY))
         .layer(SetResponseHeaderLayer::overriding(
             X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),
