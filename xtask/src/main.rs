@@ -35,7 +35,7 @@ usage: cargo xtask <chore>
   bench [PART]              egress, curve, memory, join, storm, churn, park, compare, or one of them;
                             needs Janus and Go, which it installs
   bench --commit-results    all of them, written to docs/design/performance.md, .svg and .json
-  screenshot                makes docs/guide/wall.png, the picture in the README";
+  screenshot                makes docs/guide/wall.png and talk.png, the pictures of README and guide";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

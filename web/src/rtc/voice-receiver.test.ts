@@ -135,6 +135,33 @@ describe("VoiceReceiver", () => {
     expect(test.receiver.state).toEqual({ kind: "playing", streamId: "a" });
   });
 
+  it("takes an offer that it did not ask for again, where it is for the wanted voice", async () => {
+    const test = bench();
+    test.receiver.follow({ kind: "newest" });
+    test.net.socket.open(["a"]);
+    test.net.socket.say({ type: "error", message: "No audio stream available" });
+    test.net.socket.say({ type: "webrtc_offer", offer: { type: "offer", sdp: "its offer" }, stream_id: "a" });
+    await settle();
+    expect(test.net.socket.types()).toEqual(["start_receiving", "webrtc_answer"]);
+    vi.advanceTimersByTime(300);
+    expect(asked(test)).toEqual(["a"]);
+  });
+
+  it("leaves an offer for another voice than it asked for, and tells the server that it is not wanted", async () => {
+    const test = bench();
+    test.receiver.follow({ kind: "newest" });
+    test.net.socket.open(["a", "b"]);
+    test.net.socket.say({ type: "webrtc_offer", offer: { type: "offer", sdp: "of a" }, stream_id: "a" });
+    await settle();
+    expect(test.peers).toHaveLength(0);
+    test.receiver.follow({ kind: "nobody" });
+    test.net.socket.say({ type: "webrtc_offer", offer: { type: "offer", sdp: "of b" }, stream_id: "b" });
+    await settle();
+    expect(test.peers).toHaveLength(0);
+    expect(test.net.socket.types()).toEqual(["start_receiving", "stop_stream"]);
+    expect(test.receiver.state.kind).toBe("off");
+  });
+
   it("connects again when the path breaks", async () => {
     const test = bench();
     test.receiver.follow({ kind: "newest" });

@@ -161,7 +161,7 @@ export class VoiceReceiver {
   #handleMessage(message: ServerMessage): void {
     switch (message.type) {
       case "webrtc_offer":
-        this.#handleOffer(message.sdp);
+        this.#handleOffer(message.sdp, message.streamId);
         return;
       case "ice_candidate":
         this.#listening?.handleCandidate(message.candidate);
@@ -179,15 +179,21 @@ export class VoiceReceiver {
     }
   }
 
-  #handleOffer(sdp: string): void {
-    const streamId = this.#asked;
-    if (streamId === null) return;
+  /** The server also offers unasked, to who asked for a voice before there was one. */
+  #handleOffer(sdp: string, offered: string): void {
+    const streamId = offered === "" ? this.#asked : offered;
+    if (streamId === null || (this.#asked !== null && this.#asked !== streamId)) return;
+    if (streamId === this.#listening?.streamId) return;
     this.#asked = null;
+    this.#pausing = false;
     clearTimeout(this.#timer);
     if (streamId !== this.#wanted()) {
+      // Else the server takes a later wish for the same voice for a repetition.
+      this.#options.socket.send({ type: "stop_stream" });
       this.#review();
       return;
     }
+    this.#drop();
     const listening = new Listening(streamId, this.#options, {
       onSound: (stream) => {
         this.#options.audio.srcObject = stream;
@@ -222,6 +228,7 @@ export class VoiceReceiver {
   #handleLoss(trouble: VoiceTrouble | null): void {
     const streamId = this.#asked ?? this.#listening?.streamId ?? null;
     this.#asked = null;
+    if (trouble !== null) this.#options.socket.send({ type: "stop_stream" });
     this.#drop();
     this.#setState(trouble === null ? { kind: "waiting" } : { kind: "interrupted", streamId, trouble });
     const delayMs = RETRY_MS[Math.min(this.#failures, RETRY_MS.length - 1)] ?? CONNECT_MS_MAX;

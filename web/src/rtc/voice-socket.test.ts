@@ -119,7 +119,7 @@ describe("VoiceSocket", () => {
 
 describe("serverMessageFrom", () => {
   it("reads what the server says, and nothing else", () => {
-    expect(serverMessageFrom('{"type":"webrtc_offer","offer":{"type":"offer","sdp":"v=0"}}')).toEqual({ type: "webrtc_offer", sdp: "v=0" });
+    expect(serverMessageFrom('{"type":"webrtc_offer","offer":{"type":"offer","sdp":"v=0"}}')).toEqual({ type: "webrtc_offer", sdp: "v=0", streamId: "" });
     expect(serverMessageFrom('{"type":"error"}')).toEqual({ type: "error", message: "" });
     expect(serverMessageFrom('{"type":"audio_data","stream_id":"a","level":9}')).toMatchObject({ level: 1 });
     for (const wrong of ["", "{", "null", '{"type":"sender_ready"}', '{"type":"webrtc_answer","answer":"v=0"}', new Blob()]) {

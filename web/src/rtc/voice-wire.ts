@@ -24,7 +24,8 @@ export interface Level {
 /** What the server says. */
 export type ServerMessage =
   | { readonly type: "sender_ready"; readonly connectionId: string }
-  | { readonly type: "webrtc_offer"; readonly sdp: string }
+  /** `streamId`: whose voice it is; empty where the server does not say. */
+  | { readonly type: "webrtc_offer"; readonly sdp: string; readonly streamId: string }
   | { readonly type: "webrtc_answer"; readonly sdp: string }
   | { readonly type: "ice_candidate"; readonly candidate: RTCIceCandidateInit }
   /** Oldest first. */
@@ -67,7 +68,7 @@ function messageFrom(json: Record<string, unknown>): ServerMessage | null {
     case "sender_ready":
       return withText(json["connection_id"], (connectionId) => ({ type: "sender_ready", connectionId }));
     case "webrtc_offer":
-      return withText(sdpOf(json["offer"]), (sdp) => ({ type: "webrtc_offer", sdp }));
+      return withText(sdpOf(json["offer"]), (sdp) => ({ type: "webrtc_offer", sdp, streamId: text(json["stream_id"]) }));
     case "webrtc_answer":
       return withText(sdpOf(json["answer"]), (sdp) => ({ type: "webrtc_answer", sdp }));
     case "ice_candidate":
@@ -83,7 +84,7 @@ function messageFrom(json: Record<string, unknown>): ServerMessage | null {
     case "pong":
       return { type: "pong" };
     case "error":
-      return { type: "error", message: typeof json["message"] === "string" ? json["message"] : "" };
+      return { type: "error", message: text(json["message"]) };
     default:
       return null;
   }
@@ -91,6 +92,10 @@ function messageFrom(json: Record<string, unknown>): ServerMessage | null {
 
 function withText(value: unknown, make: (text: string) => ServerMessage): ServerMessage | null {
   return typeof value === "string" && value !== "" ? make(value) : null;
+}
+
+function text(value: unknown): string {
+  return typeof value === "string" ? value : "";
 }
 
 function sdpOf(description: unknown): unknown {

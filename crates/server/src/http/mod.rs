@@ -70,6 +70,7 @@ use problem::Problem;
 
 pub(crate) use auth::Keyring;
 pub(crate) use listen::{Listeners, bind, bind_one};
+pub(crate) use mp3::speakers;
 pub(crate) use secure::{Doors, Secure};
 
 /// Largest request body. An offer of a browser with every codec has about 8 KiB, a heartbeat 30
