@@ -17,10 +17,10 @@ export class Child {
    * @param {string} name for messages
    * @param {string} program
    * @param {string[]} args
-   * @param {{ cwd?: string, env?: Record<string, string>, log: string, input?: boolean }} options `log`: a
-   *   file; `input`: it reads its standard input
+   * @param {{ cwd?: string, env?: Record<string, string>, log: string, input?: boolean, outputs?: number }} options
+   *   `log`: a file; `input`: it reads its standard input; `outputs`: pipes from it beyond the standard ones
    */
-  constructor(name, program, args, { cwd, env, log, input = false }) {
+  constructor(name, program, args, { cwd, env, log, input = false, outputs = 0 }) {
     this.name = name;
     this.log = log;
     this.output = '';
@@ -28,7 +28,7 @@ export class Child {
     this.process = spawn(program, args, {
       cwd,
       env: { ...process.env, ...env },
-      stdio: [input ? 'pipe' : 'ignore', 'pipe', 'pipe'],
+      stdio: [input ? 'pipe' : 'ignore', 'pipe', 'pipe', ...Array(outputs).fill('pipe')],
     });
     const file = createWriteStream(log, { flags: 'a' });
     for (const stream of [this.process.stdout, this.process.stderr]) {

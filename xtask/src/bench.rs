@@ -53,11 +53,13 @@ enum Program {
 }
 
 /// In the order in which they run: what needs a quiet machine first.
-const PARTS: [Part; 9] = [
+const PARTS: [Part; 11] = [
     Part { name: "egress", program: Program::Manifold, title: "A packet" },
     Part { name: "curve", program: Program::Manifold, title: "A packet, by viewers" },
     Part { name: "memory", program: Program::Manifold, title: "Memory" },
     Part { name: "voice", program: Program::Manifold, title: "A voice" },
+    Part { name: "mp3", program: Program::Manifold, title: "A voice as MP3" },
+    Part { name: "voice_latency", program: Program::Node, title: "From mouth to ear in Chromium" },
     Part { name: "join", program: Program::Node, title: "First picture in Chromium" },
     Part { name: "storm", program: Program::Node, title: "A storm of joins" },
     Part { name: "churn", program: Program::Node, title: "Joins and leaves" },

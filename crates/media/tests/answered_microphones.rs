@@ -1,5 +1,7 @@
 //! What the offers of those who speak are answered with: Chromium's and aiortc's, and changed ones.
 
+#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
 use std::net::SocketAddr;
 use std::time::Instant;
 

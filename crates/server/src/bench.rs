@@ -12,6 +12,7 @@ mod sinks;
 mod child;
 mod memory;
 mod request;
+mod speakers;
 mod viewers;
 mod voice;
 
@@ -22,6 +23,7 @@ use serde_json::{Value, json};
 pub(crate) use cameras::{Generator, serve as cameras};
 pub(crate) use egress::{EgressBench, curve, run as egress};
 pub(crate) use memory::{MemoryBench, run as memory};
+pub(crate) use speakers::run as speakers;
 pub(crate) use voice::{VoiceBench, run as voice};
 
 /// What a benchmark found.

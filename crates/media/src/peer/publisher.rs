@@ -178,7 +178,7 @@ impl PublisherFactory {
         let lines = candidate_lines(&self.candidates);
         let VoiceAnswer { sdp, resends } = voice_answer(&offer, &answer, taken, wishes, &lines)?;
         let peer = Peer::new(rtc, KeySlot::default(), credentials);
-        Ok((Publisher::new(peer, Tracks::Voice(Voice::new(resends))), sdp))
+        Ok((Publisher::new(peer, Tracks::Voice(Box::new(Voice::new(resends)))), sdp))
     }
 
     fn answer_readable(

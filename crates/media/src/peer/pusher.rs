@@ -82,7 +82,8 @@ pub enum PusherOutput {
 
 /// One publishing connection.
 pub struct Pusher {
-    rtc: Rtc,
+    /// Boxed: some 20 KB, which callers would carry in their futures.
+    rtc: Box<Rtc>,
     address: SocketAddr,
     /// `None`: a voice.
     video: Option<Track>,
@@ -173,7 +174,7 @@ fn offer(
     sections: Sections,
     now: Instant,
 ) -> Result<(Pusher, String), ClientError> {
-    let mut rtc = config.build(now);
+    let mut rtc = Box::new(config.build(now));
     let candidate = Candidate::host(address, "udp").map_err(|_| ClientError::Address(address))?;
     rtc.add_local_candidate(candidate);
     let mut change = rtc.sdp_api();

@@ -1,4 +1,4 @@
-//! `manifold bench egress|memory|voice|cameras`
+//! `manifold bench egress|curve|voice|mp3|memory|cameras`
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,6 +14,12 @@ pub(super) enum BenchCommand {
     Egress(EgressArgs),
     /// The same by the number of viewers, 10 to 1000: what grows faster than they do shows
     Curve {
+        /// Print one line of JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// CPU of a voice as MP3, with one player and with a hundred
+    Mp3 {
         /// Print one line of JSON instead of a table
         #[arg(long)]
         json: bool,
@@ -147,6 +153,7 @@ pub(super) fn run(command: &BenchCommand) -> Result<(), Failure> {
             (*json, bench::voice(bench)?)
         }
         BenchCommand::Curve { json } => (*json, bench::curve()?),
+        BenchCommand::Mp3 { json } => (*json, bench::speakers()?),
     };
     say(&if json { report.json() } else { report.text() });
     Ok(())

@@ -70,6 +70,7 @@ use problem::Problem;
 
 pub(crate) use auth::Keyring;
 pub(crate) use listen::{Listeners, bind, bind_one};
+pub(crate) use mp3::speakers;
 pub(crate) use secure::{Doors, Secure};
 
 /// Largest request body. An offer of a browser with every codec has about 8 KiB, a heartbeat 30
@@ -242,10 +243,7 @@ pub(crate) fn router(http: Http) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn(guard::deadline))
         .layer(from_fn(problem::complete))
-        .layer(SetResponseHeaderLayer::if_not_present(
-            CONTENT_SECURITY_POLICY,
-            CONTENT_POLICY,
-        ))
+        .layer(SetResponseHeaderLayer::if_not_present(CONTENT_SECURITY_POLICY, CONTENT_POLICY))
         .layer(SetResponseHeaderLayer::overriding(
             X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),

@@ -61,31 +61,43 @@ fn page_part(content_type: &'static str, text: &'static str) -> routing::MethodR
     get(async move || ([kind, no_cache], text))
 }
 
-/// Ranges are not known here: who asks for one gets 200 and all that comes.
+/// Voices and nothing else, for benchmarks.
+pub(crate) fn speakers(mp3: Mp3) -> Router {
+    let play = async move |Path(file): Path<String>, method: Method, headers: HeaderMap| {
+        serve(&mp3, &file, &method, &headers)
+    };
+    Router::new().route("/stream/{file}", get(play))
+}
+
 async fn play(
     State(http): State<Http>,
     Path(file): Path<String>,
     Params(query): Params<VoiceQuery>,
     parts: Parts,
 ) -> Result<Response, Problem> {
-    let headers = &parts.headers;
+    let voice = voice::voice(&http)?;
+    voice::admit(&http, &parts, &query)?;
+    serve(voice.mp3(), &file, &parts.method, &parts.headers)
+}
+
+/// Ranges are not known here: who asks for one gets 200 and all that comes.
+fn serve(mp3: &Mp3, file: &str, method: &Method, headers: &HeaderMap) -> Result<Response, Problem> {
     let Some(id) = file.strip_suffix(".mp3") else {
         return Err(Problem::not_found(format!("there is nothing at /stream/{file}")));
     };
-    let mp3 = voice::voice(&http)?.mp3();
-    voice::admit(&http, &parts, &query)?;
     mp3.check().map_err(|error| refused(error.into()))?;
     if id == LATEST && mp3.newest().is_none() && is_navigation(headers) {
         return Ok(waiting());
     }
-    if parts.method == Method::HEAD {
-        let is_there = id == LATEST || mp3.voice(id).is_some();
-        let nothing = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
-        return if is_there {
-            Ok(answer(headers, nothing))
-        } else {
-            Err(refused(ListenError::NotFound))
-        };
+    if method == Method::HEAD {
+        if id != LATEST && mp3.voice(id).is_none() {
+            return Err(refused(ListenError::NotFound));
+        }
+        // No length is told of a body that never ends, even where none is sent.
+        return Ok(answer(
+            headers,
+            Body::from_stream(stream::pending::<Result<Bytes, Infallible>>()),
+        ));
     }
     let listener = listen(mp3, id).map_err(refused)?;
     let metadata = wants_metadata(headers).then(Metadata::new);

@@ -25,7 +25,7 @@ pub(super) enum Keeper {
     /// Of an authority of this server's own.
     Local(Box<LocalKeeper>),
     /// Of files.
-    Files(FileKeeper),
+    Files(Box<FileKeeper>),
 }
 
 impl Keeper {

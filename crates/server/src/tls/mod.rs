@@ -98,7 +98,7 @@ pub(crate) fn open(
         Certificates::Files { certificate, key } => {
             let files = CertificateFiles::new(certificate.clone(), key.clone());
             let (files, identity) = FileKeeper::open(files)?;
-            (Keeper::Files(files), identity)
+            (Keeper::Files(Box::new(files)), identity)
         }
     };
     let shown = Arc::new(Shown(RwLock::new(identity)));

@@ -297,7 +297,7 @@ fn look_twice(keeper: &mut Keeper) -> Option<Identity> {
 fn files_that_were_replaced_are_read_anew() {
     let pair = Pair::new("a.example");
     let (files, first) = FileKeeper::open(pair.files()).unwrap();
-    let mut keeper = Keeper::Files(files);
+    let mut keeper = Keeper::Files(Box::new(files));
     assert!(first.authority.is_none(), "there is nothing to install");
     assert!(look_twice(&mut keeper).is_none());
 
@@ -313,7 +313,7 @@ fn files_that_were_replaced_are_read_anew() {
 fn files_that_are_broken_change_nothing_until_they_are_right_again() {
     let pair = Pair::new("a.example");
     let (files, _) = FileKeeper::open(pair.files()).unwrap();
-    let mut keeper = Keeper::Files(files);
+    let mut keeper = Keeper::Files(Box::new(files));
     std::fs::remove_file(pair.key()).unwrap();
     assert!(look_twice(&mut keeper).is_none());
     let mut half = std::fs::OpenOptions::new().append(true).open(pair.certificate()).unwrap();

@@ -328,7 +328,7 @@ mod tests {
             reordered: false,
             size: None,
             units: vec![Bytes::from_static(&[1])],
-            forwarded: Some(Forwarded { number: 0, red: None }),
+            forwarded: Some(Forwarded { number: 0, marker: false, red: None }),
             level: None,
         }
     }
@@ -345,7 +345,7 @@ mod tests {
                 () = speaker.input() => {}
                 Some(tapped) = tap.next() => {
                     let Tapped::Frame(frame) = tapped else { panic!("a voice has no groups") };
-                    let Forwarded { number, red } = frame.forwarded.clone().unwrap();
+                    let Forwarded { number, red, .. } = frame.forwarded.clone().unwrap();
                     let newest = red::newest(&red.unwrap()).unwrap();
                     assert!(frame.payloads().eq([&newest.data[..]]), "the newest block");
                     numbers.push(number);

@@ -15,7 +15,7 @@ pub(super) enum Tracks {
     /// Whole frames in order.
     Camera { video: Box<Track>, audio: Box<Track> },
     /// Packets as they come.
-    Voice(Voice),
+    Voice(Box<Voice>),
 }
 
 /// Somebody who speaks.

@@ -45,7 +45,14 @@ impl Speaker {
         signalling.send(&message).await?;
         let answer = signalling.wait_for("webrtc_answer").await?;
         pusher.handle_answer(answer["answer"]["sdp"].as_str().context("no SDP in the answer")?)?;
-        let speaking = Speaking { pusher, socket, stage, number: 0, unsent: None, next: None };
+        let speaking = Speaking {
+            pusher: Box::new(pusher),
+            socket,
+            stage,
+            number: 0,
+            unsent: None,
+            next: None,
+        };
         let mut bystander = Signalling::connect(server).await?;
         let task = tokio::spawn(speaking.run(signalling));
         bystander.wait_for("stream_available").await?;
@@ -61,7 +68,7 @@ impl Drop for Speaker {
 }
 
 struct Speaking {
-    pusher: Pusher,
+    pusher: Box<Pusher>,
     socket: UdpSocket,
     stage: Arc<Stage>,
     /// Of the next packet.

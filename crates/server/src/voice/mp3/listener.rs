@@ -21,6 +21,8 @@ pub(crate) struct Listener {
     wanted: Wanted,
     /// What is played: a voice, or silence.
     voice: Option<LiveVoice>,
+    /// When the newest voice began that was played, or could not be: it is not gone to again.
+    tried: Option<std::time::Instant>,
     reader: RingReader,
     /// Keeps the encoder running.
     line: Arc<Line>,
@@ -56,12 +58,13 @@ impl Listener {
         let line = mp3.line(voice.as_ref())?;
         let reader = line.ring.read(BURST_FRAMES);
         let presence = Presence::new(Arc::clone(mp3.counters()), Present::Listener);
-        let account = Account::new();
+        let (account, tried) = (Account::new(), voice.as_ref().map(|voice| voice.began));
         Ok(Self {
             mp3,
             live,
             wanted,
             voice,
+            tried,
             reader,
             line,
             account,
@@ -106,15 +109,11 @@ impl Listener {
         }
     }
 
-    /// Goes to a voice that began after the one that is played.
+    /// Goes to a voice that began after all that were played.
     fn follow(&mut self) {
         let newest = self.live.borrow_and_update().last().cloned();
-        let is_newer = match (&newest, &self.voice) {
-            (Some(newest), Some(voice)) => newest.began > voice.began,
-            (newest, None) => newest.is_some(),
-            (None, Some(_)) => false,
-        };
-        if is_newer {
+        let newest = newest.filter(|newest| self.tried.is_none_or(|tried| newest.began > tried));
+        if newest.is_some() {
             self.switch(newest);
         }
     }
@@ -130,6 +129,7 @@ impl Listener {
 
     /// If there is no encoder for it, silence is all that is left.
     fn switch(&mut self, voice: Option<LiveVoice>) {
+        self.tried = self.tried.max(voice.as_ref().map(|voice| voice.began));
         let (voice, line) = match self.mp3.line(voice.as_ref()) {
             Ok(line) => (voice, line),
             Err(error) => {
