@@ -17,7 +17,7 @@ pub(crate) fn run(repo: &Repo) -> Result<()> {
     setup::install(repo)?;
     repo.build_manifold()?;
     for (tests, variable, picture) in PICTURES {
-        let mut command = testing::browser_tests(repo, Some(tests))?;
+        let mut command = testing::browser_tests(repo, tests)?;
         command.env(variable, repo.path(picture));
         step::run(picture, &mut command)?;
     }

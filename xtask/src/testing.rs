@@ -18,6 +18,7 @@ const MEASURING: [&str; 9] = [
     "page_keyboard",
     "page_look",
     "synthetic",
+    "voice_loss",
     "wall",
     "whep",
 ];
