@@ -14,6 +14,10 @@ const HOST_LENGTH_MAX: usize = 253;
 /// and other words.
 const TITLE_LENGTH_MAX: usize = 32;
 
+/// The top-level domains of the web, as far as they are written in ASCII letters. Others begin with
+/// `xn--`. One that is delegated later is missing: no more is lost than without the list.
+const TOP_LEVEL_DOMAINS: &str = include_str!("top_level_domains.txt");
+
 /// Where Linux tells it.
 const HOST_NAME_FILE: &str = "/proc/sys/kernel/hostname";
 
@@ -58,11 +62,15 @@ impl Machine {
     }
 
     /// All names: the host's own, the one that multicast DNS gives it (RFC 6762 §3), and `localhost`.
+    ///
+    /// A host that is called `dev` or `cam` is not known by that alone: who vouches for a name vouches
+    /// for what ends with it, which would be a part of the web.
     pub(super) fn names(&self) -> BTreeSet<String> {
         let first_label =
             |host: &String| host.split('.').next().map(|label| format!("{label}.local"));
         let multicast = self.host.as_ref().and_then(first_label);
-        self.host.iter().cloned().chain(multicast).chain(["localhost".to_owned()]).collect()
+        let own = self.host.iter().filter(|host| !is_top_level_domain(host)).cloned();
+        own.chain(multicast).chain(["localhost".to_owned()]).collect()
     }
 }
 
@@ -72,6 +80,12 @@ fn is_openable(ip: &IpAddr) -> bool {
         IpAddr::V6(ip) => ip.is_unicast_link_local(),
     };
     !is_link_local && !ip.is_unspecified() && !ip.is_multicast()
+}
+
+/// In small letters.
+fn is_top_level_domain(name: &str) -> bool {
+    name.starts_with("xn--") && !name.contains('.')
+        || TOP_LEVEL_DOMAINS.split_ascii_whitespace().any(|domain| domain == name)
 }
 
 /// What can stand in a certificate as the name of a host (RFC 1123 §2.1).
@@ -100,6 +114,8 @@ mod tests {
     fn a_host_is_known_by_its_own_name_by_multicast_dns_and_as_localhost() {
         assert_eq!(names("NAS"), "localhost nas nas.local");
         assert_eq!(names("nas.lan"), "localhost nas.lan nas.local");
+        assert_eq!(names("cam"), "cam.local localhost", "all of .cam is not this machine");
+        assert_eq!(names("xn--p1ai"), "localhost xn--p1ai.local");
         for none in ["", "(none)", "my_host", "10.0.0.1", "a..b", "-\u{0}"] {
             assert_eq!(names(none), "localhost", "{none:?}");
         }

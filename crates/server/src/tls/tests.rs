@@ -152,6 +152,19 @@ fn a_stolen_authority_cannot_pass_for_a_site_of_the_web() {
 }
 
 #[test]
+fn a_host_that_is_called_like_a_part_of_the_web_cannot_pass_for_that() {
+    let data = Temporary::new();
+    let host = opened(&data, &machine("cam", "192.168.1.7"), today());
+    let trusted = authority(&host);
+    visit(&host, &trusted, "cam.local", today()).unwrap();
+
+    let bank = forged(&data, &trusted, "bank.cam");
+    let refused = visit(&bank, &trusted, "bank.cam", today()).unwrap_err();
+
+    assert!(format!("{refused:?}").contains("NameConstraintViolation"), "{refused:?}");
+}
+
+#[test]
 fn a_host_that_was_renamed_is_opened_by_what_its_authority_may_vouch_for() {
     let data = Temporary::new();
     let trusted = authority(&opened(&data, &home(), today()));
