@@ -1,4 +1,4 @@
-// A WebSocket client that can also do what browsers would not: any frame, any bytes, no reading.
+// A WebSocket client that can also do what browsers would not: any frame, any bytes.
 
 import { randomBytes } from 'node:crypto';
 import { connect } from 'node:net';
@@ -82,11 +82,6 @@ export class Socket {
   /** Bytes as they are. */
   raw(bytes) {
     if (!this.stream.destroyed) this.stream.write(bytes);
-  }
-
-  /** Takes nothing any more, so that the server's messages pile up. */
-  stopReading() {
-    this.stream.pause();
   }
 
   /** The first message that `fits` and was not waited for before. */

@@ -166,6 +166,31 @@ scenario('another microphone is used at once, while talking', async (world) => {
   assert.equal((await listener.report()).streamId, stream);
 });
 
+scenario('beside the wall the room opens with a key, and closing it ends the talk', async (world) => {
+  const manifold = await world.manifold({ ...TONES, cameras: [{ id: 'cam-1', url: 'test://' }] });
+  const browser = await talkingBrowser(world, 1300);
+  const listener = await TalkPage.open(world, manifold.url, { browser });
+  const viewer = await world.open(`${manifold.url}/?open=cam-1`, { browser });
+  const { page } = viewer;
+  await viewer.plays('cam-1');
+
+  await page.keyboard.press('t');
+  const wall = new TalkPage(viewer);
+  await wall.is({ connection: 'open' });
+  await page.screenshot({ path: world.file('panel.png') });
+  await page.getByLabel('Press on, press off').check();
+  await page.getByRole('button', { name: 'Press to talk' }).press('Enter');
+  await listener.hears(1300);
+
+  await page.keyboard.press('t');
+  await listener.is({ hearing: 'waiting' });
+  await until('the focus is on the button that opens it', () =>
+    page.evaluate(() => document.activeElement.getAttribute('aria-label') === 'Talk'),
+  );
+  await viewer.plays('cam-1');
+  assert.deepEqual(viewer.errors, []);
+});
+
 scenario('without permission the page says so, and what to do', async (world) => {
   const manifold = await world.manifold(TONES);
   const refusing = await world.browser({ flags: ['--use-fake-device-for-media-stream', '--deny-permission-prompts'] });

@@ -193,21 +193,6 @@ scenario('the 51st client is told and closed with 1013; a thousand sockets of on
   await next.of('available_streams');
 });
 
-scenario('who does not read is given up, and levels and others go on', async (world) => {
-  const manifold = await world.manifold({ voice: { queue_size: 32, max_connections: 200 } });
-  const deaf = await connect(world, manifold);
-  deaf.stopReading();
-  const other = await connect(world, manifold);
-  // Fewer than would be a flood, and each answer has 200 bytes: what the kernel takes comes to an end.
-  const feed = setInterval(() => {
-    for (let number = 0; number < 4; number += 1) deaf.text(`{"type":"${'x'.repeat(300)}"}`);
-  }, 100);
-  world.after(() => clearInterval(feed));
-  await until('the deaf one is gone', async () => (await manifold.get('/health')).connected_clients === 1, { within: 60_000 });
-  clearInterval(feed);
-  await other.settled();
-});
-
 scenario('a client that vanishes without a word is forgotten; pings keep idle ones', async (world) => {
   const manifold = await world.manifold();
   const quiet = await connect(world, manifold);

@@ -10,7 +10,7 @@ use crate::{setup, step};
 
 /// Browser test files that measure what the machine must be free for: rates, delays, CPU. One runs at a
 /// time. All others wait for conditions, much of the time for leases to end and cameras to come back.
-const MEASURING: [&str; 9] = [
+const MEASURING: [&str; 10] = [
     "bad_network",
     "leave",
     "lip_sync",

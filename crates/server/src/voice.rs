@@ -222,3 +222,78 @@ impl Messages {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use engine::voice::ServerTrouble;
+
+    use super::*;
+    use crate::net::{MediaConfig, MediaTcp};
+
+    const HOME: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    fn start(max_connections: u32) -> Voice {
+        let media = MediaConfig {
+            udp: "127.0.0.1:0".parse().unwrap(),
+            tcp: MediaTcp::Off,
+            advertise: Vec::new(),
+            workers: Some(1),
+        };
+        let (events, _) = mpsc::unbounded_channel();
+        let plane = MediaPlane::start(&media, events).unwrap();
+        let mut settings = crate::config::from_toml("").voice;
+        settings.max_connections = max_connections;
+        settings.queue_size = 1;
+        Voice::start(settings.relay(), plane)
+    }
+
+    async fn ping(client: &Speaking) {
+        assert!(client.say(Ok(ClientMessage::Ping), 15).await);
+    }
+
+    #[tokio::test]
+    async fn who_takes_nothing_is_closed_and_delays_nobody() {
+        let voice = start(50);
+        let (deaf, mut unread) = voice.connect(HOME).await.unwrap().split();
+        let (other, mut messages) = voice.connect(HOME).await.unwrap().split();
+        for _ in 0..=QUEUE_LENGTH_MIN {
+            ping(&deaf).await;
+        }
+        ping(&other).await;
+        for wanted in [ServerMessage::AvailableStreams(Vec::new()), ServerMessage::Pong] {
+            let Told::Message(told) = messages.next().await else { panic!("it is closed") };
+            assert_eq!(*told, wanted);
+        }
+        // Without a look at what waits: it would not take it.
+        let Told::Closed(reason) = unread.next().await else { panic!("it is not closed") };
+        assert_eq!(reason, Closed::TooSlow);
+        let status = voice.status();
+        assert_eq!((status.delivery.too_slow, status.residue.connections), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn who_finds_no_place_reads_why_before_the_end() {
+        let voice = start(1);
+        let _first = voice.connect(HOME).await.unwrap();
+        let (_, mut messages) = voice.connect(HOME).await.unwrap().split();
+        let Told::Message(told) = messages.next().await else { panic!("it is not told") };
+        assert_eq!(*told, ServerMessage::Error(ServerTrouble::Full(1).into()));
+        let Told::Closed(reason) = messages.next().await else { panic!("it is not closed") };
+        assert_eq!(reason, Closed::TryAgainLater);
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_is_forgotten_and_the_end_is_told() {
+        let voice = start(50);
+        let (gone, _unread) = voice.connect(HOME).await.unwrap().split();
+        let (_here, mut messages) = voice.connect(HOME).await.unwrap().split();
+        drop(gone);
+        voice.shutdown(Duration::from_secs(10)).await;
+        assert_eq!(voice.status().residue, Residue::default());
+        assert!(matches!(messages.next().await, Told::Message(_)));
+        let Told::Closed(reason) = messages.next().await else { panic!("it is not closed") };
+        assert_eq!(reason, Closed::GoingAway);
+    }
+}

@@ -155,7 +155,7 @@ async fn talk(media: MediaPlane, stream: StreamId, speech: Vec<Bytes>) {
             keyframe: true,
             discontinuity: false,
             units: vec![packet.clone()],
-            forwarded: Some(Forwarded { number, marker: false, red: None }),
+            forwarded: Some(Forwarded { number, red: None, marker: false }),
         };
         media.publish(stream, frame);
     }

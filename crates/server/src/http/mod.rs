@@ -236,7 +236,6 @@ pub(crate) fn router(http: Http) -> Router {
         .merge(mp3::routes())
         .merge(voice_routes())
         .route("/health", get(status::health))
-        .route("/tls", get(secure::tls))
         .route("/ca.crt", get(secure::authority))
         .fallback(voice::connect_or_page)
         .layer(from_fn_with_state(http.clone(), guard::check_site))
@@ -295,6 +294,7 @@ fn voice_routes() -> Router<Http> {
     let read = Router::new()
         .route("/stream/status", get(voice::status))
         .route("/voice/config", get(voice::settings))
+        .route("/tls", get(secure::tls))
         // Cards run on the origin of Home Assistant.
         .layer(CorsLayer::new().allow_origin(Anyone).allow_methods([Method::GET]));
     read.route("/ws", any(voice::connect))

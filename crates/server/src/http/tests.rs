@@ -195,6 +195,11 @@ async fn the_cards_may_be_imported_by_every_site_and_nothing_else_may() {
     assert_eq!(described, (200, "text/javascript; charset=utf-8", "no-cache"));
     assert_eq!(cards.header("access-control-allow-origin"), "*");
     assert_eq!(server.ask(plain("GET", "/talk")).await.header("access-control-allow-origin"), "");
+    for asked in ["/voice/config", "/tls"] {
+        let answer = request("GET", asked).header("origin", "http://homeassistant.local:8123");
+        let answer = server.ask(answer.body(Body::empty()).unwrap()).await;
+        assert_eq!(answer.header("access-control-allow-origin"), "*", "{asked} is for the cards");
+    }
 }
 
 #[tokio::test]
