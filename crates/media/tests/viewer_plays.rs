@@ -96,7 +96,11 @@ fn a_group_that_does_not_help_is_given_again_and_the_source_is_asked() {
     assert_eq!(world.lose_picture(), 0, "the group may help");
     assert_eq!(world.viewer.frames.len(), 4);
     assert_eq!(world.lose_picture(), 1, "it did not");
-    assert_eq!(world.viewer.frames.len(), 6, "while the source has not answered it is all there is");
+    assert_eq!(
+        world.viewer.frames.len(),
+        6,
+        "while the source has not answered it is all there is"
+    );
     assert_eq!(world.lose_picture(), 2);
     // Another group may help where that one did not.
     world.publish(5);
