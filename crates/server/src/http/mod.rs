@@ -54,7 +54,6 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, delete, get, patch, post};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, Any as Anyone, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -67,6 +66,7 @@ use crate::voice::Voice;
 use guard::SiteRules;
 use ice_servers::IceServers;
 use problem::Problem;
+use voice::Places;
 
 pub(crate) use auth::Keyring;
 pub(crate) use listen::{Listeners, bind, bind_one};
@@ -79,10 +79,6 @@ const BODY_LENGTH_MAX: usize = 256 * 1024;
 
 /// How long browsers may remember the answer to a preflight request.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
-
-/// WebSockets beyond those that may stay: they are being told that there is no place, or say goodbye,
-/// for 2 s each.
-const SOCKETS_BEYOND: usize = 256;
 
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 
@@ -124,7 +120,7 @@ struct Inner {
     /// `None`: it is switched off.
     voice: Option<Voice>,
     voice_settings: config::Voice,
-    sockets: Arc<Semaphore>,
+    sockets: Places,
     started: Instant,
 }
 
@@ -138,7 +134,7 @@ impl Http {
         outlets: Arc<Outlets>,
         voice: Option<Voice>,
     ) -> Self {
-        let places = usize::try_from(config.voice.max_connections).unwrap_or(SOCKETS_BEYOND);
+        let places = usize::try_from(config.voice.max_connections).unwrap_or_default();
         let stills = Stills::new(app.clone(), Arc::clone(&outlets));
         Self(Arc::new(Inner {
             app,
@@ -154,7 +150,7 @@ impl Http {
             closing: AtomicBool::new(false),
             voice,
             voice_settings: config.voice.clone(),
-            sockets: Arc::new(Semaphore::new(places + SOCKETS_BEYOND)),
+            sockets: Places::new(places),
             started: Instant::now(),
         }))
     }
@@ -205,9 +201,9 @@ impl Http {
         &self.0.voice_settings
     }
 
-    /// Room for one more WebSocket.
-    fn socket_permit(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.0.sockets).try_acquire_owned().ok()
+    /// Room for WebSockets.
+    fn sockets(&self) -> &Places {
+        &self.0.sockets
     }
 
     fn requests(&self) -> &Requests {

@@ -4,6 +4,7 @@
 //! Home Assistant. Keys of the API play no part; a `voice.token` does, where it is set.
 
 mod messages;
+mod places;
 mod socket;
 mod upgrade;
 
@@ -26,6 +27,7 @@ use super::problem::Problem;
 use super::wire::{AudioConstraints, StreamStatus, VoiceQuery, VoiceSettings};
 use crate::voice::Voice;
 
+pub(super) use places::Places;
 pub(super) use upgrade::is_upgrade;
 
 /// Longest message that is read: the promise of the API reference. An offer of a browser with every
@@ -43,7 +45,8 @@ pub(super) async fn connect(
     admit(&http, &parts, &query)?;
     let address = parts.extensions.get::<ClientAddress>();
     let address = address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |client| client.0.ip());
-    let Some(permit) = http.socket_permit() else {
+    let address = address.to_canonical();
+    let Some(place) = http.sockets().take(address) else {
         let sentence = "too many WebSockets are open or closing; try again later";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, sentence));
     };
@@ -51,9 +54,9 @@ pub(super) async fn connect(
     tokio::spawn(async move {
         // It fails where the connection breaks before the answer is written.
         if let Ok(stream) = upgrade.await {
-            socket::converse(TokioIo::new(stream), &voice, address.to_canonical()).await;
+            socket::converse(TokioIo::new(stream), &voice, address).await;
         }
-        drop(permit);
+        drop(place);
     });
     Ok(response)
 }

@@ -1,0 +1,107 @@
+//! How many WebSockets there may be, those included that are only saying goodbye.
+//!
+//! Which of them may stay is the relay's to say. This is the bound around it, and one address alone
+//! cannot use it up: whoever comes from elsewhere gets as far as the relay, where an idle client of a
+//! crowd gives way.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// WebSockets beyond those that may stay: they are being told that there is no place, or say goodbye,
+/// for 2 s each.
+const BEYOND: usize = 256;
+
+/// Of these, what one address may have: half, so that the other half is for everybody else.
+const BEYOND_OF_ADDRESS: usize = BEYOND / 2;
+
+/// All places. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(in crate::http) struct Places(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// Those that may stay.
+    staying_max: usize,
+    taken: Mutex<Taken>,
+}
+
+/// At most `staying_max` + [`BEYOND`], and no more addresses than that.
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+/// One place, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    places: Places,
+    address: IpAddr,
+}
+
+impl Places {
+    /// None is taken; `staying_max` clients may stay.
+    pub(in crate::http) fn new(staying_max: usize) -> Self {
+        Self(Arc::new(Inner { staying_max, taken: Mutex::default() }))
+    }
+
+    /// `None`: all are taken, or all that this address may have.
+    pub(super) fn take(&self, address: IpAddr) -> Option<Place> {
+        let mut taken = self.taken();
+        let of_address = taken.by_address.get(&address).copied().unwrap_or_default();
+        let staying_max = self.0.staying_max;
+        if taken.all >= staying_max + BEYOND || of_address >= staying_max + BEYOND_OF_ADDRESS {
+            return None;
+        }
+        taken.all += 1;
+        taken.by_address.insert(address, of_address + 1);
+        Some(Place { places: self.clone(), address })
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        // Nothing in here can panic halfway.
+        self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.taken();
+        taken.all = taken.all.saturating_sub(1);
+        match taken.by_address.get_mut(&self.address) {
+            Some(of_address) if *of_address > 1 => *of_address -= 1,
+            Some(_) | None => {
+                taken.by_address.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, last])
+    }
+
+    #[test]
+    fn one_address_leaves_room_for_the_others_and_what_is_dropped_is_free_again() {
+        let places = Places::new(2);
+        let mut crowd: Vec<Place> = std::iter::from_fn(|| places.take(address(1))).collect();
+        assert_eq!(crowd.len(), 2 + BEYOND_OF_ADDRESS);
+
+        let mut others: Vec<Place> = std::iter::from_fn(|| places.take(address(2))).collect();
+        assert_eq!(crowd.len() + others.len(), 2 + BEYOND);
+        assert!(places.take(address(3)).is_none(), "all are taken");
+
+        crowd.pop();
+        others.push(places.take(address(3)).unwrap());
+        assert!(places.take(address(1)).is_none(), "all are taken again");
+
+        drop((crowd, others));
+        assert!(places.taken().by_address.is_empty());
+        assert_eq!(places.taken().all, 0);
+    }
+}
