@@ -73,6 +73,10 @@ async function clickThrough(url) {
   speaks.send(JSON.stringify({ type: 'start_sending' }));
   await ready;
   const mouth = new MediaStreamAudioDestinationNode(context, { channelCount: 1 });
+  // A microphone is never without samples; a destination without a source is.
+  const room = new ConstantSourceNode(context, { offset: 0 });
+  room.connect(mouth);
+  room.start();
   const out = new RTCPeerConnection({ iceServers: [] });
   out.addTrack(mouth.stream.getAudioTracks()[0], mouth.stream);
   await out.setLocalDescription();

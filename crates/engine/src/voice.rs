@@ -132,7 +132,7 @@ enum Timer {
 /// The relay. See the module's documentation.
 ///
 /// Its collections are bounded: connections by [`Limits::connections_max`], everything else by two
-/// sessions and four timers a connection, `ended` by [`ENDED_KEPT`]; `actions` by what one input causes,
+/// sessions and four timers a connection, `ended` by `ENDED_KEPT`; `actions` by what one input causes,
 /// since the caller drains them after each.
 #[derive(Debug)]
 pub struct Relay {

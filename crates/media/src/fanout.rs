@@ -71,7 +71,8 @@ pub enum FanoutEvent {
         /// Who.
         viewer: ViewerId,
     },
-    /// A viewer cannot decode and no cached group could help: the source should send a keyframe.
+    /// A viewer cannot decode, and there is no cached group or it did not help: the source should send
+    /// a keyframe.
     KeyframeWanted {
         /// Of which stream.
         stream: StreamId,
@@ -166,6 +167,9 @@ struct Place {
     stream: StreamId,
     sent_media: bool,
     alive_at: Option<Instant>,
+    /// The keyframe of the group that it was last given since it could not decode: its serial, which
+    /// no other frame of any stream has.
+    restored_from: Option<u64>,
     /// Where it goes.
     switch: Option<Switch>,
     /// What it played before, and until when packets of that are repaired.
@@ -290,6 +294,7 @@ impl Fanout {
             stream: attach.stream,
             sent_media: false,
             alive_at: None,
+            restored_from: None,
             switch: None,
             came_from: None,
             line_told: None,
@@ -546,17 +551,21 @@ impl Fanout {
         self.figures.seal_errors += u64::from(sent.is_err());
     }
 
-    /// A viewer cannot decode: the cached group helps it at once, else the source is asked.
+    /// A viewer cannot decode: the cached group helps it at once. The source is asked where there is
+    /// none, and where the same group did not help before.
     fn restore_picture(&mut self, place: usize, now: Instant) {
         let at = &mut self.places[place];
         let Some(hub) = self.hubs.get_mut(&at.stream) else { return };
         if !at.viewer.may_restart(now) {
             return;
         }
-        if hub.group().is_empty() {
-            if hub.wants_keyframe(now) {
-                self.events.push_back(FanoutEvent::KeyframeWanted { stream: at.stream });
-            }
+        let keyframe = hub.group().first().map(|frame| frame.serial());
+        let is_of_no_use = keyframe.is_none() || at.restored_from == keyframe;
+        at.restored_from = keyframe;
+        if is_of_no_use && hub.wants_keyframe(now) {
+            self.events.push_back(FanoutEvent::KeyframeWanted { stream: at.stream });
+        }
+        if keyframe.is_none() {
             return;
         }
         let (group, age) = hub.give_group(now);

@@ -230,6 +230,14 @@ mod tests {
     }
 
     #[test]
+    fn however_many_want_a_keyframe_the_source_is_asked_once_an_interval() {
+        let (mut hub, now) = (Hub::default(), epoch());
+        let step_time = KEYFRAME_REQUEST_INTERVAL / 100;
+        let asked = (0..250).filter(|step| hub.wants_keyframe(now + *step * step_time)).count();
+        assert_eq!(asked, 3, "at the beginning, and 1 and 2 intervals later");
+    }
+
+    #[test]
     fn a_group_that_nobody_was_given_lately_goes_with_the_next_keyframe() {
         let (mut hub, first, now) = with_long_group();
         hub.handle_frame(&picture(true, false), now);

@@ -7,7 +7,7 @@ use crate::negotiated::OPUS_PAYLOAD_TYPE;
 use crate::red;
 
 /// One packet, one payload as its sender made it; none if it is empty or larger than
-/// [`MAX_CUT_PAYLOAD`](crate::frame::MAX_CUT_PAYLOAD), which no single Opus frame is (RFC 6716 §3.4).
+/// [`MAX_CUT_PAYLOAD`], which no single Opus frame is (RFC 6716 §3.4).
 ///
 /// Redundancy that came with it is kept with its blocks named as receivers were offered them, if it is
 /// whole and fits into a packet.

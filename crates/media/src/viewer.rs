@@ -287,10 +287,11 @@ impl Viewer {
         self.play == Play::Playing
     }
 
-    /// The source is gone: what waits is dropped, and play goes on with the next keyframe.
+    /// The source is gone: what waits is dropped, but for a frame of which a part has left, and play
+    /// goes on with the next keyframe.
     pub fn handle_interruption(&mut self) {
         self.play = Play::Waiting;
-        self.drop_pending();
+        self.keep_begun();
     }
 
     /// The next live frame of either track. What fits goes to the batch at once; a large picture,

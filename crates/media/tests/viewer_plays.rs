@@ -87,6 +87,30 @@ fn a_picture_loss_brings_the_group_again() {
 }
 
 #[test]
+fn a_group_that_does_not_help_is_given_again_and_the_source_is_asked() {
+    let mut world = World::new();
+    world.publish(0);
+    world.publish(1);
+    world.join();
+    world.run_until("picture", |world| world.viewer.frames.len() >= 2);
+    assert_eq!(world.lose_picture(), 0, "the group may help");
+    assert_eq!(world.viewer.frames.len(), 4);
+    assert_eq!(world.lose_picture(), 1, "it did not");
+    assert_eq!(
+        world.viewer.frames.len(),
+        6,
+        "while the source has not answered it is all there is"
+    );
+    assert_eq!(world.lose_picture(), 2);
+    // Another group may help where that one did not.
+    world.publish(5);
+    world.run_until("next group", |world| world.viewer.frames.len() >= 9);
+    assert_eq!(world.lose_picture(), 2);
+    assert_eq!(world.lose_picture(), 3);
+    assert_eq!(world.fanout.figures().keyframe_requests, 5);
+}
+
+#[test]
 fn a_hello_from_an_address_without_a_check_is_ignored() {
     let mut world = World::new();
     world.offer();
@@ -365,6 +389,22 @@ impl World {
             self.step();
         }
         panic!("not reached within 10 s of virtual time: {what}");
+    }
+
+    /// The viewer tells that it cannot decode, when a group may be given again, and gets what it can.
+    /// Returns how often the source has been asked for a keyframe.
+    fn lose_picture(&mut self) -> usize {
+        for _ in 0..1_500 {
+            self.step();
+        }
+        let shown = self.viewer.frames.len();
+        self.viewer.client.request_keyframe();
+        self.run_until("group again", |world| world.viewer.frames.len() > shown);
+        for _ in 0..100 {
+            self.step();
+        }
+        let wanted = FanoutEvent::KeyframeWanted { stream: STREAM };
+        self.events.iter().filter(|event| **event == wanted).count()
     }
 
     /// One millisecond: everything that is on the wire arrives.

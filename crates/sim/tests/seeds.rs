@@ -14,7 +14,7 @@ use sim::{Failure, Report};
 const SEEDS: std::ops::Range<u64> = 0..1_000;
 
 /// Seeds beyond that which failed before what they found was repaired.
-const REGRESSIONS: [u64; 7] = [
+const REGRESSIONS: [u64; 8] = [
     // A viewer that asked for its picture while the camera stalled played late for good. 144 too.
     230,
     296,
@@ -26,6 +26,8 @@ const REGRESSIONS: [u64; 7] = [
     634,
     // A cached group could not be repaired any more when a keyframe came right after it was sent.
     1_795_354_159_688_021,
+    // A group that was being paced out when the clock jumped ended in the middle of its keyframe.
+    1_795_365_757_045_410,
 ];
 // In the range: 6, 56, 82, 104, 115, 118: a clock that jumped in the middle of a group was forgotten
 // with the picture that told of it.

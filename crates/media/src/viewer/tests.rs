@@ -121,6 +121,33 @@ fn a_viewer_that_is_too_slow_goes_on_at_a_keyframe() {
 }
 
 #[test]
+fn an_interruption_leaves_no_picture_half_sent() {
+    let now = epoch();
+    let mut viewer = viewer(0, PLAIN);
+    let group = [picture(0, 50_000, true), picture(6_000, 2_000, false)];
+    let packets = group[0].packet_count();
+    assert!(packets > BURST_PACKETS, "a part of it waits");
+    viewer.handle_group(&group, Duration::ZERO, now);
+    let mut batch = Batch::default();
+    viewer.poll_pending(now, &mut batch).unwrap();
+    viewer.handle_interruption();
+    assert_eq!(
+        viewer.pending_packets(),
+        packets - BURST_PACKETS,
+        "the rest of it, nothing behind it"
+    );
+    assert!(!viewer.is_playing());
+    viewer.poll_pending(now + BURST_INTERVAL, &mut batch).unwrap();
+    let ends: Vec<bool> = headers(&batch).iter().map(|(ends, ..)| *ends).collect();
+    assert_eq!(ends, [vec![false; packets - 1], vec![true]].concat());
+    assert!(!viewer.is_catching_up());
+
+    viewer.handle_group(&group, Duration::ZERO, now);
+    viewer.handle_interruption();
+    assert!(!viewer.is_catching_up(), "what nobody saw a part of goes");
+}
+
+#[test]
 fn a_report_ties_the_timestamp_to_the_capture_time() {
     let (mut viewer, mut batch) = (viewer(5, PLAIN), Batch::default());
     let now = epoch();
