@@ -206,8 +206,16 @@ scenario('a client that vanishes without a word is forgotten; pings keep idle on
 scenario('origins and a token keep out whom they shall', async (world) => {
   const site = 'https://home.example:8123';
   const open = await world.manifold();
-  const anyone = await connect(world, open, { headers: { origin: 'https://evil.example' } });
-  assert.equal(anyone.status, 101, 'any page may connect unless some are named');
+  const pages = [
+    ['http://homeassistant.local:8123', 101],
+    ['http://192.168.1.4:8123', 101],
+    ['https://evil.example', 403],
+    ['http://203.0.113.9', 403],
+  ];
+  for (const [origin, status] of pages) {
+    const page = await connect(world, open, { headers: { origin } });
+    assert.equal(page.status, status, origin);
+  }
 
   const closed = await world.manifold({ voice: { allowed_origins: [site], token: 'a-long-secret' } });
   const tries = [

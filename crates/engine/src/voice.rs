@@ -108,10 +108,11 @@ struct Connection {
 }
 
 impl Connection {
-    /// No session of media depends on it.
+    /// No media flows for it. One whose handshake is under way counts as idle: anybody can begin one
+    /// again and again.
     fn is_idle(&self) -> bool {
-        let sends = self.sending.as_ref().is_some_and(|sending| sending.stream().is_some());
-        let hears = self.receiving.as_ref().is_some_and(|receiving| receiving.viewer().is_some());
+        let sends = self.sending.as_ref().is_some_and(|sending| sending.is_connected());
+        let hears = self.receiving.as_ref().is_some_and(|receiving| receiving.is_connected());
         !sends && !hears
     }
 }

@@ -86,6 +86,14 @@ impl Receiving {
             Self::Session(session) => Some(session.viewer),
         }
     }
+
+    /// Whether ICE and DTLS are done.
+    pub(super) fn is_connected(&self) -> bool {
+        match self {
+            Self::Waiting(_) => false,
+            Self::Session(session) => session.stage == Stage::Connected,
+        }
+    }
 }
 
 impl Relay {

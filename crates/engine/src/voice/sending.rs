@@ -36,6 +36,14 @@ impl Sending {
             | Self::Live(stream) => Some(stream),
         }
     }
+
+    /// Whether ICE and DTLS are done.
+    pub(super) fn is_connected(self) -> bool {
+        match self {
+            Self::Connected(_) | Self::Live(_) => true,
+            Self::Ready | Self::Answering(_) | Self::Connecting(_) => false,
+        }
+    }
 }
 
 impl Relay {

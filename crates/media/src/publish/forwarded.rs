@@ -25,10 +25,18 @@ const DROPOUT_MAX: u64 = 3_000;
 /// How far back numbers are remembered, which is how late a packet may come: 1.3 s of packets of 10 ms.
 const WINDOW: u64 = u128::BITS as u64;
 
+/// Most bytes of payload a second: Opus has 510 kbit/s at most (RFC 6716 §2.1.1), redundancy doubles
+/// that, and a quarter is for headers of blocks. What is above would go out to every receiver.
+const RATE_MAX: u64 = 160_000;
+
+/// Most packets a second: the shortest have 2.5 ms (RFC 6716 §2.1.4), and a tenth more of padding.
+const PACKETS_MAX: u64 = 440;
+
 /// One voice. See the module's documentation.
 #[derive(Debug, Default)]
 pub struct ForwardedTrack {
     source: Option<Source>,
+    allowance: Allowance,
     figures: TrackFigures,
     outputs: VecDeque<TrackOutput>,
 }
@@ -72,7 +80,9 @@ impl ForwardedTrack {
             return;
         }
         let number = source.numbering.number(packet.number);
-        if let Some((unit, red)) = unwrapped(packet.payload, packet.red) {
+        let admitted = Some(packet.payload).filter(|payload| self.allowance.admits(payload, now));
+        let unwrapped = admitted.and_then(|payload| unwrapped(payload, packet.red));
+        if let Some((unit, red)) = unwrapped {
             self.figures.frames += 1;
             self.outputs.push_back(TrackOutput::Frame(Published {
                 codec: packet.codec,
@@ -121,6 +131,41 @@ impl ForwardedTrack {
         if has_turn {
             self.source = Some(Source::after(source, packet, now));
         }
+    }
+}
+
+/// What a voice may still send: a second's worth at once, and no more than that each second.
+#[derive(Debug)]
+struct Allowance {
+    /// In thousandths, so that each millisecond brings whole ones.
+    bytes: u64,
+    /// In thousandths.
+    packets: u64,
+    /// Up to when it has grown.
+    since: Option<Instant>,
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self { bytes: RATE_MAX * 1_000, packets: PACKETS_MAX * 1_000, since: None }
+    }
+}
+
+impl Allowance {
+    fn admits(&mut self, payload: &Bytes, now: Instant) -> bool {
+        let since = self.since.get_or_insert(now);
+        let passed = now.saturating_duration_since(*since).as_millis() as u64;
+        *since += Duration::from_millis(passed);
+        let grown = |left: u64, rate: u64| (left + rate * passed.min(1_000)).min(rate * 1_000);
+        self.bytes = grown(self.bytes, RATE_MAX);
+        self.packets = grown(self.packets, PACKETS_MAX);
+        let bytes = payload.len() as u64 * 1_000;
+        let is_admitted = self.packets >= 1_000 && self.bytes >= bytes;
+        if is_admitted {
+            self.packets -= 1_000;
+            self.bytes -= bytes;
+        }
+        is_admitted
     }
 }
 
@@ -280,6 +325,27 @@ mod tests {
             TrackOutput::Report { .. } | TrackOutput::Lost(_) | TrackOutput::KeyframeWanted => None,
         });
         frames.collect()
+    }
+
+    #[test]
+    fn the_most_that_opus_can_be_is_passed_on_and_a_flood_is_not() {
+        let mut now = Instant::now();
+        let mut track = ForwardedTrack::default();
+        let mut passed = |interval: Duration, size: usize, count: u64, from: u64| {
+            for number in from..from + count {
+                let payload = Bytes::from(vec![0x78; size]);
+                track.handle_packet(Incoming { payload, ..packet(1, number) }, now);
+                now += interval;
+            }
+            sent(&mut track).len() as u64
+        };
+        // 510 kbit/s in packets of 2.5 ms, with redundancy.
+        assert_eq!(passed(Duration::from_micros(2_500), 318, 4_000, 0), 4_000);
+        assert_eq!(passed(Duration::from_millis(20), 1_390, 1_000, 4_000), 1_000);
+        let flood = passed(Duration::from_micros(100), 1_390, 50_000, 5_000);
+        assert!((5 * 115..=6 * 120).contains(&flood), "{flood} of 5 s");
+        let many = passed(Duration::from_micros(100), 2, 50_000, 55_000);
+        assert!((5 * 430..=6 * 440).contains(&many), "{many} of 5 s");
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub(crate) struct Voice {
     pub(crate) enabled: bool,
     /// Who does not have it may not connect; asked of nobody where not set.
     pub(crate) token: Option<SecretString>,
-    /// Origins whose pages may connect, beside our own. Empty: all.
+    /// Origins whose pages may connect, beside our own. Empty: those of this network's hosts.
     pub(crate) allowed_origins: Vec<WebOrigin>,
     /// WebSockets at once.
     pub(crate) max_connections: u32,

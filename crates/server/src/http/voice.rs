@@ -1,9 +1,11 @@
 //! The voice relay's doors: the WebSocket, and what is asked of it by plain HTTP.
 //!
-//! Pages of any origin may connect unless `voice.allowed_origins` names some: cards run on the origin of
-//! Home Assistant. Keys of the API play no part; a `voice.token` does, where it is set.
+//! Cards run on the origin of Home Assistant, so that pages of this network's own hosts may connect (`origins`),
+//! and others that `voice.allowed_origins` names. Keys of the API play no part; a `voice.token` does, where
+//! it is set.
 
 mod messages;
+mod origins;
 mod places;
 mod socket;
 mod upgrade;
@@ -43,9 +45,7 @@ pub(super) async fn connect(
     let (mut parts, _) = request.into_parts();
     let Params(query) = Params::<VoiceQuery>::from_request_parts(&mut parts, &()).await?;
     admit(&http, &parts, &query)?;
-    let address = parts.extensions.get::<ClientAddress>();
-    let address = address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |client| client.0.ip());
-    let address = address.to_canonical();
+    let address = client_address(&parts);
     let Some(place) = http.sockets().take(address) else {
         let sentence = "too many WebSockets are open or closing; try again later";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, sentence));
@@ -59,6 +59,13 @@ pub(super) async fn connect(
         drop(place);
     });
     Ok(response)
+}
+
+/// Where a request comes from.
+fn client_address(parts: &Parts) -> IpAddr {
+    let address = parts.extensions.get::<ClientAddress>();
+    let address = address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |client| client.0.ip());
+    address.to_canonical()
 }
 
 /// `GET /stream/status`
@@ -96,21 +103,24 @@ pub(super) fn voice(http: &Http) -> Result<&Voice, Problem> {
     })
 }
 
-/// Pages of foreign origins where origins are named, and who lacks the token, are turned away.
+/// Pages of foreign origins, and who lacks the token, are turned away.
 pub(super) fn admit(http: &Http, parts: &Parts, query: &VoiceQuery) -> Result<(), Problem> {
     let headers = &parts.headers;
     let settings = http.voice_settings();
     // Who is no browser names no origin, and could name any.
-    if let Some(origin) = headers.get(ORIGIN).filter(|_| !settings.allowed_origins.is_empty()) {
-        let is_named = settings
-            .allowed_origins
-            .iter()
-            .any(|allowed| allowed.as_str().as_bytes() == origin.as_bytes());
+    if let Some(origin) = headers.get(ORIGIN) {
+        let named = &settings.allowed_origins;
+        let is_admitted = if named.is_empty() {
+            origins::is_of_this_network(origin, client_address(parts))
+        } else {
+            named.iter().any(|allowed| allowed.as_str().as_bytes() == origin.as_bytes())
+        };
         let host = authority(headers, &parts.uri);
         let scheme = Scheme::of(&parts.extensions);
-        if !is_named && !http.rules().admits_origin(origin, host.as_ref(), scheme) {
+        if !is_admitted && !http.rules().admits_origin(origin, host.as_ref(), scheme) {
             let sentence = "pages of this origin may not use the voice relay; add the origin to \
                             voice.allowed_origins if it is yours";
+            tracing::info!(?origin, "a page of a foreign origin is refused by the voice relay");
             return Err(Problem::new(StatusCode::FORBIDDEN, sentence));
         }
     }

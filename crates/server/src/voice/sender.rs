@@ -142,6 +142,8 @@ impl Relay {
         let at = self.placement.wall_time(arrived);
         match (level, &self.meter) {
             (Some(level), _) => {
+                // Who says it once says it always; both ways at once would tell too often.
+                self.meter = None;
                 if let Some(level) = loudest.next(level, arrived) {
                     self.news.tell(|key| SenderEvent::Level { key, level, at });
                 }

@@ -2,9 +2,6 @@
 
 use bytes::{Bytes, BytesMut};
 
-/// Bits a second in thousands: what old speakers take as well, and transparent for speech.
-pub(super) const BITRATE_KBPS: usize = 128;
-
 /// Samples a second and channel. Every player knows this rate.
 pub(super) const SAMPLE_RATE: usize = 44_100;
 
