@@ -83,7 +83,7 @@ export class Card {
     return this.send(stream === undefined ? { type: 'start_receiving' } : { type: 'start_receiving', stream_id: stream });
   }
 
-  /** Does what the runbook tells cards to: asks again two seconds after `No audio stream available`. */
+  /** Does what cards of the old voice server do: asks again two seconds after `No audio stream available`. */
   retries() {
     return this.#call('retries');
   }

@@ -216,6 +216,8 @@ scenario('origins and a token keep out whom they shall', async (world) => {
     const page = await connect(world, open, { headers: { origin } });
     assert.equal(page.status, status, origin);
   }
+  const headers = { origin: 'https://home.example.org', 'x-ingress-path': '/api/hassio_ingress/abc' };
+  assert.equal((await connect(world, open, { headers })).status, 101, 'through ingress');
 
   const closed = await world.manifold({ voice: { allowed_origins: [site], token: 'a-long-secret' } });
   const tries = [

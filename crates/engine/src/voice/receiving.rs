@@ -1,7 +1,7 @@
 //! Who hears.
 //!
 //! Cards differ in what they do when a voice begins that they waited for: they ask again at
-//! `stream_available`, or with the next turn of a timer (2 s in the runbook's example), or they do nothing.
+//! `stream_available`, or with the next turn of a timer (2 s in cards of the old voice server), or they do nothing.
 //! All must end with one session that is not disturbed. So the relay offers by itself, but only to who has
 //! not asked within [`OWN_OFFER_DELAY`]; and who asks for what was just offered is taken to have crossed
 //! the offer on its way: it has that offer in hand, or will. Should it have thrown that session away

@@ -246,7 +246,7 @@ mod tests {
     use super::super::{AuthMode, Config};
     use super::*;
 
-    /// As the runbook prints it, piece by piece, with its comments.
+    /// As the runbook of the old voice server prints it, piece by piece, with its comments.
     const RUNBOOK: &str = r#"// config.json
 {
   "server": {

@@ -11,7 +11,7 @@ use super::{WebOrigin, choice};
 use crate::net::SoundWishes;
 use crate::voice::{LevelMode, VoiceConfig};
 
-/// WebSockets at once: the runbook's figure.
+/// WebSockets at once: what the old voice server had.
 const CONNECTIONS: u32 = 50;
 
 /// Most WebSockets at once. Each has its task, its queue and 16 KiB of buffers.

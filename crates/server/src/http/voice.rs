@@ -36,6 +36,9 @@ pub(super) use upgrade::is_upgrade;
 /// codec has about 8 KiB.
 const MESSAGE_LENGTH_MAX: usize = 256 * 1024;
 
+/// What Home Assistant's ingress adds to what it passes on.
+const INGRESS_PATH: &str = "x-ingress-path";
+
 /// `/ws`, and `/` where it is an upgrade.
 pub(super) async fn connect(
     State(http): State<Http>,
@@ -107,8 +110,10 @@ pub(super) fn voice(http: &Http) -> Result<&Voice, Problem> {
 pub(super) fn admit(http: &Http, parts: &Parts, query: &VoiceQuery) -> Result<(), Problem> {
     let headers = &parts.headers;
     let settings = http.voice_settings();
-    // Who is no browser names no origin, and could name any.
-    if let Some(origin) = headers.get(ORIGIN) {
+    // Who is no browser names no origin, and could name any. Home Assistant's ingress has asked who it is,
+    // and no page can set that header on a WebSocket or without our consent.
+    let origin = headers.get(ORIGIN).filter(|_| !headers.contains_key(INGRESS_PATH));
+    if let Some(origin) = origin {
         let named = &settings.allowed_origins;
         let is_admitted = if named.is_empty() {
             origins::is_of_this_network(origin, client_address(parts))
