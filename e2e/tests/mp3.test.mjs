@@ -59,14 +59,21 @@ scenario('a late speaker has something to play at once', async (world) => {
 scenario('a speaker that stops taking goes on live', async (world) => {
   const { manifold, page } = await relay(world);
   const { sender, stream } = await voice(manifold, page, 440);
-  const slow = await Speaker.play(world, `${manifold.url}/stream/${stream}.mp3`);
+  const slow = Speaker.playOverSmallBuffer(world, `${manifold.url}/stream/${stream}.mp3`);
   await slow.hears(440);
 
-  slow.dawdle();
+  slow.pause();
   await sender.retune(880);
-  const dropped = async () => (await metric(manifold, 'manifold_mp3_drops_to_live_total')) > 0;
-  await until('it was put back to live', dropped, { within: 90_000, every: 500 });
+  let sent = [];
+  const isFull = async () => {
+    sent = [...sent.slice(-6), await metric(manifold, 'manifold_mp3_bytes_sent_total')];
+    return sent.length === 7 && sent.every((bytes) => bytes === sent[0]);
+  };
+  // Three seconds, which is longer than what is kept for who comes late.
+  await until('its connection holds no more', isFull, { within: 60_000, every: 500, show: () => sent });
   slow.goOn();
+  const dropped = async () => (await metric(manifold, 'manifold_mp3_drops_to_live_total')) > 0;
+  await until('it was put back to live', dropped, { every: 500 });
   await slow.hears(880);
 });
 
