@@ -99,10 +99,12 @@ impl Audio {
     }
 
     /// A packet is complete when its last sample is recorded, so that it is as long as the latency that
-    /// is allowed: 20 ms, which every encoder does best, unless more is.
+    /// is allowed. The shortest of WebRTC, 10 ms, bring a voice over 10 ms earlier than browsers' own 20 ms
+    /// do, and cost twice the packets, which a LAN has room for.
     fn packet_time(&self) -> u8 {
         match self.latency.as_millis() {
-            0..40 => 20,
+            0..20 => 10,
+            20..40 => 20,
             40..60 => 40,
             _ => 60,
         }
