@@ -48,8 +48,8 @@ scenario('a NAT that gives another port: the picture plays on', async (world) =>
   await link.set({ nat: 2_000 });
   await viewer.advances('cam-1', 15, 30_000);
 
-  const tile = await viewer.tile('cam-1');
-  assert.equal(tile.state, 'playing');
+  // What the tile says is a look a second old, and may still be of the time without a path.
+  await viewer.plays('cam-1');
   assert.deepEqual(viewer.errors, []);
 });
 

@@ -334,14 +334,20 @@ fn shortened(camera: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::MediaConfig;
+    use crate::net::{MediaConfig, Priority};
 
     #[tokio::test]
     async fn it_ends_when_a_part_of_the_media_plane_is_gone() {
         let (events, events_in) = mpsc::unbounded_channel();
         let udp = "127.0.0.1:0".parse().unwrap();
         let tcp = crate::net::MediaTcp::Off;
-        let media = MediaConfig { udp, tcp, advertise: Vec::new(), workers: Some(1) };
+        let media = MediaConfig {
+            udp,
+            tcp,
+            advertise: Vec::new(),
+            workers: Some(1),
+            priority: Priority::Ordinary,
+        };
         let media = MediaPlane::start(&media, events.clone()).unwrap();
         let quota = control::Quota::new(control::Unit::Viewer, 1, []);
         let config = AppConfig { sources: Vec::new(), cameras: Vec::new(), quota };

@@ -28,7 +28,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::app::{AppConfig, CameraConfig};
 use crate::ingest::{PublishPoint, RtspTransport, SourceUrl};
-use crate::net::MediaTcp;
+use crate::net::{MediaTcp, Priority};
 use reader::{Section, Setting, text};
 use tree::{Node, Origin};
 
@@ -108,6 +108,8 @@ pub(crate) struct Media {
     pub(crate) advertise: Vec<IpAddr>,
     /// One a core where not set.
     pub(crate) workers: Option<u32>,
+    /// How the threads of the packet path are scheduled.
+    pub(crate) priority: Priority,
     /// Told to viewers in `Link` headers (RFC 9725 §4.6).
     pub(crate) ice_servers: Vec<IceServer>,
     /// Told to viewers with passwords made for each.
@@ -421,6 +423,8 @@ fn read_media(mut section: Section<'_>) -> Media {
         let sentence = "give 1 or more, or leave it out for one a core";
         section.problem(workers_origin, "workers", sentence);
     }
+    let is_realtime = section.value("realtime", true);
+    let priority = if is_realtime { Priority::RealTime } else { Priority::Ordinary };
     let servers = section.list("ice_servers").unwrap_or_default();
     let ice_servers =
         servers.into_iter().map(|(path, node)| read_ice_server(&mut section, path, node)).collect();
@@ -430,7 +434,7 @@ fn read_media(mut section: Section<'_>) -> Media {
         .filter_map(|(path, node)| read_turn_server(&mut section, path, node))
         .collect();
     section.finish();
-    Media { udp, tcp, advertise, workers, ice_servers, turn }
+    Media { udp, tcp, advertise, workers, priority, ice_servers, turn }
 }
 
 fn read_ice_server(parent: &mut Section<'_>, path: String, node: Node) -> IceServer {

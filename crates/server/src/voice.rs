@@ -230,7 +230,7 @@ mod tests {
     use engine::voice::ServerTrouble;
 
     use super::*;
-    use crate::net::{MediaConfig, MediaTcp};
+    use crate::net::{MediaConfig, MediaTcp, Priority};
 
     const HOME: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -240,6 +240,7 @@ mod tests {
             tcp: MediaTcp::Off,
             advertise: Vec::new(),
             workers: Some(1),
+            priority: Priority::Ordinary,
         };
         let (events, _) = mpsc::unbounded_channel();
         let plane = MediaPlane::start(&media, events).unwrap();

@@ -280,7 +280,7 @@ mod tests {
 
     use super::*;
     use crate::config;
-    use crate::net::{MediaConfig, MediaEvent, MediaTcp, PublisherEnd};
+    use crate::net::{MediaConfig, MediaEvent, MediaTcp, Priority, PublisherEnd};
 
     const KEY: &str = "a-stream-key-of-32-characters-000";
 
@@ -297,8 +297,13 @@ mod tests {
              [[cameras]]\nid = \"c\"\nsource = \"S\"\nurl = \"whip://{KEY}\"\n"
         ));
         let udp = "127.0.0.1:0".parse().unwrap();
-        let media =
-            MediaConfig { udp, tcp: MediaTcp::Off, advertise: Vec::new(), workers: Some(1) };
+        let media = MediaConfig {
+            udp,
+            tcp: MediaTcp::Off,
+            advertise: Vec::new(),
+            workers: Some(1),
+            priority: Priority::Ordinary,
+        };
         let (events, told) = mpsc::unbounded_channel();
         let media = MediaPlane::start(&media, events).unwrap();
         let cameras = config.application().cameras;

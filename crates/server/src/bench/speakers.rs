@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Figure, Report};
 use crate::http;
 use crate::ingest::opus::OpusEncoder;
-use crate::net::{FIRST_VOICE, MediaConfig, MediaPlane, MediaTcp};
+use crate::net::{FIRST_VOICE, MediaConfig, MediaPlane, MediaTcp, Priority};
 use crate::voice::LiveVoice;
 use crate::voice::mp3::Mp3;
 
@@ -90,7 +90,13 @@ impl Studio {
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let (events, _) = mpsc::unbounded_channel();
         let advertise = Vec::new();
-        let config = MediaConfig { udp: anywhere, tcp: MediaTcp::Off, advertise, workers: Some(1) };
+        let config = MediaConfig {
+            udp: anywhere,
+            tcp: MediaTcp::Off,
+            advertise,
+            workers: Some(1),
+            priority: Priority::Ordinary,
+        };
         let media = MediaPlane::start(&config, events)
             .map_err(|error| error.reason)
             .context("the media port cannot be opened")?;

@@ -219,6 +219,7 @@ fn start_app(config: &Config, settings: &str) -> Result<(App, MediaPlane, MediaP
         tcp: config.media.tcp,
         advertise: config.media.advertise.clone(),
         workers: config.media.workers.and_then(|workers| usize::try_from(workers).ok()),
+        priority: config.media.priority,
     };
     let refused = |StartError { key, address, reason }| BindError {
         address,

@@ -30,6 +30,7 @@ mod publishers;
 mod sys;
 mod taps;
 mod tcp;
+mod urgency;
 mod worker;
 
 pub(crate) use addresses::opened_at;
@@ -43,6 +44,7 @@ pub(crate) use sys::{
     thread_cpu_time,
 };
 pub(crate) use taps::{Tap, Tapped};
+pub(crate) use urgency::Priority;
 
 use addresses::Announced;
 use handshakes::{HandshakeThread, Handshakes, Surroundings};
@@ -64,6 +66,8 @@ pub(crate) struct MediaConfig {
     pub(crate) advertise: Vec<IpAddr>,
     /// Worker threads; one a core by default.
     pub(crate) workers: Option<usize>,
+    /// How workers and publisher threads are scheduled.
+    pub(crate) priority: Priority,
 }
 
 /// Where the media port is bound by TCP.
@@ -314,12 +318,12 @@ impl MediaPlane {
         let count = config.workers.unwrap_or(cores).max(1);
         let bound = Bound::new(config, count)?;
         let refused = |reason| StartError { key: "media.udp", address: config.udp, reason };
-        Self::run(bound, config.advertise.clone(), cores, events).map_err(refused)
+        Self::run(bound, config, cores, events).map_err(refused)
     }
 
     fn run(
         bound: Bound,
-        advertise: Vec<IpAddr>,
+        config: &MediaConfig,
         cores: usize,
         events: mpsc::UnboundedSender<MediaEvent>,
     ) -> io::Result<Self> {
@@ -331,8 +335,9 @@ impl MediaPlane {
         let (handshakes, shard_inputs) = Handshakes::new(cores);
         let (publishers, publisher_inputs) = Publishers::new(cores);
         let connections = Connections::new();
-        let workers = start_workers(ports, &handshakes, &publishers, &connections, &events)?;
-        let mut announced = Announced::new(udp, tcp, advertise);
+        let neighbours = (&handshakes, &publishers, &connections);
+        let workers = start_workers(ports, neighbours, config.priority, &events)?;
+        let mut announced = Announced::new(udp, tcp, config.advertise.clone());
         let candidates = announced.refresh(Instant::now()).unwrap_or_default();
         let surroundings = Surroundings {
             workers: workers.clone(),
@@ -352,7 +357,8 @@ impl MediaPlane {
             factory.set_candidates(candidates.clone());
             let net = surroundings.clone();
             let thread = PublisherThread::new(index, inputs, factory, net, &publishers);
-            spawn(format!("publisher-{index}"), &events, move || thread.run())?;
+            let priority = config.priority;
+            spawn(format!("publisher-{index}"), &events, move || thread.run(priority))?;
         }
         let port = TcpPort {
             connections: connections.clone(),
@@ -604,9 +610,8 @@ impl MediaPlane {
 
 fn start_workers(
     ports: Vec<UdpPort>,
-    handshakes: &Handshakes,
-    publishers: &Publishers,
-    connections: &Connections,
+    (handshakes, publishers, connections): (&Handshakes, &Publishers, &Connections),
+    priority: Priority,
     events: &EventSink,
 ) -> io::Result<Vec<WorkerHandle>> {
     let mut workers = Vec::new();
@@ -629,7 +634,7 @@ fn start_workers(
             connections: connections.clone(),
             events: events.clone(),
         };
-        spawn(format!("media-{index}"), events, move || worker.run())?;
+        spawn(format!("media-{index}"), events, move || worker.run(priority))?;
     }
     Ok(workers)
 }

@@ -28,6 +28,7 @@ use media::publishers::{PublisherTable, PublishersOutput, TableFigures};
 use tokio::sync::{mpsc, oneshot};
 
 use super::handshakes::Surroundings;
+use super::urgency::{Priority, Urgency};
 use super::worker::WorkerInput;
 use super::{Accepted, MediaEvent, Restarted, random_u64};
 
@@ -432,7 +433,8 @@ impl PublisherThread {
     }
 
     /// Runs until it is told to stop.
-    pub(crate) fn run(mut self) {
+    pub(crate) fn run(mut self, priority: Priority) {
+        let mut urgency = Urgency::begin(priority, Instant::now());
         loop {
             let timeout = self.table.next_timeout().map_or_else(never, crossbeam_channel::at);
             select! {
@@ -448,6 +450,7 @@ impl PublisherThread {
                 recv(timeout) -> _ => self.table.handle_timeout(Instant::now()),
             }
             self.drain();
+            urgency.update(Instant::now());
         }
     }
 

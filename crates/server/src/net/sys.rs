@@ -543,6 +543,21 @@ pub(crate) fn lower_priority() {
     }
 }
 
+/// Puts the calling thread before all ordinary ones, or among them again. Threads that it starts are
+/// ordinary.
+pub(crate) fn set_realtime(is_wanted: bool) -> io::Result<()> {
+    // The lowest of the real-time priorities, and turns with those of the same.
+    let (policy, priority) = if is_wanted {
+        (libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, 1)
+    } else {
+        (libc::SCHED_OTHER, 0)
+    };
+    let parameters = libc::sched_param { sched_priority: priority };
+    // SAFETY: parameters that live until the call returns; thread 0 is the calling one.
+    let done = unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,6 +20,7 @@ use super::publishers::{Claim, PublisherRoutes, Publishers};
 use super::sys::{Inbox, UdpPort, Waker, wait};
 use super::taps::{TapSender, Taps};
 use super::tcp::{Connection, Connections, Delivery};
+use super::urgency::{Priority, Urgency};
 use super::{EventSink, MediaEvent};
 
 /// Frames that may wait for a worker: 500 cameras at 30 frames a second for a third of a second.
@@ -227,8 +228,9 @@ impl Turn {
 
 impl Worker {
     /// Runs until it is told to stop.
-    pub(crate) fn run(self) {
+    pub(crate) fn run(self, priority: Priority) {
         let mut turn = Turn::new();
+        let mut urgency = Urgency::begin(priority, Instant::now());
         loop {
             if !self.take_inputs(&mut turn) {
                 return;
@@ -242,6 +244,7 @@ impl Worker {
             }
             self.flush(&mut turn);
             self.publish_figures(&mut turn);
+            urgency.update(Instant::now());
             let timeout =
                 turn.fanout.next_timeout().map(|at| at.saturating_duration_since(Instant::now()));
             if self.inputs.is_empty() {

@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::config;
 use crate::http::Keyring;
 use crate::ingest::{self, Output, RtspTransport, SourceFormat, SourceUrl};
-use crate::net::{MediaConfig, MediaPlane, MediaTcp};
+use crate::net::{MediaConfig, MediaPlane, MediaTcp, Priority};
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -71,8 +71,13 @@ impl World {
         let config = config::from_toml(&format!("{settings}\n{CAMERAS}"));
         let (events, events_in) = mpsc::unbounded_channel();
         let udp = "127.0.0.1:0".parse().unwrap();
-        let media =
-            MediaConfig { udp, tcp: MediaTcp::Off, advertise: Vec::new(), workers: Some(1) };
+        let media = MediaConfig {
+            udp,
+            tcp: MediaTcp::Off,
+            advertise: Vec::new(),
+            workers: Some(1),
+            priority: Priority::Ordinary,
+        };
         let media = MediaPlane::start(&media, events).unwrap();
         let app = App::start(config.application(), media, events_in);
         let keyring = Arc::new(Keyring::new(&config.auth).unwrap());

@@ -279,7 +279,7 @@ mod tests {
 
     use super::*;
     use crate::ingest::opus::OpusEncoder;
-    use crate::net::{FIRST_VOICE, MediaConfig, MediaTcp, SoundWishes, Tapped};
+    use crate::net::{FIRST_VOICE, MediaConfig, MediaTcp, Priority, SoundWishes, Tapped};
 
     const KEY: u64 = 7;
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -415,8 +415,13 @@ mod tests {
     impl Speaker {
         async fn connect(levels: LevelMode) -> (Self, mpsc::UnboundedReceiver<SenderEvent>) {
             let udp: SocketAddr = "127.0.0.1:0".parse().unwrap();
-            let config =
-                MediaConfig { udp, tcp: MediaTcp::Off, advertise: Vec::new(), workers: Some(1) };
+            let config = MediaConfig {
+                udp,
+                tcp: MediaTcp::Off,
+                advertise: Vec::new(),
+                workers: Some(1),
+                priority: Priority::Ordinary,
+            };
             let (media_events, _) = mpsc::unbounded_channel();
             let media = MediaPlane::start(&config, media_events).unwrap();
             let socket = UdpSocket::bind(udp).await.unwrap();

@@ -17,7 +17,7 @@ use super::frames::{FrameCutter, SAMPLE_RATE};
 use super::*;
 use crate::ingest::opus::OpusEncoder;
 use crate::ingest::opus::tests::{power, tone};
-use crate::net::{FIRST_VOICE, MediaConfig, MediaTcp};
+use crate::net::{FIRST_VOICE, MediaConfig, MediaTcp, Priority};
 
 /// Nothing here takes as long.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -47,8 +47,13 @@ impl Studio {
     pub(crate) fn open() -> Self {
         let (events, _) = mpsc::unbounded_channel();
         let udp = "127.0.0.1:0".parse().unwrap();
-        let config =
-            MediaConfig { udp, tcp: MediaTcp::Off, advertise: Vec::new(), workers: Some(1) };
+        let config = MediaConfig {
+            udp,
+            tcp: MediaTcp::Off,
+            advertise: Vec::new(),
+            workers: Some(1),
+            priority: Priority::Ordinary,
+        };
         let media = MediaPlane::start(&config, events).unwrap();
         let (voices, live) = watch::channel(Arc::from([]));
         let mp3 = Mp3::new(media.clone(), live);
