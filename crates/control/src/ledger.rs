@@ -8,7 +8,7 @@
 //! `insert`, `renew` and `remove` alone, and [`MemoryLedger::check`] derives them anew.
 //!
 //! Expiry is exact: a lease lives in every millisecond before its `expires_at` and in none from it
-//! on. Every operation first ends what is due and reports it in [`Outcome::expired`], so that no
+//! on. Every operation first ends what is due and reports it in [`Outcome::ended`], so that no
 //! operation sees a lease that has run out, whether or not a timer fired in between.
 
 use std::collections::{BTreeSet, HashMap};
@@ -50,6 +50,13 @@ pub enum LedgerOp {
     Expire,
     /// How far a source's quota is used.
     Count(SourceId),
+    /// From now on this is the source's limit; `None`: the configured one again. Leases beyond it live on.
+    SetLimit {
+        /// Whose.
+        source: SourceId,
+        /// In the quota's unit.
+        limit: Option<u32>,
+    },
     /// All leases and counts, at one instant.
     Snapshot,
 }
@@ -59,10 +66,34 @@ pub enum LedgerOp {
 pub struct Outcome {
     /// The answer to the operation itself.
     pub answer: Answer,
-    /// Leases that ran out up to this operation, in the order of their expiry. Each is reported once.
-    pub expired: Vec<Lease>,
+    /// Leases that ended by this operation without having been named in it: those that ran out, in the
+    /// order of their expiry, then those that gave way. Each is reported once.
+    pub ended: Vec<EndedLease>,
     /// When the next lease runs out unless it is renewed; `None` without leases.
     pub next_expiry: Option<Timestamp>,
+}
+
+/// A lease that ended though nobody released it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedLease {
+    /// As it was.
+    pub lease: Lease,
+    /// Why it ended.
+    pub cause: EndCause,
+}
+
+/// Why a lease ended though nobody released it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndCause {
+    /// Its time was over.
+    Expired,
+    /// A reservation of a higher class took its place.
+    Preempted {
+        /// Which.
+        by: ReservationId,
+    },
+    /// Somebody deleted it in the store.
+    Deleted,
 }
 
 /// The answer to one operation.
@@ -97,10 +128,12 @@ pub enum Answer {
     NotFound,
     /// To `Expire`.
     Swept,
-    /// To `Count`.
+    /// To `Count` and `SetLimit`.
     Counted(Usage),
     /// To `Snapshot`.
     Snapshot(Snapshot),
+    /// To all of them: the store cannot be asked, and nothing changed. Why is told once in the log.
+    Unavailable,
 }
 
 /// All leases and counts at one instant.
@@ -177,7 +210,7 @@ impl MemoryLedger {
         if let LedgerOp::MediaSeen { id, at } = &op {
             self.media_seen(id, (*at).min(now));
         }
-        let expired = self.expire(now);
+        let ended = self.expire(now);
         let answer = match op {
             LedgerOp::Reserve(reservation) => self.reserve(reservation, now),
             LedgerOp::Release(id) => self.release(&id),
@@ -185,10 +218,14 @@ impl MemoryLedger {
             LedgerOp::MediaSeen { id, .. } => self.renewed(&id),
             LedgerOp::Expire => Answer::Swept,
             LedgerOp::Count(source) => Answer::Counted(self.usage(&source)),
+            LedgerOp::SetLimit { source, limit } => {
+                self.quota.set_limit(source.clone(), limit);
+                Answer::Counted(self.usage(&source))
+            }
             LedgerOp::Snapshot => Answer::Snapshot(self.snapshot()),
         };
         let next_expiry = self.by_expiry.first().map(|(expires_at, _)| *expires_at);
-        Outcome { answer, expired, next_expiry }
+        Outcome { answer, ended, next_expiry }
     }
 
     /// How many leases there are, those included that are due but not yet ended.
@@ -273,16 +310,17 @@ impl MemoryLedger {
     }
 
     /// Ends what is due at `now`.
-    fn expire(&mut self, now: Timestamp) -> Vec<Lease> {
-        let mut expired = Vec::new();
+    fn expire(&mut self, now: Timestamp) -> Vec<EndedLease> {
+        let mut ended = Vec::new();
         while let Some((expires_at, id)) = self.by_expiry.first() {
             if *expires_at > now {
                 break;
             }
             let id = id.clone();
-            expired.extend(self.remove(&id));
+            let lease = self.remove(&id);
+            ended.extend(lease.map(|lease| EndedLease { lease, cause: EndCause::Expired }));
         }
-        expired
+        ended
     }
 
     /// The limit that forbids one more lease, if there is one.

@@ -18,9 +18,9 @@ pub mod ledger;
 
 pub use camera::Camera;
 pub use ids::{CameraId, IdError, ReservationId, SourceId};
-pub use ledger::{Answer, LedgerOp, MAX_LEASES, MemoryLedger, Outcome};
+pub use ledger::{Answer, EndCause, EndedLease, LedgerOp, MAX_LEASES, MemoryLedger, Outcome};
 pub use policy::Policy;
 pub use quota::{Exceeded, Quota, Scope, Unit, Usage};
-pub use reservation::{Basis, Lease, Quality, Reservation};
+pub use reservation::{Basis, Class, Lease, Quality, Reservation};
 pub use source::Source;
 pub use time::Timestamp;

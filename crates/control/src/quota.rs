@@ -21,14 +21,18 @@ pub enum Unit {
 pub struct Quota {
     unit: Unit,
     total: u32,
+    /// Units of one user over all sources; `None`: as many as he likes.
+    per_user: Option<u32>,
     sources: BTreeMap<SourceId, u32>,
+    /// Limits that were set while the server runs.
+    changed: BTreeMap<SourceId, u32>,
 }
 
 impl Quota {
     /// Limits a source, and `total` for all sources together.
     pub fn new<'a>(unit: Unit, total: u32, sources: impl IntoIterator<Item = &'a Source>) -> Self {
         let sources = sources.into_iter().map(|source| (source.id.clone(), source.limit)).collect();
-        Self { unit, total, sources }
+        Self { unit, total, per_user: None, sources, changed: BTreeMap::new() }
     }
 
     /// What is counted.
@@ -41,6 +45,30 @@ impl Quota {
         self.total
     }
 
+    /// The same with a limit of units that one user may use over all sources.
+    #[must_use]
+    pub fn per_user(self, limit: Option<u32>) -> Self {
+        Self { per_user: limit, ..self }
+    }
+
+    /// Units that one user may use over all sources.
+    pub const fn user_limit(&self) -> Option<u32> {
+        self.per_user
+    }
+
+    /// Changes the limit of a source, or takes the configured one again. A source that is not configured
+    /// gets no limit.
+    pub(crate) fn set_limit(&mut self, source: SourceId, limit: Option<u32>) {
+        match limit {
+            Some(limit) if self.sources.contains_key(&source) => {
+                self.changed.insert(source, limit);
+            }
+            Some(_) | None => {
+                self.changed.remove(&source);
+            }
+        }
+    }
+
     /// The sources that have a limit, in the order of ids.
     pub fn sources(&self) -> impl Iterator<Item = &SourceId> {
         self.sources.keys()
@@ -48,7 +76,8 @@ impl Quota {
 
     /// The limit of one source; 0 for a source that is not configured.
     pub fn limit(&self, source: &SourceId) -> u32 {
-        self.sources.get(source).copied().unwrap_or(0)
+        let limit = self.changed.get(source).or_else(|| self.sources.get(source));
+        limit.copied().unwrap_or(0)
     }
 }
 
@@ -68,14 +97,17 @@ pub enum Scope {
     Source(SourceId),
     /// The quota of all sources together.
     Total,
+    /// What one user may use, over all sources.
+    User(String),
 }
 
-/// The source's id, or `TOTAL`.
+/// The source's id, `TOTAL` or `USER`.
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Source(id) => id.fmt(f),
             Self::Total => f.write_str("TOTAL"),
+            Self::User(_) => f.write_str("USER"),
         }
     }
 }

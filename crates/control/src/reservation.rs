@@ -17,6 +17,28 @@ pub enum Quality {
     Auto,
 }
 
+/// How much a reservation matters: one of a higher class may take the place of one of a lower class
+/// where a quota is used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Class(u8);
+
+impl Class {
+    /// Nobody gives way to it.
+    pub const LOWEST: Self = Self(0);
+    /// It gives way to nobody.
+    pub const HIGHEST: Self = Self(9);
+
+    /// A class of 0 to 9; `None` beyond.
+    pub const fn new(class: u8) -> Option<Self> {
+        if class <= Self::HIGHEST.0 { Some(Self(class)) } else { None }
+    }
+
+    /// As a number.
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+}
+
 /// What a viewer asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reservation {
@@ -30,6 +52,8 @@ pub struct Reservation {
     pub user: String,
     /// The rendition.
     pub quality: Quality,
+    /// How much it matters, beside others that want the same place.
+    pub class: Class,
 }
 
 /// What keeps a lease alive.
@@ -61,6 +85,15 @@ impl Lease {
     /// The reservation's id.
     pub const fn id(&self) -> &ReservationId {
         &self.reservation.id
+    }
+
+    /// When it was last used: its viewer's last packet, or the time at which it was granted while no
+    /// media flowed. Heartbeats of a page without a picture are no use.
+    pub const fn last_used(&self) -> Timestamp {
+        match self.basis {
+            Basis::Heartbeat => self.created_at,
+            Basis::Media { last_packet } => last_packet,
+        }
     }
 
     /// Whether the lease lives at `now`.

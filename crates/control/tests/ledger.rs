@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use control::ledger::{Snapshot, SourceUsage};
 use control::{
-    Answer, Basis, CameraId, Exceeded, Lease, LedgerOp, MemoryLedger, Outcome, Policy, Quality,
-    Quota, Reservation, ReservationId, Scope, Source, SourceId, Timestamp, Unit, Usage,
+    Answer, Basis, CameraId, Class, EndCause, EndedLease, Exceeded, Lease, LedgerOp, MemoryLedger,
+    Outcome, Policy, Quality, Quota, Reservation, ReservationId, Scope, Source, SourceId,
+    Timestamp, Unit, Usage,
 };
 use proptest::prelude::*;
 
@@ -18,11 +19,11 @@ fn a_lease_lives_to_the_last_millisecond_and_not_one_longer() {
     let reserved = ledger.apply(reserve(1, 0), START);
     assert_eq!(reserved.next_expiry, Some(after(30_000)));
 
-    assert_eq!(ledger.apply(LedgerOp::Expire, after(29_999)).expired, []);
+    assert_eq!(ledger.apply(LedgerOp::Expire, after(29_999)).ended, []);
     let swept = ledger.apply(LedgerOp::Expire, after(30_000));
     assert_eq!(expired_ids(&swept), [id(1)]);
     assert_eq!(swept.next_expiry, None);
-    assert_eq!(ledger.apply(LedgerOp::Expire, after(40_000)).expired, [], "reported once");
+    assert_eq!(ledger.apply(LedgerOp::Expire, after(40_000)).ended, [], "reported once");
 }
 
 #[test]
@@ -62,7 +63,7 @@ fn a_packet_counts_if_the_lease_lived_when_it_came_even_when_told_late() {
     ledger.apply(reserve(1, 0), START);
     let told_late = ledger.apply(media_seen(1, after(29_000)), after(31_000));
     assert_eq!(expiry(&told_late), after(43_000));
-    assert_eq!(told_late.expired, []);
+    assert_eq!(told_late.ended, []);
 
     let after_the_end = ledger.apply(media_seen(1, after(43_000)), after(43_000));
     assert_eq!(after_the_end.answer, Answer::NotFound);
@@ -228,7 +229,8 @@ impl Model {
         self.leases = live;
         let answer = self.answer(op, now);
         let next_expiry = self.leases.iter().map(|lease| lease.expires_at).min();
-        Outcome { answer, expired, next_expiry }
+        let ended = expired.into_iter().map(|lease| EndedLease { lease, cause: EndCause::Expired });
+        Outcome { answer, ended: ended.collect(), next_expiry }
     }
 
     fn answer(&mut self, op: LedgerOp, now: Timestamp) -> Answer {
@@ -254,6 +256,7 @@ impl Model {
             LedgerOp::Expire => Answer::Swept,
             LedgerOp::Count(source) => Answer::Counted(self.usage(&source)),
             LedgerOp::Snapshot => Answer::Snapshot(self.snapshot()),
+            LedgerOp::SetLimit { .. } => unreachable!("no step sets a limit yet"),
         }
     }
 
@@ -365,6 +368,7 @@ fn reservation(viewer: u32, camera: u32) -> Reservation {
         source: source(camera % 2),
         user: "operator".to_owned(),
         quality: Quality::Auto,
+        class: Class::LOWEST,
     }
 }
 
@@ -408,5 +412,5 @@ fn expiry(outcome: &Outcome) -> Timestamp {
 }
 
 fn expired_ids(outcome: &Outcome) -> Vec<ReservationId> {
-    outcome.expired.iter().map(|lease| lease.id().clone()).collect()
+    outcome.ended.iter().map(|ended| ended.lease.id().clone()).collect()
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use control::ledger::Snapshot;
 use control::{
-    Camera, CameraId, Exceeded, Lease, LedgerOp, Quality, ReservationId, SourceId, Timestamp, Usage,
+    Camera, CameraId, Class, Exceeded, Lease, LedgerOp, Quality, ReservationId, SourceId,
+    Timestamp, Usage,
 };
 use media::estimate::LineState;
 use media::peers::CloseReason;
@@ -53,6 +54,8 @@ pub enum Request {
         user: String,
         /// Which rendition.
         quality: Quality,
+        /// How much it matters.
+        class: Class,
     },
     /// The end of a lease.
     Release {

@@ -23,8 +23,8 @@ impl Book {
 
     /// Notes what an operation came to.
     pub(crate) fn handle_outcome(&mut self, outcome: &Outcome) -> Result<(), String> {
-        for lease in &outcome.expired {
-            self.remove(lease)?;
+        for ended in &outcome.ended {
+            self.remove(&ended.lease)?;
         }
         match &outcome.answer {
             Answer::Reserved { lease, .. } => {
@@ -40,6 +40,7 @@ impl Book {
             }
             Answer::Renewed { .. } | Answer::QuotaExceeded(_) | Answer::IdTaken => Ok(()),
             Answer::NotFound | Answer::Swept | Answer::Counted(_) | Answer::Snapshot(_) => Ok(()),
+            Answer::Unavailable => Err("the ledger in memory was unavailable".to_owned()),
         }
     }
 

@@ -472,9 +472,9 @@ impl Server {
     fn apply(&mut self, op: OpId, ledger_op: LedgerOp, now: SimTime) {
         let note = format!("ledger {ledger_op:?}");
         let outcome = self.ledger.apply(ledger_op, self.clock.timestamp(now));
-        self.note(&format!("{note} -> {} expired", outcome.expired.len()));
-        for lease in &outcome.expired {
-            let reservation = lease.id().clone();
+        self.note(&format!("{note} -> {} ended", outcome.ended.len()));
+        for ended in &outcome.ended {
+            let reservation = ended.lease.id().clone();
             self.outputs.push_back(ServerOutput::Expired { reservation });
         }
         if let Err(error) = self.book.handle_outcome(&outcome) {

@@ -1,6 +1,8 @@
 //! What the ledger answered.
 
-use control::{Answer, Lease, LedgerOp, Outcome, Reservation, ReservationId, Timestamp, Usage};
+use control::{
+    Answer, EndedLease, Lease, LedgerOp, Outcome, Reservation, ReservationId, Timestamp, Usage,
+};
 use tracing::{debug, error};
 
 use super::sessions::EndReason;
@@ -12,9 +14,9 @@ use crate::timers::Timer;
 impl Engine {
     /// Takes the outcome of an [`crate::Action::Ledger`].
     pub fn handle_outcome(&mut self, op: OpId, outcome: Outcome, now: Timestamp) {
-        let Outcome { answer, expired, next_expiry } = outcome;
-        for lease in expired {
-            self.end_session(lease.id(), EndReason::Expired, now);
+        let Outcome { answer, ended, next_expiry } = outcome;
+        for EndedLease { lease, cause } in ended {
+            self.end_session(lease.id(), EndReason::of(cause), now);
         }
         match next_expiry {
             Some(due) => self.timers.set(Timer::Lease, due),
@@ -56,6 +58,7 @@ impl Engine {
             | Answer::NotFound
             | Answer::Swept
             | Answer::Counted(_)
+            | Answer::Unavailable
             | Answer::Snapshot(_) => {
                 error!(?answer, "the ledger answered a reservation with something else");
                 Err(ReserveRefusal::IdTaken)

@@ -1,6 +1,6 @@
 //! What clients ask for.
 
-use control::{CameraId, LedgerOp, Quality, Reservation, ReservationId, Timestamp};
+use control::{CameraId, Class, LedgerOp, Quality, Reservation, ReservationId, Timestamp};
 use media::{StreamId, ViewerId};
 use tracing::info;
 
@@ -14,8 +14,8 @@ impl Engine {
     /// Takes a request; its one reply is an [`Action::Reply`] with the same id, at once or later.
     pub fn handle_request(&mut self, id: RequestId, request: Request, now: Timestamp) {
         match request {
-            Request::Reserve { reservation, camera, user, quality } => {
-                self.reserve(id, &camera, reservation, user, quality, now);
+            Request::Reserve { reservation, camera, user, quality, class } => {
+                self.reserve(id, &camera, (reservation, class), user, quality, now);
             }
             Request::Release { reservation } => {
                 self.apply(LedgerOp::Release(reservation), Pending::Release { request: Some(id) });
@@ -42,7 +42,7 @@ impl Engine {
         &mut self,
         request: RequestId,
         camera: &CameraId,
-        reservation: ReservationId,
+        (reservation, class): (ReservationId, Class),
         user: String,
         quality: Quality,
         now: Timestamp,
@@ -55,7 +55,8 @@ impl Engine {
                     camera: camera.clone(),
                     reservation: reservation.clone(),
                 };
-                let reservation = Reservation { id: reservation, camera, source, user, quality };
+                let reservation =
+                    Reservation { id: reservation, camera, source, user, quality, class };
                 self.apply(LedgerOp::Reserve(reservation), pending);
             }
             Err(refusal) => {

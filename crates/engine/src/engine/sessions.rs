@@ -1,6 +1,6 @@
 //! Sessions: a reservation's peer comes, changes and goes.
 
-use control::{Lease, LedgerOp, ReservationId, Timestamp};
+use control::{EndCause, Lease, LedgerOp, ReservationId, Timestamp};
 use media::estimate::LineState;
 use media::peers::CloseReason;
 use media::{CodecSet, StreamId, ViewerId};
@@ -22,6 +22,10 @@ pub(super) enum EndReason {
     PeerLeft,
     /// Its lease ran out.
     Expired,
+    /// A reservation of a higher class took its place.
+    Preempted,
+    /// Its lease was deleted in the store.
+    Deleted,
     /// Its camera was removed.
     CameraRemoved,
     /// The server shuts down.
@@ -29,12 +33,22 @@ pub(super) enum EndReason {
 }
 
 impl EndReason {
+    pub(super) fn of(cause: EndCause) -> Self {
+        match cause {
+            EndCause::Expired => Self::Expired,
+            EndCause::Preempted { .. } => Self::Preempted,
+            EndCause::Deleted => Self::Deleted,
+        }
+    }
+
     const fn as_str(self) -> &'static str {
         match self {
             Self::Released => "released",
             Self::Ended => "ended by the client",
             Self::PeerLeft => "the viewer closed its connection",
             Self::Expired => "the lease ran out",
+            Self::Preempted => "a reservation of a higher class took its place",
+            Self::Deleted => "its lease was deleted in the store",
             Self::CameraRemoved => "the camera was removed",
             Self::Shutdown => "the server shuts down",
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use control::{
-    Camera, CameraId, LedgerOp, MemoryLedger, Policy, Quality, Quota, ReservationId, Source,
+    Camera, CameraId, Class, LedgerOp, MemoryLedger, Policy, Quality, Quota, ReservationId, Source,
     SourceId, Timestamp, Unit,
 };
 use engine::{
@@ -315,6 +315,7 @@ pub(crate) fn reserve(viewer: u32, camera: u32, quality: Quality) -> Request {
         camera: camera_id(camera),
         user: "operator".to_owned(),
         quality,
+        class: Class::LOWEST,
     }
 }
 

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use control::{CameraId, Exceeded, MemoryLedger, Policy, Quality, ReservationId, Scope, Source};
+use control::{
+    CameraId, Class, Exceeded, MemoryLedger, Policy, Quality, ReservationId, Scope, Source,
+};
 use engine::{
     Action, CameraSpec, Engine, Grant, Rendition, Reply, Request, RequestId, ReserveRefusal,
     SourceEvent, SourceFailure, ViewerEvent, WatchRefusal,
@@ -248,7 +250,10 @@ impl Actor {
                     return;
                 };
                 let waiting = Waiting::Reserve { camera: camera.clone(), reply };
-                self.ask(Request::Reserve { reservation, camera, user, quality }, waiting);
+                self.ask(
+                    Request::Reserve { reservation, camera, user, quality, class: Class::LOWEST },
+                    waiting,
+                );
             }
             Command::Release { reservation, reply } => {
                 self.ask(Request::Release { reservation }, Waiting::Release(reply));
@@ -636,6 +641,7 @@ impl Actor {
                 source.map(|s| (s.name.clone(), s.name_ar.clone())).unwrap_or_default()
             }
             Scope::Total => ("all sources".to_owned(), "جميع الجهات".to_owned()),
+            Scope::User(user) => (user.clone(), user.clone()),
         };
         ReserveError::QuotaExceeded {
             scope: scope.to_string(),

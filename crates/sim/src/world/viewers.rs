@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use control::ReservationId;
+use control::{Class, ReservationId};
 use engine::{Reply, Request, RequestId};
 use media::{StreamId, ViewerId};
 
@@ -133,6 +133,7 @@ impl World {
             camera: self.cameras[camera].id.clone(),
             user: format!("person {person}"),
             quality,
+            class: Class::LOWEST,
         };
         let visit = self.people[person].visit;
         self.ask(person, request, None, Asked::Reserve { person, visit });
