@@ -634,7 +634,7 @@ impl Actor {
     }
 
     fn quota_error(&self, exceeded: Exceeded) -> ReserveError {
-        let Exceeded { scope, usage } = exceeded;
+        let Exceeded { scope, usage, .. } = exceeded;
         let (source_name, source_name_ar) = match &scope {
             Scope::Source(id) => {
                 let source = self.sources.iter().find(|source| source.id == *id);
