@@ -10,6 +10,7 @@ mod bind_error;
 mod cli;
 mod config;
 mod data_dir;
+mod database;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod http;
@@ -24,6 +25,7 @@ mod remote;
 mod rtsp_out;
 mod stills;
 mod tls;
+mod vault;
 mod voice;
 
 /// Does what the command line asks for; ends with the process's exit code.

@@ -18,7 +18,7 @@ use super::clock::Clock;
 use super::joins::Joins;
 use super::outlets::{OutletCommand, OutletMessage, Outlets};
 use super::publishing::{Presence, Publishing};
-use super::pullers::{Ended, Pullers};
+use super::pullers::{Ended, Pullers, Way};
 use super::snapshot::Snapshot;
 use super::{
     AppConfig, CameraConfig, Held, HoldError, IceRestart, ReadError, Reading, Released,
@@ -448,7 +448,8 @@ impl Actor {
             Rendition::Main => &config.main,
             Rendition::Sub => config.sub.as_ref().unwrap_or(&config.main),
         };
-        self.pullers.start(stream, camera.clone(), attempt, url.clone(), config.transport);
+        let way = Way { reach: config.reach, transport: config.transport };
+        self.pullers.start(stream, camera.clone(), attempt, url.clone(), way);
     }
 
     fn accept(&mut self, request: RequestId, viewer: ViewerId, stream: StreamId) {
