@@ -24,6 +24,7 @@ mod rtsp_out;
 mod stills;
 mod tls;
 mod voice;
+mod why;
 
 /// Does what the command line asks for; ends with the process's exit code.
 pub fn run() -> std::process::ExitCode {
