@@ -30,9 +30,9 @@ pub(crate) use engine::Rendition;
 pub(crate) use joins::JOIN_BUCKETS_MS;
 pub(crate) use outlets::{Held, HoldError, ReadError, Reading};
 pub(crate) use publishing::{Accepted, Credentials, KeyRefusal, PublishRefusal, Publishing};
-#[cfg(test)]
-pub(crate) use snapshot::ReservationSnapshot;
-pub(crate) use snapshot::{CameraSnapshot, RenditionSnapshot, Snapshot, SourceSnapshot};
+pub(crate) use snapshot::{
+    CameraSnapshot, RenditionSnapshot, ReservationSnapshot, Snapshot, SourceSnapshot, Stage,
+};
 
 /// Calls that wait for the actor. A call takes it microseconds; 1,024 of them are a burst of all
 /// viewers of a full server at once, and those behind them wait in HTTP.

@@ -27,6 +27,7 @@ mod stills;
 mod tls;
 mod vault;
 mod voice;
+mod why;
 
 /// Does what the command line asks for; ends with the process's exit code.
 pub fn run() -> std::process::ExitCode {

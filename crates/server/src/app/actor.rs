@@ -10,6 +10,7 @@ use engine::{
     Action, CameraSpec, Engine, Grant, Rendition, Reply, Request, RequestId, ReserveRefusal,
     SourceEvent, SourceFailure, ViewerEvent, WatchRefusal,
 };
+use media::estimate::LineState;
 use media::{Codec, StreamId, ViewerId};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tracing::{debug, error, info, warn};
@@ -145,14 +146,19 @@ pub(super) struct WaitingWatch {
 }
 
 /// A viewer whose offer was answered, from the answer to its end.
-struct Peer {
+pub(super) struct Peer {
     resource: String,
     /// Our ICE user fragment.
     etag: String,
     /// The viewer's.
     their_ufrag: Option<String>,
     started: Instant,
-    has_media: bool,
+    /// An authentic ICE check came from it.
+    pub(super) is_checked: bool,
+    /// The first packet of media left for it.
+    pub(super) has_media: bool,
+    /// What it last told of its line.
+    pub(super) line: Option<LineState>,
 }
 
 /// See the module's documentation. The maps are bounded by the leases and by the calls under way.
@@ -169,7 +175,7 @@ pub(super) struct Actor {
     ledger: MemoryLedger,
     waiting: HashMap<RequestId, Waiting>,
     next_request: u64,
-    peers: HashMap<ViewerId, Peer>,
+    pub(super) peers: HashMap<ViewerId, Peer>,
     resources: HashMap<String, ViewerId>,
     pub(super) messages: mpsc::UnboundedSender<Message>,
     messages_in: mpsc::UnboundedReceiver<Message>,
@@ -305,6 +311,9 @@ impl Actor {
                 (viewer, ViewerEvent::Connected { handshake_ms })
             }
             MediaEvent::Alive { viewer, at } => {
+                if let Some(peer) = self.peers.get_mut(&viewer) {
+                    peer.is_checked = true;
+                }
                 (viewer, ViewerEvent::Alive { at: self.clock.timestamp(at) })
             }
             MediaEvent::Closed { viewer, reason } => {
@@ -320,6 +329,9 @@ impl Actor {
                 (viewer, ViewerEvent::SwitchFailed { stream })
             }
             MediaEvent::Line { viewer, line, stream } => {
+                if let Some(peer) = self.peers.get_mut(&viewer) {
+                    peer.line = Some(line);
+                }
                 (viewer, ViewerEvent::Line { line, stream })
             }
             MediaEvent::KeyframeWanted { stream } => {
@@ -534,7 +546,9 @@ impl Actor {
             etag: etag.clone(),
             their_ufrag: accepted.their_ufrag,
             started: offer.started,
+            is_checked: false,
             has_media: false,
+            line: None,
         };
         self.peers.insert(viewer, peer);
         self.resources.insert(resource.clone(), viewer);
