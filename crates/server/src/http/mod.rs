@@ -124,6 +124,7 @@ struct Inner {
     voice: Option<Voice>,
     voice_settings: config::Voice,
     sockets: Places,
+    players: Places,
     started: Instant,
 }
 
@@ -153,7 +154,8 @@ impl Http {
             closing: AtomicBool::new(false),
             voice,
             voice_settings: config.voice.clone(),
-            sockets: Places::new(places),
+            sockets: Places::of_sockets(places),
+            players: Places::new(mp3::PLAYERS_MAX, mp3::PLAYERS_OF_ADDRESS_MAX),
             started: Instant::now(),
         }))
     }
@@ -202,6 +204,11 @@ impl Http {
 
     fn voice_settings(&self) -> &config::Voice {
         &self.0.voice_settings
+    }
+
+    /// Room for players of MP3.
+    fn players(&self) -> &Places {
+        &self.0.players
     }
 
     /// Room for WebSockets.
