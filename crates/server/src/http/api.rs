@@ -34,6 +34,23 @@ const CAMERAS_MAX: usize = 1000;
 const LIVEKIT_PORT: u16 = 7880;
 
 /// `POST /api/v1/stream/reserve`
+#[utoipa::path(
+    post,
+    path = "/api/v1/stream/reserve",
+    tag = "stream",
+    summary = "Reserve a place before a camera",
+    request_body = ReserveRequest,
+    responses(
+        (status = 200, description = "A lease, and the token that opens its media", body = ReserveAnswer),
+        (status = 400, description = "A wrong field", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 401, description = "No token, or none that holds (`auth.mode = \"keys\"`)", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 403, description = "The token may not do this", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such camera", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 409, description = "The camera is offline", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 429, description = "A quota is used up; `Retry-After` in seconds", body = QuotaAnswer),
+        (status = 503, description = "The server ends, or its store cannot be asked", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+    ),
+)]
 pub(super) async fn reserve(
     State(http): State<Http>,
     uri: Uri,
@@ -184,6 +201,19 @@ pub(super) fn quota_answer(
 }
 
 /// `DELETE /api/v1/stream/release/{id}`
+#[utoipa::path(
+    delete,
+    path = "/api/v1/stream/release/{id}",
+    tag = "stream",
+    summary = "Give a place back",
+    params(("id" = String, Path, description = "The reservation")),
+    responses(
+        (status = 200, description = "It has ended", body = ReleaseAnswer),
+        (status = 401, description = "No token, or none that holds (`auth.mode = \"keys\"`)", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 403, description = "The token may not do this", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such reservation, or it has ended", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+    ),
+)]
 pub(super) async fn release(
     State(http): State<Http>,
     Path(id): Path<String>,
@@ -202,6 +232,21 @@ fn no_reservation() -> Problem {
 }
 
 /// `POST /api/v1/stream/heartbeat/{id}`
+#[utoipa::path(
+    post,
+    path = "/api/v1/stream/heartbeat/{id}",
+    tag = "stream",
+    summary = "Keep a place whose media does not flow, and get a fresh token",
+    params(("id" = String, Path, description = "The reservation")),
+    request_body(content = Option<HeartbeatRequest>, description = "May be left out"),
+    responses(
+        (status = 200, description = "Until when it lives now, and a fresh token", body = HeartbeatAnswer),
+        (status = 400, description = "A wrong field", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 401, description = "No token, or none that holds (`auth.mode = \"keys\"`)", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 403, description = "The token may not do this", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such reservation, or it has ended", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+    ),
+)]
 pub(super) async fn heartbeat(
     State(http): State<Http>,
     Path(id): Path<String>,
@@ -229,6 +274,17 @@ pub(super) async fn heartbeat(
 }
 
 /// `GET /api/v1/stream/stats`
+#[utoipa::path(
+    get,
+    path = "/api/v1/stream/stats",
+    tag = "stream",
+    summary = "Who watches how much, now",
+    responses(
+        (status = 200, description = "Counted from the leases", body = StatsAnswer),
+        (status = 401, description = "No token, or none that holds (`auth.mode = \"keys\"`)", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 403, description = "The token may not do this", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+    ),
+)]
 pub(super) async fn stats(State(http): State<Http>) -> Json<StatsAnswer> {
     let snapshot = http.app().snapshot().await;
     Json(stats_answer(&snapshot, SystemTime::now()))
@@ -290,6 +346,19 @@ fn usage(current: u32, limit: u32) -> Usage {
 }
 
 /// `GET /api/v1/cameras`
+#[utoipa::path(
+    get,
+    path = "/api/v1/cameras",
+    tag = "cameras",
+    summary = "The cameras",
+    params(CamerasQuery),
+    responses(
+        (status = 200, description = "Those that match", body = CamerasAnswer),
+        (status = 400, description = "A wrong filter", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 401, description = "No token, or none that holds (`auth.mode = \"keys\"`)", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 403, description = "The token may not do this", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+    ),
+)]
 pub(super) async fn cameras(
     State(http): State<Http>,
     Params(query): Params<CamerasQuery>,
@@ -350,6 +419,19 @@ fn status_filter(status: &str) -> Result<&'static str, Problem> {
 }
 
 /// `GET /api/v1/cameras/{id}`
+#[utoipa::path(
+    get,
+    path = "/api/v1/cameras/{id}",
+    tag = "cameras",
+    summary = "One camera",
+    params(("id" = String, Path, description = "The camera")),
+    responses(
+        (status = 200, description = "Its settings without credentials, and its state", body = Camera),
+        (status = 401, description = "No token, or none that holds (`auth.mode = \"keys\"`)", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 403, description = "The token may not do this", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such camera", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+    ),
+)]
 pub(super) async fn camera(
     State(http): State<Http>,
     Path(id): Path<String>,

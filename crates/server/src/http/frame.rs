@@ -29,6 +29,22 @@ const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resour
 const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("5");
 
 /// `GET /api/v1/cameras/{id}/frame.jpeg`, for who may call the API and for viewers of the camera.
+#[utoipa::path(
+    get,
+    path = "/api/v1/cameras/{id}/frame.jpeg",
+    tag = "cameras",
+    summary = "The last keyframe as a still picture",
+    params(("id" = String, Path, description = "The camera"), FrameQuery),
+    responses(
+        (status = 200, description = "The picture", body = [u8], content_type = "image/jpeg"),
+        (status = 304, description = "It is still the newest"),
+        (status = 400, description = "A wrong width", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 401, description = "No token, or none that holds (`auth.mode = \"keys\"`)", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 403, description = "The token may not do this", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such camera", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 503, description = "No picture can be had at the moment", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+    ),
+)]
 pub(super) async fn jpeg(
     State(http): State<Http>,
     Path(id): Path<String>,

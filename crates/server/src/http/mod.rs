@@ -8,6 +8,7 @@
 //! | `whip` | the publishers' door (RFC 9725), and their keys |
 //! | `rooms` | rooms and pullers, as LiveKit shows them |
 //! | `mp3` | voices for speakers |
+//! | `openapi` | the description of `/api`, and its page |
 //! | `status` | health and metrics |
 //! | `why`, `reset` | what operators ask and end |
 //! | `secure` | what a page must know to get to HTTPS |
@@ -27,6 +28,7 @@ mod guard;
 mod ice_servers;
 mod listen;
 mod mp3;
+mod openapi;
 mod page;
 mod problem;
 mod reset;
@@ -240,6 +242,7 @@ pub(crate) fn router(http: Http) -> Router {
                 .layer(from_fn_with_state(http.clone(), whip::announce)),
         )
         .merge(mp3::routes())
+        .merge(openapi::routes())
         .merge(voice_routes())
         .route("/health", get(status::health))
         .route("/ca.crt", get(secure::authority))

@@ -108,6 +108,20 @@ pub(super) async fn end(
 }
 
 /// `POST /api/v1/cameras/{id}/stream-key`
+#[utoipa::path(
+    post,
+    path = "/api/v1/cameras/{id}/stream-key",
+    tag = "cameras",
+    summary = "A new stream key for a camera that is published to",
+    params(("id" = String, Path, description = "The camera")),
+    responses(
+        (status = 200, description = "The key, which is told this once", body = StreamKeyAnswer),
+        (status = 401, description = "No token, or none that holds (`auth.mode = \"keys\"`)", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 403, description = "The token may not do this", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such camera", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 409, description = "The camera is not one that is published to", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+    ),
+)]
 pub(super) async fn new_key(
     State(http): State<Http>,
     Path(id): Path<String>,
