@@ -9,9 +9,12 @@ use axum::Router;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue};
 use axum::routing::{MethodRouter, get};
+use utoipa::openapi::path::PathItem;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
+use super::wire::ProblemBody;
 use super::{Http, api, frame, reset, whip, why};
 
 /// What is told of the API as a whole. Paths are those of `mod.rs`.
@@ -41,7 +44,8 @@ use super::{Http, api, frame, reset, whip, why};
         (name = "operations", description = "For those who run the server"),
     ),
     security(("token" = [])),
-    modifiers(&Token),
+    components(schemas(ProblemBody<'static>)),
+    modifiers(&Token, &Problems),
 )]
 struct Document;
 
@@ -59,6 +63,38 @@ impl Modify for Token {
             .build();
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("token", SecurityScheme::Http(scheme));
+    }
+}
+
+/// What each call may answer besides what its handler says, and what errors look like.
+struct Problems;
+
+impl Modify for Problems {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let items = document.paths.paths.values_mut();
+        let operations = items.flat_map(|item| {
+            let PathItem { get, post, put, patch, delete, .. } = item;
+            [get, post, put, patch, delete].into_iter().flatten()
+        });
+        for operation in operations {
+            let responses = &mut operation.responses.responses;
+            for (status, sentence) in [
+                ("401", "No token, or none that holds (`auth.mode = \"keys\"`)"),
+                ("403", "The token may not do this"),
+            ] {
+                let response = ResponseBuilder::new().description(sentence).build();
+                responses.entry(status.to_owned()).or_insert_with(|| response.into());
+            }
+            for (status, response) in responses {
+                let RefOr::T(response) = response else { continue };
+                let is_error = status.starts_with('4') || status.starts_with('5');
+                if is_error && response.content.is_empty() {
+                    let schema = Ref::from_schema_name("ProblemBody");
+                    let content = ContentBuilder::new().schema(Some(schema)).build();
+                    response.content.insert("application/problem+json".to_owned(), content);
+                }
+            }
+        }
     }
 }
 

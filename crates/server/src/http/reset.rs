@@ -58,10 +58,8 @@ impl Extent {
     request_body = ResetRequest,
     responses(
         (status = 200, description = "What was ended", body = ResetAnswer),
-        (status = 400, description = "Neither or both were named", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 401, description = "No token, or none that holds (`auth.mode = \"keys\"`)", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 403, description = "The token may not do this", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such camera", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 400, description = "Neither or both were named"),
+        (status = 404, description = "There is no such camera"),
     ),
 )]
 pub(super) async fn reset(

@@ -24,9 +24,7 @@ const VOICE: &str = "voice";
     params(("id" = String, Path, description = "A reservation, a camera, or `voice`")),
     responses(
         (status = 200, description = "The ladder, and what to do", body = WhyAnswer),
-        (status = 401, description = "No token, or none that holds (`auth.mode = \"keys\"`)", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 403, description = "The token may not do this", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 404, description = "There is nothing of this name", body = super::wire::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 404, description = "There is nothing of this name"),
     ),
 )]
 pub(super) async fn why(
