@@ -14,6 +14,7 @@ mod data_dir;
 pub mod fuzz;
 mod http;
 mod ingest;
+mod journal;
 mod load;
 mod logging;
 mod metrics;
