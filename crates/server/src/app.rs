@@ -20,7 +20,7 @@ use engine::CodecMismatch;
 use secrecy::SecretString;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::ingest::{RtspTransport, SourceUrl};
+use crate::ingest::{Reach, RtspTransport, SourceUrl};
 use crate::journal::Journal;
 use crate::net::{IceCredentials, MediaEvent, MediaPlane, OfferError, Restarted};
 
@@ -31,9 +31,9 @@ pub(crate) use engine::Rendition;
 pub(crate) use joins::JOIN_BUCKETS_MS;
 pub(crate) use outlets::{Held, HoldError, ReadError, Reading};
 pub(crate) use publishing::{Accepted, Credentials, KeyRefusal, PublishRefusal, Publishing};
-#[cfg(test)]
-pub(crate) use snapshot::ReservationSnapshot;
-pub(crate) use snapshot::{CameraSnapshot, RenditionSnapshot, Snapshot, SourceSnapshot};
+pub(crate) use snapshot::{
+    CameraSnapshot, RenditionSnapshot, ReservationSnapshot, Snapshot, SourceSnapshot, Stage,
+};
 
 /// Calls that wait for the actor. A call takes it microseconds; 1,024 of them are a burst of all
 /// viewers of a full server at once, and those behind them wait in HTTP.
@@ -66,6 +66,8 @@ pub(crate) struct CameraConfig {
     pub(crate) main: SourceUrl,
     /// The smaller picture, if it has one.
     pub(crate) sub: Option<SourceUrl>,
+    /// Where its addresses may lead.
+    pub(crate) reach: Reach,
     /// How RTP comes from it.
     pub(crate) transport: RtspTransport,
     /// `false` keeps its full picture running without viewers.

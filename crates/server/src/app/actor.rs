@@ -10,6 +10,7 @@ use engine::{
     Action, CameraSpec, Engine, Grant, Rendition, Reply, Request, RequestId, ReserveRefusal,
     SourceEvent, SourceFailure, ViewerEvent, WatchRefusal,
 };
+use media::estimate::LineState;
 use media::{Codec, StreamId, ViewerId};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tracing::{debug, error, info, warn};
@@ -18,7 +19,7 @@ use super::clock::Clock;
 use super::joins::Joins;
 use super::outlets::{OutletCommand, OutletMessage, Outlets};
 use super::publishing::{Presence, Publishing};
-use super::pullers::{Ended, Pullers};
+use super::pullers::{Ended, Pullers, Way};
 use super::snapshot::Snapshot;
 use super::{
     AppConfig, CameraConfig, Held, HoldError, IceRestart, ReadError, Reading, Released,
@@ -151,14 +152,19 @@ pub(super) struct WaitingWatch {
 }
 
 /// A viewer whose offer was answered, from the answer to its end.
-struct Peer {
+pub(super) struct Peer {
     resource: String,
     /// Our ICE user fragment.
     etag: String,
     /// The viewer's.
     their_ufrag: Option<String>,
     started: Instant,
-    has_media: bool,
+    /// An authentic ICE check came from it.
+    pub(super) is_checked: bool,
+    /// The first packet of media left for it.
+    pub(super) has_media: bool,
+    /// What it last told of its line.
+    pub(super) line: Option<LineState>,
 }
 
 /// See the module's documentation. The maps are bounded by the leases and by the calls under way.
@@ -176,7 +182,7 @@ pub(super) struct Actor {
     ledger: MemoryLedger,
     waiting: HashMap<RequestId, Waiting>,
     next_request: u64,
-    peers: HashMap<ViewerId, Peer>,
+    pub(super) peers: HashMap<ViewerId, Peer>,
     resources: HashMap<String, ViewerId>,
     pub(super) messages: mpsc::UnboundedSender<Message>,
     messages_in: mpsc::UnboundedReceiver<Message>,
@@ -330,6 +336,9 @@ impl Actor {
                 (viewer, ViewerEvent::Connected { handshake_ms })
             }
             MediaEvent::Alive { viewer, at, .. } => {
+                if let Some(peer) = self.peers.get_mut(&viewer) {
+                    peer.is_checked = true;
+                }
                 (viewer, ViewerEvent::Alive { at: self.clock.timestamp(at) })
             }
             MediaEvent::Closed { viewer, reason } => {
@@ -345,6 +354,9 @@ impl Actor {
                 (viewer, ViewerEvent::SwitchFailed { stream })
             }
             MediaEvent::Line { viewer, line, stream } => {
+                if let Some(peer) = self.peers.get_mut(&viewer) {
+                    peer.line = Some(line);
+                }
                 (viewer, ViewerEvent::Line { line, stream })
             }
             // They are told to the journal alone.
@@ -478,7 +490,8 @@ impl Actor {
             Rendition::Main => &config.main,
             Rendition::Sub => config.sub.as_ref().unwrap_or(&config.main),
         };
-        self.pullers.start(stream, camera.clone(), attempt, url.clone(), config.transport);
+        let way = Way { reach: config.reach, transport: config.transport };
+        self.pullers.start(stream, camera.clone(), attempt, url.clone(), way);
     }
 
     fn accept(&mut self, request: RequestId, viewer: ViewerId, stream: StreamId) {
@@ -567,7 +580,9 @@ impl Actor {
             etag: etag.clone(),
             their_ufrag: accepted.their_ufrag,
             started: offer.started,
+            is_checked: false,
             has_media: false,
+            line: None,
         };
         self.peers.insert(viewer, peer);
         self.resources.insert(resource.clone(), viewer);
@@ -668,7 +683,7 @@ impl Actor {
     }
 
     fn quota_error(&self, exceeded: Exceeded) -> ReserveError {
-        let Exceeded { scope, usage } = exceeded;
+        let Exceeded { scope, usage, .. } = exceeded;
         let (source_name, source_name_ar) = match &scope {
             Scope::Source(id) => {
                 let source = self.sources.iter().find(|source| source.id == *id);

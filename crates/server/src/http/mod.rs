@@ -9,6 +9,7 @@
 //! | `rooms` | rooms and pullers, as LiveKit shows them |
 //! | `mp3` | voices for speakers |
 //! | `status` | health and metrics |
+//! | `why`, `reset` | what operators ask and end |
 //! | `secure` | what a page must know to get to HTTPS |
 //! | `voice` | the voice relay's WebSocket and status |
 //! | `page` | the embedded web page |
@@ -28,12 +29,14 @@ mod listen;
 mod mp3;
 mod page;
 mod problem;
+mod reset;
 mod rooms;
 mod secure;
 mod status;
 mod voice;
 mod whep;
 mod whip;
+mod why;
 pub(crate) mod wire;
 
 #[cfg(test)]
@@ -265,6 +268,8 @@ fn api_routes() -> Router<Http> {
         .route("/rooms/{name}", get(rooms::room))
         .route("/ingress/{id}", delete(rooms::stop_ingress))
         .route("/metrics", get(status::metrics))
+        .route("/api/v1/why/{id}", get(why::why))
+        .route("/api/v1/reset", post(reset::reset))
 }
 
 /// Behind a check of its own: a viewer's token is enough.

@@ -2,6 +2,8 @@
 //!
 //! Field names are the contract with dashboards and scripts; `docs/ref/api.md` describes them.
 
+pub(super) mod operations;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
