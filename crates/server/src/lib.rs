@@ -15,6 +15,7 @@ mod database;
 pub mod fuzz;
 mod http;
 mod ingest;
+mod journal;
 mod ledger;
 mod load;
 mod logging;

@@ -130,6 +130,7 @@ pub(super) fn reserve_answer(
         .keyring()
         .viewer_token(&reservation.id, camera, now)
         .map_err(|error| unsigned(&error))?;
+    http.app().journal().token(&reservation.id, http.keyring().ttl());
     Ok(ReserveAnswer {
         reservation_id: reservation.id.to_string(),
         camera_id: camera.to_string(),
@@ -259,6 +260,10 @@ pub(super) async fn heartbeat(
         .keyring()
         .viewer_token(&reservation.id, &reservation.camera, now)
         .map_err(|error| unsigned(&error))?;
+    http.app().journal().token(&reservation.id, http.keyring().ttl());
+    if let Some(frames) = request.frames_decoded {
+        http.app().journal().decoded(&reservation.id, frames);
+    }
     Ok(Json(HeartbeatAnswer {
         reservation_id: reservation.id.to_string(),
         remaining_ttl: reservation.expires_at.duration_since(now).unwrap_or_default().as_secs(),

@@ -142,6 +142,9 @@ pub(super) struct HeartbeatRequest {
     /// From here on; as before where it is left out.
     #[serde(default)]
     pub(super) quality: Option<String>,
+    /// Pictures that the page has decoded since its session began.
+    #[serde(default)]
+    pub(super) frames_decoded: Option<u64>,
 }
 
 #[derive(Debug, Serialize, utoipa::ToSchema)]
