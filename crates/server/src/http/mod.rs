@@ -14,6 +14,7 @@
 //! | `voice` | the voice relay's WebSocket and status |
 //! | `page` | the embedded web page |
 //! | `auth` | tokens |
+//! | `caller` | who calls, and what is his |
 //! | `guard` | keys, origins, deadlines |
 //! | `listen` | sockets and connections |
 //!
@@ -21,6 +22,7 @@
 
 mod api;
 mod auth;
+mod caller;
 mod extract;
 mod frame;
 mod guard;
@@ -217,8 +219,7 @@ impl Http {
 /// All routes, with everything that stands before them.
 pub(crate) fn router(http: Http) -> Router {
     let guarded = api_routes()
-        .route_layer(from_fn_with_state(http.clone(), guard::require_key))
-        .merge(frame_routes())
+        .route_layer(from_fn_with_state(http.clone(), guard::require_caller))
         .layer(api_cors(http.clone()));
     Router::new()
         .merge(guarded)
@@ -263,6 +264,7 @@ fn api_routes() -> Router<Http> {
         .route("/api/v1/stream/stats", get(api::stats))
         .route("/api/v1/cameras", get(api::cameras))
         .route("/api/v1/cameras/{id}", get(api::camera))
+        .route("/api/v1/cameras/{id}/frame.jpeg", get(frame::jpeg))
         .route("/api/v1/cameras/{id}/stream-key", post(whip::new_key))
         .route("/rooms", get(rooms::rooms))
         .route("/rooms/{name}", get(rooms::room))
@@ -270,11 +272,6 @@ fn api_routes() -> Router<Http> {
         .route("/metrics", get(status::metrics))
         .route("/api/v1/why/{id}", get(why::why))
         .route("/api/v1/reset", post(reset::reset))
-}
-
-/// Behind a check of its own: a viewer's token is enough.
-fn frame_routes() -> Router<Http> {
-    Router::new().route("/api/v1/cameras/{id}/frame.jpeg", get(frame::jpeg))
 }
 
 fn whep_routes() -> Router<Http> {

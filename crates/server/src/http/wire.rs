@@ -26,6 +26,9 @@ pub(crate) struct Claims {
     pub(crate) jti: String,
     #[serde(default)]
     pub(crate) video: VideoGrant,
+    /// `role` and `sources` are ours, the rest is of whoever made the token.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) attributes: BTreeMap<String, serde_json::Value>,
 }
 
 /// What a token allows.
