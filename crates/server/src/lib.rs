@@ -10,6 +10,7 @@ mod bind_error;
 mod cli;
 mod config;
 mod data_dir;
+mod doctor;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod http;
