@@ -20,7 +20,7 @@ use engine::CodecMismatch;
 use secrecy::SecretString;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::ingest::{RtspTransport, SourceUrl};
+use crate::ingest::{Reach, RtspTransport, SourceUrl};
 use crate::net::{IceCredentials, MediaEvent, MediaPlane, OfferError, Restarted};
 
 use actor::{Actor, Command};
@@ -65,6 +65,8 @@ pub(crate) struct CameraConfig {
     pub(crate) main: SourceUrl,
     /// The smaller picture, if it has one.
     pub(crate) sub: Option<SourceUrl>,
+    /// Where its addresses may lead.
+    pub(crate) reach: Reach,
     /// How RTP comes from it.
     pub(crate) transport: RtspTransport,
     /// `false` keeps its full picture running without viewers.

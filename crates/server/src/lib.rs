@@ -10,11 +10,13 @@ mod bind_error;
 mod cli;
 mod config;
 mod data_dir;
+mod database;
 mod doctor;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod http;
 mod ingest;
+mod ledger;
 mod load;
 mod logging;
 mod metrics;
@@ -24,6 +26,7 @@ mod remote;
 mod rtsp_out;
 mod stills;
 mod tls;
+mod vault;
 mod voice;
 mod why;
 

@@ -19,7 +19,7 @@ use super::clock::Clock;
 use super::joins::Joins;
 use super::outlets::{OutletCommand, OutletMessage, Outlets};
 use super::publishing::{Presence, Publishing};
-use super::pullers::{Ended, Pullers};
+use super::pullers::{Ended, Pullers, Way};
 use super::snapshot::Snapshot;
 use super::{
     AppConfig, CameraConfig, Held, HoldError, IceRestart, ReadError, Reading, Released,
@@ -460,7 +460,8 @@ impl Actor {
             Rendition::Main => &config.main,
             Rendition::Sub => config.sub.as_ref().unwrap_or(&config.main),
         };
-        self.pullers.start(stream, camera.clone(), attempt, url.clone(), config.transport);
+        let way = Way { reach: config.reach, transport: config.transport };
+        self.pullers.start(stream, camera.clone(), attempt, url.clone(), way);
     }
 
     fn accept(&mut self, request: RequestId, viewer: ViewerId, stream: StreamId) {
@@ -648,7 +649,7 @@ impl Actor {
     }
 
     fn quota_error(&self, exceeded: Exceeded) -> ReserveError {
-        let Exceeded { scope, usage } = exceeded;
+        let Exceeded { scope, usage, .. } = exceeded;
         let (source_name, source_name_ar) = match &scope {
             Scope::Source(id) => {
                 let source = self.sources.iter().find(|source| source.id == *id);
