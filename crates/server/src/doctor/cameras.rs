@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::{Finding, Progress, RunningServer};
 use crate::config::{Camera, Config};
-use crate::ingest::{self, Output, RtspTransport, SourceFormat, SourceUrl};
+use crate::ingest::{self, Output, Reach, RtspTransport, SourceFormat, SourceUrl};
 use crate::remote::Ask;
 use crate::why::camera_remedy;
 
@@ -103,7 +103,7 @@ async fn call(call: Call) -> Vec<Finding> {
     let Call { name, source, transport } = call;
     let look = Arc::new(Look::default());
     let output: Arc<dyn Output> = look.clone();
-    let pull = ingest::pull(&source, transport, output, Arc::new(Notify::new()));
+    let pull = ingest::pull(&source, Reach::Anywhere, transport, output, Arc::new(Notify::new()));
     let begun = Instant::now();
     let failure = tokio::select! {
         failure = pull => Some(failure),
