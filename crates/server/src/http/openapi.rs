@@ -91,7 +91,7 @@ impl Modify for Problems {
                 if is_error && response.content.is_empty() {
                     let schema = Ref::from_schema_name("ProblemBody");
                     let content = ContentBuilder::new().schema(Some(schema)).build();
-                    response.content.insert("application/problem+json".to_owned(), content);
+                    response.content.insert("application/problem+json".to_owned(), content.into());
                 }
             }
         }
