@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use control::CameraId;
 
 use super::auth::SignError;
+use super::caller::{Caller, Wish, no_camera, no_reservation};
 use super::extract::{JsonBody, OptionalJsonBody, Params, Scheme, authority};
 use super::problem::Problem;
 use super::wire::{
@@ -36,6 +37,7 @@ const LIVEKIT_PORT: u16 = 7880;
 /// `POST /api/v1/stream/reserve`
 pub(super) async fn reserve(
     State(http): State<Http>,
+    caller: Caller,
     uri: Uri,
     scheme: Scheme,
     headers: HeaderMap,
@@ -44,6 +46,8 @@ pub(super) async fn reserve(
     check_user(&request.user_id)?;
     let camera = camera_id(&request.camera_id)?;
     let quality = quality(request.quality.as_deref())?.unwrap_or_default();
+    caller.require_reserve_for(&request.user_id)?;
+    caller.require_camera(&http, &camera, Wish::Watch).await?;
     match http.app().reserve(camera.as_str(), &request.user_id, quality).await {
         Ok(reservation) => {
             let host = authority(&headers, &uri);
@@ -111,6 +115,7 @@ pub(super) fn reserve_answer(
         .keyring()
         .viewer_token(&reservation.id, camera, now)
         .map_err(|error| unsigned(&error))?;
+    http.app().journal().token(&reservation.id, http.keyring().ttl());
     Ok(ReserveAnswer {
         reservation_id: reservation.id.to_string(),
         camera_id: camera.to_string(),
@@ -186,8 +191,10 @@ pub(super) fn quota_answer(
 /// `DELETE /api/v1/stream/release/{id}`
 pub(super) async fn release(
     State(http): State<Http>,
+    caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<ReleaseAnswer>, Problem> {
+    caller.require_reservation(&http, &id).await?;
     let released = http.app().release(&id).await.ok_or_else(no_reservation)?;
     Ok(Json(ReleaseAnswer {
         reservation_id: released.id.to_string(),
@@ -197,16 +204,14 @@ pub(super) async fn release(
     }))
 }
 
-fn no_reservation() -> Problem {
-    Problem::not_found("there is no such reservation, or it has ended; reserve again")
-}
-
 /// `POST /api/v1/stream/heartbeat/{id}`
 pub(super) async fn heartbeat(
     State(http): State<Http>,
+    caller: Caller,
     Path(id): Path<String>,
     OptionalJsonBody(request): OptionalJsonBody<HeartbeatRequest>,
 ) -> Result<Json<HeartbeatAnswer>, Problem> {
+    caller.require_reservation(&http, &id).await?;
     let extend = request.extend_ttl.map(|seconds| Duration::from_secs(seconds.into()));
     let quality = quality(request.quality.as_deref())?;
     let reservation = http.app().heartbeat(&id, extend, quality).await;
@@ -216,6 +221,10 @@ pub(super) async fn heartbeat(
         .keyring()
         .viewer_token(&reservation.id, &reservation.camera, now)
         .map_err(|error| unsigned(&error))?;
+    http.app().journal().token(&reservation.id, http.keyring().ttl());
+    if let Some(frames) = request.frames_decoded {
+        http.app().journal().decoded(&reservation.id, frames);
+    }
     Ok(Json(HeartbeatAnswer {
         reservation_id: reservation.id.to_string(),
         remaining_ttl: reservation.expires_at.duration_since(now).unwrap_or_default().as_secs(),
@@ -229,8 +238,8 @@ pub(super) async fn heartbeat(
 }
 
 /// `GET /api/v1/stream/stats`
-pub(super) async fn stats(State(http): State<Http>) -> Json<StatsAnswer> {
-    let snapshot = http.app().snapshot().await;
+pub(super) async fn stats(State(http): State<Http>, caller: Caller) -> Json<StatsAnswer> {
+    let snapshot = caller.visible(http.app().snapshot().await);
     Json(stats_answer(&snapshot, SystemTime::now()))
 }
 
@@ -292,10 +301,11 @@ fn usage(current: u32, limit: u32) -> Usage {
 /// `GET /api/v1/cameras`
 pub(super) async fn cameras(
     State(http): State<Http>,
+    caller: Caller,
     Params(query): Params<CamerasQuery>,
 ) -> Result<Json<CamerasAnswer>, Problem> {
     let filter = CameraFilter::read(&query)?;
-    Ok(Json(filter.answer(&http.app().snapshot().await)))
+    Ok(Json(filter.answer(&caller.visible(http.app().snapshot().await))))
 }
 
 /// Which cameras are asked for.
@@ -352,12 +362,14 @@ fn status_filter(status: &str) -> Result<&'static str, Problem> {
 /// `GET /api/v1/cameras/{id}`
 pub(super) async fn camera(
     State(http): State<Http>,
+    caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Camera>, Problem> {
     let id = camera_id(&id)?;
-    let snapshot = http.app().snapshot().await;
+    caller.require_camera(&http, &id, Wish::Watch).await?;
+    let snapshot = caller.visible(http.app().snapshot().await);
     let camera = snapshot.cameras.iter().find(|camera| camera.id == id);
-    let camera = camera.ok_or_else(|| Problem::not_found(format!("there is no camera {id}")))?;
+    let camera = camera.ok_or_else(|| no_camera(&id))?;
     Ok(Json(camera_answer(camera)))
 }
 

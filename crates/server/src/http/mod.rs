@@ -9,10 +9,12 @@
 //! | `rooms` | rooms and pullers, as LiveKit shows them |
 //! | `mp3` | voices for speakers |
 //! | `status` | health and metrics |
+//! | `why`, `reset` | what operators ask and end |
 //! | `secure` | what a page must know to get to HTTPS |
 //! | `voice` | the voice relay's WebSocket and status |
 //! | `page` | the embedded web page |
 //! | `auth` | tokens |
+//! | `caller` | who calls, and what is his |
 //! | `guard` | keys, origins, deadlines |
 //! | `listen` | sockets and connections |
 //!
@@ -20,6 +22,7 @@
 
 mod api;
 mod auth;
+mod caller;
 mod extract;
 mod frame;
 mod guard;
@@ -28,12 +31,14 @@ mod listen;
 mod mp3;
 mod page;
 mod problem;
+mod reset;
 mod rooms;
 mod secure;
 mod status;
 mod voice;
 mod whep;
 mod whip;
+mod why;
 pub(crate) mod wire;
 
 #[cfg(test)]
@@ -214,8 +219,7 @@ impl Http {
 /// All routes, with everything that stands before them.
 pub(crate) fn router(http: Http) -> Router {
     let guarded = api_routes()
-        .route_layer(from_fn_with_state(http.clone(), guard::require_key))
-        .merge(frame_routes())
+        .route_layer(from_fn_with_state(http.clone(), guard::require_caller))
         .layer(api_cors(http.clone()));
     Router::new()
         .merge(guarded)
@@ -260,16 +264,14 @@ fn api_routes() -> Router<Http> {
         .route("/api/v1/stream/stats", get(api::stats))
         .route("/api/v1/cameras", get(api::cameras))
         .route("/api/v1/cameras/{id}", get(api::camera))
+        .route("/api/v1/cameras/{id}/frame.jpeg", get(frame::jpeg))
         .route("/api/v1/cameras/{id}/stream-key", post(whip::new_key))
         .route("/rooms", get(rooms::rooms))
         .route("/rooms/{name}", get(rooms::room))
         .route("/ingress/{id}", delete(rooms::stop_ingress))
         .route("/metrics", get(status::metrics))
-}
-
-/// Behind a check of its own: a viewer's token is enough.
-fn frame_routes() -> Router<Http> {
-    Router::new().route("/api/v1/cameras/{id}/frame.jpeg", get(frame::jpeg))
+        .route("/api/v1/why/{id}", get(why::why))
+        .route("/api/v1/reset", post(reset::reset))
 }
 
 fn whep_routes() -> Router<Http> {

@@ -2,6 +2,8 @@
 //!
 //! Field names are the contract with dashboards and scripts; `docs/ref/api.md` describes them.
 
+pub(super) mod operations;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +26,9 @@ pub(crate) struct Claims {
     pub(crate) jti: String,
     #[serde(default)]
     pub(crate) video: VideoGrant,
+    /// `role` and `sources` are ours, the rest is of whoever made the token.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) attributes: BTreeMap<String, serde_json::Value>,
 }
 
 /// What a token allows.
@@ -136,6 +141,9 @@ pub(super) struct HeartbeatRequest {
     /// From here on; as before where it is left out.
     #[serde(default)]
     pub(super) quality: Option<String>,
+    /// Pictures that the page has decoded since its session began.
+    #[serde(default)]
+    pub(super) frames_decoded: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
