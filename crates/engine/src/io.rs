@@ -13,6 +13,7 @@ use media::peers::CloseReason;
 use media::{Codec, CodecSet, StreamId, ViewerId};
 
 use crate::failure::SourceFailure;
+use crate::revocation::Revocation;
 use crate::stream::Rendition;
 
 /// Names a request, so that its reply finds the way back. Chosen by the caller, unique among the
@@ -61,6 +62,13 @@ pub enum Request {
     Release {
         /// Whose.
         reservation: ReservationId,
+    },
+    /// The end of a lease whose viewer may not watch any more. Answered like a release.
+    Revoke {
+        /// Whose.
+        reservation: ReservationId,
+        /// Why.
+        cause: Revocation,
     },
     /// A longer life for a lease whose media does not flow, and another quality from here on.
     Heartbeat {

@@ -28,7 +28,9 @@ use actor::{Actor, Command};
 
 pub(crate) use control::Quality;
 pub(crate) use engine::Rendition;
-pub(crate) use grants::Holder;
+#[cfg(test)]
+pub(crate) use grants::RevocationFigures;
+pub(crate) use grants::{KeyNumber, Permit};
 pub(crate) use joins::JOIN_BUCKETS_MS;
 pub(crate) use outlets::{Held, HoldError, ReadError, Reading};
 pub(crate) use publishing::{Accepted, Credentials, KeyRefusal, PublishRefusal, Publishing};
@@ -220,12 +222,13 @@ impl App {
     }
 
     /// WHEP POST, after the token was verified. A second POST on one reservation replaces the first
-    /// session as soon as its offer is answered.
+    /// session as soon as its offer is answered. The viewer is sent away when `permit` is over.
     pub(crate) async fn watch(
         &self,
         reservation: &str,
         camera: &str,
         offer_sdp: String,
+        permit: Permit,
     ) -> Result<Watching, WatchError> {
         let started = Instant::now();
         let unknown = || WatchError::UnknownCamera(shortened(camera));
@@ -233,11 +236,12 @@ impl App {
         let reservation =
             ReservationId::parse(reservation).map_err(|_| WatchError::ReservationEnded)?;
         let offers = Arc::clone(&self.offers);
-        let permit = offers.acquire_owned().await.map_err(|_| WatchError::ShuttingDown)?;
+        let turn = offers.acquire_owned().await.map_err(|_| WatchError::ShuttingDown)?;
+        self.permit(reservation.clone(), permit).await;
         let make = |reply| Command::Watch {
             reservation,
             camera,
-            offer: actor::Offer { sdp: offer_sdp, started, _permit: permit },
+            offer: actor::Offer { sdp: offer_sdp, started, _permit: turn },
             reply,
         };
         self.ask(make).await.unwrap_or(Err(WatchError::ShuttingDown))

@@ -86,6 +86,7 @@ impl Collector for Figures {
         self.cameras(encoder)?;
         self.media(encoder)?;
         self.switches(encoder)?;
+        self.revocations(encoder)?;
         self.joins(encoder)?;
         gauge(encoder, "manifold_viewers_connected", "Viewers to whom media flows")?
             .encode_gauge(&self.snapshot.media.viewers_connected)?;
@@ -378,6 +379,16 @@ impl Figures {
                     .encode_family(&labels)?
                     .encode_counter::<NoLabelSet, _, f64>(&value(&row), None)?;
             }
+        }
+        Ok(())
+    }
+
+    fn revocations(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Viewers whose right to watch ended before their lease";
+        let mut metric = counter(encoder, "manifold_grants_ended", help)?;
+        for (cause, count) in self.snapshot.revocations.counts() {
+            let labels = [("reason", cause.word())];
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
         }
         Ok(())
     }

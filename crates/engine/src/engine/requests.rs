@@ -31,6 +31,10 @@ impl Engine {
             Request::Read { reservation, camera } => self.read(id, reservation, &camera, now),
             Request::Hold { camera, rendition } => self.hold(id, &camera, rendition, now),
             Request::EndWatch { viewer } => self.end_watch(id, viewer, now),
+            Request::Revoke { reservation, cause } => {
+                self.end_session(&reservation, EndReason::Revoked(cause), now);
+                self.apply(LedgerOp::Release(reservation), Pending::Release { request: Some(id) });
+            }
             Request::StopSource { camera } => self.stop_source(id, &camera, now),
             Request::Snapshot => {
                 self.apply(LedgerOp::Snapshot, Pending::Snapshot { request: id });

@@ -8,6 +8,7 @@ use tracing::{debug, info};
 
 use super::{Accepting, Engine, Pending};
 use crate::io::{Action, Reply, ViewerEvent, WatchRefusal};
+use crate::revocation::Revocation;
 use crate::session::{Session, SessionEvent, SessionState};
 use crate::stream::StreamEvent;
 
@@ -20,6 +21,8 @@ pub(super) enum EndReason {
     Ended,
     /// Its peer left.
     PeerLeft,
+    /// Its right to watch was taken away.
+    Revoked(Revocation),
     /// Its lease ran out.
     Expired,
     /// A reservation of a higher class took its place.
@@ -46,6 +49,7 @@ impl EndReason {
             Self::Released => "released",
             Self::Ended => "ended by the client",
             Self::PeerLeft => "the viewer closed its connection",
+            Self::Revoked(cause) => cause.as_str(),
             Self::Expired => "the lease ran out",
             Self::Preempted => "a reservation of a higher class took its place",
             Self::Deleted => "its lease was deleted in the store",

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
 use super::clock::Clock;
-use super::grants::GrantCommand;
+use super::grants::{GrantCommand, Grants};
 use super::joins::Joins;
 use super::outlets::{OutletCommand, OutletMessage, Outlets};
 use super::publishing::{Presence, Publishing};
@@ -169,6 +169,7 @@ pub(super) struct Actor {
     pub(super) sources: Vec<Source>,
     pub(super) cameras: HashMap<CameraId, CameraConfig>,
     pub(super) outlets: Outlets,
+    pub(super) grants: Grants,
     ledger: MemoryLedger,
     waiting: HashMap<RequestId, Waiting>,
     next_request: u64,
@@ -197,6 +198,7 @@ impl Actor {
             sources: config.sources,
             cameras: config.cameras.into_iter().map(by_id).collect(),
             outlets: Outlets::default(),
+            grants: Grants::default(),
             ledger: MemoryLedger::new(config.quota, Policy::default()),
             waiting: HashMap::new(),
             next_request: 0,
@@ -218,7 +220,9 @@ impl Actor {
         let mut events = Vec::with_capacity(EVENT_BATCH);
         self.run_actions();
         while !self.has_failed {
-            let wake = self.engine.next_timeout().map(|due| self.clock.instant(due).into());
+            let due = [self.engine.next_timeout(), self.grants.next_timeout()];
+            let due = due.into_iter().flatten().min();
+            let wake = due.map(|due| self.clock.instant(due).into());
             // What viewers sent is heard before leases are judged, and what sources told before
             // that they ended.
             tokio::select! {
@@ -240,6 +244,7 @@ impl Actor {
             if media_events.is_empty() {
                 self.engine.handle_timeout(self.clock.now());
             }
+            self.end_permits();
             self.run_actions();
         }
         let (reply, _) = oneshot::channel();

@@ -8,6 +8,7 @@ use engine::{CameraView, Condition, SessionState, SourceFailure, StreamView, Swi
 use super::CameraConfig;
 use super::actor::Actor;
 use super::clock::Clock;
+use super::grants::RevocationFigures;
 use super::joins::Joins;
 use super::publishing::Presence;
 use crate::ingest::SourceFormat;
@@ -32,6 +33,8 @@ pub(crate) struct Snapshot {
     pub(crate) join_sum_ms: u64,
     /// Viewers that went from one stream to another since the start.
     pub(crate) switches: SwitchFigures,
+    /// Viewers that lost their right to watch since the start.
+    pub(crate) revocations: RevocationFigures,
 }
 
 #[derive(Debug, Clone)]
@@ -121,6 +124,7 @@ impl Snapshot {
             join_buckets: Joins::default().buckets.to_vec(),
             join_sum_ms: 0,
             switches: SwitchFigures::default(),
+            revocations: RevocationFigures::default(),
         }
     }
 }
@@ -145,6 +149,7 @@ impl Actor {
             join_buckets: self.joins.buckets.to_vec(),
             join_sum_ms: self.joins.sum_ms,
             switches: *self.engine.switches(),
+            revocations: self.grants.ended,
         }
     }
 

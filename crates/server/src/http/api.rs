@@ -10,8 +10,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use control::CameraId;
 
-use super::auth::SignError;
-use super::caller::{Caller, Wish, no_camera, no_reservation};
+use super::caller::{Caller, Wish, no_camera, why_no_reservation};
 use super::extract::{JsonBody, OptionalJsonBody, Params, Scheme, authority};
 use super::problem::Problem;
 use super::wire::{
@@ -19,7 +18,7 @@ use super::wire::{
     QuotaAnswer, QuotaError, ReleaseAnswer, Rendition, ReserveAnswer, ReserveRequest, SourceStats,
     SourceUsage, StatsAnswer, Usage,
 };
-use super::{Http, rfc3339};
+use super::{Http, renewal, rfc3339};
 use crate::app::{
     self, CameraSnapshot, RenditionSnapshot, Reservation, ReserveError, Snapshot, SourceSnapshot,
 };
@@ -114,7 +113,7 @@ pub(super) fn reserve_answer(
     let token = http
         .keyring()
         .viewer_token(&reservation.id, camera, now)
-        .map_err(|error| unsigned(&error))?;
+        .map_err(|error| renewal::unsigned(&error))?;
     Ok(ReserveAnswer {
         reservation_id: reservation.id.to_string(),
         camera_id: camera.to_string(),
@@ -131,11 +130,6 @@ pub(super) fn reserve_answer(
         current_usage: reservation.current_usage,
         limit: reservation.limit,
     })
-}
-
-fn unsigned(error: &SignError) -> Problem {
-    tracing::error!(%error, "no token for a reservation");
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the token could not be signed")
 }
 
 /// How the client reaches this server, as it has just done so.
@@ -194,7 +188,9 @@ pub(super) async fn release(
     Path(id): Path<String>,
 ) -> Result<Json<ReleaseAnswer>, Problem> {
     caller.require_reservation(&http, &id).await?;
-    let released = http.app().release(&id).await.ok_or_else(no_reservation)?;
+    let Some(released) = http.app().release(&id).await else {
+        return Err(why_no_reservation(&http, &id).await);
+    };
     Ok(Json(ReleaseAnswer {
         reservation_id: released.id.to_string(),
         source: released.source.to_string(),
@@ -213,13 +209,11 @@ pub(super) async fn heartbeat(
     caller.require_reservation(&http, &id).await?;
     let extend = request.extend_ttl.map(|seconds| Duration::from_secs(seconds.into()));
     let quality = quality(request.quality.as_deref())?;
-    let reservation = http.app().heartbeat(&id, extend, quality).await;
-    let reservation = reservation.ok_or_else(no_reservation)?;
+    let Some(reservation) = http.app().heartbeat(&id, extend, quality).await else {
+        return Err(why_no_reservation(&http, &id).await);
+    };
     let now = SystemTime::now();
-    let token = http
-        .keyring()
-        .viewer_token(&reservation.id, &reservation.camera, now)
-        .map_err(|error| unsigned(&error))?;
+    let token = renewal::sign(&http, &reservation.id, &reservation.camera, now).await?.token;
     Ok(Json(HeartbeatAnswer {
         reservation_id: reservation.id.to_string(),
         remaining_ttl: reservation.expires_at.duration_since(now).unwrap_or_default().as_secs(),

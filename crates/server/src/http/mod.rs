@@ -7,6 +7,7 @@
 //! | `frame` | still pictures |
 //! | `whip` | the publishers' door (RFC 9725), and their keys |
 //! | `rooms` | rooms and pullers, as LiveKit shows them |
+//! | `participants` | viewers are sent away |
 //! | `mp3` | voices for speakers |
 //! | `status` | health and metrics |
 //! | `secure` | what a page must know to get to HTTPS |
@@ -14,6 +15,7 @@
 //! | `page` | the embedded web page |
 //! | `auth` | tokens |
 //! | `caller` | who calls, and what is his |
+//! | `renewal` | fresh tokens for old ones |
 //! | `guard` | keys, origins, deadlines |
 //! | `listen` | sockets and connections |
 //!
@@ -29,7 +31,9 @@ mod ice_servers;
 mod listen;
 mod mp3;
 mod page;
+mod participants;
 mod problem;
+mod renewal;
 mod rooms;
 mod secure;
 mod status;
@@ -71,6 +75,7 @@ use problem::Problem;
 use voice::Places;
 
 pub(crate) use auth::Keyring;
+pub(crate) use caller::Caller;
 pub(crate) use listen::{Listeners, bind, bind_one};
 pub(crate) use mp3::speakers;
 pub(crate) use secure::{Doors, Secure};
@@ -265,6 +270,8 @@ fn api_routes() -> Router<Http> {
         .route("/api/v1/cameras/{id}/stream-key", post(whip::new_key))
         .route("/rooms", get(rooms::rooms))
         .route("/rooms/{name}", get(rooms::room))
+        .route("/rooms/{name}/participants/{identity}", delete(participants::remove))
+        .route("/twirp/livekit.RoomService/RemoveParticipant", post(participants::remove_by_twirp))
         .route("/ingress/{id}", delete(rooms::stop_ingress))
         .route("/metrics", get(status::metrics))
 }

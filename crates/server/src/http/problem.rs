@@ -27,6 +27,16 @@ impl Problem {
         Self { status, detail: detail.into(), headers: Vec::new() }
     }
 
+    /// Its status.
+    pub(super) const fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Its sentence.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// The same with a header.
     pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
@@ -76,6 +86,7 @@ impl From<TokenError> for Problem {
             | TokenError::Signature
             | TokenError::Expired { .. }
             | TokenError::NotYet { .. }
+            | TokenError::Revoked
             | TokenError::Attributes(_) => {
                 HeaderValue::from_static("Bearer error=\"invalid_token\"")
             }

@@ -536,6 +536,7 @@ fn snapshot() -> Snapshot {
         join_buckets: vec![0, 2, 0, 0, 1, 0, 0, 0, 0, 0, 1],
         join_sum_ms: 12_250,
         switches: engine::SwitchFigures::default(),
+        revocations: crate::app::RevocationFigures::default(),
     }
 }
 

@@ -40,7 +40,8 @@ pub(super) async fn offer(
     require_content_type(request.headers(), SDP)
         .map_err(|problem| problem.with_header(ACCEPT_POST, HeaderValue::from_static(SDP)))?;
     let offer = text(request, &http, "the offer").await?;
-    let watching = http.app().watch(reservation.as_str(), camera.as_str(), offer).await;
+    let permit = grant.permit();
+    let watching = http.app().watch(reservation.as_str(), camera.as_str(), offer, permit).await;
     created(&http, camera.as_str(), reservation.as_str(), watching.map_err(refused)?)
 }
 

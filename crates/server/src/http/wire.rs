@@ -291,6 +291,30 @@ pub(super) struct Participant {
     pub(super) is_publisher: bool,
 }
 
+/// A viewer was sent away.
+#[derive(Debug, Serialize)]
+pub(super) struct RemovedAnswer {
+    pub(super) room: String,
+    pub(super) identity: String,
+    pub(super) removed: bool,
+    pub(super) source: String,
+    pub(super) new_count: u32,
+}
+
+/// LiveKit's `RoomParticipantIdentity`.
+#[derive(Debug, Deserialize)]
+pub(super) struct RemoveParticipant {
+    pub(super) room: String,
+    pub(super) identity: String,
+}
+
+/// An error as Twirp has it.
+#[derive(Debug, Serialize)]
+pub(super) struct TwirpError<'a> {
+    pub(super) code: &'static str,
+    pub(super) msg: &'a str,
+}
+
 #[derive(Debug, Serialize)]
 pub(super) struct IngressAnswer {
     pub(super) ingress_id: String,
