@@ -294,7 +294,10 @@ impl Camera {
         let urls = std::iter::once(&self.url).chain(&self.sub_url);
         urls.filter_map(|url| match url {
             SourceUrl::Whip(point) => Some(&**point),
-            SourceUrl::Rtsp { .. } | SourceUrl::Test { .. } | SourceUrl::Sealed { .. } => None,
+            SourceUrl::Rtsp { .. }
+            | SourceUrl::Whep { .. }
+            | SourceUrl::Test { .. }
+            | SourceUrl::Sealed { .. } => None,
         })
     }
 
