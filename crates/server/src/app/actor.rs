@@ -1,13 +1,12 @@
 //! The task that owns the engine and the ledger: calls, events and time in, actions out.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use control::{
-    CameraId, Class, Exceeded, MemoryLedger, Policy, Quality, ReservationId, Scope, Source,
-};
+use control::{CameraId, Class, Exceeded, Policy, Quality, Quota, ReservationId, Scope, Source};
 use engine::{
-    Action, CameraSpec, Engine, Grant, Rendition, Reply, Request, RequestId, ReserveRefusal,
+    Action, CameraSpec, Engine, Grant, OpId, Rendition, Reply, Request, RequestId, ReserveRefusal,
     SourceEvent, SourceFailure, ViewerEvent, WatchRefusal,
 };
 use media::estimate::LineState;
@@ -27,6 +26,7 @@ use super::{
     Reservation, ReserveError, WatchError, Watching,
 };
 use crate::journal::{Journal, Refusal, Step, Wish};
+use crate::ledger::{Ledger, News};
 use crate::net::{
     Accepted, IceCredentials, MediaEvent, MediaPlane, OfferError, PublisherEnd, PublisherId,
     Restarted,
@@ -127,6 +127,8 @@ pub(super) enum Message {
         codec: Codec,
     },
     Outlet(OutletMessage),
+    /// Of a store of leases.
+    Ledger(News<OpId>),
 }
 
 /// Who waits for which reply of the engine.
@@ -182,7 +184,8 @@ pub(super) struct Actor {
     pub(super) cameras: HashMap<CameraId, CameraConfig>,
     pub(super) outlets: Outlets,
     pub(super) journal: Journal,
-    ledger: MemoryLedger,
+    pub(super) ledger: Ledger<OpId>,
+    quota: Quota,
     waiting: HashMap<RequestId, Waiting>,
     next_request: u64,
     pub(super) peers: HashMap<ViewerId, Peer>,
@@ -202,6 +205,15 @@ impl Actor {
     ) -> Self {
         let clock = Clock::start();
         let (messages, messages_in) = mpsc::unbounded_channel();
+        let news = messages.clone();
+        let ledger = Ledger::start(
+            config.ledger,
+            config.quota.clone(),
+            Policy::default(),
+            Arc::new(move || clock.now()),
+            // Nobody listens any more only while the application ends.
+            Box::new(move |told| drop(news.send(Message::Ledger(told)))),
+        );
         let mut engine = Engine::new(uuid::Uuid::new_v4().as_u64_pair().0);
         engine.handle_cameras(config.cameras.iter().map(spec).collect(), clock.now());
         let by_id = |camera: CameraConfig| (camera.definition.id.clone(), camera);
@@ -216,7 +228,8 @@ impl Actor {
             cameras: config.cameras.into_iter().map(by_id).collect(),
             outlets: Outlets::default(),
             journal,
-            ledger: MemoryLedger::new(config.quota, Policy::default()),
+            ledger,
+            quota: config.quota,
             waiting: HashMap::new(),
             next_request: 0,
             peers: HashMap::new(),
@@ -420,6 +433,10 @@ impl Actor {
                 }
                 self.engine.handle_viewer(viewer, event, now);
             }
+            Message::Ledger(News::Outcome(op, outcome)) => {
+                self.engine.handle_outcome(op, outcome, now);
+            }
+            Message::Ledger(News::Ended(ended)) => self.engine.handle_ended(ended, now),
             Message::Outlet(message) => self.handle_outlet_message(message),
             Message::Live { stream, attempt, codec } => {
                 self.engine.handle_source(stream, attempt, SourceEvent::Live { codec }, now);
@@ -452,8 +469,14 @@ impl Actor {
             match action {
                 Action::Ledger { op, ledger_op } => {
                     let now = self.clock.now();
-                    let outcome = self.ledger.apply(ledger_op, now);
-                    self.engine.handle_outcome(op, outcome, now);
+                    let cameras = &self.cameras;
+                    let name = |id: &CameraId| {
+                        let camera = cameras.get(id);
+                        camera.map(|camera| camera.definition.name.clone()).unwrap_or_default()
+                    };
+                    if let Some((op, outcome)) = self.ledger.apply(op, ledger_op, now, name) {
+                        self.engine.handle_outcome(op, outcome, now);
+                    }
                 }
                 Action::Reply(request, reply) => self.reply(request, reply),
                 Action::StartSource { stream, camera, rendition, attempt } => {
@@ -710,7 +733,12 @@ impl Actor {
     fn shut_down(&mut self, reply: oneshot::Sender<()>) {
         self.engine.handle_shutdown(self.clock.now());
         self.run_actions();
-        let residue = self.engine.residue();
+        let mut residue = self.engine.residue();
+        if self.ledger.is_remote() {
+            // The store hears of the end below; what it answers changes nothing any more.
+            residue.ledger_ops = 0;
+        }
+        let farewell = self.ledger.close(self.quota.clone());
         if !residue.is_empty() {
             warn!(?residue, "something was left at the end");
         }
@@ -719,7 +747,7 @@ impl Actor {
         let media = self.media.clone();
         tokio::spawn(async move {
             let all = async {
-                media.shutdown().await;
+                tokio::join!(media.shutdown(), farewell);
                 while tasks.join_next().await.is_some() {}
             };
             if tokio::time::timeout(SHUTDOWN_LIMIT, all).await.is_err() {
