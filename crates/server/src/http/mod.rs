@@ -8,6 +8,7 @@
 //! | `whip` | the publishers' door (RFC 9725), and their keys |
 //! | `rooms` | rooms and pullers, as LiveKit shows them |
 //! | `mp3` | voices for speakers |
+//! | `openapi` | the description of `/api`, and its page |
 //! | `status` | health and metrics |
 //! | `why`, `reset` | what operators ask and end |
 //! | `secure` | what a page must know to get to HTTPS |
@@ -29,6 +30,7 @@ mod guard;
 mod ice_servers;
 mod listen;
 mod mp3;
+mod openapi;
 mod page;
 mod problem;
 mod reset;
@@ -126,6 +128,7 @@ struct Inner {
     voice: Option<Voice>,
     voice_settings: config::Voice,
     sockets: Places,
+    players: Places,
     started: Instant,
 }
 
@@ -155,7 +158,8 @@ impl Http {
             closing: AtomicBool::new(false),
             voice,
             voice_settings: config.voice.clone(),
-            sockets: Places::new(places),
+            sockets: Places::of_sockets(places),
+            players: Places::new(mp3::PLAYERS_MAX, mp3::PLAYERS_OF_ADDRESS_MAX),
             started: Instant::now(),
         }))
     }
@@ -206,6 +210,11 @@ impl Http {
         &self.0.voice_settings
     }
 
+    /// Room for players of MP3.
+    fn players(&self) -> &Places {
+        &self.0.players
+    }
+
     /// Room for WebSockets.
     fn sockets(&self) -> &Places {
         &self.0.sockets
@@ -234,6 +243,7 @@ pub(crate) fn router(http: Http) -> Router {
                 .layer(from_fn_with_state(http.clone(), whip::announce)),
         )
         .merge(mp3::routes())
+        .merge(openapi::routes())
         .merge(voice_routes())
         .route("/health", get(status::health))
         .route("/ca.crt", get(secure::authority))
