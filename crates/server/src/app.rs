@@ -20,6 +20,7 @@ use engine::CodecMismatch;
 use secrecy::SecretString;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use crate::audit::Audit;
 use crate::ingest::{Reach, RtspTransport, SourceUrl};
 use crate::journal::Journal;
 use crate::net::{IceCredentials, MediaEvent, MediaPlane, OfferError, Restarted};
@@ -55,6 +56,8 @@ pub(crate) struct AppConfig {
     pub(crate) cameras: Vec<CameraConfig>,
     /// The limits of the same sources and of all together.
     pub(crate) quota: control::Quota,
+    /// Where it is kept who watched what.
+    pub(crate) audit: Audit,
 }
 
 /// A camera and how it is reached.
@@ -178,7 +181,7 @@ impl App {
     ) -> Self {
         let (commands, inbox) = mpsc::channel(MAX_WAITING_COMMANDS);
         let publishing = Publishing::new(config.cameras.iter(), media.clone());
-        let journal = Journal::new();
+        let journal = Journal::new(config.audit.clone());
         let actor = Actor::new(config, media, publishing.clone(), journal.clone());
         tokio::spawn(actor.run(inbox, media_events));
         Self { commands, offers: Arc::new(Semaphore::new(MAX_OFFERS)), publishing, journal }
@@ -192,7 +195,7 @@ impl App {
             commands,
             offers: Arc::new(Semaphore::new(1)),
             publishing: Publishing::nowhere(),
-            journal: Journal::new(),
+            journal: Journal::new(Audit::off()),
         }
     }
 
@@ -297,6 +300,11 @@ impl App {
         &self.journal
     }
 
+    /// The audit trail.
+    pub(crate) fn audit(&self) -> &Audit {
+        self.journal.audit()
+    }
+
     /// Makes a camera a new stream key, see [`Publishing::new_key`].
     pub(crate) async fn new_stream_key(
         &self,
@@ -320,6 +328,8 @@ impl App {
     pub(crate) async fn shutdown(&self) {
         // No answer: the actor has ended already.
         let _ = self.ask(|reply| Command::Shutdown { reply }).await;
+        // Answered when all is heard that the media plane told before.
+        let _ = self.ask(|reply| Command::Snapshot { reply }).await;
     }
 
     /// Resolves when the application has ended by itself, which it does only when a part of it failed
@@ -365,7 +375,8 @@ mod tests {
         };
         let media = MediaPlane::start(&media, events.clone()).unwrap();
         let quota = control::Quota::new(control::Unit::Viewer, 1, []);
-        let config = AppConfig { sources: Vec::new(), cameras: Vec::new(), quota };
+        let (sources, cameras, audit) = (Vec::new(), Vec::new(), Audit::off());
+        let config = AppConfig { sources, cameras, quota, audit };
         let app = App::start(config, media, events_in);
         assert!(app.is_running() && app.snapshot().await.total_limit == 1);
         events.send(MediaEvent::Failed).unwrap();

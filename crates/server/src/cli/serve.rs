@@ -14,9 +14,12 @@ use tokio_util::sync::CancellationToken;
 use super::check::counted;
 use super::front::{self, Front};
 use super::{Failure, ServeArgs, complain, say};
-use crate::app::App;
+use crate::app::{App, AppConfig};
+use crate::audit::Audit;
 use crate::bind_error::BindError;
 use crate::config::{self, Config, Environment, Loaded};
+use crate::data_dir::DataDir;
+use crate::database::Database;
 use crate::http::wire::Ready;
 use crate::http::{self, Http, Keyring};
 use crate::ingest;
@@ -65,7 +68,13 @@ async fn serve(loaded: &Loaded, ready_file: Option<&Path>) -> anyhow::Result<()>
     let rtsp = bind_rtsp(config, &settings).await?;
     let rtsp_address = rtsp.as_ref().map(RtspOut::address);
     let keyring = Arc::new(Keyring::new(&config.auth)?);
-    let (app, plane, media) = start_app(config, &settings)?;
+    let database = Database::new(DataDir::of_process(config.data_dir.as_deref()));
+    let trail = if config.audit.enabled {
+        Audit::start(database.clone(), config.audit.keep)
+    } else {
+        Audit::off()
+    };
+    let (app, plane, media) = start_app(config, &settings, trail)?;
     let voice = config.voice.enabled.then(|| Voice::start(config.voice.relay(), plane));
     let outlets = Arc::new(Outlets::default());
     let http = Http::new(
@@ -173,6 +182,9 @@ async fn end(app: &App, voice: Option<&Voice>, serving: JoinHandle<()>) {
             voice.shutdown(FAREWELL_TIME_MAX).await;
         }
         app.shutdown().await;
+        let journal = app.journal().clone();
+        // A panic in it has been reported.
+        let _ = tokio::task::spawn_blocking(move || journal.finish()).await;
         // It ends by itself once `closing` is cancelled; a panic in it has been reported.
         let _ = serving.await;
         ingest::settle(TEARDOWN_TIME_MAX).await;
@@ -212,7 +224,11 @@ impl Signals {
 }
 
 /// Opens the media port and starts the application on it.
-fn start_app(config: &Config, settings: &str) -> Result<(App, MediaPlane, MediaPorts), BindError> {
+fn start_app(
+    config: &Config,
+    settings: &str,
+    audit: Audit,
+) -> Result<(App, MediaPlane, MediaPorts), BindError> {
     let (events_in, events) = mpsc::unbounded_channel();
     let media_config = MediaConfig {
         udp: config.media.udp,
@@ -230,5 +246,9 @@ fn start_app(config: &Config, settings: &str) -> Result<(App, MediaPlane, MediaP
     };
     let media = MediaPlane::start(&media_config, events_in).map_err(refused)?;
     let ports = MediaPorts { udp: media.local_address(), tcp: media.tcp_address() };
-    Ok((App::start(config.application(), media.clone(), events), media, ports))
+    Ok((
+        App::start(AppConfig { audit, ..config.application() }, media.clone(), events),
+        media,
+        ports,
+    ))
 }
