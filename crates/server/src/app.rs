@@ -6,6 +6,7 @@
 
 mod actor;
 mod clock;
+mod grants;
 mod joins;
 mod outlets;
 mod publishing;
@@ -29,6 +30,7 @@ use actor::{Actor, Command};
 
 pub(crate) use control::Quality;
 pub(crate) use engine::Rendition;
+pub(crate) use grants::Holder;
 pub(crate) use joins::JOIN_BUCKETS_MS;
 pub(crate) use outlets::{Held, HoldError, ReadError, Reading};
 pub(crate) use publishing::{Accepted, Credentials, KeyRefusal, PublishRefusal, Publishing};

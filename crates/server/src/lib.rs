@@ -12,6 +12,7 @@ mod cli;
 mod config;
 mod data_dir;
 mod database;
+mod doctor;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod http;

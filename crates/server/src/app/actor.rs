@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
 use super::clock::Clock;
+use super::grants::GrantCommand;
 use super::joins::Joins;
 use super::outlets::{OutletCommand, OutletMessage, Outlets};
 use super::publishing::{Presence, Publishing};
@@ -84,6 +85,8 @@ pub(super) enum Command {
         ingress: CameraId,
         reply: oneshot::Sender<bool>,
     },
+    /// Whose things are.
+    Grant(GrantCommand),
     /// Of those who take frames inside this process.
     Outlet(OutletCommand),
     Snapshot {
@@ -315,6 +318,7 @@ impl Actor {
                 let camera = self.camera_of_ingress(ingress);
                 self.ask(Request::StopSource { camera }, Waiting::StopSource(reply));
             }
+            Command::Grant(command) => self.handle_grant_command(command),
             Command::Outlet(command) => self.handle_outlet_command(command),
             Command::Snapshot { reply } => self.ask(Request::Snapshot, Waiting::Snapshot(reply)),
             Command::Shutdown { reply } => self.shut_down(reply),

@@ -35,7 +35,7 @@ mod tcp;
 mod urgency;
 mod worker;
 
-pub(crate) use addresses::opened_at;
+pub(crate) use addresses::{Announced, opened_at};
 pub(crate) use handshakes::Restarted;
 pub(crate) use media::peer::publisher::SoundWishes;
 pub(crate) use media::peer::{AnswerError, IceCredentials, OfferError};
@@ -48,7 +48,6 @@ pub(crate) use sys::{
 pub(crate) use taps::{Tap, Tapped};
 pub(crate) use urgency::Priority;
 
-use addresses::Announced;
 use handshakes::{HandshakeThread, Handshakes, Surroundings};
 use publishers::{PublisherThread, Publishers};
 use tcp::{Connections, Patience, TcpFigures, TcpPort};
