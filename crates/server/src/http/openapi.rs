@@ -15,7 +15,7 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
 use super::wire::ProblemBody;
-use super::{Http, api, frame, reset, whip, why};
+use super::{Http, api, audit, frame, reset, trace, whip, why};
 
 /// What is told of the API as a whole. Paths are those of `mod.rs`.
 #[derive(OpenApi)]
@@ -36,6 +36,9 @@ use super::{Http, api, frame, reset, whip, why};
         frame::jpeg,
         whip::new_key,
         why::why,
+        trace::trace,
+        audit::rows,
+        audit::verify,
         reset::reset,
     ),
     tags(
