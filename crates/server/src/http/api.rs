@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use control::CameraId;
 
 use super::auth::SignError;
-use super::caller::{Caller, Wish, no_camera, no_reservation};
+use super::caller::{Caller, Role, Wish, no_camera, no_reservation};
 use super::extract::{JsonBody, OptionalJsonBody, Params, Scheme, authority};
 use super::problem::Problem;
 use super::wire::{
@@ -222,6 +222,10 @@ pub(super) async fn release(
 ) -> Result<Json<ReleaseAnswer>, Problem> {
     caller.require_reservation(&http, &id).await?;
     let released = http.app().release(&id).await.ok_or_else(no_reservation)?;
+    // Without keys nobody is known, and each page ends its own.
+    if http.auth_mode() == AuthMode::Keys && caller.role() >= Role::Operator {
+        http.app().audit().note(caller.identity(), "reservation_ended", &id);
+    }
     Ok(Json(ReleaseAnswer {
         reservation_id: released.id.to_string(),
         source: released.source.to_string(),
