@@ -15,8 +15,11 @@ use super::check::counted;
 use super::front::{self, Front};
 use super::{Failure, ServeArgs, complain, say};
 use crate::app::{App, AppConfig};
+use crate::audit::Audit;
 use crate::bind_error::BindError;
 use crate::config::{self, Config, Environment, Loaded};
+use crate::data_dir::DataDir;
+use crate::database::Database;
 use crate::http::wire::Ready;
 use crate::http::{self, Http, Keyring};
 use crate::ingest;
@@ -66,7 +69,13 @@ async fn serve(loaded: &Loaded, ready_file: Option<&Path>) -> anyhow::Result<()>
     let rtsp = bind_rtsp(config, &settings).await?;
     let rtsp_address = rtsp.as_ref().map(RtspOut::address);
     let keyring = Arc::new(Keyring::new(&config.auth)?);
-    let application = config.application();
+    let database = Database::new(DataDir::of_process(config.store.data_dir.as_deref()));
+    let audit = if config.audit.enabled {
+        Audit::start(database.clone(), config.audit.keep)
+    } else {
+        Audit::off()
+    };
+    let application = AppConfig { audit, ..config.application() };
     try_store(&application.ledger).await?;
     let (app, plane, media) = start_app(config, application, &settings)?;
     let voice = config.voice.enabled.then(|| Voice::start(config.voice.relay(), plane));
@@ -176,6 +185,9 @@ async fn end(app: &App, voice: Option<&Voice>, serving: JoinHandle<()>) {
             voice.shutdown(FAREWELL_TIME_MAX).await;
         }
         app.shutdown().await;
+        let journal = app.journal().clone();
+        // A panic in it has been reported.
+        let _ = tokio::task::spawn_blocking(move || journal.finish()).await;
         // It ends by itself once `closing` is cancelled; a panic in it has been reported.
         let _ = serving.await;
         ingest::settle(TEARDOWN_TIME_MAX).await;

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use control::{CameraId, Class};
 
-use super::caller::{Caller, Wish, no_camera};
+use super::caller::{Caller, Role, Wish, no_camera};
 use super::extract::{JsonBody, OptionalJsonBody, Params, Scheme, authority};
 use super::problem::Problem;
 use super::sources::{self, Full};
@@ -22,6 +22,7 @@ use super::{Http, renewal, rfc3339};
 use crate::app::{
     self, CameraSnapshot, RenditionSnapshot, Reservation, ReserveError, Snapshot, SourceSnapshot,
 };
+use crate::config::AuthMode;
 
 /// Longest user name, in bytes: it goes into leases and logs.
 const USER_LENGTH_MAX: usize = 128;
@@ -191,6 +192,10 @@ pub(super) async fn release(
 ) -> Result<Json<ReleaseAnswer>, Problem> {
     caller.require_reservation(&http, &id).await?;
     let released = http.app().release(&id).await?;
+    // Without keys nobody is known, and each page ends its own.
+    if http.auth_mode() == AuthMode::Keys && caller.role() >= Role::Operator {
+        http.app().audit().note(caller.identity(), "reservation_ended", &id);
+    }
     Ok(Json(ReleaseAnswer {
         reservation_id: released.id.to_string(),
         source: released.source.to_string(),
