@@ -6,7 +6,9 @@ mod check;
 mod front;
 mod load;
 mod push;
+mod reload;
 mod serve;
+mod token;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -36,6 +38,8 @@ enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Make a token for the API from the first of auth.keys
+    Token(token::TokenArgs),
     /// Many viewers of any WHEP server, in one process
     Load(load::LoadArgs),
     /// Publish a test card or an RTSP camera to any WHIP server
@@ -109,6 +113,7 @@ pub(crate) fn run() -> ExitCode {
         None => ended(serve::run(&cli.serve)),
         Some(Command::Serve(args)) => ended(serve::run(&args)),
         Some(Command::Config { command: ConfigCommand::Check { config } }) => check::run(config),
+        Some(Command::Token(args)) => ended(token::run(&args)),
         Some(Command::Load(args)) => load::run(args).unwrap_or_else(|failure| failed(&failure)),
         Some(Command::Push(args)) => ended(push::run(args)),
         Some(Command::Bench { command }) => ended(bench::run(&command)),

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use control::CameraId;
 
-use super::caller::{Caller, Wish, no_camera, why_no_reservation};
+use super::caller::{Caller, Wish, check_user, no_camera, why_no_reservation};
 use super::extract::{JsonBody, OptionalJsonBody, Params, Scheme, authority};
 use super::problem::Problem;
 use super::wire::{
@@ -22,9 +22,6 @@ use super::{Http, renewal, rfc3339};
 use crate::app::{
     self, CameraSnapshot, RenditionSnapshot, Reservation, ReserveError, Snapshot, SourceSnapshot,
 };
-
-/// Longest user name, in bytes: it goes into leases and logs.
-const USER_LENGTH_MAX: usize = 128;
 
 /// Most cameras in one answer, and the number where none is asked for: twice the park that the
 /// server is built for, so that small dashboards need no paging.
@@ -42,7 +39,7 @@ pub(super) async fn reserve(
     headers: HeaderMap,
     JsonBody(request): JsonBody<ReserveRequest>,
 ) -> Result<Response, Problem> {
-    check_user(&request.user_id)?;
+    check_user(&request.user_id).map_err(Problem::bad_request)?;
     let camera = camera_id(&request.camera_id)?;
     let quality = quality(request.quality.as_deref())?.unwrap_or_default();
     caller.require_reserve_for(&request.user_id)?;
@@ -70,16 +67,6 @@ pub(super) async fn reserve(
         }
         Err(ReserveError::ShuttingDown) => Err(Problem::shutting_down()),
     }
-}
-
-fn check_user(user: &str) -> Result<(), Problem> {
-    if user.is_empty() || user.len() > USER_LENGTH_MAX || user.chars().any(char::is_control) {
-        let detail = format!(
-            "user_id must be 1 to {USER_LENGTH_MAX} bytes of text without control characters"
-        );
-        return Err(Problem::bad_request(detail));
-    }
-    Ok(())
 }
 
 /// A quality by its word; `None` where none is asked for.
