@@ -7,18 +7,25 @@
 //! **Invariant:** there is no counter that is kept beside the leases. Indices are written by
 //! `insert`, `renew` and `remove` alone, and [`MemoryLedger::check`] derives them anew.
 //!
+//! A reservation is judged by three limits in this order: its user's, its source's, and that of all
+//! together. Where it would go beyond one, a lease of a lower class may give way; see `limits`.
+//!
 //! Expiry is exact: a lease lives in every millisecond before its `expires_at` and in none from it
 //! on. Every operation first ends what is due and reports it in [`Outcome::ended`], so that no
 //! operation sees a lease that has run out, whether or not a timer fired in between.
 
+mod limits;
+
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use crate::ids::{CameraId, ReservationId, SourceId};
+use crate::ids::{ReservationId, SourceId};
 use crate::policy::Policy;
-use crate::quota::{Exceeded, Quota, Scope, Unit, Usage};
+use crate::quota::{Exceeded, Quota, Usage};
 use crate::reservation::{Basis, Lease, Reservation};
 use crate::time::Timestamp;
+
+use limits::{Admission, Holding, watched};
 
 /// Most leases at once. A lease takes under 1 KB with its indices, so that all of them stay within
 /// 100 MB; the target is 1,000 viewers, and 65,535 ports bound what one address can serve at all.
@@ -158,7 +165,8 @@ pub struct SourceUsage {
     pub active_cameras: u32,
 }
 
-/// The ledger in this process's memory. Operations take O(log n), snapshots O(n).
+/// The ledger in this process's memory. Operations take O(log n); snapshots, and reservations that
+/// meet a limit, O(n).
 #[derive(Debug)]
 pub struct MemoryLedger {
     quota: Quota,
@@ -168,26 +176,11 @@ pub struct MemoryLedger {
     /// Derived: the leases in the order of their expiry.
     by_expiry: BTreeSet<(Timestamp, ReservationId)>,
     /// Derived: sources with at least one lease.
-    by_source: HashMap<SourceId, SourceLeases>,
+    by_source: HashMap<SourceId, Holding>,
+    /// Derived: users with at least one lease.
+    by_user: HashMap<String, Holding>,
     /// Derived: cameras with at least one lease, counted once for each source.
     watched_cameras: u32,
-}
-
-/// Derived from the leases of one source.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-struct SourceLeases {
-    leases: u32,
-    /// Leases by camera, never 0.
-    cameras: HashMap<CameraId, u32>,
-}
-
-impl SourceLeases {
-    fn units(&self, unit: Unit) -> u32 {
-        match unit {
-            Unit::Viewer => self.leases,
-            Unit::Camera => count(self.cameras.len()),
-        }
-    }
 }
 
 impl MemoryLedger {
@@ -199,6 +192,7 @@ impl MemoryLedger {
             leases: HashMap::new(),
             by_expiry: BTreeSet::new(),
             by_source: HashMap::new(),
+            by_user: HashMap::new(),
             watched_cameras: 0,
         }
     }
@@ -210,9 +204,9 @@ impl MemoryLedger {
         if let LedgerOp::MediaSeen { id, at } = &op {
             self.media_seen(id, (*at).min(now));
         }
-        let ended = self.expire(now);
+        let mut ended = self.expire(now);
         let answer = match op {
-            LedgerOp::Reserve(reservation) => self.reserve(reservation, now),
+            LedgerOp::Reserve(reservation) => self.reserve(reservation, now, &mut ended),
             LedgerOp::Release(id) => self.release(&id),
             LedgerOp::Heartbeat { id, extend } => self.heartbeat(&id, extend, now),
             LedgerOp::MediaSeen { id, .. } => self.renewed(&id),
@@ -250,6 +244,9 @@ impl MemoryLedger {
         if derived.by_source != self.by_source {
             return Err("the counts of the sources differ from the leases".to_owned());
         }
+        if derived.by_user != self.by_user {
+            return Err("the counts of the users differ from the leases".to_owned());
+        }
         if derived.watched_cameras != self.watched_cameras {
             return Err("the count of watched cameras differs from the leases".to_owned());
         }
@@ -259,12 +256,22 @@ impl MemoryLedger {
         Ok(())
     }
 
-    fn reserve(&mut self, reservation: Reservation, now: Timestamp) -> Answer {
+    fn reserve(
+        &mut self,
+        reservation: Reservation,
+        now: Timestamp,
+        ended: &mut Vec<EndedLease>,
+    ) -> Answer {
         if self.leases.contains_key(&reservation.id) {
             return Answer::IdTaken;
         }
-        if let Some(exceeded) = self.exceeded(&reservation) {
-            return Answer::QuotaExceeded(exceeded);
+        match self.admit(&reservation) {
+            Admission::Fits => {}
+            Admission::InPlaceOf(victim) => {
+                let cause = EndCause::Preempted { by: reservation.id.clone() };
+                ended.extend(self.remove(&victim).map(|lease| EndedLease { lease, cause }));
+            }
+            Admission::Refused(exceeded) => return Answer::QuotaExceeded(exceeded),
         }
         let expires_at = self.policy.first_expiry(now);
         let lease = Lease { reservation, created_at: now, expires_at, basis: Basis::Heartbeat };
@@ -323,43 +330,6 @@ impl MemoryLedger {
         ended
     }
 
-    /// The limit that forbids one more lease, if there is one.
-    fn exceeded(&self, reservation: &Reservation) -> Option<Exceeded> {
-        let leases = count(self.leases.len());
-        if leases >= MAX_LEASES {
-            let usage = Usage { current: leases, limit: MAX_LEASES };
-            return Some(Exceeded { scope: Scope::Total, usage });
-        }
-        let source = &reservation.source;
-        let is_watched = || {
-            let leases = self.by_source.get(source);
-            leases.is_some_and(|leases| leases.cameras.contains_key(&reservation.camera))
-        };
-        if self.quota.unit() == Unit::Camera && is_watched() {
-            return None;
-        }
-        let usage = self.usage(source);
-        if usage.current >= usage.limit {
-            return Some(Exceeded { scope: Scope::Source(source.clone()), usage });
-        }
-        let usage = self.total_usage();
-        (usage.current >= usage.limit).then_some(Exceeded { scope: Scope::Total, usage })
-    }
-
-    fn usage(&self, source: &SourceId) -> Usage {
-        let units = |leases: &SourceLeases| leases.units(self.quota.unit());
-        let current = self.by_source.get(source).map_or(0, units);
-        Usage { current, limit: self.quota.limit(source) }
-    }
-
-    fn total_usage(&self) -> Usage {
-        let current = match self.quota.unit() {
-            Unit::Viewer => count(self.leases.len()),
-            Unit::Camera => self.watched_cameras,
-        };
-        Usage { current, limit: self.quota.total() }
-    }
-
     fn snapshot(&self) -> Snapshot {
         let in_order = self.by_expiry.iter().filter_map(|(_, id)| self.leases.get(id));
         let with_lease = self.by_source.keys();
@@ -367,10 +337,7 @@ impl MemoryLedger {
         let sources = ids.into_iter().map(|source| SourceUsage {
             source: source.clone(),
             usage: self.usage(source),
-            active_cameras: self
-                .by_source
-                .get(source)
-                .map_or(0, |leases| count(leases.cameras.len())),
+            active_cameras: self.by_source.get(source).map_or(0, Holding::cameras),
         });
         Snapshot {
             leases: in_order.cloned().collect(),
@@ -381,14 +348,12 @@ impl MemoryLedger {
 
     fn insert(&mut self, lease: Lease) {
         let id = lease.id().clone();
-        let Reservation { source, camera, .. } = &lease.reservation;
-        let leases = self.by_source.entry(source.clone()).or_default();
-        leases.leases += 1;
-        let viewers = leases.cameras.entry(camera.clone()).or_insert(0);
-        if *viewers == 0 {
+        let Reservation { source, user, .. } = &lease.reservation;
+        let watched = watched(&lease.reservation);
+        if self.by_source.entry(source.clone()).or_default().add(watched.clone()) {
             self.watched_cameras += 1;
         }
-        *viewers += 1;
+        self.by_user.entry(user.clone()).or_default().add(watched);
         self.by_expiry.insert((lease.expires_at, id.clone()));
         self.leases.insert(id, lease);
     }
@@ -408,18 +373,20 @@ impl MemoryLedger {
     fn remove(&mut self, id: &ReservationId) -> Option<Lease> {
         let lease = self.leases.remove(id)?;
         self.by_expiry.remove(&(lease.expires_at, id.clone()));
-        let Reservation { source, camera, .. } = &lease.reservation;
-        if let Some(leases) = self.by_source.get_mut(source) {
-            leases.leases -= 1;
-            if let Some(viewers) = leases.cameras.get_mut(camera) {
-                *viewers -= 1;
-                if *viewers == 0 {
-                    leases.cameras.remove(camera);
-                    self.watched_cameras -= 1;
-                }
+        let Reservation { source, user, .. } = &lease.reservation;
+        let watched = watched(&lease.reservation);
+        if let Some(holding) = self.by_source.get_mut(source) {
+            if holding.take(&watched) {
+                self.watched_cameras -= 1;
             }
-            if leases.leases == 0 {
+            if holding.is_empty() {
                 self.by_source.remove(source);
+            }
+        }
+        if let Some(holding) = self.by_user.get_mut(user) {
+            holding.take(&watched);
+            if holding.is_empty() {
+                self.by_user.remove(user);
             }
         }
         Some(lease)

@@ -16,6 +16,9 @@ pub mod policy;
 
 pub mod ledger;
 
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
 pub use camera::Camera;
 pub use ids::{CameraId, IdError, ReservationId, SourceId};
 pub use ledger::{Answer, EndCause, EndedLease, LedgerOp, MAX_LEASES, MemoryLedger, Outcome};

@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::ids::SourceId;
 use crate::source::Source;
+use crate::time::Timestamp;
 
 /// What one unit of a quota is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -116,8 +117,12 @@ impl fmt::Display for Scope {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the quota of {scope} is used up: {} of {}", usage.current, usage.limit)]
 pub struct Exceeded {
-    /// Which limit. A source's own limit is named before the total.
+    /// Which limit: the user's is named before the source's, and that before the total.
     pub scope: Scope,
     /// How far it is used.
     pub usage: Usage,
+    /// When one unit of it is free again if no lease that counts against it is renewed: with `limit`
+    /// units in use the end of the first of them, with more that of a later one. `None`: its limit is
+    /// 0, so that none will be.
+    pub free_at: Option<Timestamp>,
 }

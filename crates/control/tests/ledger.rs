@@ -1,16 +1,13 @@
-//! The ledger against its rules, one by one, and against a naive model under random operations.
+//! The ledger against its rules, one by one. `control::testing` has it against a model.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use control::ledger::{Snapshot, SourceUsage};
+use control::ledger::Snapshot;
 use control::{
-    Answer, Basis, CameraId, Class, EndCause, EndedLease, Exceeded, Lease, LedgerOp, MemoryLedger,
-    Outcome, Policy, Quality, Quota, Reservation, ReservationId, Scope, Source, SourceId,
-    Timestamp, Unit, Usage,
+    Answer, CameraId, Class, EndCause, EndedLease, Exceeded, LedgerOp, MemoryLedger, Outcome,
+    Policy, Quality, Quota, Reservation, ReservationId, Scope, Source, SourceId, Timestamp, Unit,
+    Usage,
 };
-use proptest::prelude::*;
-
 const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
 #[test]
@@ -99,13 +96,13 @@ fn the_source_is_refused_before_the_total_and_both_say_how_full_they_are() {
     let usage = Usage { current: 3, limit: 3 };
     let scope = Scope::Source(source(0));
     let refused = ledger.apply(reserve(9, 0), START).answer;
-    assert_eq!(refused, Answer::QuotaExceeded(Exceeded { scope, usage }));
+    assert_eq!(refused, exceeded(scope, usage, Some(after(30_000))));
 
     ledger.apply(reserve(10, 1), START);
     ledger.apply(reserve(11, 1), START);
     let usage = Usage { current: 5, limit: 5 };
     let refused = ledger.apply(reserve(12, 1), START).answer;
-    assert_eq!(refused, Answer::QuotaExceeded(Exceeded { scope: Scope::Total, usage }));
+    assert_eq!(refused, exceeded(Scope::Total, usage, Some(after(30_000))));
 }
 
 #[test]
@@ -129,221 +126,130 @@ fn an_unknown_source_has_no_units() {
     let reservation = Reservation { source: stranger.clone(), ..reservation(1, 0) };
     let refused = ledger.apply(LedgerOp::Reserve(reservation), START).answer;
     let usage = Usage { current: 0, limit: 0 };
-    assert_eq!(refused, Answer::QuotaExceeded(Exceeded { scope: Scope::Source(stranger), usage }));
+    assert_eq!(refused, exceeded(Scope::Source(stranger), usage, None));
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+#[test]
+fn a_user_is_refused_by_his_own_limit_before_the_sources() {
+    let mut ledger = ledger_of_users(Unit::Viewer, 2);
+    ledger.apply(reserve(1, 0), START);
+    ledger.apply(reserve(2, 1), after(5_000));
+    let usage = Usage { current: 2, limit: 2 };
+    let refused = ledger.apply(reserve(3, 2), after(6_000)).answer;
+    let scope = Scope::User("operator".to_owned());
+    assert_eq!(refused, exceeded(scope, usage, Some(after(30_000))));
 
-    /// Every answer, expiry and count equals that of a model that keeps a list and looks at all of it.
-    #[test]
-    fn the_ledger_answers_as_the_naive_model_does(
-        unit in prop_oneof![Just(Unit::Viewer), Just(Unit::Camera)],
-        steps in prop::collection::vec((step(), 0u64..6_000), 1..120),
-    ) {
-        let mut ledger = ledger(unit);
-        let mut model = Model { unit, leases: Vec::new() };
-        let mut now = START;
-        for (step, pause_ms) in steps {
-            now = now + Duration::from_millis(pause_ms);
-            let op = step.op(now);
-            let outcome = ledger.apply(op.clone(), now);
-            prop_assert_eq!(&outcome, &model.apply(op, now));
-            prop_assert_eq!(ledger.check(), Ok(()));
-            let counted = snapshot(&mut ledger, now);
-            prop_assert!(counted.total.current <= counted.total.limit);
-            for source in &counted.sources {
-                prop_assert!(source.usage.current <= source.usage.limit);
-                if unit == Unit::Viewer {
-                    let of_source = |lease: &&Lease| lease.reservation.source == source.source;
-                    let leases = counted.leases.iter().filter(of_source).count();
-                    prop_assert_eq!(source.usage.current as usize, leases);
-                }
-            }
-        }
-        ledger.apply(LedgerOp::Expire, now + Duration::from_secs(30));
-        prop_assert!(ledger.is_empty(), "leases outlive the longest time that the policy knows");
-        prop_assert_eq!(ledger.check(), Ok(()));
-    }
+    let another = Reservation { user: "another".to_owned(), ..reservation(3, 2) };
+    assert_granted(&ledger.apply(LedgerOp::Reserve(another), after(6_000)));
 }
 
-/// A random operation; reservations and cameras are few, so that operations meet.
-#[derive(Debug, Clone)]
-enum Step {
-    Reserve { viewer: u32, camera: u32 },
-    Release { viewer: u32 },
-    Heartbeat { viewer: u32, extend_ms: Option<u64> },
-    MediaSeen { viewer: u32, told_late_ms: u64 },
-    Expire,
-    Count { source: u32 },
-    Snapshot,
+#[test]
+fn by_camera_a_user_watches_one_camera_as_often_as_he_likes() {
+    let mut ledger = ledger_of_users(Unit::Camera, 1);
+    assert_granted(&ledger.apply(reserve(1, 0), START));
+    assert_granted(&ledger.apply(reserve(2, 0), START));
+    let refused = ledger.apply(reserve(3, 2), START).answer;
+    assert!(matches!(refused, Answer::QuotaExceeded(Exceeded { scope: Scope::User(_), .. })));
 }
 
-impl Step {
-    fn op(&self, now: Timestamp) -> LedgerOp {
-        match *self {
-            Self::Reserve { viewer, camera } => reserve(viewer, camera),
-            Self::Release { viewer } => LedgerOp::Release(id(viewer)),
-            Self::Heartbeat { viewer, extend_ms } => {
-                heartbeat(viewer, extend_ms.map(Duration::from_millis))
-            }
-            Self::MediaSeen { viewer, told_late_ms } => {
-                media_seen(viewer, Timestamp::from_millis(now.as_millis() - told_late_ms))
-            }
-            Self::Expire => LedgerOp::Expire,
-            Self::Count { source: index } => LedgerOp::Count(source(index)),
-            Self::Snapshot => LedgerOp::Snapshot,
-        }
+#[test]
+fn the_one_used_longest_ago_of_a_lower_class_gives_way() {
+    let mut ledger = ledger(Unit::Viewer);
+    for viewer in 1..=3 {
+        ledger.apply(reserve(viewer, 0), after(u64::from(viewer)));
     }
+    // The first is the oldest and is watched; a heartbeat without a picture is no use.
+    ledger.apply(media_seen(1, after(9_000)), after(9_000));
+    ledger.apply(heartbeat(2, None), after(9_500));
+
+    let outcome = ledger.apply(reserve_as(9, 0, 1), after(10_000));
+    assert_granted(&outcome);
+    assert_eq!(gave_way(&outcome), [(id(2), id(9))]);
+    assert_eq!(ledger.check(), Ok(()));
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    let viewer = 0u32..8;
-    prop_oneof![
-        4 => (viewer.clone(), 0u32..4).prop_map(|(viewer, camera)| Step::Reserve { viewer, camera }),
-        2 => viewer.clone().prop_map(|viewer| Step::Release { viewer }),
-        2 => (viewer.clone(), prop::option::of(0u64..60_000))
-            .prop_map(|(viewer, extend_ms)| Step::Heartbeat { viewer, extend_ms }),
-        3 => (viewer, 0u64..5_000)
-            .prop_map(|(viewer, told_late_ms)| Step::MediaSeen { viewer, told_late_ms }),
-        1 => Just(Step::Expire),
-        1 => (0u32..3).prop_map(|source| Step::Count { source }),
-        1 => Just(Step::Snapshot),
-    ]
+#[test]
+fn nobody_gives_way_to_his_own_class_nor_to_a_lower_one() {
+    let mut ledger = ledger(Unit::Viewer);
+    for viewer in 1..=3 {
+        ledger.apply(reserve_as(viewer, 0, 5), START);
+    }
+    for class in [0, 4, 5] {
+        let refused = ledger.apply(reserve_as(9, 0, class), START);
+        assert!(matches!(refused.answer, Answer::QuotaExceeded(_)), "class {class}");
+        assert_eq!(refused.ended, [], "class {class}");
+    }
+    assert_eq!(gave_way(&ledger.apply(reserve_as(9, 0, 6), START)), [(id(1), id(9))]);
 }
 
-/// The rules again, written to be read: one list, looked through from end to end.
-struct Model {
-    unit: Unit,
-    leases: Vec<Lease>,
+#[test]
+fn where_source_and_total_are_full_one_of_the_source_gives_way() {
+    let mut ledger = ledger(Unit::Viewer);
+    for viewer in 1..=2 {
+        ledger.apply(reserve(viewer, 1), START);
+    }
+    for viewer in 3..=5 {
+        ledger.apply(reserve(viewer, 0), after(1));
+    }
+    let outcome = ledger.apply(reserve_as(9, 0, 1), after(2));
+    assert_eq!(gave_way(&outcome), [(id(3), id(9))], "of the source, though others are older");
+    let outcome = ledger.apply(reserve_as(10, 1, 1), after(2));
+    assert_eq!(gave_way(&outcome), [(id(1), id(10))], "the total alone is full: the oldest of all");
 }
 
-impl Model {
-    fn apply(&mut self, op: LedgerOp, now: Timestamp) -> Outcome {
-        if let LedgerOp::MediaSeen { id, at } = &op {
-            self.media_seen(id, *at);
-        }
-        let (mut expired, live): (Vec<_>, Vec<_>) =
-            self.leases.drain(..).partition(|lease| lease.expires_at <= now);
-        expired.sort_by_key(|lease| (lease.expires_at, lease.id().clone()));
-        self.leases = live;
-        let answer = self.answer(op, now);
-        let next_expiry = self.leases.iter().map(|lease| lease.expires_at).min();
-        let ended = expired.into_iter().map(|lease| EndedLease { lease, cause: EndCause::Expired });
-        Outcome { answer, ended: ended.collect(), next_expiry }
+#[test]
+fn by_camera_only_the_last_viewer_of_a_camera_frees_a_unit() {
+    let mut ledger = ledger(Unit::Camera);
+    for (viewer, camera) in [(1, 0), (2, 0), (3, 2), (4, 2)] {
+        ledger.apply(reserve(viewer, camera), START);
     }
-
-    fn answer(&mut self, op: LedgerOp, now: Timestamp) -> Answer {
-        match op {
-            LedgerOp::Reserve(reservation) => self.reserve(reservation, now),
-            LedgerOp::Release(id) => {
-                let Some(index) = self.leases.iter().position(|lease| *lease.id() == id) else {
-                    return Answer::NotFound;
-                };
-                let lease = self.leases.remove(index);
-                Answer::Released { usage: self.usage(&lease.reservation.source), lease }
-            }
-            LedgerOp::Heartbeat { id, extend } => {
-                if let Some(lease) = self.leases.iter_mut().find(|lease| *lease.id() == id)
-                    && lease.basis == Basis::Heartbeat
-                {
-                    let extend = extend.unwrap_or(Duration::MAX).min(Duration::from_secs(30));
-                    lease.expires_at = lease.expires_at.max(now + extend);
-                }
-                self.renewed(&id)
-            }
-            LedgerOp::MediaSeen { id, .. } => self.renewed(&id),
-            LedgerOp::Expire => Answer::Swept,
-            LedgerOp::Count(source) => Answer::Counted(self.usage(&source)),
-            LedgerOp::Snapshot => Answer::Snapshot(self.snapshot()),
-            LedgerOp::SetLimit { .. } => unreachable!("no step sets a limit yet"),
-        }
-    }
-
-    fn reserve(&mut self, reservation: Reservation, now: Timestamp) -> Answer {
-        if self.leases.iter().any(|lease| *lease.id() == reservation.id) {
-            return Answer::IdTaken;
-        }
-        let costs_nothing = self.unit == Unit::Camera
-            && self.leases.iter().any(|lease| lease.reservation.camera == reservation.camera);
-        let usage = self.usage(&reservation.source);
-        if usage.current >= usage.limit && !costs_nothing {
-            let scope = Scope::Source(reservation.source);
-            return Answer::QuotaExceeded(Exceeded { scope, usage });
-        }
-        let usage = self.total();
-        if usage.current >= usage.limit && !costs_nothing {
-            return Answer::QuotaExceeded(Exceeded { scope: Scope::Total, usage });
-        }
-        let expires_at = now + Duration::from_secs(30);
-        let lease = Lease { reservation, created_at: now, expires_at, basis: Basis::Heartbeat };
-        self.leases.push(lease.clone());
-        Answer::Reserved { usage: self.usage(&lease.reservation.source), lease }
-    }
-
-    fn media_seen(&mut self, id: &ReservationId, at: Timestamp) {
-        let Some(lease) = self.leases.iter_mut().find(|lease| lease.id() == id) else {
-            return;
-        };
-        if at >= lease.expires_at {
-            return;
-        }
-        let last_packet = match lease.basis {
-            Basis::Heartbeat => at,
-            Basis::Media { last_packet } => last_packet.max(at),
-        };
-        lease.basis = Basis::Media { last_packet };
-        lease.expires_at = last_packet + Duration::from_secs(14);
-    }
-
-    fn renewed(&self, id: &ReservationId) -> Answer {
-        match self.leases.iter().find(|lease| lease.id() == id) {
-            Some(lease) => Answer::Renewed {
-                lease: lease.clone(),
-                usage: self.usage(&lease.reservation.source),
-            },
-            None => Answer::NotFound,
-        }
-    }
-
-    fn units<'a>(&self, leases: impl Iterator<Item = &'a Lease>) -> u32 {
-        let units = match self.unit {
-            Unit::Viewer => leases.count(),
-            Unit::Camera => {
-                leases.map(|lease| &lease.reservation.camera).collect::<BTreeSet<_>>().len()
-            }
-        };
-        u32::try_from(units).expect("few leases")
-    }
-
-    fn of_source(&self, source: &SourceId) -> impl Iterator<Item = &Lease> {
-        self.leases.iter().filter(move |lease| lease.reservation.source == *source)
-    }
-
-    fn usage(&self, id: &SourceId) -> Usage {
-        let limit =
-            sources().iter().find(|source| source.id == *id).map_or(0, |source| source.limit);
-        Usage { current: self.units(self.of_source(id)), limit }
-    }
-
-    fn total(&self) -> Usage {
-        Usage { current: self.units(self.leases.iter()), limit: TOTAL }
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        let mut leases = self.leases.clone();
-        leases.sort_by_key(|lease| (lease.expires_at, lease.id().clone()));
-        let sources = sources().into_iter().map(|source| {
-            let cameras = self.of_source(&source.id).map(|lease| &lease.reservation.camera);
-            let active_cameras =
-                u32::try_from(cameras.collect::<BTreeSet<_>>().len()).expect("few leases");
-            let usage = self.usage(&source.id);
-            SourceUsage { source: source.id, usage, active_cameras }
-        });
-        Snapshot { leases, sources: sources.collect(), total: self.total() }
-    }
+    ledger.apply(reserve(5, 4), after(1));
+    let outcome = ledger.apply(reserve_as(9, 6, 1), after(2));
+    assert_eq!(gave_way(&outcome), [(id(5), id(9))], "the others share their cameras");
+    let refused = ledger.apply(reserve_as(10, 8, 1), after(2));
+    assert!(matches!(refused.answer, Answer::QuotaExceeded(_)), "{refused:?}");
 }
 
+#[test]
+fn a_lowered_limit_ends_nobody_and_lets_nobody_in_until_there_is_room() {
+    let mut ledger = ledger(Unit::Viewer);
+    for viewer in 1..=3 {
+        ledger.apply(reserve(viewer, 0), after(u64::from(viewer)));
+    }
+    let lowered = ledger.apply(set_limit(0, Some(2)), after(10));
+    assert_eq!(lowered.answer, Answer::Counted(Usage { current: 3, limit: 2 }));
+    assert_eq!(lowered.ended, []);
+
+    // Neither would one end give room, and so nobody gives way.
+    let refused = ledger.apply(reserve_as(9, 0, 9), after(10));
+    let scope = Scope::Source(source(0));
+    let usage = Usage { current: 3, limit: 2 };
+    assert_eq!(refused.answer, exceeded(scope, usage, Some(after(30_002))));
+    assert_eq!(refused.ended, []);
+
+    ledger.apply(set_limit(0, None), after(11));
+    ledger.apply(LedgerOp::Release(id(1)), after(11));
+    assert_granted(&ledger.apply(reserve(9, 0), after(11)));
+}
+
+#[test]
+fn a_source_that_is_not_configured_gets_no_limit() {
+    let mut ledger = ledger(Unit::Viewer);
+    let set = ledger.apply(set_limit(2, Some(9)), START);
+    assert_eq!(set.answer, Answer::Counted(Usage { current: 0, limit: 0 }));
+}
+
+#[test]
+fn by_camera_a_unit_is_free_when_the_last_viewer_of_a_camera_goes() {
+    let mut ledger = ledger(Unit::Camera);
+    ledger.apply(reserve(1, 0), START);
+    ledger.apply(reserve(2, 2), after(1_000));
+    ledger.apply(reserve(3, 4), after(2_000));
+    ledger.apply(reserve(4, 0), after(3_000));
+    let refused = ledger.apply(reserve(9, 6), after(3_000)).answer;
+    let usage = Usage { current: 3, limit: 3 };
+    assert_eq!(refused, exceeded(Scope::Source(source(0)), usage, Some(after(31_000))));
+}
 /// Fewer than the sources allow together, so that the total is met as well.
 const TOTAL: u32 = 5;
 
@@ -358,6 +264,11 @@ fn sources() -> [Source; 2] {
 
 fn ledger(unit: Unit) -> MemoryLedger {
     MemoryLedger::new(Quota::new(unit, TOTAL, &sources()), Policy::default())
+}
+
+fn ledger_of_users(unit: Unit, per_user: u32) -> MemoryLedger {
+    let quota = Quota::new(unit, TOTAL, &sources()).per_user(Some(per_user));
+    MemoryLedger::new(quota, Policy::default())
 }
 
 /// Cameras with an even number belong to source 0, the others to source 1.
@@ -376,6 +287,15 @@ fn reserve(viewer: u32, camera: u32) -> LedgerOp {
     LedgerOp::Reserve(reservation(viewer, camera))
 }
 
+fn reserve_as(viewer: u32, camera: u32, class: u8) -> LedgerOp {
+    let class = Class::new(class).expect("a class");
+    LedgerOp::Reserve(Reservation { class, ..reservation(viewer, camera) })
+}
+
+fn set_limit(index: u32, limit: Option<u32>) -> LedgerOp {
+    LedgerOp::SetLimit { source: source(index), limit }
+}
+
 fn heartbeat(viewer: u32, extend: Option<Duration>) -> LedgerOp {
     LedgerOp::Heartbeat { id: id(viewer), extend }
 }
@@ -389,7 +309,7 @@ fn id(viewer: u32) -> ReservationId {
 }
 
 fn source(index: u32) -> SourceId {
-    SourceId::parse(["METRO", "TAXI", "STRANGER"][index as usize]).expect("well formed")
+    SourceId::parse(["METRO", "TAXI", "UNKNOWN"][index as usize]).expect("well formed")
 }
 
 fn after(ms: u64) -> Timestamp {
@@ -413,4 +333,21 @@ fn expiry(outcome: &Outcome) -> Timestamp {
 
 fn expired_ids(outcome: &Outcome) -> Vec<ReservationId> {
     outcome.ended.iter().map(|ended| ended.lease.id().clone()).collect()
+}
+
+fn exceeded(scope: Scope, usage: Usage, free_at: Option<Timestamp>) -> Answer {
+    Answer::QuotaExceeded(Exceeded { scope, usage, free_at })
+}
+
+fn assert_granted(outcome: &Outcome) {
+    assert!(matches!(outcome.answer, Answer::Reserved { .. }), "{outcome:?}");
+}
+
+/// Who gave way, and to whom.
+fn gave_way(outcome: &Outcome) -> Vec<(ReservationId, ReservationId)> {
+    let pairs = outcome.ended.iter().map(|EndedLease { lease, cause }| match cause {
+        EndCause::Preempted { by } => (lease.id().clone(), by.clone()),
+        EndCause::Expired | EndCause::Deleted => panic!("{} ended otherwise", lease.id()),
+    });
+    pairs.collect()
 }

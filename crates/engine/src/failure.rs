@@ -48,6 +48,12 @@ pub enum SourceFailure {
         "nobody publishes to this camera; start the encoder with this server's /whip address and the camera's stream key"
     )]
     NoPublisher,
+    /// Its address is of no use before somebody changes something here.
+    #[error("the camera's address cannot be used: {detail}")]
+    Unusable {
+        /// Why not.
+        detail: String,
+    },
     /// It was live, and then the connection ended or packets stopped.
     #[error("the camera's stream ended: {detail}")]
     Lost {
@@ -88,6 +94,7 @@ impl SourceFailure {
             Self::BFrames => "b_frames",
             Self::UnsupportedCodec { .. } => "unsupported_codec",
             Self::NoPublisher => "no_publisher",
+            Self::Unusable { .. } => "unusable",
             Self::Lost { .. } => "lost",
             Self::Protocol { .. } => "protocol",
         }
@@ -102,6 +109,7 @@ impl SourceFailure {
             | Self::NoKeyframe { .. }
             | Self::BFrames
             | Self::UnsupportedCodec { .. }
+            | Self::Unusable { .. }
             | Self::Protocol { .. } => false,
         }
     }
@@ -112,6 +120,7 @@ impl SourceFailure {
             Self::NotFound { .. }
             | Self::NoKeyframe { .. }
             | Self::BFrames
+            | Self::Unusable { .. }
             | Self::UnsupportedCodec { .. } => true,
             Self::Unreachable { .. }
             | Self::Unauthorized
@@ -135,6 +144,7 @@ impl SourceFailure {
             Self::NoPublisher
             | Self::NotFound { .. }
             | Self::UnsupportedCodec { .. }
+            | Self::Unusable { .. }
             | Self::BFrames => {
                 Retry::Steady { least: Duration::from_secs(25), spread: Duration::from_secs(5) }
             }

@@ -21,7 +21,8 @@ use engine::CodecMismatch;
 use secrecy::SecretString;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::ingest::{RtspTransport, SourceUrl};
+use crate::ingest::{Reach, RtspTransport, SourceUrl};
+use crate::journal::Journal;
 use crate::net::{IceCredentials, MediaEvent, MediaPlane, OfferError, Restarted};
 
 use actor::{Actor, Command};
@@ -34,9 +35,9 @@ pub(crate) use grants::{KeyNumber, Permit};
 pub(crate) use joins::JOIN_BUCKETS_MS;
 pub(crate) use outlets::{Held, HoldError, ReadError, Reading};
 pub(crate) use publishing::{Accepted, Credentials, KeyRefusal, PublishRefusal, Publishing};
-#[cfg(test)]
-pub(crate) use snapshot::ReservationSnapshot;
-pub(crate) use snapshot::{CameraSnapshot, RenditionSnapshot, Snapshot, SourceSnapshot};
+pub(crate) use snapshot::{
+    CameraSnapshot, RenditionSnapshot, ReservationSnapshot, Snapshot, SourceSnapshot, Stage,
+};
 
 /// Calls that wait for the actor. A call takes it microseconds; 1,024 of them are a burst of all
 /// viewers of a full server at once, and those behind them wait in HTTP.
@@ -69,6 +70,8 @@ pub(crate) struct CameraConfig {
     pub(crate) main: SourceUrl,
     /// The smaller picture, if it has one.
     pub(crate) sub: Option<SourceUrl>,
+    /// Where its addresses may lead.
+    pub(crate) reach: Reach,
     /// How RTP comes from it.
     pub(crate) transport: RtspTransport,
     /// `false` keeps its full picture running without viewers.
@@ -167,6 +170,7 @@ pub(crate) struct App {
     commands: mpsc::Sender<Command>,
     offers: Arc<Semaphore>,
     publishing: Publishing,
+    journal: Journal,
 }
 
 impl App {
@@ -178,16 +182,22 @@ impl App {
     ) -> Self {
         let (commands, inbox) = mpsc::channel(MAX_WAITING_COMMANDS);
         let publishing = Publishing::new(config.cameras.iter(), media.clone());
-        let actor = Actor::new(config, media, publishing.clone());
+        let journal = Journal::new();
+        let actor = Actor::new(config, media, publishing.clone(), journal.clone());
         tokio::spawn(actor.run(inbox, media_events));
-        Self { commands, offers: Arc::new(Semaphore::new(MAX_OFFERS)), publishing }
+        Self { commands, offers: Arc::new(Semaphore::new(MAX_OFFERS)), publishing, journal }
     }
 
     /// A handle to an application that has ended.
     #[cfg(test)]
     pub(crate) fn ended() -> Self {
         let (commands, _) = mpsc::channel(1);
-        Self { commands, offers: Arc::new(Semaphore::new(1)), publishing: Publishing::nowhere() }
+        Self {
+            commands,
+            offers: Arc::new(Semaphore::new(1)),
+            publishing: Publishing::nowhere(),
+            journal: Journal::new(),
+        }
     }
 
     pub(crate) async fn reserve(
@@ -286,6 +296,11 @@ impl App {
     /// Those who publish to cameras.
     pub(crate) fn publishing(&self) -> &Publishing {
         &self.publishing
+    }
+
+    /// The lives of reservations.
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     /// Makes a camera a new stream key, see [`Publishing::new_key`].

@@ -27,7 +27,7 @@ use control::{CameraId, SourceId, Unit};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::app::{AppConfig, CameraConfig};
-use crate::ingest::{PublishPoint, RtspTransport, SourceUrl};
+use crate::ingest::{PublishPoint, Reach, RtspTransport, SourceUrl};
 use crate::net::{MediaTcp, Priority};
 use reader::{Section, Setting, text};
 use tree::{Node, Origin};
@@ -292,7 +292,7 @@ impl Camera {
         let urls = std::iter::once(&self.url).chain(&self.sub_url);
         urls.filter_map(|url| match url {
             SourceUrl::Whip(point) => Some(&**point),
-            SourceUrl::Rtsp { .. } | SourceUrl::Test { .. } => None,
+            SourceUrl::Rtsp { .. } | SourceUrl::Test { .. } | SourceUrl::Sealed { .. } => None,
         })
     }
 
@@ -320,6 +320,7 @@ impl Camera {
             definition,
             main: self.url.clone(),
             sub: self.sub_url.clone(),
+            reach: Reach::Anywhere,
             transport: self.transport,
             on_demand: self.on_demand,
             close_after: self.close_after,

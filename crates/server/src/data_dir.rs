@@ -1,8 +1,7 @@
-//! The directory of what is made once and must outlive the process, such as the local certificate
-//! authority.
+//! The directory of what must outlive the process: the local certificate authority, the database, the
+//! key that seals passwords in it.
 //!
 //! It is made when something is first kept in it, and nobody but the server's own user may look into it.
-//! What is kept of streams, leases or cameras: nothing.
 
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
@@ -116,8 +115,33 @@ impl DataDir {
         self.replace(name, text).map_err(|source| DataError::Unwritable { path, source })
     }
 
+    /// The path of a file for the server's own user alone, for who keeps more in it than a text. It is made,
+    /// empty, where it is not there; one that others may read is taken from them.
+    pub(crate) fn private_file(&self, name: &str) -> Result<PathBuf, DataError> {
+        let path = self.path(name);
+        match self.open_private(&path) {
+            Ok(()) => Ok(path),
+            Err(source) => Err(DataError::Unwritable { path, source }),
+        }
+    }
+
+    fn open_private(&self, path: &Path) -> io::Result<()> {
+        self.make()?;
+        let mut options = OpenOptions::new();
+        let file =
+            options.write(true).create(true).truncate(false).mode(PRIVATE_FILE).open(path)?;
+        if file.metadata()?.permissions().mode() & OF_OTHERS != 0 {
+            file.set_permissions(Permissions::from_mode(PRIVATE_FILE))?;
+        }
+        File::open(&self.0)?.sync_all()
+    }
+
+    fn make(&self) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(PRIVATE_DIRECTORY).create(&self.0)
+    }
+
     fn replace(&self, name: &str, text: &str) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(PRIVATE_DIRECTORY).create(&self.0)?;
+        self.make()?;
         let beside = self.path(&format!(".{name}.{}", uuid::Uuid::new_v4()));
         let written = write_private(&beside, text)
             .and_then(|()| std::fs::rename(&beside, self.path(name)))

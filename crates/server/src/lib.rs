@@ -10,10 +10,14 @@ mod bind_error;
 mod cli;
 mod config;
 mod data_dir;
+mod database;
+mod doctor;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod http;
 mod ingest;
+mod journal;
+mod ledger;
 mod load;
 mod logging;
 mod metrics;
@@ -23,7 +27,9 @@ mod remote;
 mod rtsp_out;
 mod stills;
 mod tls;
+mod vault;
 mod voice;
+mod why;
 
 /// Does what the command line asks for; ends with the process's exit code.
 pub fn run() -> std::process::ExitCode {

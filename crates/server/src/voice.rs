@@ -12,7 +12,7 @@ mod sender;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::voice::{
     BadMessage, ClientMessage, ConnectionId, Figures, Limits, Residue, ServerMessage,
@@ -26,6 +26,10 @@ use mp3::{Mp3, Mp3Figures};
 
 pub(crate) use live::{Live, LiveVoice};
 pub(crate) use sender::LevelMode;
+
+/// How far below the loudest possible a voice is silent, in dB. A quiet room through an open microphone is
+/// at about 60.
+const SILENT_BELOW_FULL: u8 = 70;
 
 /// Calls that wait for the actor. A call takes it microseconds; all clients of a large installation at
 /// once are fewer. Those behind wait in their WebSockets, each with one message.
@@ -69,6 +73,19 @@ pub(crate) struct Status {
     pub(crate) mp3: Mp3Figures,
     /// Oldest first.
     pub(crate) voices: Vec<String>,
+    /// Of those whose level is known.
+    pub(crate) levels: Vec<VoiceLevel>,
+}
+
+/// How loud a voice is, as far as its sender tells or it is measured.
+#[derive(Debug, Clone)]
+pub(crate) struct VoiceLevel {
+    /// `stream_<connection id>`.
+    pub(crate) voice: String,
+    /// The newest, in dB below full scale: 0 to -127 (silence).
+    pub(crate) dbov: i16,
+    /// When it was last louder than silence, or its first level came.
+    pub(crate) sounded: Instant,
 }
 
 /// How messages reach clients.

@@ -10,6 +10,7 @@ use engine::{
     Action, CameraSpec, Engine, Grant, Rendition, Reply, Request, RequestId, ReserveRefusal,
     SourceEvent, SourceFailure, ViewerEvent, WatchRefusal,
 };
+use media::estimate::LineState;
 use media::{Codec, StreamId, ViewerId};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tracing::{debug, error, info, warn};
@@ -19,12 +20,13 @@ use super::grants::{GrantCommand, Grants};
 use super::joins::Joins;
 use super::outlets::{OutletCommand, OutletMessage, Outlets};
 use super::publishing::{Presence, Publishing};
-use super::pullers::{Ended, Pullers};
+use super::pullers::{Ended, Pullers, Way};
 use super::snapshot::Snapshot;
 use super::{
     AppConfig, CameraConfig, Held, HoldError, IceRestart, ReadError, Reading, Released,
     Reservation, ReserveError, WatchError, Watching,
 };
+use crate::journal::{Journal, Refusal, Step, Wish};
 use crate::net::{
     Accepted, IceCredentials, MediaEvent, MediaPlane, OfferError, PublisherEnd, PublisherId,
     Restarted,
@@ -129,7 +131,11 @@ pub(super) enum Message {
 
 /// Who waits for which reply of the engine.
 pub(super) enum Waiting {
-    Reserve { camera: CameraId, reply: oneshot::Sender<Result<Reservation, ReserveError>> },
+    Reserve {
+        reservation: ReservationId,
+        camera: CameraId,
+        reply: oneshot::Sender<Result<Reservation, ReserveError>>,
+    },
     Release(oneshot::Sender<Option<Released>>),
     Heartbeat(oneshot::Sender<Option<Reservation>>),
     Watch(WaitingWatch),
@@ -141,6 +147,7 @@ pub(super) enum Waiting {
 }
 
 pub(super) struct WaitingWatch {
+    reservation: ReservationId,
     camera: CameraId,
     offer: Offer,
     answer: Option<Result<Accepted, OfferError>>,
@@ -148,14 +155,19 @@ pub(super) struct WaitingWatch {
 }
 
 /// A viewer whose offer was answered, from the answer to its end.
-struct Peer {
+pub(super) struct Peer {
     resource: String,
     /// Our ICE user fragment.
     etag: String,
     /// The viewer's.
     their_ufrag: Option<String>,
     started: Instant,
-    has_media: bool,
+    /// An authentic ICE check came from it.
+    pub(super) is_checked: bool,
+    /// The first packet of media left for it.
+    pub(super) has_media: bool,
+    /// What it last told of its line.
+    pub(super) line: Option<LineState>,
 }
 
 /// See the module's documentation. The maps are bounded by the leases and by the calls under way.
@@ -170,10 +182,11 @@ pub(super) struct Actor {
     pub(super) cameras: HashMap<CameraId, CameraConfig>,
     pub(super) outlets: Outlets,
     pub(super) grants: Grants,
+    pub(super) journal: Journal,
     ledger: MemoryLedger,
     waiting: HashMap<RequestId, Waiting>,
     next_request: u64,
-    peers: HashMap<ViewerId, Peer>,
+    pub(super) peers: HashMap<ViewerId, Peer>,
     resources: HashMap<String, ViewerId>,
     pub(super) messages: mpsc::UnboundedSender<Message>,
     messages_in: mpsc::UnboundedReceiver<Message>,
@@ -182,7 +195,12 @@ pub(super) struct Actor {
 }
 
 impl Actor {
-    pub(super) fn new(config: AppConfig, media: MediaPlane, publishing: Publishing) -> Self {
+    pub(super) fn new(
+        config: AppConfig,
+        media: MediaPlane,
+        publishing: Publishing,
+        journal: Journal,
+    ) -> Self {
         let clock = Clock::start();
         let (messages, messages_in) = mpsc::unbounded_channel();
         let mut engine = Engine::new(uuid::Uuid::new_v4().as_u64_pair().0);
@@ -199,6 +217,7 @@ impl Actor {
             cameras: config.cameras.into_iter().map(by_id).collect(),
             outlets: Outlets::default(),
             grants: Grants::default(),
+            journal,
             ledger: MemoryLedger::new(config.quota, Policy::default()),
             waiting: HashMap::new(),
             next_request: 0,
@@ -257,11 +276,15 @@ impl Actor {
                 let Some(reservation) = random_reservation() else {
                     return;
                 };
-                let waiting = Waiting::Reserve { camera: camera.clone(), reply };
-                self.ask(
-                    Request::Reserve { reservation, camera, user, quality, class: Class::LOWEST },
-                    waiting,
-                );
+                let class = Class::LOWEST;
+                let wish = Wish { camera: camera.clone(), user: user.clone(), quality, class };
+                self.journal.asked(&reservation, wish);
+                let waiting = Waiting::Reserve {
+                    reservation: reservation.clone(),
+                    camera: camera.clone(),
+                    reply,
+                };
+                self.ask(Request::Reserve { reservation, camera, user, quality, class }, waiting);
             }
             Command::Release { reservation, reply } => {
                 self.ask(Request::Release { reservation }, Waiting::Release(reply));
@@ -271,7 +294,14 @@ impl Actor {
                 self.ask(request, Waiting::Heartbeat(reply));
             }
             Command::Watch { reservation, camera, offer, reply } => {
-                let watch = WaitingWatch { camera: camera.clone(), offer, answer: None, reply };
+                self.journal.step(&reservation, Step::Offered);
+                let watch = WaitingWatch {
+                    reservation: reservation.clone(),
+                    camera: camera.clone(),
+                    offer,
+                    answer: None,
+                    reply,
+                };
                 self.ask(Request::Watch { reservation, camera }, Waiting::Watch(watch));
             }
             Command::Trickle { resource, etag, fragment, reply } => {
@@ -309,11 +339,15 @@ impl Actor {
 
     fn handle_media(&mut self, event: &MediaEvent) {
         let now = self.clock.now();
+        self.journal.handle_media(event);
         let (viewer, event) = match *event {
-            MediaEvent::Connected { viewer, handshake_ms } => {
+            MediaEvent::Connected { viewer, handshake_ms, .. } => {
                 (viewer, ViewerEvent::Connected { handshake_ms })
             }
-            MediaEvent::Alive { viewer, at } => {
+            MediaEvent::Alive { viewer, at, .. } => {
+                if let Some(peer) = self.peers.get_mut(&viewer) {
+                    peer.is_checked = true;
+                }
                 (viewer, ViewerEvent::Alive { at: self.clock.timestamp(at) })
             }
             MediaEvent::Closed { viewer, reason } => {
@@ -329,7 +363,14 @@ impl Actor {
                 (viewer, ViewerEvent::SwitchFailed { stream })
             }
             MediaEvent::Line { viewer, line, stream } => {
+                if let Some(peer) = self.peers.get_mut(&viewer) {
+                    peer.line = Some(line);
+                }
                 (viewer, ViewerEvent::Line { line, stream })
+            }
+            // They are told to the journal alone.
+            MediaEvent::Reached { .. } | MediaEvent::Moved { .. } | MediaEvent::Detached { .. } => {
+                return;
             }
             MediaEvent::KeyframeWanted { stream } => {
                 return self.engine.handle_keyframe_wanted(stream, now);
@@ -436,6 +477,7 @@ impl Actor {
                         self.media.close(viewer);
                     }
                 }
+                Action::Note { reservation, note } => self.journal.handle_note(&reservation, note),
                 Action::HoldEnded { hold, failure } => self.outlets.end_hold(hold, failure),
                 Action::RequestKeyframe { stream } => self.pullers.ask_for_keyframe(stream),
             }
@@ -457,7 +499,8 @@ impl Actor {
             Rendition::Main => &config.main,
             Rendition::Sub => config.sub.as_ref().unwrap_or(&config.main),
         };
-        self.pullers.start(stream, camera.clone(), attempt, url.clone(), config.transport);
+        let way = Way { reach: config.reach, transport: config.transport };
+        self.pullers.start(stream, camera.clone(), attempt, url.clone(), way);
     }
 
     fn accept(&mut self, request: RequestId, viewer: ViewerId, stream: StreamId) {
@@ -481,11 +524,14 @@ impl Actor {
             return error!(?request, "nobody waits for this reply");
         };
         match (waiting, reply) {
-            (Waiting::Reserve { camera, reply }, Reply::Reserve(result)) => {
+            (Waiting::Reserve { reservation, camera, reply }, Reply::Reserve(result)) => {
                 let result = match result {
                     Ok(grant) => Ok(self.reservation(grant)),
                     Err(refusal) => Err(self.reserve_error(&camera, refusal)),
                 };
+                if let Err(error) = &result {
+                    self.journal.refused(&reservation, refusal_of(error));
+                }
                 let _ = reply.send(result);
             }
             (Waiting::Release(reply), Reply::Release(released)) => {
@@ -515,7 +561,7 @@ impl Actor {
     }
 
     fn reply_watch(&mut self, watch: WaitingWatch, result: Result<ViewerId, WatchRefusal>) {
-        let WaitingWatch { camera, offer, answer, reply } = watch;
+        let WaitingWatch { reservation, camera, offer, answer, reply } = watch;
         let result = match (result, answer) {
             (Ok(viewer), Some(Ok(accepted))) => Ok(self.begin_peer(viewer, accepted, &offer)),
             (Err(WatchRefusal::UnknownCamera), _) => {
@@ -529,7 +575,8 @@ impl Actor {
             }
         };
         if let Err(refused) = &result {
-            info!(camera_id = %camera, reason = %refused, "viewer not let in");
+            info!(camera_id = %camera, reservation_id = %reservation, reason = %refused, "viewer not let in");
+            self.journal.step(&reservation, Step::OfferRefused { reason: refused.to_string() });
         }
         let _ = reply.send(result);
     }
@@ -542,7 +589,9 @@ impl Actor {
             etag: etag.clone(),
             their_ufrag: accepted.their_ufrag,
             started: offer.started,
+            is_checked: false,
             has_media: false,
+            line: None,
         };
         self.peers.insert(viewer, peer);
         self.resources.insert(resource.clone(), viewer);
@@ -643,7 +692,7 @@ impl Actor {
     }
 
     fn quota_error(&self, exceeded: Exceeded) -> ReserveError {
-        let Exceeded { scope, usage } = exceeded;
+        let Exceeded { scope, usage, .. } = exceeded;
         let (source_name, source_name_ar) = match &scope {
             Scope::Source(id) => {
                 let source = self.sources.iter().find(|source| source.id == *id);
@@ -693,6 +742,16 @@ fn spec(config: &CameraConfig) -> CameraSpec {
         on_demand: config.on_demand,
         close_after: linger(config.close_after),
         revision: 0,
+    }
+}
+
+/// What the journal keeps of it.
+fn refusal_of(error: &ReserveError) -> Refusal {
+    let reason = error.to_string();
+    match error {
+        ReserveError::QuotaExceeded { .. } => Refusal::Quota(reason),
+        ReserveError::UnknownCamera(_) | ReserveError::CameraOffline(_) => Refusal::Camera(reason),
+        ReserveError::ShuttingDown => Refusal::Server(reason),
     }
 }
 

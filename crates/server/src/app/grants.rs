@@ -2,9 +2,9 @@
 //!
 //! A viewer comes with a token, which says until when it may watch: a [`Permit`]. Heartbeats and renewals
 //! make it longer. Once it is over, or the key of the token is no key any more, or somebody sent the viewer
-//! away, its session ends with a reason, which is kept for who asks what became of it.
+//! away, its session ends with a reason.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::time::SystemTime;
 
 use control::{CameraId, ReservationId, SourceId, Timestamp};
@@ -13,10 +13,6 @@ use tokio::sync::oneshot;
 
 use super::actor::{Actor, Command, Waiting};
 use super::{App, Released};
-
-/// Ended reservations whose reason is kept: twice as many as a full server has viewers, each of which asks
-/// within the 10 s between two heartbeats.
-const DEPARTED_MAX: usize = 4_096;
 
 /// Permits without a session that are kept beside those with one, before they are looked for. Offers
 /// that are refused leave them, until their tokens run out.
@@ -51,7 +47,6 @@ pub(super) enum GrantCommand {
     Permit { reservation: ReservationId, permit: Permit },
     KeepKeys { kept: Vec<KeyNumber> },
     Remove { reservation: ReservationId, reply: oneshot::Sender<Option<Released>> },
-    WhyEnded { reservation: ReservationId, reply: oneshot::Sender<Option<Revocation>> },
 }
 
 impl App {
@@ -78,11 +73,6 @@ impl App {
     /// Sends a viewer away. `None`: no such reservation lives.
     pub(crate) async fn remove_viewer(&self, reservation: ReservationId) -> Option<Released> {
         self.ask(|reply| Command::Grant(GrantCommand::Remove { reservation, reply })).await?
-    }
-
-    /// Why a reservation was ended, where its viewer lost its right to watch lately.
-    pub(crate) async fn why_ended(&self, reservation: ReservationId) -> Option<Revocation> {
-        self.ask(|reply| Command::Grant(GrantCommand::WhyEnded { reservation, reply })).await?
     }
 
     async fn tell(&self, command: GrantCommand) {
@@ -115,8 +105,6 @@ pub(super) struct Grants {
     permits: HashMap<ReservationId, (Timestamp, KeyNumber)>,
     /// The same, the next to end first.
     due: BTreeSet<(Timestamp, ReservationId)>,
-    /// The newest last; at most [`DEPARTED_MAX`].
-    departed: VecDeque<(ReservationId, Revocation)>,
     pub(super) ended: RevocationFigures,
 }
 
@@ -162,20 +150,6 @@ impl Grants {
         let permits = &self.permits;
         self.due.retain(|(_, reservation)| permits.contains_key(reservation));
     }
-
-    fn note_departed(&mut self, reservation: ReservationId, cause: Revocation) {
-        if self.departed.len() >= DEPARTED_MAX {
-            self.departed.pop_front();
-        }
-        self.ended.note(cause);
-        self.departed.push_back((reservation, cause));
-    }
-
-    fn why_ended(&self, reservation: &ReservationId) -> Option<Revocation> {
-        let newest_first = self.departed.iter().rev();
-        let mut found = newest_first.filter(|(departed, _)| departed == reservation);
-        found.next().map(|(_, cause)| *cause)
-    }
 }
 
 impl Actor {
@@ -198,13 +172,10 @@ impl Actor {
             GrantCommand::Remove { reservation, reply } => {
                 self.grants.forget(&reservation);
                 if self.engine.session(&reservation).is_some() {
-                    self.grants.note_departed(reservation.clone(), Revocation::Removed);
+                    self.grants.ended.note(Revocation::Removed);
                 }
                 let request = Request::Revoke { reservation, cause: Revocation::Removed };
                 self.ask(request, Waiting::Release(reply));
-            }
-            GrantCommand::WhyEnded { reservation, reply } => {
-                let _ = reply.send(self.grants.why_ended(&reservation));
             }
         }
     }
@@ -243,7 +214,7 @@ impl Actor {
         if self.engine.session(&reservation).is_none() {
             return;
         }
-        self.grants.note_departed(reservation.clone(), cause);
+        self.grants.ended.note(cause);
         // Nobody waits for this.
         let (reply, _) = oneshot::channel();
         self.ask(Request::Revoke { reservation, cause }, Waiting::Release(reply));
@@ -298,14 +269,12 @@ mod tests {
     }
 
     #[test]
-    fn of_the_departed_the_newest_are_known() {
-        let mut grants = Grants::default();
-        (0..=DEPARTED_MAX as u64)
-            .for_each(|number| grants.note_departed(id(number), Revocation::Removed));
-        assert_eq!(grants.why_ended(&id(0)), None);
-        assert_eq!(grants.why_ended(&id(1)), Some(Revocation::Removed));
-        assert_eq!(grants.departed.len(), DEPARTED_MAX);
-        let removed = (Revocation::Removed, DEPARTED_MAX as u64 + 1);
-        assert_eq!(grants.ended.counts().last(), Some(removed));
+    fn each_cause_is_counted_for_itself() {
+        let mut figures = RevocationFigures::default();
+        figures.note(Revocation::Removed);
+        figures.note(Revocation::Removed);
+        figures.note(Revocation::TokenExpired);
+        let counts: Vec<_> = figures.counts().map(|(cause, count)| (cause.word(), count)).collect();
+        assert_eq!(counts, [("expired", 1), ("key_removed", 0), ("removed", 2)]);
     }
 }

@@ -101,7 +101,7 @@ impl Publishing {
                     point: Arc::clone(point),
                     door: tokio::sync::Mutex::default(),
                 }),
-                SourceUrl::Rtsp { .. } | SourceUrl::Test { .. } => None,
+                SourceUrl::Rtsp { .. } | SourceUrl::Test { .. } | SourceUrl::Sealed { .. } => None,
             })
         });
         let inner =

@@ -12,7 +12,7 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tracing::{Instrument, debug, info_span};
 
 use super::actor::Message;
-use crate::ingest::{self, Output, RtspTransport, SourceFormat, SourceUrl};
+use crate::ingest::{self, Output, Reach, RtspTransport, SourceFormat, SourceUrl};
 use crate::net::MediaPlane;
 
 /// All running attempts, at most one a stream.
@@ -30,6 +30,13 @@ struct Puller {
     task: AbortHandle,
     output: Arc<StreamOutput>,
     keyframe_wanted: Arc<Notify>,
+}
+
+/// How a camera is reached.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Way {
+    pub(super) reach: Reach,
+    pub(super) transport: RtspTransport,
 }
 
 /// An attempt that ended by itself.
@@ -58,7 +65,7 @@ impl Pullers {
         camera: CameraId,
         attempt: u64,
         url: SourceUrl,
-        transport: RtspTransport,
+        way: Way,
     ) {
         self.stop(stream);
         // Whatever is logged of an attempt, by us or by a library, names the camera.
@@ -75,7 +82,8 @@ impl Pullers {
         });
         let keyframe_wanted = Arc::new(Notify::new());
         let (sink, wanted) = (Arc::clone(&output), Arc::clone(&keyframe_wanted));
-        let attempt_at_it = async move { ingest::pull(&url, transport, sink, wanted).await };
+        let attempt_at_it =
+            async move { ingest::pull(&url, way.reach, way.transport, sink, wanted).await };
         let task = self.tasks.spawn(attempt_at_it.instrument(span));
         self.running.insert(stream, Puller { attempt, task, output, keyframe_wanted });
     }

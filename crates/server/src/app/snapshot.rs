@@ -3,7 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use control::{CameraId, ReservationId, SourceId, Timestamp};
-use engine::{CameraView, Condition, SessionState, SourceFailure, StreamView, SwitchFigures};
+use engine::{
+    CameraView, Condition, SessionState, SessionView, SourceFailure, StreamView, SwitchFigures,
+};
+use media::estimate::LineState;
 
 use super::CameraConfig;
 use super::actor::Actor;
@@ -107,8 +110,29 @@ pub(crate) struct ReservationSnapshot {
     pub(crate) camera: CameraId,
     pub(crate) user: String,
     pub(crate) created_at: SystemTime,
+    /// When its lease runs out, unless it is renewed.
+    pub(crate) expires_at: SystemTime,
     /// Media flows to it.
     pub(crate) connected: bool,
+    /// How far its viewer has come; `None` where that is on another node.
+    pub(crate) stage: Option<Stage>,
+    /// What the viewer last told of its line.
+    pub(crate) line: Option<LineState>,
+}
+
+/// How far a viewer has come on its way to a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// It has a place; no offer was answered.
+    Reserved,
+    /// Its offer was answered; no ICE check has come.
+    Answered,
+    /// ICE found a way; DTLS is not done.
+    PathFound,
+    /// DTLS is done; no packet of media has left.
+    Connected,
+    /// Media is sent.
+    Playing,
 }
 
 impl Snapshot {
@@ -240,7 +264,26 @@ impl Actor {
             camera: lease.reservation.camera.clone(),
             user: lease.reservation.user.clone(),
             created_at: clock.system_time(lease.created_at),
+            expires_at: clock.system_time(lease.expires_at),
             connected: session.is_some_and(|session| session.state == SessionState::Connected),
+            stage: session.map(|session| self.stage(&session)),
+            line: session.and_then(|session| self.peers.get(&session.viewer?)?.line),
+        }
+    }
+}
+
+impl Actor {
+    /// Readers inside this process have no peer: they are given frames as soon as they are there.
+    fn stage(&self, session: &SessionView<'_>) -> Stage {
+        let peer = session.viewer.and_then(|viewer| self.peers.get(&viewer));
+        match session.state {
+            SessionState::Reserved | SessionState::Ended => Stage::Reserved,
+            SessionState::Negotiated if peer.is_some_and(|peer| peer.is_checked) => {
+                Stage::PathFound
+            }
+            SessionState::Negotiated => Stage::Answered,
+            SessionState::Connected if peer.is_none_or(|peer| peer.has_media) => Stage::Playing,
+            SessionState::Connected => Stage::Connected,
         }
     }
 }

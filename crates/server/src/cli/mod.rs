@@ -1,14 +1,20 @@
-//! The command line. Every failure ends as one clear line on standard error and an exit code: 2 for
-//! wrong settings, 1 for the rest.
+//! The command line. Every failure ends as one clear line on standard error and an exit code: 2 for wrong
+//! settings or a server that is not there, 3 for one that refuses, 1 for the rest.
 
 mod bench;
 mod check;
+mod client;
+mod doctor;
 mod front;
+mod health;
 mod load;
+mod manual;
 mod push;
 mod reload;
+mod reset;
 mod serve;
 mod token;
+mod why;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -40,6 +46,14 @@ enum Command {
     },
     /// Make a token for the API from the first of auth.keys
     Token(token::TokenArgs),
+    /// Is the server well? Exit code 0: yes, 1: not quite, 2: it does not answer
+    Health(health::HealthArgs),
+    /// Try ports, the way to the media port, certificate, clock and each camera, and say what is wrong
+    Doctor(doctor::DoctorArgs),
+    /// Why a viewer, a camera or the voice relay brings no picture or no sound
+    Why(why::WhyArgs),
+    /// End the viewers and the pullers of a camera, or of all
+    Reset(reset::ResetArgs),
     /// Many viewers of any WHEP server, in one process
     Load(load::LoadArgs),
     /// Publish a test card or an RTSP camera to any WHIP server
@@ -48,6 +62,17 @@ enum Command {
     Bench {
         #[command(subcommand)]
         command: bench::BenchCommand,
+    },
+    /// Completions for a shell, on standard output
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages into a directory
+    Man {
+        /// Where to; it is made if it is not there
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
     },
 }
 
@@ -92,6 +117,9 @@ enum Failure {
     /// Exit code 2.
     #[error(transparent)]
     Settings(#[from] LoadError),
+    /// Exit code 1 to 3.
+    #[error(transparent)]
+    Server(#[from] client::AskError),
     /// Exit code 1.
     #[error("{0:#}")]
     Other(#[from] anyhow::Error),
@@ -101,6 +129,7 @@ impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Settings(_) => 2,
+            Self::Server(error) => error.exit_code(),
             Self::Other(_) => 1,
         }
     }
@@ -114,14 +143,25 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Serve(args)) => ended(serve::run(&args)),
         Some(Command::Config { command: ConfigCommand::Check { config } }) => check::run(config),
         Some(Command::Token(args)) => ended(token::run(&args)),
-        Some(Command::Load(args)) => load::run(args).unwrap_or_else(|failure| failed(&failure)),
+        Some(Command::Load(args)) => finished(load::run(args)),
         Some(Command::Push(args)) => ended(push::run(args)),
         Some(Command::Bench { command }) => ended(bench::run(&command)),
+        Some(Command::Health(args)) => finished(health::run(&args)),
+        Some(Command::Doctor(args)) => finished(doctor::run(&args)),
+        Some(Command::Why(args)) => finished(why::run(&args)),
+        Some(Command::Reset(args)) => finished(reset::run(&args)),
+        Some(Command::Completions { shell }) => ended(manual::completions(shell)),
+        Some(Command::Man { directory }) => ended(manual::write(&directory)),
     }
 }
 
 fn ended(result: Result<(), Failure>) -> ExitCode {
     result.map_or_else(|failure| failed(&failure), |()| ExitCode::SUCCESS)
+}
+
+/// Of a command whose exit code says what it found.
+fn finished(result: Result<ExitCode, Failure>) -> ExitCode {
+    result.unwrap_or_else(|failure| failed(&failure))
 }
 
 fn failed(failure: &Failure) -> ExitCode {

@@ -31,6 +31,21 @@ const CAMERAS_MAX: usize = 1000;
 const LIVEKIT_PORT: u16 = 7880;
 
 /// `POST /api/v1/stream/reserve`
+#[utoipa::path(
+    post,
+    path = "/api/v1/stream/reserve",
+    tag = "stream",
+    summary = "Reserve a place before a camera",
+    request_body = ReserveRequest,
+    responses(
+        (status = 200, description = "A lease, and the token that opens its media", body = ReserveAnswer),
+        (status = 400, description = "A wrong field"),
+        (status = 404, description = "There is no such camera"),
+        (status = 409, description = "The camera is offline"),
+        (status = 429, description = "A quota is used up; `Retry-After` in seconds", body = QuotaAnswer),
+        (status = 503, description = "The server ends, or its store cannot be asked"),
+    ),
+)]
 pub(super) async fn reserve(
     State(http): State<Http>,
     caller: Caller,
@@ -101,6 +116,7 @@ pub(super) fn reserve_answer(
         .keyring()
         .viewer_token(&reservation.id, camera, now)
         .map_err(|error| renewal::unsigned(&error))?;
+    http.app().journal().token(&reservation.id, http.keyring().ttl());
     Ok(ReserveAnswer {
         reservation_id: reservation.id.to_string(),
         camera_id: camera.to_string(),
@@ -169,6 +185,17 @@ pub(super) fn quota_answer(
 }
 
 /// `DELETE /api/v1/stream/release/{id}`
+#[utoipa::path(
+    delete,
+    path = "/api/v1/stream/release/{id}",
+    tag = "stream",
+    summary = "Give a place back",
+    params(("id" = String, Path, description = "The reservation")),
+    responses(
+        (status = 200, description = "It has ended", body = ReleaseAnswer),
+        (status = 404, description = "There is no such reservation, or it has ended"),
+    ),
+)]
 pub(super) async fn release(
     State(http): State<Http>,
     caller: Caller,
@@ -176,7 +203,7 @@ pub(super) async fn release(
 ) -> Result<Json<ReleaseAnswer>, Problem> {
     caller.require_reservation(&http, &id).await?;
     let Some(released) = http.app().release(&id).await else {
-        return Err(why_no_reservation(&http, &id).await);
+        return Err(why_no_reservation(&http, &id));
     };
     Ok(Json(ReleaseAnswer {
         reservation_id: released.id.to_string(),
@@ -187,6 +214,19 @@ pub(super) async fn release(
 }
 
 /// `POST /api/v1/stream/heartbeat/{id}`
+#[utoipa::path(
+    post,
+    path = "/api/v1/stream/heartbeat/{id}",
+    tag = "stream",
+    summary = "Keep a place whose media does not flow, and get a fresh token",
+    params(("id" = String, Path, description = "The reservation")),
+    request_body(content = Option<HeartbeatRequest>, description = "May be left out"),
+    responses(
+        (status = 200, description = "Until when it lives now, and a fresh token", body = HeartbeatAnswer),
+        (status = 400, description = "A wrong field"),
+        (status = 404, description = "There is no such reservation, or it has ended"),
+    ),
+)]
 pub(super) async fn heartbeat(
     State(http): State<Http>,
     caller: Caller,
@@ -197,10 +237,13 @@ pub(super) async fn heartbeat(
     let extend = request.extend_ttl.map(|seconds| Duration::from_secs(seconds.into()));
     let quality = quality(request.quality.as_deref())?;
     let Some(reservation) = http.app().heartbeat(&id, extend, quality).await else {
-        return Err(why_no_reservation(&http, &id).await);
+        return Err(why_no_reservation(&http, &id));
     };
     let now = SystemTime::now();
     let token = renewal::sign(&http, &reservation.id, &reservation.camera, now).await?.token;
+    if let Some(frames) = request.frames_decoded {
+        http.app().journal().decoded(&reservation.id, frames);
+    }
     Ok(Json(HeartbeatAnswer {
         reservation_id: reservation.id.to_string(),
         remaining_ttl: reservation.expires_at.duration_since(now).unwrap_or_default().as_secs(),
@@ -214,6 +257,15 @@ pub(super) async fn heartbeat(
 }
 
 /// `GET /api/v1/stream/stats`
+#[utoipa::path(
+    get,
+    path = "/api/v1/stream/stats",
+    tag = "stream",
+    summary = "Who watches how much, now",
+    responses(
+        (status = 200, description = "Counted from the leases", body = StatsAnswer),
+    ),
+)]
 pub(super) async fn stats(State(http): State<Http>, caller: Caller) -> Json<StatsAnswer> {
     let snapshot = caller.visible(http.app().snapshot().await);
     Json(stats_answer(&snapshot, SystemTime::now()))
@@ -275,6 +327,17 @@ fn usage(current: u32, limit: u32) -> Usage {
 }
 
 /// `GET /api/v1/cameras`
+#[utoipa::path(
+    get,
+    path = "/api/v1/cameras",
+    tag = "cameras",
+    summary = "The cameras",
+    params(CamerasQuery),
+    responses(
+        (status = 200, description = "Those that match", body = CamerasAnswer),
+        (status = 400, description = "A wrong filter"),
+    ),
+)]
 pub(super) async fn cameras(
     State(http): State<Http>,
     caller: Caller,
@@ -336,6 +399,17 @@ fn status_filter(status: &str) -> Result<&'static str, Problem> {
 }
 
 /// `GET /api/v1/cameras/{id}`
+#[utoipa::path(
+    get,
+    path = "/api/v1/cameras/{id}",
+    tag = "cameras",
+    summary = "One camera",
+    params(("id" = String, Path, description = "The camera")),
+    responses(
+        (status = 200, description = "Its settings without credentials, and its state", body = Camera),
+        (status = 404, description = "There is no such camera"),
+    ),
+)]
 pub(super) async fn camera(
     State(http): State<Http>,
     caller: Caller,

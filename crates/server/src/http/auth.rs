@@ -300,6 +300,11 @@ impl Keyring {
         self.revoked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How long a viewer's token is good.
+    pub(crate) fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
     /// What the token of an `Authorization` header says, if it holds at `now`.
     pub(crate) fn verify(
         &self,
@@ -398,6 +403,14 @@ impl Grant {
         let video = &self.claims.video;
         if video.room_admin || video.room_create { Ok(()) } else { Err(GrantError::NotAnAdmin) }
     }
+}
+
+/// The reservation that a token claims to be of, whether it is true or not: for notes on tokens that were
+/// not accepted, and for nothing else.
+pub(super) fn claimed_reservation(authorization: Option<&[u8]>) -> Option<ReservationId> {
+    let token = bearer(authorization?).ok().filter(|token| token.len() <= TOKEN_LENGTH_MAX)?;
+    let claims: Claims = jsonwebtoken::dangerous::insecure_decode_claims(token).ok()?;
+    ReservationId::parse(claims.sub.strip_prefix("viewer_")?).ok()
 }
 
 /// The token of `Bearer <token>`; the scheme's case does not matter (RFC 9110 §11.1).

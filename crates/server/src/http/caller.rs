@@ -20,6 +20,7 @@ use axum::http::HeaderValue;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use control::{CameraId, ReservationId, SourceId};
+use engine::EndReason;
 
 use super::Http;
 use super::auth::{Grant, GrantError, TokenError};
@@ -27,6 +28,7 @@ use super::problem::Problem;
 use super::wire::{Claims, VideoGrant};
 use crate::app::Snapshot;
 use crate::config::AuthMode;
+use crate::journal::LifeState;
 
 /// Most sources in one token: with ids of 64 characters they still fit into the longest token.
 const SOURCES_MAX: usize = 64;
@@ -359,7 +361,7 @@ impl Caller {
                 if is_his { Ok(()) } else { Err(no_reservation()) }
             }
             // His own he may be told the end of.
-            None if self.viewer.is_some() => Err(why_no_reservation(http, id).await),
+            None if self.viewer.is_some() => Err(why_no_reservation(http, id)),
             None => Err(no_reservation()),
         }
     }
@@ -376,14 +378,25 @@ fn no_reservation() -> Problem {
 }
 
 /// The same, with the reason where it ended for one that its holder should know.
-pub(super) async fn why_no_reservation(http: &Http, id: &str) -> Problem {
-    let cause = match ReservationId::parse(id) {
-        Ok(id) => http.app().why_ended(id).await,
-        Err(_) => None,
+pub(super) fn why_no_reservation(http: &Http, id: &str) -> Problem {
+    let life = ReservationId::parse(id).ok().and_then(|id| http.app().journal().life(&id));
+    let Some(LifeState::Ended(reason)) = life.map(|life| life.state) else {
+        return no_reservation();
     };
-    cause.map_or_else(no_reservation, |cause| {
-        Problem::not_found(format!("the reservation has ended: {cause}; reserve again"))
-    })
+    match reason {
+        EndReason::Revoked(_)
+        | EndReason::Preempted
+        | EndReason::Deleted
+        | EndReason::CameraRemoved => {
+            let reason = reason.as_str();
+            Problem::not_found(format!("the reservation has ended: {reason}; reserve again"))
+        }
+        EndReason::Released
+        | EndReason::Ended
+        | EndReason::PeerLeft
+        | EndReason::Expired
+        | EndReason::Shutdown => no_reservation(),
+    }
 }
 
 impl FromRequestParts<Http> for Caller {

@@ -27,7 +27,21 @@ const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resour
 /// When to ask again for a picture that could not be had.
 const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("5");
 
-/// `GET /api/v1/cameras/{id}/frame.jpeg`
+/// `GET /api/v1/cameras/{id}/frame.jpeg`, for who may call the API and for viewers of the camera.
+#[utoipa::path(
+    get,
+    path = "/api/v1/cameras/{id}/frame.jpeg",
+    tag = "cameras",
+    summary = "The last keyframe as a still picture",
+    params(("id" = String, Path, description = "The camera"), FrameQuery),
+    responses(
+        (status = 200, description = "The picture", body = [u8], content_type = "image/jpeg"),
+        (status = 304, description = "It is still the newest"),
+        (status = 400, description = "A wrong width"),
+        (status = 404, description = "There is no such camera"),
+        (status = 503, description = "No picture can be had at the moment"),
+    ),
+)]
 pub(super) async fn jpeg(
     State(http): State<Http>,
     caller: Caller,

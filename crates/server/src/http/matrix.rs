@@ -83,9 +83,10 @@ use Rule::{Asks, Open};
 
 const READ_LIST: Rule = Asks([[401; 3], [403; 3], [200; 3], [200; 3], [200; 3]]);
 const OWN_TOKEN: Rule = Open("the token or key of the session itself is its guard");
+const DOCUMENT: Rule = Open("what the API is stands in the documentation, too");
 const VOICE: Rule = Open("the relay has a token and rules of its own");
 
-const RULES: [(&str, &str, Rule); 32] = [
+const RULES: [(&str, &str, Rule); 38] = [
     (
         "POST",
         "/api/v1/stream/reserve",
@@ -140,6 +141,20 @@ const RULES: [(&str, &str, Rule); 32] = [
         "/ingress/{id}",
         Asks([[401; 3], [403; 3], [403, 403, 404], [200, 200, 404], [200; 3]]),
     ),
+    (
+        "GET",
+        "/api/v1/why/{id}",
+        Asks([[401; 3], [403; 3], [200, 404, 404], [200, 200, 404], [200; 3]]),
+    ),
+    (
+        "POST",
+        "/api/v1/reset",
+        Asks([[401; 3], [403; 3], [403, 403, 404], [200, 200, 404], [200; 3]]),
+    ),
+    ("GET", "/api/openapi.json", DOCUMENT),
+    ("?", "/api/docs", DOCUMENT),
+    ("?", "/api/docs.js", DOCUMENT),
+    ("?", "/api/docs.css", DOCUMENT),
     ("GET", "/metrics", Asks([[401; 3], [403; 3], [403; 3], [403; 3], [200; 3]])),
     ("POST", "/whep/{camera}", OWN_TOKEN),
     ("PATCH", "/whep/{camera}/{resource}", OWN_TOKEN),
@@ -266,6 +281,7 @@ fn request_for(route: &str, whose: Whose, place: &Place) -> (String, Option<Valu
     let user = if whose == Whose::Others { "omar" } else { "mira" };
     let body = match route {
         "/api/v1/stream/reserve" => Some(json!({"camera_id": camera.as_str(), "user_id": user})),
+        "/api/v1/reset" => Some(json!({"camera_id": camera.as_str()})),
         _ if route.starts_with("/twirp/") => {
             Some(json!({"room": camera.room_name(), "identity": identity}))
         }
@@ -346,9 +362,10 @@ fn collect_routes(folder: &Path, routes: &mut BTreeMap<String, Vec<String>>) {
             let text = std::fs::read_to_string(&path).unwrap();
             let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
             for part in text.split(".route(").skip(1) {
-                let route = part.trim_start().strip_prefix('"').and_then(|part| part.split_once('"'));
-                let (route, rest) = route
-                    .unwrap_or_else(|| panic!("a route in {path:?} is not written as a text"));
+                let route =
+                    part.trim_start().strip_prefix('"').and_then(|part| part.split_once('"'));
+                let (route, rest) =
+                    route.unwrap_or_else(|| panic!("a route in {path:?} is not written as a text"));
                 let methods = methods_of(arguments(rest));
                 routes.entry(route.to_owned()).or_default().extend(methods);
             }

@@ -9,7 +9,9 @@
 //! | `rooms` | rooms and pullers, as LiveKit shows them |
 //! | `participants` | viewers are sent away |
 //! | `mp3` | voices for speakers |
+//! | `openapi` | the description of `/api`, and its page |
 //! | `status` | health and metrics |
+//! | `why`, `reset` | what operators ask and end |
 //! | `secure` | what a page must know to get to HTTPS |
 //! | `voice` | the voice relay's WebSocket and status |
 //! | `page` | the embedded web page |
@@ -30,16 +32,19 @@ mod guard;
 mod ice_servers;
 mod listen;
 mod mp3;
+mod openapi;
 mod page;
 mod participants;
 mod problem;
 mod renewal;
+mod reset;
 mod rooms;
 mod secure;
 mod status;
 mod voice;
 mod whep;
 mod whip;
+mod why;
 pub(crate) mod wire;
 
 #[cfg(test)]
@@ -130,6 +135,7 @@ struct Inner {
     voice: Option<Voice>,
     voice_settings: config::Voice,
     sockets: Places,
+    players: Places,
     started: Instant,
 }
 
@@ -159,7 +165,8 @@ impl Http {
             closing: AtomicBool::new(false),
             voice,
             voice_settings: config.voice.clone(),
-            sockets: Places::new(places),
+            sockets: Places::of_sockets(places),
+            players: Places::new(mp3::PLAYERS_MAX, mp3::PLAYERS_OF_ADDRESS_MAX),
             started: Instant::now(),
         }))
     }
@@ -210,6 +217,11 @@ impl Http {
         &self.0.voice_settings
     }
 
+    /// Room for players of MP3.
+    fn players(&self) -> &Places {
+        &self.0.players
+    }
+
     /// Room for WebSockets.
     fn sockets(&self) -> &Places {
         &self.0.sockets
@@ -238,6 +250,7 @@ pub(crate) fn router(http: Http) -> Router {
                 .layer(from_fn_with_state(http.clone(), whip::announce)),
         )
         .merge(mp3::routes())
+        .merge(openapi::routes())
         .merge(voice_routes())
         .route("/health", get(status::health))
         .route("/ca.crt", get(secure::authority))
@@ -276,6 +289,8 @@ fn api_routes() -> Router<Http> {
         .route("/twirp/livekit.RoomService/RemoveParticipant", post(participants::remove_by_twirp))
         .route("/ingress/{id}", delete(rooms::stop_ingress))
         .route("/metrics", get(status::metrics))
+        .route("/api/v1/why/{id}", get(why::why))
+        .route("/api/v1/reset", post(reset::reset))
 }
 
 fn whep_routes() -> Router<Http> {

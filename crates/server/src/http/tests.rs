@@ -516,7 +516,10 @@ fn snapshot() -> Snapshot {
         camera: control::CameraId::parse("cam-1").unwrap(),
         user: "u".to_owned(),
         created_at: at(1_800_000_002),
+        expires_at: at(1_800_000_032),
         connected,
+        stage: None,
+        line: None,
     };
     Snapshot {
         total_current: 2,

@@ -109,6 +109,18 @@ pub(super) async fn end(
 }
 
 /// `POST /api/v1/cameras/{id}/stream-key`
+#[utoipa::path(
+    post,
+    path = "/api/v1/cameras/{id}/stream-key",
+    tag = "cameras",
+    summary = "A new stream key for a camera that is published to",
+    params(("id" = String, Path, description = "The camera")),
+    responses(
+        (status = 200, description = "The key, which is told this once", body = StreamKeyAnswer),
+        (status = 404, description = "There is no such camera"),
+        (status = 409, description = "The camera is not one that is published to"),
+    ),
+)]
 pub(super) async fn new_key(
     State(http): State<Http>,
     caller: Caller,

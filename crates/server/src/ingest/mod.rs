@@ -8,6 +8,7 @@ mod clock;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 pub(crate) mod opus;
+mod reach;
 mod rtsp;
 mod source_url;
 mod steps;
@@ -18,12 +19,14 @@ mod whip;
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::SourceFailure;
 use media::{Codec, Frame};
 use tokio::sync::Notify;
 
 use self::testcard::TestCard;
 
 pub(crate) use self::clock::SourceClock;
+pub(crate) use self::reach::Reach;
 pub(crate) use self::source_url::SourceUrl;
 pub(crate) use self::testcard::strip;
 pub(crate) use self::wall_clock::WallClock;
@@ -65,17 +68,23 @@ pub(crate) struct SourceFormat {
 /// `keyframe_wanted` is notified when viewers cannot decode; sources that cannot help ignore it.
 pub(crate) async fn pull(
     source: &SourceUrl,
+    reach: Reach,
     transport: RtspTransport,
     output: Arc<dyn Output>,
     keyframe_wanted: Arc<Notify>,
-) -> engine::SourceFailure {
+) -> SourceFailure {
     match source {
         // RTSP has no way to ask for a keyframe.
         SourceUrl::Rtsp { url, username, password } => {
-            let address =
-                rtsp::Address { url, username: username.as_deref(), password: password.as_ref() };
+            let url = match reach.pinned(url).await {
+                Ok(url) => url,
+                Err(failure) => return failure,
+            };
+            let (username, password) = (username.as_deref(), password.as_ref());
+            let address = rtsp::Address { url: &url, username, password };
             rtsp::pull(&address, transport, output, rtsp::Limits::default()).await
         }
+        SourceUrl::Sealed { reason, .. } => SourceFailure::Unusable { detail: reason.clone() },
         SourceUrl::Whip(point) => whip::pull(point, output, &keyframe_wanted).await,
         SourceUrl::Test { pattern, width, height, fps, gop } => {
             let pattern = pattern.clone();
@@ -83,6 +92,24 @@ pub(crate) async fn pull(
             let card = TestCard { pattern, width, height, fps, gop };
             testcard::pull(card, output, keyframe_wanted).await
         }
+    }
+}
+
+/// Asks a camera what it has, and takes nothing of it. `None`: there is nobody to ask.
+pub(crate) async fn probe(source: &SourceUrl, reach: Reach) -> Option<Result<(), SourceFailure>> {
+    match source {
+        SourceUrl::Rtsp { url, username, password } => {
+            let url = match reach.pinned(url).await {
+                Ok(url) => url,
+                Err(failure) => return Some(Err(failure)),
+            };
+            let (username, password) = (username.as_deref(), password.as_ref());
+            Some(rtsp::probe(&rtsp::Address { url: &url, username, password }).await)
+        }
+        SourceUrl::Sealed { reason, .. } => {
+            Some(Err(SourceFailure::Unusable { detail: reason.clone() }))
+        }
+        SourceUrl::Whip(_) | SourceUrl::Test { .. } => None,
     }
 }
 

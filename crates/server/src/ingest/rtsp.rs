@@ -85,6 +85,25 @@ pub(super) async fn teardowns_sent(limit: Duration) {
     let _ = timeout(limit, TEARDOWNS.await_stale_sessions(&ended)).await;
 }
 
+/// Asks for the description (RFC 2326 §10.2) and whether there is something in it that could be taken.
+pub(super) async fn probe(address: &Address<'_>) -> Result<(), SourceFailure> {
+    let explain = Explain::new(address.url, address.password);
+    let session = describe(address, Limits::default(), &explain).await?;
+    Tracks::choose(session.streams()).map(drop)
+}
+
+async fn describe(
+    address: &Address<'_>,
+    limits: Limits,
+    explain: &Explain<'_>,
+) -> Result<Session<Described>, SourceFailure> {
+    let describe = Session::describe(address.url.clone(), session_options(address));
+    timeout(limits.answer, describe)
+        .await
+        .map_err(|_elapsed| explain.no_answer(limits.answer))?
+        .map_err(|error| explain.before_play(&error))
+}
+
 async fn attempt(
     address: &Address<'_>,
     transport: RtspTransport,
@@ -92,12 +111,7 @@ async fn attempt(
     limits: Limits,
     explain: &Explain<'_>,
 ) -> Result<Infallible, SourceFailure> {
-    let describe = Session::describe(address.url.clone(), session_options(address));
-    let mut session = timeout(limits.answer, describe)
-        .await
-        .map_err(|_elapsed| explain.no_answer(limits.answer))?
-        .map_err(|error| explain.before_play(&error))?;
-
+    let mut session = describe(address, limits, explain).await?;
     let mut tracks = Tracks::choose(session.streams())?;
     let video = tracks.picture.stream;
     set_up(&mut session, video, transport, limits, explain).await?;

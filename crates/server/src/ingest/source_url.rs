@@ -8,7 +8,9 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use percent_encoding::percent_decode_str;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
@@ -16,7 +18,7 @@ use super::testcard::{FRAME_RATES, GROUP_LENGTHS, HEIGHTS, WIDTHS};
 use super::whip::{KEY_LENGTHS, PublishPoint};
 
 /// The port of `rtsp://` when the address names none (RFC 2326 §3.2).
-const RTSP_PORT: u16 = 554;
+pub(super) const RTSP_PORT: u16 = 554;
 
 /// Longest address that is read. Camera addresses are under 200 characters; the bound keeps a
 /// pasted file out of error texts and logs.
@@ -53,6 +55,13 @@ pub(crate) enum SourceUrl {
     },
     /// `whip://<stream key>`: an encoder publishes to it. Clones share it.
     Whip(Arc<PublishPoint>),
+    /// An address that was kept and cannot be read any more.
+    Sealed {
+        /// What [`SourceUrl::display`] said of it.
+        shown: String,
+        /// Why it cannot be read.
+        reason: String,
+    },
 }
 
 /// Why an address is no camera. No variant repeats the address: it may hold a password.
@@ -96,6 +105,12 @@ pub(crate) enum SourceUrlError {
     /// Percent-decoded credentials are no text.
     #[error("the user name or password in the camera address is not printable UTF-8 text")]
     Credentials,
+    /// What is shown in place of a password, sent back.
+    #[error(
+        "the camera address has {MASK} in place of what is not shown; write the password or the key \
+         itself, or the whole address as it was shown to leave it as it is"
+    )]
+    Masked,
     /// A key that a synthetic camera does not have.
     #[error("a test:// camera has no setting {0:?}; it has width, height, fps and gop")]
     UnknownSetting(String),
@@ -125,6 +140,9 @@ impl SourceUrl {
         if text.len() > LENGTH_MAX {
             return Err(SourceUrlError::TooLong);
         }
+        if parameter_values(text).iter().any(|(_, value)| *value == MASK) || text == WHIP_SHOWN {
+            return Err(SourceUrlError::Masked);
+        }
         if let Some(key) = text.strip_prefix("whip://") {
             return parse_whip(key);
         }
@@ -150,7 +168,78 @@ impl SourceUrl {
             Self::Test { pattern, width, height, fps, gop } => {
                 format!("test://{pattern}?width={width}&height={height}&fps={fps}&gop={gop}")
             }
-            Self::Whip(_) => format!("whip://{MASK}"),
+            Self::Whip(_) => WHIP_SHOWN.to_owned(),
+            Self::Sealed { shown, .. } => shown.clone(),
+        }
+    }
+
+    /// Whether there is something in it that is not shown.
+    pub(crate) fn has_credentials(&self) -> bool {
+        match self {
+            Self::Rtsp { url, username, .. } => {
+                username.is_some() || !parameter_values(url.as_str()).is_empty()
+            }
+            Self::Test { .. } => false,
+            Self::Whip(point) => point.digest().is_some(),
+            Self::Sealed { .. } => true,
+        }
+    }
+
+    /// All of it, to be kept under seal. [`Self::from_secret`] reads it again.
+    pub(crate) fn to_secret(&self) -> SecretString {
+        let text = match self {
+            Self::Rtsp { url, username, password } => {
+                let mut whole = url.clone();
+                let password = password.as_ref().map(ExposeSecret::expose_secret);
+                // Both can only fail without a host, and there is one.
+                let _ = whole.set_username(&encode(username.as_deref().unwrap_or_default()));
+                let _ = whole.set_password(password.map(encode).as_deref());
+                whole.to_string()
+            }
+            Self::Whip(point) => match point.digest() {
+                Some(digest) => format!("{DIGEST_SCHEME}{}", STANDARD.encode(digest)),
+                None => "whip://".to_owned(),
+            },
+            Self::Test { .. } | Self::Sealed { .. } => self.display(),
+        };
+        SecretString::from(text)
+    }
+
+    /// What [`Self::to_secret`] wrote.
+    pub(crate) fn from_secret(text: &SecretString) -> Result<Self, SourceUrlError> {
+        let text = text.expose_secret();
+        let Some(digest) = text.strip_prefix(DIGEST_SCHEME) else { return Self::parse(text) };
+        let digest = STANDARD.decode(digest).ok().and_then(|bytes| bytes.try_into().ok());
+        let digest = digest.ok_or(SourceUrlError::StreamKey)?;
+        Ok(Self::Whip(Arc::new(PublishPoint::of_digest(digest))))
+    }
+
+    /// Reads an address that takes the place of another one. One that is written as the other is shown is
+    /// the other; one of the same host and port without user and password has those of the other.
+    pub(crate) fn parse_over(text: &str, before: &Self) -> Result<Self, SourceUrlError> {
+        if text == before.display() {
+            return Ok(before.clone());
+        }
+        let mut new = Self::parse(text)?;
+        if let (
+            Self::Rtsp { url, username, password },
+            Self::Rtsp { url: old, username: user, password: secret },
+        ) = (&mut new, before)
+            && username.is_none()
+            && authority(url) == authority(old)
+        {
+            username.clone_from(user);
+            password.clone_from(secret);
+        }
+        Ok(new)
+    }
+
+    /// Whether both lead to the same picture, in the same way.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            // A key that changes concerns those who publish, not those who watch.
+            (Self::Whip(one), Self::Whip(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.to_secret().expose_secret() == other.to_secret().expose_secret(),
         }
     }
 
@@ -193,6 +282,12 @@ pub(super) fn scrub(text: &str, url: &Url, password: Option<&SecretString>) -> S
 }
 
 const MASK: &str = "***";
+
+/// What is shown of an address with a stream key.
+const WHIP_SHOWN: &str = "whip://***";
+
+/// A stream key's digest, in what is kept. No address that people write begins so.
+const DIGEST_SCHEME: &str = "whip-digest:";
 
 /// Parameter names whose values are credentials in the paths of some cameras, as in
 /// `/user=admin&password=secret&channel=1`.
@@ -310,6 +405,11 @@ fn even(key: &'static str, text: &str, bounds: RangeInclusive<u32>) -> Result<u3
     let (low, high) = (*bounds.start(), *bounds.end());
     let value = number(key, text, bounds).ok().filter(|value| value % 2 == 0);
     value.ok_or(SourceUrlError::Setting { key, even: "even, ", low, high })
+}
+
+/// What [`decode`] makes the same text of again.
+fn encode(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
 /// The beginning of something hostile, short enough for an error message.
@@ -472,7 +572,7 @@ mod tests {
         #[test]
         fn any_credentials_survive_encoding(username in "[^\\p{Cc}]{1,12}", password in "[^\\p{Cc}]{0,12}") {
             let encode = |text: &str| {
-                percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC)
+                utf8_percent_encode(text, NON_ALPHANUMERIC)
                     .to_string()
             };
             let text = format!("rtsp://{}:{}@host/x", encode(&username), encode(&password));

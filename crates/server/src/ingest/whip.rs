@@ -67,6 +67,16 @@ impl PublishPoint {
         self.state(|state| state.key.is_some_and(|own| own.is(KeyDigest::of(key))))
     }
 
+    /// With the key of which this is the digest.
+    pub(crate) fn of_digest(digest: [u8; 32]) -> Self {
+        Self(Mutex::new(State { key: Some(KeyDigest(digest)), publisher: None }))
+    }
+
+    /// The digest of the key that opens it, for who keeps it or tells keys apart.
+    pub(crate) fn digest(&self) -> Option<[u8; 32]> {
+        self.state(|state| state.key.map(|key| key.0))
+    }
+
     /// Whether the same key opens both.
     pub(crate) fn shares_key_with(&self, other: &Self) -> bool {
         let other = other.state(|state| state.key);

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
 
 use super::{PushPlan, tell};
-use crate::ingest::{self, Output, SourceFormat};
+use crate::ingest::{self, Output, Reach, SourceFormat};
 
 /// Frames that may wait for the publishing connection: two seconds of picture and sound. What is
 /// beyond is dropped, and the picture goes on at the next keyframe.
@@ -102,7 +102,8 @@ impl FramesIn {
 pub(super) async fn pull(plan: &PushPlan, feed: Arc<Feed>, keyframe_wanted: Arc<Notify>) {
     loop {
         let (output, wanted) = (Arc::clone(&feed), Arc::clone(&keyframe_wanted));
-        let failure = ingest::pull(&plan.source, plan.transport, output, wanted).await;
+        let failure =
+            ingest::pull(&plan.source, Reach::Anywhere, plan.transport, output, wanted).await;
         tell(&format!("{failure}; trying the source again in {} s", SOURCE_PAUSE.as_secs()));
         sleep(SOURCE_PAUSE).await;
     }

@@ -17,8 +17,9 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use url::Url;
 
-/// Longest body that is read. An answer in SDP has some 10 KB.
-const BODY_BYTES_MAX: usize = 1 << 20;
+/// Longest body that is read. An answer in SDP has some 10 KB, the list of a thousand cameras 800 KB, the
+/// metrics of ten thousand cameras 8 MB.
+const BODY_BYTES_MAX: usize = 16 << 20;
 /// Characters of a refusal's body that are shown.
 const REASON_CHARACTERS_MAX: usize = 300;
 
@@ -187,7 +188,7 @@ impl Answer {
     }
 
     /// Why it is a refusal: the problem's sentence (RFC 9457), our quota's, or the body itself.
-    fn reason(&self) -> String {
+    pub(crate) fn reason(&self) -> String {
         let json: Value = serde_json::from_str(&self.body).unwrap_or_default();
         let sentence =
             [&json["detail"], &json["error"]["message_en"], &json["error"], &json["message"]]

@@ -16,7 +16,7 @@ use super::*;
 use crate::app::App;
 use crate::config;
 use crate::http::Keyring;
-use crate::ingest::{self, Output, RtspTransport, SourceFormat, SourceUrl};
+use crate::ingest::{self, Output, Reach, RtspTransport, SourceFormat, SourceUrl};
 use crate::net::{MediaConfig, MediaPlane, MediaTcp, Priority};
 
 /// How long anything may take on a busy machine.
@@ -272,7 +272,8 @@ async fn pull(url: &str, enough: usize) -> Result<Arc<Seen>, engine::SourceFailu
     let seen = Arc::new(Seen::default());
     let source = SourceUrl::parse(url).unwrap();
     let output: Arc<dyn Output> = Arc::<Seen>::clone(&seen);
-    let pulling = ingest::pull(&source, RtspTransport::Tcp, output, Arc::default());
+    let pulling =
+        ingest::pull(&source, Reach::Anywhere, RtspTransport::Tcp, output, Arc::default());
     let arrived = async {
         loop {
             seen.more.notified().await;

@@ -12,14 +12,17 @@ use engine::voice::{
     SenderEvent as SenderNews, ServerMessage,
 };
 use media::publishers::PublisherEnd;
-use media::{StreamId, ViewerId};
+use media::{AudioLevel, StreamId, ViewerId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use super::live::LiveVoice;
 use super::mp3::Mp3Figures;
 use super::sender::{self, SenderEvent};
-use super::{Closed, Delivery, Messages, QUEUE_LENGTH_MIN, Status, VoiceConfig};
+use super::{
+    Closed, Delivery, Messages, QUEUE_LENGTH_MIN, SILENT_BELOW_FULL, Status, VoiceConfig,
+    VoiceLevel,
+};
 use crate::net::{
     Accepted, AnswerError, FIRST_RECEIVER, FIRST_VOICE, MediaEvent, MediaPlane, PublishError,
     PublisherHandle, PublisherId,
@@ -56,6 +59,17 @@ struct Publisher {
     handle: PublisherHandle,
     /// When its first packet came.
     began: Option<Instant>,
+    /// Its newest level, and when it was last louder than silence.
+    level: Option<(AudioLevel, Instant)>,
+}
+
+impl Publisher {
+    fn note_level(&mut self, level: AudioLevel) {
+        let now = Instant::now();
+        let before = self.level.map_or(now, |(_, sounded)| sounded);
+        let sounded = if level.below_full < SILENT_BELOW_FULL { now } else { before };
+        self.level = Some((level, sounded));
+    }
 }
 
 /// See the module's documentation. The maps are bounded by the relay's.
@@ -190,7 +204,10 @@ impl Actor {
                 }
             }
             // Nothing in the relay depends on them.
-            MediaEvent::Alive { .. }
+            MediaEvent::Reached { .. }
+            | MediaEvent::Alive { .. }
+            | MediaEvent::Moved { .. }
+            | MediaEvent::Detached { .. }
             | MediaEvent::FirstMedia { .. }
             | MediaEvent::Switched { .. }
             | MediaEvent::SwitchFailed { .. }
@@ -237,7 +254,7 @@ impl Actor {
         let (media, levels) = (self.media.clone(), self.config.levels);
         let bytes = Arc::clone(&self.audio_bytes);
         sender::spawn(&handle, stream, media, levels, events, bytes, stream.0.into());
-        self.publishers.insert(stream, Publisher { id, handle, began: None });
+        self.publishers.insert(stream, Publisher { id, handle, began: None, level: None });
     }
 
     fn handle_sender(&mut self, event: SenderEvent) {
@@ -252,6 +269,9 @@ impl Actor {
             }
             SenderEvent::Level { key, level, at } => {
                 let Some(stream) = self.stream_of(key) else { return };
+                if let Some(publisher) = self.publishers.get_mut(&stream) {
+                    publisher.note_level(level);
+                }
                 let event = SenderNews::Level { level, at: unix_time(at) };
                 self.relay.handle_sender(stream, event, now);
             }
@@ -402,7 +422,18 @@ impl Actor {
             figures: self.relay.figures(),
             delivery: self.delivery,
             voices,
+            levels: self.levels(),
         });
+    }
+
+    fn levels(&self) -> Vec<VoiceLevel> {
+        let live = self.relay.live().iter();
+        live.filter_map(|live| {
+            let (level, sounded) = self.publishers.get(&live.stream)?.level?;
+            let dbov = -i16::from(level.below_full);
+            Some(VoiceLevel { voice: live.voice.to_string(), dbov, sounded })
+        })
+        .collect()
     }
 
     fn queue_length(&self) -> usize {

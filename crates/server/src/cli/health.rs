@@ -1,0 +1,160 @@
+//! `manifold health`: one line, and what it rests on.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use hyper::Method;
+use serde_json::{Value, json};
+
+use super::client::{AskError, Client, Server, block_on};
+use super::{Failure, say};
+
+/// States in which a camera that is watched gives no picture, but will.
+const ON_THE_WAY: [&str; 4] = ["idle", "connecting", "live", "closing"];
+
+#[derive(Debug, Args)]
+pub(super) struct HealthArgs {
+    #[command(flatten)]
+    server: Server,
+    /// The one line alone
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// What was found.
+struct Health {
+    /// What is not as it should be, each a sentence.
+    troubles: Vec<String>,
+    details: Vec<String>,
+    /// As the server answered.
+    answer: Value,
+}
+
+/// Exit code 0 where all is well, 1 where something is not. A server that does not answer is a failure with
+/// code 2.
+pub(super) fn run(args: &HealthArgs) -> Result<ExitCode, Failure> {
+    let health = block_on(look(&args.server))?;
+    let is_well = health.troubles.is_empty();
+    if args.server.json {
+        let status = if is_well { "ok" } else { "degraded" };
+        let Health { troubles, details, answer } = &health;
+        let found = json!({
+            "status": status, "troubles": troubles, "details": details, "health": answer,
+        });
+        say(&found.to_string());
+    } else {
+        say(&line(&health));
+        let rest = if args.quiet { &[] } else { &health.details[..] };
+        rest.iter().for_each(|detail| say(&format!("  {detail}")));
+    }
+    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn line(health: &Health) -> String {
+    match &health.troubles[..] {
+        [] => format!("ok: {}", health.details.first().map_or("", String::as_str)),
+        troubles => format!("degraded: {}", troubles.join("; ")),
+    }
+}
+
+async fn look(server: &Server) -> Result<Health, Failure> {
+    let mut client = Client::new(server)?;
+    let answer = client.any(Method::GET, "/health", None).await?;
+    let strange = |_| AskError::Strange(client.base().clone());
+    let answer: Value = serde_json::from_str(&answer.body).map_err(strange)?;
+    let mut troubles = Vec::new();
+    if answer["status"] != "healthy" {
+        let reason = answer["reason"].as_str();
+        troubles.push(reason.unwrap_or("the server says that it is not well").to_owned());
+    }
+    troubles.extend(store_trouble(&answer));
+    let uptime = answer["uptime_seconds"].as_u64().unwrap_or_default();
+    let up = humantime::format_duration(std::time::Duration::from_secs(uptime));
+    let mut details = vec![format!("{} is up for {up}", client.base())];
+    details.push(format!(
+        "voice: {} spoken, {} clients",
+        answer["active_streams"], answer["connected_clients"]
+    ));
+    let state = match client.get("/api/v1/stream/stats").await {
+        Ok(stats) => Some((stats, client.get("/api/v1/cameras").await?)),
+        Err(AskError::Token(_)) => None,
+        Err(error) => return Err(error.into()),
+    };
+    match state {
+        Some((stats, cameras)) => tell_state(&stats, &cameras, &mut troubles, &mut details),
+        None => details.push("cameras and quotas are told with --token alone".to_owned()),
+    }
+    Ok(Health { troubles, details, answer })
+}
+
+/// The sentence of a store that is not there, where there is one at all.
+fn store_trouble(answer: &Value) -> Option<String> {
+    let store = answer.get("store")?;
+    let state = store["status"].as_str().or(store["state"].as_str()).or(store.as_str())?;
+    let is_well = ["healthy", "ok", "up", "connected", "memory"].contains(&state);
+    (!is_well).then(|| format!("the store of leases is {state}"))
+}
+
+fn tell_state(
+    stats: &Value,
+    cameras: &Value,
+    troubles: &mut Vec<String>,
+    details: &mut Vec<String>,
+) {
+    let empty = Vec::new();
+    let cameras = cameras["cameras"].as_array().unwrap_or(&empty);
+    let word = |camera: &Value| camera["state"].as_str().unwrap_or_default().to_owned();
+    let live = cameras.iter().filter(|camera| word(camera) == "live").count();
+    let pullers: u64 = cameras.iter().filter_map(|camera| camera["pullers"].as_u64()).sum();
+    details.push(format!("cameras: {live} of {} live, {pullers} pullers", cameras.len()));
+    details.push(format!("reservations: {}", stats["active_streams"]));
+    for source in stats["stats"].as_array().unwrap_or(&empty) {
+        let name = source["source"].as_str().unwrap_or_default();
+        details.push(format!("{name}: {} of {}", source["current"], source["limit"]));
+    }
+    let watched = cameras.iter().filter(|camera| camera["viewer_count"].as_u64() > Some(0));
+    let dark: Vec<&Value> =
+        watched.filter(|camera| !ON_THE_WAY.contains(&word(camera).as_str())).collect();
+    if let Some(first) = dark.first() {
+        let (id, reason) = (&first["id"], &first["reason"]);
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let others = match dark.len() - 1 {
+            0 => String::new(),
+            more => format!(" (and {more} more)"),
+        };
+        troubles.push(format!(
+            "camera {} is watched and gives no picture: {}{others}",
+            text(id),
+            text(reason)
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watched_camera_without_a_picture_is_trouble_and_an_unwatched_one_is_not() {
+        let stats =
+            json!({"active_streams": 1, "stats": [{"source": "A", "current": 1, "limit": 2}]});
+        let camera = |state: &str, viewers: u64| {
+            json!({
+                "id": "cam-1", "state": state, "reason": "it is off", "viewer_count": viewers,
+                "pullers": 0,
+            })
+        };
+        let troubles = |camera: Value| {
+            let (mut troubles, mut details) = (Vec::new(), Vec::new());
+            tell_state(&stats, &json!({"cameras": [camera]}), &mut troubles, &mut details);
+            assert!(details.contains(&"A: 1 of 2".to_owned()), "{details:?}");
+            troubles
+        };
+        assert_eq!(
+            troubles(camera("unreachable", 1)),
+            ["camera cam-1 is watched and gives no picture: it is off"]
+        );
+        assert!(troubles(camera("unreachable", 0)).is_empty());
+        assert!(troubles(camera("connecting", 1)).is_empty());
+    }
+}

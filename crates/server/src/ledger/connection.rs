@@ -1,0 +1,405 @@
+//! The connection to the store: one, shared by all who ask it, made anew when it was lost.
+//!
+//! A call that fails is not repeated here, except by its text where the store had forgotten the
+//! script: whether it was executed is for the caller to find out. Nothing of leases is known here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::cluster::ClusterClient;
+use redis::cluster_async::ClusterConnection;
+use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, Pipeline,
+    RedisConnectionInfo, RedisError, RedisResult, ServerErrorKind, TlsMode, Value,
+};
+use tokio::sync::Mutex;
+
+use super::address::{StoreAddress, StoreKind};
+
+/// How long a connection may take to come about, Sentinels and TLS included.
+pub(crate) const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// How long the store may take to answer. Its operations take it microseconds; one that does not
+/// answer for this time is taken for lost, and who waits is answered otherwise.
+pub(crate) const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// How often a cluster's client asks another of its servers before it gives up.
+const CLUSTER_RETRIES: u32 = 3;
+
+/// A Lua script and the name by which the store keeps it.
+#[derive(Debug)]
+pub(crate) struct Script {
+    text: String,
+    sha1: String,
+}
+
+impl Script {
+    /// All keys that it touches are handed in as `KEYS`.
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        let text = text.into();
+        let sha1 = redis::Script::new(&text).get_hash().to_owned();
+        Self { text, sha1 }
+    }
+}
+
+/// One call of a script.
+#[derive(Debug, Clone)]
+pub(crate) struct Call<'s> {
+    /// What to execute.
+    pub(crate) script: &'s Script,
+    /// The keys that it touches, the prefix included. At least one: a cluster finds the server by it.
+    pub(crate) keys: Vec<String>,
+    /// What else it is told.
+    pub(crate) args: Vec<Vec<u8>>,
+}
+
+/// Why the store did not do what it was asked for. No password is in it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// Nobody answers there.
+    #[error("the store {store} cannot be reached: {reason}")]
+    Unreachable {
+        /// Where.
+        store: String,
+        /// In the words of the system.
+        reason: String,
+    },
+    /// It answers, but not in time.
+    #[error("the store {store} did not answer within {} s", ANSWER_TIME_MAX.as_secs())]
+    Slow {
+        /// Where.
+        store: String,
+    },
+    /// It does not let us in.
+    #[error("the store {store} refuses user or password of `store.url`: {reason}")]
+    Forbidden {
+        /// Where.
+        store: String,
+        /// In its words.
+        reason: String,
+    },
+    /// It has no memory left.
+    #[error("the store {store} is full: raise its `maxmemory`, or free what else is in it")]
+    Full {
+        /// Where.
+        store: String,
+    },
+    /// A key holds what we did not put there.
+    #[error(
+        "a key of ours in the store {store} holds something of another type: {reason}; set `store.prefix` where others use the same store"
+    )]
+    Foreign {
+        /// Where.
+        store: String,
+        /// In its words.
+        reason: String,
+    },
+    /// Anything else that it answers instead of a result: it is loading, has no leader, only reads.
+    #[error("the store {store} refuses: {reason}")]
+    Refused {
+        /// Where.
+        store: String,
+        /// In its words.
+        reason: String,
+    },
+    /// It answered what the script does not answer.
+    #[error("the store {store} answered something that is not understood: {reason}")]
+    Garbled {
+        /// Where.
+        store: String,
+        /// What was expected.
+        reason: String,
+    },
+}
+
+/// A handle to the store; cheap to clone, all clones share one connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    address: StoreAddress,
+    /// Before every key.
+    prefix: String,
+    links: Mutex<Links>,
+}
+
+#[derive(Debug, Default)]
+struct Links {
+    /// Connections made so far. 64 bits do not wrap.
+    made: u64,
+    current: Option<Link>,
+}
+
+/// One connection, and its number among all that were made.
+#[derive(Clone)]
+struct Link {
+    number: u64,
+    wire: Wire,
+}
+
+#[derive(Clone)]
+enum Wire {
+    One(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// A handle to the store at `address`; it is connected by the first call. `prefix` stands before
+    /// every key.
+    pub(crate) fn new(address: StoreAddress, prefix: String) -> Self {
+        Self { inner: Arc::new(Inner { address, prefix, links: Mutex::default() }) }
+    }
+
+    /// Where it is, without user and password.
+    pub(crate) fn place(&self) -> String {
+        self.inner.address.to_string()
+    }
+
+    /// The name under which `name` is kept.
+    pub(crate) fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.inner.prefix)
+    }
+
+    /// Calls one script.
+    pub(crate) async fn eval(
+        &self,
+        script: &Script,
+        keys: Vec<String>,
+        args: Vec<Vec<u8>>,
+    ) -> Result<Value, StoreError> {
+        let mut answers = self.eval_all(&[Call { script, keys, args }]).await?;
+        let nothing = || self.garbled("no answer at all");
+        answers.pop().map(|(_, answer)| answer).ok_or_else(nothing)?
+    }
+
+    /// Calls scripts one after the other, all of them in one go. The answers come in the order in which
+    /// the store made them, each with the place of its call in `calls`: where it had forgotten a
+    /// script, that call is made later than those behind it.
+    pub(crate) async fn eval_all(
+        &self,
+        calls: &[Call<'_>],
+    ) -> Result<Vec<(usize, Result<Value, StoreError>)>, StoreError> {
+        let link = self.link().await?;
+        let mut answers = Vec::with_capacity(calls.len());
+        let mut forgotten = Vec::new();
+        let by_name = self.send(&link, calls.iter().map(|call| by_sha1(call))).await?;
+        for (index, answer) in by_name.into_iter().enumerate() {
+            match answer {
+                Err(error) if is_unknown_script(&error) => forgotten.push(index),
+                answer => answers.push((index, answer.map_err(|error| self.error(&error)))),
+            }
+        }
+        if !forgotten.is_empty() {
+            let calls = forgotten.iter().filter_map(|index| calls.get(*index)).map(by_text);
+            let by_text = self.send(&link, calls).await?;
+            let answers_again = by_text.into_iter().map(|a| a.map_err(|error| self.error(&error)));
+            answers.extend(forgotten.into_iter().zip(answers_again));
+        }
+        Ok(answers)
+    }
+
+    /// One command that is no script.
+    pub(crate) async fn command(&self, command: redis::Cmd) -> Result<Value, StoreError> {
+        let link = self.link().await?;
+        let nothing = || self.garbled("no answer at all");
+        let answer = self.send(&link, std::iter::once(command)).await?.pop().ok_or_else(nothing)?;
+        answer.map_err(|error| self.error(&error))
+    }
+
+    /// Several commands that are no scripts, in one go. Those that the store refuses count as done.
+    pub(crate) async fn commands(&self, commands: Vec<redis::Cmd>) -> Result<(), StoreError> {
+        let link = self.link().await?;
+        self.send(&link, commands.into_iter()).await.map(drop)
+    }
+
+    /// That it answered something that is not understood.
+    pub(crate) fn garbled(&self, reason: impl Into<String>) -> StoreError {
+        StoreError::Garbled { store: self.place(), reason: reason.into() }
+    }
+
+    async fn send(
+        &self,
+        link: &Link,
+        commands: impl Iterator<Item = redis::Cmd>,
+    ) -> Result<Vec<RedisResult<Value>>, StoreError> {
+        let mut pipeline = Pipeline::new();
+        for command in commands {
+            pipeline.add_command(command);
+        }
+        pipeline.ignore_errors();
+        let all = async {
+            match link.wire.clone() {
+                Wire::One(mut wire) => pipeline.query_async(&mut wire).await,
+                Wire::Cluster(mut wire) => pipeline.query_async(&mut wire).await,
+            }
+        };
+        let error = match tokio::time::timeout(ANSWER_TIME_MAX, all).await {
+            Ok(Ok(answers)) => return Ok(answers),
+            Ok(Err(error)) => self.error(&error),
+            Err(_) => StoreError::Slow { store: self.place() },
+        };
+        self.forget(link).await;
+        Err(error)
+    }
+
+    async fn link(&self) -> Result<Link, StoreError> {
+        let mut links = self.inner.links.lock().await;
+        if let Some(link) = &links.current {
+            return Ok(link.clone());
+        }
+        let address = &self.inner.address;
+        let wire = match tokio::time::timeout(CONNECT_TIME_MAX, connect(address)).await {
+            Ok(Ok(wire)) => wire,
+            Ok(Err(error)) => return Err(self.error(&error)),
+            Err(_) => {
+                let reason = format!("no connection within {} s", CONNECT_TIME_MAX.as_secs());
+                return Err(StoreError::Unreachable { store: self.place(), reason });
+            }
+        };
+        links.made += 1;
+        let link = Link { number: links.made, wire };
+        links.current = Some(link.clone());
+        Ok(link)
+    }
+
+    /// The next call makes a connection anew, unless somebody did meanwhile.
+    async fn forget(&self, link: &Link) {
+        let mut links = self.inner.links.lock().await;
+        if links.current.as_ref().is_some_and(|current| current.number == link.number) {
+            links.current = None;
+        }
+    }
+
+    fn error(&self, error: &RedisError) -> StoreError {
+        let store = self.place();
+        let reason = match (error.code(), error.detail()) {
+            (Some(code), Some(detail)) => format!("{code} {detail}"),
+            _ => error.to_string(),
+        };
+        match (error.kind(), error.code()) {
+            (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS" | "NOPERM")) => {
+                StoreError::Forbidden { store, reason }
+            }
+            _ if error.is_timeout() => StoreError::Slow { store },
+            (_, Some("OOM")) => StoreError::Full { store },
+            _ if reason.contains("WRONGTYPE") => StoreError::Foreign { store, reason },
+            _ if error.is_io_error() || error.is_connection_dropped() || error.code().is_none() => {
+                StoreError::Unreachable { store, reason }
+            }
+            _ => StoreError::Refused { store, reason },
+        }
+    }
+}
+
+async fn connect(address: &StoreAddress) -> RedisResult<Wire> {
+    if address.tls {
+        // Several cryptography libraries are linked; this one does all TLS of this server.
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        // It fails where one is installed already, which is as good.
+        let _ = provider.install_default();
+    }
+    let settings = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIME_MAX))
+        .set_response_timeout(Some(ANSWER_TIME_MAX));
+    match &address.kind {
+        StoreKind::Single => {
+            // An address that was read has one host at least.
+            let Some(first) = address.hosts.first() else {
+                return Err((ErrorKind::InvalidClientConfig, "no host").into());
+            };
+            let host = host(address, first).into_connection_info()?;
+            let client = Client::open(host.set_redis_settings(login(address)))?;
+            let wire = client.get_multiplexed_async_connection_with_config(&settings).await?;
+            Ok(Wire::One(wire))
+        }
+        StoreKind::Sentinel { master } => {
+            let sentinels = address.hosts.iter().map(|at| host(address, at));
+            let mut builder =
+                SentinelClientBuilder::new(sentinels, master, SentinelServerType::Master)?
+                    .set_client_to_redis_db(address.database);
+            if address.tls {
+                builder = builder
+                    .set_client_to_redis_tls_mode(TlsMode::Secure)
+                    .set_client_to_sentinel_tls_mode(TlsMode::Secure);
+            }
+            if let Some(user) = &address.user {
+                builder = builder.set_client_to_redis_username(user);
+            }
+            if let Some(password) = address.password() {
+                builder = builder.set_client_to_redis_password(password);
+            }
+            let mut client = builder.build()?;
+            Ok(Wire::One(client.get_async_connection_with_config(&settings).await?))
+        }
+        StoreKind::Cluster => {
+            let hosts: RedisResult<Vec<_>> = address
+                .hosts
+                .iter()
+                .map(|at| {
+                    let info = host(address, at).into_connection_info()?;
+                    Ok(info.set_redis_settings(login(address)))
+                })
+                .collect();
+            let client = ClusterClient::builder(hosts?)
+                .connection_timeout(CONNECT_TIME_MAX)
+                .response_timeout(ANSWER_TIME_MAX)
+                .retries(CLUSTER_RETRIES)
+                .build()?;
+            Ok(Wire::Cluster(client.get_async_connection().await?))
+        }
+    }
+}
+
+fn host(address: &StoreAddress, (host, port): &(String, u16)) -> ConnectionAddr {
+    let (host, port) = (host.clone(), *port);
+    if address.tls {
+        ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+    } else {
+        ConnectionAddr::Tcp(host, port)
+    }
+}
+
+fn login(address: &StoreAddress) -> RedisConnectionInfo {
+    let mut login = RedisConnectionInfo::default().set_db(address.database);
+    if let Some(user) = &address.user {
+        login = login.set_username(user);
+    }
+    if let Some(password) = address.password() {
+        login = login.set_password(password);
+    }
+    login
+}
+
+fn by_sha1(call: &Call<'_>) -> redis::Cmd {
+    with_arguments(redis::cmd("EVALSHA"), &call.script.sha1, call)
+}
+
+fn by_text(call: &Call<'_>) -> redis::Cmd {
+    with_arguments(redis::cmd("EVAL"), &call.script.text, call)
+}
+
+fn with_arguments(mut command: redis::Cmd, script: &str, call: &Call<'_>) -> redis::Cmd {
+    command.arg(script).arg(call.keys.len());
+    for key in &call.keys {
+        command.arg(key);
+    }
+    for arg in &call.args {
+        command.arg(arg.as_slice());
+    }
+    command
+}
+
+fn is_unknown_script(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+}
