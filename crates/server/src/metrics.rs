@@ -4,6 +4,7 @@
 //! no second account that could drift from the first. `docs/ref/metrics.md` lists the names.
 
 mod outlets;
+mod process;
 mod voice;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use prometheus_client::registry::Registry;
 pub(crate) use outlets::Outlets;
 
 use outlets::OutletFigures;
+use process::ProcessFigures;
 use voice::VoiceFigures;
 
 use crate::app::{CameraSnapshot, JOIN_BUCKETS_MS, Snapshot};
@@ -67,6 +69,7 @@ pub(crate) fn encode(
     if let Some(status) = voice {
         registry.register_collector(Box::new(VoiceFigures(status)));
     }
+    registry.register_collector(Box::new(ProcessFigures));
     registry.register_collector(Box::new(Figures { snapshot, uptime }));
     let mut text = String::new();
     text::encode(&mut text, &registry)?;

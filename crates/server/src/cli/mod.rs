@@ -2,6 +2,7 @@
 //! settings or a server that is not there, 3 for one that refuses, 1 for the rest.
 
 mod bench;
+mod bundle;
 mod check;
 mod client;
 mod doctor;
@@ -12,6 +13,7 @@ mod manual;
 mod push;
 mod reset;
 mod serve;
+mod top;
 mod why;
 
 use std::io::Write;
@@ -48,8 +50,12 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Why a viewer, a camera or the voice relay brings no picture or no sound
     Why(why::WhyArgs),
+    /// Watch viewers, cameras and packets as they are
+    Top(top::TopArgs),
     /// End the viewers and the pullers of a camera, or of all
     Reset(reset::ResetArgs),
+    /// Write a report of a fault: state, settings without secrets, log, findings
+    Bundle(bundle::BundleArgs),
     /// Many viewers of any WHEP server, in one process
     Load(load::LoadArgs),
     /// Publish a test card or an RTSP camera to any WHIP server
@@ -144,6 +150,8 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Health(args)) => finished(health::run(&args)),
         Some(Command::Doctor(args)) => finished(doctor::run(&args)),
         Some(Command::Why(args)) => finished(why::run(&args)),
+        Some(Command::Top(args)) => ended(top::run(&args)),
+        Some(Command::Bundle(args)) => ended(bundle::run(&args)),
         Some(Command::Reset(args)) => finished(reset::run(&args)),
         Some(Command::Completions { shell }) => ended(manual::completions(shell)),
         Some(Command::Man { directory }) => ended(manual::write(&directory)),

@@ -10,7 +10,7 @@
 //! | `mp3` | voices for speakers |
 //! | `openapi` | the description of `/api`, and its page |
 //! | `status` | health and metrics |
-//! | `why`, `reset` | what operators ask and end |
+//! | `why`, `reset`, `bundle` | what operators ask, end and report |
 //! | `secure` | what a page must know to get to HTTPS |
 //! | `voice` | the voice relay's WebSocket and status |
 //! | `page` | the embedded web page |
@@ -23,6 +23,7 @@
 
 mod api;
 mod auth;
+mod bundle;
 mod caller;
 mod extract;
 mod frame;
@@ -74,6 +75,7 @@ use guard::SiteRules;
 use ice_servers::IceServers;
 use problem::Problem;
 use voice::Places;
+use wire::operations::SettingsView;
 
 pub(crate) use auth::Keyring;
 pub(crate) use listen::{Listeners, bind, bind_one};
@@ -129,6 +131,8 @@ struct Inner {
     voice_settings: config::Voice,
     sockets: Places,
     players: Places,
+    /// What of the settings may be shown.
+    settings: SettingsView,
     started: Instant,
 }
 
@@ -160,6 +164,7 @@ impl Http {
             voice_settings: config.voice.clone(),
             sockets: Places::of_sockets(places),
             players: Places::new(mp3::PLAYERS_MAX, mp3::PLAYERS_OF_ADDRESS_MAX),
+            settings: SettingsView::of(config),
             started: Instant::now(),
         }))
     }
@@ -282,6 +287,7 @@ fn api_routes() -> Router<Http> {
         .route("/metrics", get(status::metrics))
         .route("/api/v1/why/{id}", get(why::why))
         .route("/api/v1/reset", post(reset::reset))
+        .route("/api/v1/bundle", get(bundle::bundle))
 }
 
 fn whep_routes() -> Router<Http> {

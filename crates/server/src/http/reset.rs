@@ -9,6 +9,7 @@ use control::CameraId;
 
 use super::Http;
 use super::api::camera_id;
+use super::caller::Caller;
 use super::extract::JsonBody;
 use super::problem::Problem;
 use super::wire::operations::{ResetAnswer, ResetRequest};
@@ -64,8 +65,10 @@ impl Extent {
 )]
 pub(super) async fn reset(
     State(http): State<Http>,
+    caller: Caller,
     JsonBody(request): JsonBody<ResetRequest>,
 ) -> Result<Json<ResetAnswer>, Problem> {
+    caller.require_admin()?;
     let extent = Extent::read(&request)?;
     let before = http.app().snapshot().await;
     if let Extent::Camera(id) = &extent

@@ -2,7 +2,7 @@
 //!
 //! Field names are the contract with dashboards and scripts; `docs/ref/api.md` describes them.
 
-pub(super) mod operations;
+pub(crate) mod operations;
 
 use std::collections::BTreeMap;
 
