@@ -3,6 +3,8 @@
 //! Computed from what the application shows of itself at one instant and from the journal; nothing is
 //! measured or changed.
 
+#[cfg(test)]
+mod tests;
 mod viewer;
 
 use std::time::Duration;

@@ -97,11 +97,11 @@ impl Ladder {
     }
 
     fn climb_token(&mut self, life: &Life, live: Option<&ReservationSnapshot>, now: SystemTime) {
-        let refused = life.newest(|step| matches!(step, Step::TokenRefused { .. }));
-        let offered = life.newest(|step| matches!(step, Step::Offered | Step::Reading));
-        let newer =
-            refused.filter(|refused| offered.is_none_or(|offered| offered.at <= refused.at));
-        if let Some(Step::TokenRefused { reason }) = newer.map(|moment| &moment.step) {
+        // Whichever came last counts.
+        let newest = life.newest(|step| {
+            matches!(step, Step::TokenRefused { .. } | Step::Offered | Step::Reading)
+        });
+        if let Some(Step::TokenRefused { reason }) = newest.map(|moment| &moment.step) {
             self.push("token", RungState::Failed, reason);
             self.blame(Some(Verdict::new(
                 format!("the viewer's token was refused: {reason}"),
