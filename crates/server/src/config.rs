@@ -12,6 +12,7 @@ mod reader;
 mod rtsp;
 mod runbook;
 mod shipped;
+mod store;
 mod tree;
 mod voice;
 
@@ -20,7 +21,6 @@ mod tests;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use control::{CameraId, SourceId, Unit};
@@ -35,6 +35,7 @@ use tree::{Node, Origin};
 pub(crate) use https::{Door, Https};
 pub(crate) use layers::{Environment, Flags, LoadError, Loaded, load};
 pub(crate) use rtsp::{Rtsp, RtspUser};
+pub(crate) use store::Store;
 #[cfg(test)]
 pub(crate) use tests::right as from_toml;
 pub(crate) use tree::Problem;
@@ -84,8 +85,7 @@ pub(crate) struct Config {
     pub(crate) sources: Vec<Source>,
     /// Ids unique; each source exists.
     pub(crate) cameras: Vec<Camera>,
-    /// Where what is made once is kept; elsewhere than usual, if set.
-    pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) store: Store,
     pub(crate) log: Log,
 }
 
@@ -169,6 +169,8 @@ pub(crate) struct Quota {
     pub(crate) unit: Unit,
     /// Reservations at once over all sources.
     pub(crate) total: u32,
+    /// The same of one user; as many as he likes where it is left out.
+    pub(crate) per_user: Option<u32>,
 }
 
 /// An agency with a quota.
@@ -237,9 +239,10 @@ impl Config {
             limit: source.limit,
         };
         let sources: Vec<control::Source> = self.sources.iter().map(source).collect();
-        let quota = control::Quota::new(self.quota.unit, self.quota.total, &sources);
+        let quota = control::Quota::new(self.quota.unit, self.quota.total, &sources)
+            .per_user(self.quota.per_user);
         let cameras = self.cameras.iter().map(Camera::application).collect();
-        AppConfig { sources, cameras, quota }
+        AppConfig { sources, cameras, quota, ledger: self.store.ledger() }
     }
 
     /// Takes the whole tree of settings apart. Whatever is wrong is appended to `problems`.
@@ -255,7 +258,7 @@ impl Config {
         let media = read_media(section.section("media"));
         let (rtsp, rtsp_origin) = rtsp::read(section.section("rtsp"));
         let voice = voice::read(section.section("voice"));
-        let data_dir = read_store(section.section("store"));
+        let store = store::read(section.section("store"));
         let log = read_log(section.section("log"));
         let sources = read_sources(&mut section);
         let cameras = read_cameras(&mut section, &sources);
@@ -280,7 +283,7 @@ impl Config {
             quota,
             sources,
             cameras,
-            data_dir,
+            store,
             log,
         }
     }
@@ -291,7 +294,10 @@ impl Camera {
         let urls = std::iter::once(&self.url).chain(&self.sub_url);
         urls.filter_map(|url| match url {
             SourceUrl::Whip(point) => Some(&**point),
-            SourceUrl::Rtsp { .. } | SourceUrl::Test { .. } | SourceUrl::Sealed { .. } => None,
+            SourceUrl::Rtsp { .. }
+            | SourceUrl::Whep { .. }
+            | SourceUrl::Test { .. }
+            | SourceUrl::Sealed { .. } => None,
         })
     }
 
@@ -390,8 +396,9 @@ fn read_keys(mut section: Section<'_>) -> Vec<ApiKey> {
 fn read_quota(mut section: Section<'_>) -> Quota {
     let unit = section.value("unit", Unit::Viewer);
     let total = section.value("total", shipped::TOTAL_LIMIT);
+    let per_user = section.optional("per_user");
     section.finish();
-    Quota { unit, total }
+    Quota { unit, total, per_user }
 }
 
 /// Where `https` is written comes with it, for [`https::check`].
@@ -486,19 +493,6 @@ fn read_ice_urls(section: &mut Section<'_>, schemes: &[&str]) -> Vec<String> {
         section.problem(origin, "urls", &sentence);
     }
     urls
-}
-
-/// The only store of leases is memory. What is made once is kept in `data_dir`.
-fn read_store(mut section: Section<'_>) -> Option<PathBuf> {
-    let origin = section.origin_of("url");
-    let url: String = section.value("url", "memory".to_owned());
-    if url != "memory" {
-        let sentence = "only \"memory\" is available in this version";
-        section.problem(origin, "url", sentence);
-    }
-    let data_dir: Option<String> = section.optional("data_dir");
-    section.finish();
-    data_dir.filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 fn read_log(mut section: Section<'_>) -> Log {

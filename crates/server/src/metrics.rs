@@ -5,6 +5,7 @@
 
 mod outlets;
 mod process;
+mod store;
 mod voice;
 
 use std::collections::BTreeMap;
@@ -26,9 +27,11 @@ pub(crate) use outlets::Outlets;
 
 use outlets::OutletFigures;
 use process::ProcessFigures;
+use store::StoreFigures;
 use voice::VoiceFigures;
 
 use crate::app::{CameraSnapshot, JOIN_BUCKETS_MS, Snapshot};
+use crate::ledger::StoreHealth;
 use crate::voice::Status;
 
 /// HTTP requests by route and status; counted as they happen. The label values are the routes of
@@ -60,12 +63,14 @@ pub(crate) fn encode(
     snapshot: Snapshot,
     requests: &Requests,
     outlets: &Arc<Outlets>,
+    store: StoreHealth,
     voice: Option<Status>,
     uptime: Duration,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register("manifold_http_requests", "HTTP requests answered", requests.0.clone());
     registry.register_collector(Box::new(OutletFigures(Arc::clone(outlets))));
+    registry.register_collector(Box::new(StoreFigures(store)));
     if let Some(status) = voice {
         registry.register_collector(Box::new(VoiceFigures(status)));
     }
@@ -89,6 +94,8 @@ impl Collector for Figures {
         self.cameras(encoder)?;
         self.media(encoder)?;
         self.switches(encoder)?;
+        self.revocations(encoder)?;
+        self.quotas(encoder)?;
         self.joins(encoder)?;
         gauge(encoder, "manifold_viewers_connected", "Viewers to whom media flows")?
             .encode_gauge(&self.snapshot.media.viewers_connected)?;
@@ -383,6 +390,30 @@ impl Figures {
             }
         }
         Ok(())
+    }
+
+    fn revocations(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Viewers whose right to watch ended before their lease";
+        let mut metric = counter(encoder, "manifold_grants_ended", help)?;
+        for (cause, count) in self.snapshot.revocations.counts() {
+            let labels = [("reason", cause.word())];
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
+        }
+        Ok(())
+    }
+
+    fn quotas(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let figures = &self.snapshot.quota_figures;
+        let help = "Reservations that a limit forbade";
+        let mut metric = counter(encoder, "manifold_quota_refusals", help)?;
+        let scopes = [("user", figures.user), ("source", figures.source), ("total", figures.total)];
+        for (scope, count) in scopes {
+            let labels = [("scope", scope)];
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
+        }
+        let help = "Reservations that gave way to one of a higher class";
+        counter(encoder, "manifold_preemptions", help)?
+            .encode_counter::<NoLabelSet, _, f64>(&figures.preempted, None)
     }
 
     fn joins(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

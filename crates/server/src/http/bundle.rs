@@ -156,8 +156,8 @@ mod tests {
             [http]
             livekit_url = "wss://user:{CANARY}@media.example"
             [media]
-            ice_servers = [{{ urls = "turn:a.example", username = "{CANARY}", credential = "{CANARY}" }}]
-            turn = [{{ urls = "turn:t.example:3478", secret = "{CANARY}" }}]
+            ice_servers = [{{ urls = ["turn:a.example"], username = "{CANARY}", credential = "{CANARY}" }}]
+            turn = [{{ urls = ["turn:t.example:3478"], secret = "{CANARY}" }}]
             [auth]
             mode = "keys"
             [auth.keys]
