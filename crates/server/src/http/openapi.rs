@@ -15,7 +15,7 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
 use super::wire::ProblemBody;
-use super::{Http, api, audit, frame, reset, trace, whip, why};
+use super::{Http, api, audit, frame, reset, sources, trace, whip, why};
 
 /// What is told of the API as a whole. Paths are those of `mod.rs`.
 #[derive(OpenApi)]
@@ -34,6 +34,8 @@ use super::{Http, api, audit, frame, reset, trace, whip, why};
         api::cameras,
         api::camera,
         frame::jpeg,
+        sources::sources,
+        sources::set_limit,
         whip::new_key,
         why::why,
         trace::trace,
