@@ -26,6 +26,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use crate::audit::Audit;
 use crate::ingest::{Reach, RtspTransport, SourceUrl};
 use crate::journal::Journal;
+use crate::ledger::{LedgerPlace, StoreHealth, StoreStatus};
 use crate::net::{IceCredentials, MediaEvent, MediaPlane, OfferError, Restarted};
 
 use actor::{Actor, Command};
@@ -65,6 +66,8 @@ pub(crate) struct AppConfig {
     pub(crate) quota: control::Quota,
     /// Where it is kept who watched what.
     pub(crate) audit: Audit,
+    /// Where leases are kept.
+    pub(crate) ledger: LedgerPlace,
 }
 
 /// A camera and how it is reached.
@@ -182,6 +185,7 @@ pub(crate) struct App {
     offers: Arc<Semaphore>,
     publishing: Publishing,
     journal: Journal,
+    store: Arc<StoreStatus>,
 }
 
 impl App {
@@ -195,8 +199,9 @@ impl App {
         let publishing = Publishing::new(config.cameras.iter(), media.clone());
         let journal = Journal::new(config.audit.clone());
         let actor = Actor::new(config, media, publishing.clone(), journal.clone());
+        let store = actor.ledger.status();
         tokio::spawn(actor.run(inbox, media_events));
-        Self { commands, offers: Arc::new(Semaphore::new(MAX_OFFERS)), publishing, journal }
+        Self { commands, offers: Arc::new(Semaphore::new(MAX_OFFERS)), publishing, journal, store }
     }
 
     /// A handle to an application that has ended.
@@ -208,6 +213,7 @@ impl App {
             offers: Arc::new(Semaphore::new(1)),
             publishing: Publishing::nowhere(),
             journal: Journal::new(Audit::off()),
+            store: Arc::new(StoreStatus::new("memory".to_owned())),
         }
     }
 
@@ -319,6 +325,11 @@ impl App {
         &self.publishing
     }
 
+    /// How the store of leases is.
+    pub(crate) fn store(&self) -> StoreHealth {
+        self.store.health()
+    }
+
     /// The lives of reservations.
     pub(crate) fn journal(&self) -> &Journal {
         &self.journal
@@ -399,8 +410,13 @@ mod tests {
         };
         let media = MediaPlane::start(&media, events.clone()).unwrap();
         let quota = control::Quota::new(control::Unit::Viewer, 1, []);
-        let (sources, cameras, audit) = (Vec::new(), Vec::new(), Audit::off());
-        let config = AppConfig { sources, cameras, quota, audit };
+        let config = AppConfig {
+            sources: Vec::new(),
+            cameras: Vec::new(),
+            quota,
+            ledger: LedgerPlace::Memory,
+            audit: Audit::off(),
+        };
         let app = App::start(config, media, events_in);
         assert!(app.is_running() && app.snapshot().await.total_limit == 1);
         events.send(MediaEvent::Failed).unwrap();

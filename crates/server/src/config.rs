@@ -12,6 +12,7 @@ mod reader;
 mod rtsp;
 mod runbook;
 mod shipped;
+mod store;
 mod tree;
 mod voice;
 
@@ -20,7 +21,6 @@ mod tests;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use control::{CameraId, SourceId, Unit};
@@ -36,6 +36,7 @@ use tree::{Node, Origin};
 pub(crate) use https::{Door, Https};
 pub(crate) use layers::{Environment, Flags, LoadError, Loaded, load};
 pub(crate) use rtsp::{Rtsp, RtspUser};
+pub(crate) use store::Store;
 #[cfg(test)]
 pub(crate) use tests::right as from_toml;
 pub(crate) use tree::Problem;
@@ -91,8 +92,7 @@ pub(crate) struct Config {
     pub(crate) sources: Vec<Source>,
     /// Ids unique; each source exists.
     pub(crate) cameras: Vec<Camera>,
-    /// Where what is made once is kept; elsewhere than usual, if set.
-    pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) store: Store,
     pub(crate) audit: AuditTrail,
     pub(crate) log: Log,
 }
@@ -258,7 +258,8 @@ impl Config {
         let quota = control::Quota::new(self.quota.unit, self.quota.total, &sources)
             .per_user(self.quota.per_user);
         let cameras = self.cameras.iter().map(Camera::application).collect();
-        AppConfig { sources, cameras, quota, audit: Audit::off() }
+        let (ledger, audit) = (self.store.ledger(), Audit::off());
+        AppConfig { sources, cameras, quota, ledger, audit }
     }
 
     /// Takes the whole tree of settings apart. Whatever is wrong is appended to `problems`.
@@ -274,7 +275,7 @@ impl Config {
         let media = read_media(section.section("media"));
         let (rtsp, rtsp_origin) = rtsp::read(section.section("rtsp"));
         let voice = voice::read(section.section("voice"));
-        let data_dir = read_store(section.section("store"));
+        let store = store::read(section.section("store"));
         let audit = read_audit(section.section("audit"));
         let log = read_log(section.section("log"));
         let sources = read_sources(&mut section);
@@ -300,7 +301,7 @@ impl Config {
             quota,
             sources,
             cameras,
-            data_dir,
+            store,
             audit,
             log,
         }
@@ -511,19 +512,6 @@ fn read_ice_urls(section: &mut Section<'_>, schemes: &[&str]) -> Vec<String> {
         section.problem(origin, "urls", &sentence);
     }
     urls
-}
-
-/// The only store of leases is memory. What is made once is kept in `data_dir`.
-fn read_store(mut section: Section<'_>) -> Option<PathBuf> {
-    let origin = section.origin_of("url");
-    let url: String = section.value("url", "memory".to_owned());
-    if url != "memory" {
-        let sentence = "only \"memory\" is available in this version";
-        section.problem(origin, "url", sentence);
-    }
-    let data_dir: Option<String> = section.optional("data_dir");
-    section.finish();
-    data_dir.filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 fn read_audit(mut section: Section<'_>) -> AuditTrail {

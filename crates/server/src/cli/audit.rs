@@ -113,7 +113,7 @@ fn verify(args: &VerifyArgs) -> Result<ExitCode, Failure> {
             Some(file) => {
                 let flags = Flags { config: Some(file.clone()), ..Flags::default() };
                 let config = config::load(&flags, &Environment::of_process())?.config;
-                verify_place(DataDir::of_process(config.data_dir.as_deref()), args.head)
+                verify_place(DataDir::of_process(config.store.data_dir.as_deref()), args.head)
             }
             None => block_on(async {
                 let mut client = Client::new(&args.server)?;

@@ -23,6 +23,7 @@ use crate::database::Database;
 use crate::http::wire::Ready;
 use crate::http::{self, Http, Keyring};
 use crate::ingest;
+use crate::ledger::{self, LedgerPlace};
 use crate::logging;
 use crate::metrics::Outlets;
 use crate::net::{MediaConfig, MediaPlane, StartError, raise_descriptor_limit};
@@ -68,13 +69,14 @@ async fn serve(loaded: &Loaded, ready_file: Option<&Path>) -> anyhow::Result<()>
     let rtsp = bind_rtsp(config, &settings).await?;
     let rtsp_address = rtsp.as_ref().map(RtspOut::address);
     let keyring = Arc::new(Keyring::new(&config.auth)?);
-    let database = Database::new(DataDir::of_process(config.data_dir.as_deref()));
-    let trail = if config.audit.enabled {
-        Audit::start(database.clone(), config.audit.keep)
-    } else {
-        Audit::off()
+    let database = Database::new(DataDir::of_process(config.store.data_dir.as_deref()));
+    let audit = match config.audit.enabled {
+        true => Audit::start(database.clone(), config.audit.keep),
+        false => Audit::off(),
     };
-    let (app, plane, media) = start_app(config, &settings, trail)?;
+    let application = AppConfig { audit, ..config.application() };
+    try_store(&application.ledger).await?;
+    let (app, plane, media) = start_app(config, application, &settings)?;
     let voice = config.voice.enabled.then(|| Voice::start(config.voice.relay(), plane));
     let outlets = Arc::new(Outlets::default());
     let http = Http::new(
@@ -223,11 +225,24 @@ impl Signals {
     }
 }
 
+/// A store that is away is waited for while the server runs; one that lets us not in is told at once.
+async fn try_store(ledger: &LedgerPlace) -> anyhow::Result<()> {
+    let LedgerPlace::Store { store, .. } = ledger else { return Ok(()) };
+    match ledger::try_store(store).await {
+        Ok(None) => Ok(()),
+        Ok(Some(away)) => {
+            tracing::warn!("{away}; the server starts without it and tries on");
+            Ok(())
+        }
+        Err(refused) => Err(refused.into()),
+    }
+}
+
 /// Opens the media port and starts the application on it.
 fn start_app(
     config: &Config,
+    application: AppConfig,
     settings: &str,
-    audit: Audit,
 ) -> Result<(App, MediaPlane, MediaPorts), BindError> {
     let (events_in, events) = mpsc::unbounded_channel();
     let media_config = MediaConfig {
@@ -246,9 +261,5 @@ fn start_app(
     };
     let media = MediaPlane::start(&media_config, events_in).map_err(refused)?;
     let ports = MediaPorts { udp: media.local_address(), tcp: media.tcp_address() };
-    Ok((
-        App::start(AppConfig { audit, ..config.application() }, media.clone(), events),
-        media,
-        ports,
-    ))
+    Ok((App::start(application, media.clone(), events), media, ports))
 }
