@@ -64,10 +64,10 @@ pub(crate) struct AppConfig {
     pub(crate) cameras: Vec<CameraConfig>,
     /// The limits of the same sources and of all together.
     pub(crate) quota: control::Quota,
-    /// Where it is kept who watched what.
-    pub(crate) audit: Audit,
     /// Where leases are kept.
     pub(crate) ledger: LedgerPlace,
+    /// Where it is kept who watched what.
+    pub(crate) audit: Audit,
 }
 
 /// A camera and how it is reached.

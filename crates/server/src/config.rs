@@ -258,8 +258,7 @@ impl Config {
         let quota = control::Quota::new(self.quota.unit, self.quota.total, &sources)
             .per_user(self.quota.per_user);
         let cameras = self.cameras.iter().map(Camera::application).collect();
-        let (ledger, audit) = (self.store.ledger(), Audit::off());
-        AppConfig { sources, cameras, quota, ledger, audit }
+        AppConfig { sources, cameras, quota, ledger: self.store.ledger(), audit: Audit::off() }
     }
 
     /// Takes the whole tree of settings apart. Whatever is wrong is appended to `problems`.

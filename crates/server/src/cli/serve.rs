@@ -70,9 +70,10 @@ async fn serve(loaded: &Loaded, ready_file: Option<&Path>) -> anyhow::Result<()>
     let rtsp_address = rtsp.as_ref().map(RtspOut::address);
     let keyring = Arc::new(Keyring::new(&config.auth)?);
     let database = Database::new(DataDir::of_process(config.store.data_dir.as_deref()));
-    let audit = match config.audit.enabled {
-        true => Audit::start(database.clone(), config.audit.keep),
-        false => Audit::off(),
+    let audit = if config.audit.enabled {
+        Audit::start(database.clone(), config.audit.keep)
+    } else {
+        Audit::off()
     };
     let application = AppConfig { audit, ..config.application() };
     try_store(&application.ledger).await?;
