@@ -48,8 +48,9 @@ const SECRET_LENGTH_MIN: usize = 32;
 /// Lifetime of viewers' tokens: short, since each heartbeat brings a fresh one.
 const TOKEN_TTL: Duration = Duration::from_secs(60 * 60);
 
-/// A token must outlive the time from reserve to WHEP POST on a slow network.
-const TOKEN_TTL_MIN: Duration = Duration::from_secs(60);
+/// A token must outlive the time from reserve to WHEP POST on a slow network, and that from one heartbeat
+/// of our page to the next, 10 s.
+const TOKEN_TTL_MIN: Duration = Duration::from_secs(15);
 
 /// Lifetime of the passwords for a TURN server. It asks for one when a way is allocated and every 10
 /// minutes from then on (RFC 8656 §7), so that a wall can be watched for a day.
@@ -380,7 +381,7 @@ fn read_auth(mut section: Section<'_>) -> (Auth, bool) {
     let token_ttl_origin = section.origin_of("token_ttl");
     let token_ttl = section.value("token_ttl", TOKEN_TTL);
     if token_ttl < TOKEN_TTL_MIN {
-        section.problem(token_ttl_origin, "token_ttl", "this must be at least \"1m\"");
+        section.problem(token_ttl_origin, "token_ttl", "this must be at least \"15s\"");
     }
     let keys = read_keys(section.section("keys"));
     if mode == AuthMode::Keys && keys.is_empty() {

@@ -11,8 +11,10 @@ mod health;
 mod load;
 mod manual;
 mod push;
+mod reload;
 mod reset;
 mod serve;
+mod token;
 mod trace;
 mod why;
 
@@ -44,6 +46,8 @@ enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Make a token for the API from the first of auth.keys
+    Token(token::TokenArgs),
     /// Is the server well? Exit code 0: yes, 1: not quite, 2: it does not answer
     Health(health::HealthArgs),
     /// Try ports, the way to the media port, certificate, clock and each camera, and say what is wrong
@@ -147,6 +151,7 @@ pub(crate) fn run() -> ExitCode {
         None => ended(serve::run(&cli.serve)),
         Some(Command::Serve(args)) => ended(serve::run(&args)),
         Some(Command::Config { command: ConfigCommand::Check { config } }) => check::run(config),
+        Some(Command::Token(args)) => ended(token::run(&args)),
         Some(Command::Load(args)) => finished(load::run(args)),
         Some(Command::Push(args)) => ended(push::run(args)),
         Some(Command::Bench { command }) => ended(bench::run(&command)),

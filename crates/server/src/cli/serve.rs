@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::check::counted;
 use super::front::{self, Front};
+use super::reload::Reload;
 use super::{Failure, ServeArgs, complain, say};
 use crate::app::{App, AppConfig};
 use crate::audit::Audit;
@@ -52,13 +53,13 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         .enable_all()
         .build()
         .context("the threads could not be started")?;
-    let result = runtime.block_on(serve(&loaded, args.ready_file.as_deref()));
+    let result = runtime.block_on(serve(&loaded, args));
     // What still runs is cut off: it had its time in `serve`.
     runtime.shutdown_background();
     Ok(result?)
 }
 
-async fn serve(loaded: &Loaded, ready_file: Option<&Path>) -> anyhow::Result<()> {
+async fn serve(loaded: &Loaded, args: &ServeArgs) -> anyhow::Result<()> {
     let config = &loaded.config;
     // Before anything is started, so that a signal always finds someone who listens.
     let mut signals = Signals::new().context("signals cannot be received")?;
@@ -92,6 +93,9 @@ async fn serve(loaded: &Loaded, ready_file: Option<&Path>) -> anyhow::Result<()>
     if let Some(upkeep) = upkeep {
         tokio::spawn(upkeep.run(closing.clone()));
     }
+    let (flags, file) = (args.flags(), loaded.file.clone());
+    let reload = Reload::new(flags, file, Arc::clone(&keyring), app.clone())?;
+    tokio::spawn(reload.run(closing.clone()));
     let router = http::router(http.clone());
     let serving = tokio::spawn(listeners.serve(router, Arc::clone(&outlets), closing.clone()));
     if let Some(rtsp) = rtsp {
@@ -99,7 +103,7 @@ async fn serve(loaded: &Loaded, ready_file: Option<&Path>) -> anyhow::Result<()>
         tokio::spawn(rtsp.serve(cameras, outlets, closing.clone()));
     }
     let bound = Bound { listen, audio, https, media, rtsp: rtsp_address };
-    announce(config, &bound, &welcome, ready_file)?;
+    announce(config, &bound, &welcome, args.ready_file.as_deref())?;
 
     let signal = tokio::select! {
         name = signals.next() => Some(name),

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use control::{CameraId, Class};
 
-use super::caller::{Caller, Role, Wish, no_camera};
+use super::caller::{Caller, Role, Wish, check_user, no_camera};
 use super::extract::{JsonBody, OptionalJsonBody, Params, Scheme, authority};
 use super::problem::Problem;
 use super::sources::{self, Full};
@@ -23,9 +23,6 @@ use crate::app::{
     self, CameraSnapshot, RenditionSnapshot, Reservation, ReserveError, Snapshot, SourceSnapshot,
 };
 use crate::config::AuthMode;
-
-/// Longest user name, in bytes: it goes into leases and logs.
-const USER_LENGTH_MAX: usize = 128;
 
 /// Most cameras in one answer, and the number where none is asked for: twice the park that the
 /// server is built for, so that small dashboards need no paging.
@@ -58,7 +55,7 @@ pub(super) async fn reserve(
     headers: HeaderMap,
     JsonBody(request): JsonBody<ReserveRequest>,
 ) -> Result<Response, Problem> {
-    check_user(&request.user_id)?;
+    check_user(&request.user_id).map_err(Problem::bad_request)?;
     let camera = camera_id(&request.camera_id)?;
     let quality = quality(request.quality.as_deref())?.unwrap_or_default();
     caller.require_reserve_for(&request.user_id)?;
@@ -90,16 +87,6 @@ pub(super) async fn reserve(
         Err(ReserveError::StoreLost) => Err(Problem::store_lost(ReserveError::StoreLost)),
         Err(ReserveError::ShuttingDown) => Err(Problem::shutting_down()),
     }
-}
-
-fn check_user(user: &str) -> Result<(), Problem> {
-    if user.is_empty() || user.len() > USER_LENGTH_MAX || user.chars().any(char::is_control) {
-        let detail = format!(
-            "user_id must be 1 to {USER_LENGTH_MAX} bytes of text without control characters"
-        );
-        return Err(Problem::bad_request(detail));
-    }
-    Ok(())
 }
 
 /// A quality by its word; `None` where none is asked for.

@@ -54,6 +54,8 @@ mod why;
 pub(crate) mod wire;
 
 #[cfg(test)]
+mod matrix;
+#[cfg(test)]
 mod tests;
 
 use std::any::Any;
@@ -86,7 +88,7 @@ use problem::Problem;
 use voice::Places;
 
 pub(crate) use auth::Keyring;
-pub(crate) use caller::Caller;
+pub(crate) use caller::{Badge, Caller, Role, Sources};
 pub(crate) use listen::{Listeners, bind, bind_one};
 pub(crate) use mp3::speakers;
 pub(crate) use secure::{Doors, Secure};

@@ -9,7 +9,7 @@ use control::CameraId;
 
 use super::Http;
 use super::api::camera_id;
-use super::caller::Caller;
+use super::caller::{Caller, Wish};
 use super::extract::JsonBody;
 use super::problem::Problem;
 use super::wire::operations::{ResetAnswer, ResetRequest};
@@ -69,6 +69,10 @@ pub(super) async fn reset(
     JsonBody(request): JsonBody<ResetRequest>,
 ) -> Result<Json<ResetAnswer>, Problem> {
     let extent = Extent::read(&request)?;
+    match &extent {
+        Extent::Camera(id) => caller.require_camera(&http, id, Wish::Change).await?,
+        Extent::All => caller.require_admin()?,
+    }
     let before = http.app().snapshot().await;
     if let Extent::Camera(id) = &extent
         && extent.cameras(&before).next().is_none()
