@@ -14,6 +14,7 @@ mod backoff;
 mod engine;
 mod io;
 mod note;
+mod revocation;
 mod session;
 mod stream;
 mod timers;
@@ -25,9 +26,11 @@ pub use engine::{
 };
 pub use failure::{Retry, SourceFailure};
 pub use io::{
-    Action, CameraSpec, CodecMismatch, Grant, HoldId, HoldRefusal, OpId, Reader, Released, Reply,
-    Request, RequestId, ReserveRefusal, SourceEvent, ViewerEvent, WatchRefusal, Watching,
+    Action, CameraSpec, CloseCause, CodecMismatch, Grant, HoldId, HoldRefusal, LeaseRefusal, OpId,
+    Reader, Released, Reply, Request, RequestId, ReserveRefusal, SourceEvent, ViewerEvent,
+    WatchRefusal, Watching,
 };
 pub use note::{EndReason, Note};
+pub use revocation::Revocation;
 pub use session::SessionState;
 pub use stream::{Condition, Rendition};

@@ -7,6 +7,7 @@ use media::peers::CloseReason;
 use crate::adapt::SwitchReason;
 use crate::failure::SourceFailure;
 use crate::io::CodecMismatch;
+use crate::revocation::Revocation;
 use crate::stream::Rendition;
 
 /// A step in the life of a reservation. What the media plane tells of a peer the caller knows itself.
@@ -56,7 +57,7 @@ pub enum Note {
 }
 
 /// Why a reservation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EndReason {
     /// Its lease was released.
     Released,
@@ -64,6 +65,8 @@ pub enum EndReason {
     Ended,
     /// Its peer left.
     PeerLeft,
+    /// Its right to watch was taken away.
+    Revoked(Revocation),
     /// Its lease ran out.
     Expired,
     /// A reservation of a higher class took its place.
@@ -85,12 +88,28 @@ impl EndReason {
         }
     }
 
+    /// As programs tell it from others.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Released => "RELEASED",
+            Self::Ended => "ENDED",
+            Self::PeerLeft => "LEFT",
+            Self::Revoked(cause) => cause.code(),
+            Self::Expired => "EXPIRED",
+            Self::Preempted => "PREEMPTED",
+            Self::Deleted => "DELETED",
+            Self::CameraRemoved => "CAMERA_REMOVED",
+            Self::Shutdown => "SHUTDOWN",
+        }
+    }
+
     /// As half a sentence.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Released => "released",
             Self::Ended => "ended by the client",
             Self::PeerLeft => "the viewer closed its connection",
+            Self::Revoked(cause) => cause.as_str(),
             Self::Expired => "the lease ran out",
             Self::Preempted => "a reservation of a higher class took its place",
             Self::Deleted => "its lease was deleted in the store",

@@ -6,8 +6,10 @@
 
 mod actor;
 mod clock;
+mod endings;
 mod grants;
 mod joins;
+mod limits;
 mod outlets;
 mod publishing;
 mod pullers;
@@ -16,7 +18,7 @@ mod snapshot;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use control::{CameraId, ReservationId, Source};
+use control::{CameraId, Class, ReservationId, Scope, Source};
 use engine::CodecMismatch;
 use secrecy::SecretString;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -30,8 +32,11 @@ use actor::{Actor, Command};
 
 pub(crate) use control::Quality;
 pub(crate) use engine::Rendition;
-pub(crate) use grants::Holder;
+#[cfg(test)]
+pub(crate) use grants::RevocationFigures;
+pub(crate) use grants::{KeyNumber, Permit};
 pub(crate) use joins::JOIN_BUCKETS_MS;
+pub(crate) use limits::{LeaseError, LimitError, Over};
 pub(crate) use outlets::{Held, HoldError, ReadError, Reading};
 pub(crate) use publishing::{Accepted, Credentials, KeyRefusal, PublishRefusal, Publishing};
 pub(crate) use snapshot::{
@@ -107,16 +112,20 @@ pub(crate) enum ReserveError {
     /// 409, with the camera's own sentence.
     #[error("{0}")]
     CameraOffline(String),
-    /// 429. `scope` is a SourceId or "TOTAL".
+    /// 429.
     #[error("quota of {scope} is used up: {current} of {limit}")]
     QuotaExceeded {
-        scope: String,
+        scope: Scope,
         source_name: String,
         source_name_ar: String,
         current: u32,
         limit: u32,
-        retry_after: Duration,
+        /// When there is room if nobody leaves and nobody renews; `None`: the limit is 0.
+        retry_after: Option<Duration>,
     },
+    /// 503.
+    #[error("{}", limits::STORE_LOST)]
+    StoreLost,
     #[error("the server is shutting down")]
     ShuttingDown,
 }
@@ -135,8 +144,9 @@ pub(crate) struct Released {
 pub(crate) enum WatchError {
     #[error("there is no camera {0}")]
     UnknownCamera(String),
-    #[error("the reservation has ended; reserve again")]
-    ReservationEnded,
+    /// 410.
+    #[error("{0}")]
+    ReservationEnded(Over),
     #[error(transparent)]
     Offer(#[from] OfferError),
     /// 406, with what would help.
@@ -208,52 +218,64 @@ impl App {
         &self,
         camera: &str,
         user: &str,
-        quality: Quality,
+        (quality, class): (Quality, Class),
     ) -> Result<Reservation, ReserveError> {
         let unknown = || ReserveError::UnknownCamera(shortened(camera));
         let camera = CameraId::parse(camera).map_err(|_| unknown())?;
         let user = user.chars().take(MAX_USER_CHARACTERS).collect();
-        let reply = self.ask(|reply| Command::Reserve { camera, user, quality, reply }).await;
+        let reply =
+            self.ask(|reply| Command::Reserve { camera, user, quality, class, reply }).await;
         reply.unwrap_or(Err(ReserveError::ShuttingDown))
     }
 
-    /// `None`: unknown or already released (404).
-    pub(crate) async fn release(&self, id: &str) -> Option<Released> {
-        let reservation = ReservationId::parse(id).ok()?;
-        self.ask(|reply| Command::Release { reservation, reply }).await?
+    /// Ends a lease.
+    pub(crate) async fn release(&self, id: &str) -> Result<Released, LeaseError> {
+        let over = LeaseError::Over(Over(None));
+        let reservation = ReservationId::parse(id).map_err(|_| over)?;
+        self.ask(|reply| Command::Release { reservation, reply }).await.unwrap_or(Err(over))
     }
 
     /// `extend` is clipped to what the policy allows; `quality` holds from here on, where it is given.
-    /// `None`: unknown or ended (404).
     pub(crate) async fn heartbeat(
         &self,
         id: &str,
         extend: Option<Duration>,
         quality: Option<Quality>,
-    ) -> Option<Reservation> {
-        let reservation = ReservationId::parse(id).ok()?;
-        self.ask(|reply| Command::Heartbeat { reservation, extend, quality, reply }).await?
+    ) -> Result<Reservation, LeaseError> {
+        let over = LeaseError::Over(Over(None));
+        let reservation = ReservationId::parse(id).map_err(|_| over)?;
+        let make = |reply| Command::Heartbeat { reservation, extend, quality, reply };
+        self.ask(make).await.unwrap_or(Err(over))
+    }
+
+    /// How the reservation of a WHEP session ended, where the session is over and that is known.
+    pub(crate) async fn ending_of(&self, resource: &str) -> Over {
+        let resource = resource.to_owned();
+        let ending = self.ask(|reply| Command::EndingOf { resource, reply }).await;
+        Over(ending.flatten())
     }
 
     /// WHEP POST, after the token was verified. A second POST on one reservation replaces the first
-    /// session as soon as its offer is answered.
+    /// session as soon as its offer is answered. The viewer is sent away when `permit` is over.
     pub(crate) async fn watch(
         &self,
         reservation: &str,
         camera: &str,
         offer_sdp: String,
+        permit: Permit,
     ) -> Result<Watching, WatchError> {
         let started = Instant::now();
         let unknown = || WatchError::UnknownCamera(shortened(camera));
         let camera = CameraId::parse(camera).map_err(|_| unknown())?;
-        let reservation =
-            ReservationId::parse(reservation).map_err(|_| WatchError::ReservationEnded)?;
+        let reservation = ReservationId::parse(reservation)
+            .map_err(|_| WatchError::ReservationEnded(Over(None)))?;
         let offers = Arc::clone(&self.offers);
-        let permit = offers.acquire_owned().await.map_err(|_| WatchError::ShuttingDown)?;
+        let turn = offers.acquire_owned().await.map_err(|_| WatchError::ShuttingDown)?;
+        self.permit(reservation.clone(), permit).await;
         let make = |reply| Command::Watch {
             reservation,
             camera,
-            offer: actor::Offer { sdp: offer_sdp, started, _permit: permit },
+            offer: actor::Offer { sdp: offer_sdp, started, _permit: turn },
             reply,
         };
         self.ask(make).await.unwrap_or(Err(WatchError::ShuttingDown))

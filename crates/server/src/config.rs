@@ -169,6 +169,8 @@ pub(crate) struct Quota {
     pub(crate) unit: Unit,
     /// Reservations at once over all sources.
     pub(crate) total: u32,
+    /// The same of one user; as many as he likes where it is left out.
+    pub(crate) per_user: Option<u32>,
 }
 
 /// An agency with a quota.
@@ -237,7 +239,8 @@ impl Config {
             limit: source.limit,
         };
         let sources: Vec<control::Source> = self.sources.iter().map(source).collect();
-        let quota = control::Quota::new(self.quota.unit, self.quota.total, &sources);
+        let quota = control::Quota::new(self.quota.unit, self.quota.total, &sources)
+            .per_user(self.quota.per_user);
         let cameras = self.cameras.iter().map(Camera::application).collect();
         AppConfig { sources, cameras, quota, ledger: self.store.ledger() }
     }
@@ -291,7 +294,10 @@ impl Camera {
         let urls = std::iter::once(&self.url).chain(&self.sub_url);
         urls.filter_map(|url| match url {
             SourceUrl::Whip(point) => Some(&**point),
-            SourceUrl::Rtsp { .. } | SourceUrl::Test { .. } | SourceUrl::Sealed { .. } => None,
+            SourceUrl::Rtsp { .. }
+            | SourceUrl::Whep { .. }
+            | SourceUrl::Test { .. }
+            | SourceUrl::Sealed { .. } => None,
         })
     }
 
@@ -390,8 +396,9 @@ fn read_keys(mut section: Section<'_>) -> Vec<ApiKey> {
 fn read_quota(mut section: Section<'_>) -> Quota {
     let unit = section.value("unit", Unit::Viewer);
     let total = section.value("total", shipped::TOTAL_LIMIT);
+    let per_user = section.optional("per_user");
     section.finish();
-    Quota { unit, total }
+    Quota { unit, total, per_user }
 }
 
 /// Where `https` is written comes with it, for [`https::check`].

@@ -91,6 +91,8 @@ impl Collector for Figures {
         self.cameras(encoder)?;
         self.media(encoder)?;
         self.switches(encoder)?;
+        self.revocations(encoder)?;
+        self.quotas(encoder)?;
         self.joins(encoder)?;
         gauge(encoder, "manifold_viewers_connected", "Viewers to whom media flows")?
             .encode_gauge(&self.snapshot.media.viewers_connected)?;
@@ -385,6 +387,30 @@ impl Figures {
             }
         }
         Ok(())
+    }
+
+    fn revocations(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Viewers whose right to watch ended before their lease";
+        let mut metric = counter(encoder, "manifold_grants_ended", help)?;
+        for (cause, count) in self.snapshot.revocations.counts() {
+            let labels = [("reason", cause.word())];
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
+        }
+        Ok(())
+    }
+
+    fn quotas(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let figures = &self.snapshot.quota_figures;
+        let help = "Reservations that a limit forbade";
+        let mut metric = counter(encoder, "manifold_quota_refusals", help)?;
+        let scopes = [("user", figures.user), ("source", figures.source), ("total", figures.total)];
+        for (scope, count) in scopes {
+            let labels = [("scope", scope)];
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
+        }
+        let help = "Reservations that gave way to one of a higher class";
+        counter(encoder, "manifold_preemptions", help)?
+            .encode_counter::<NoLabelSet, _, f64>(&figures.preempted, None)
     }
 
     fn joins(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -62,6 +62,7 @@ class House implements SessionApi {
   whepRefusal: Refusal | null = null;
   heartbeatRefusal: Refusal | null = null;
   reserveGate: Promise<void> = Promise.resolve();
+  heartbeatGate: Promise<void> = Promise.resolve();
   iceServers: RTCIceServer[] = [];
   watching: Watching = { rendition: "main", switches: 0 };
   qualities: (string | null)[] = [];
@@ -79,6 +80,7 @@ class House implements SessionApi {
   async heartbeat(reservationId: string, quality: string | null): Promise<Heartbeat> {
     this.log.push(`heartbeat ${reservationId}`);
     this.qualities.push(quality);
+    await this.heartbeatGate;
     if (this.heartbeatRefusal !== null) throw this.heartbeatRefusal;
     return { token: "fresh", watching: this.watching };
   }
@@ -185,7 +187,8 @@ describe("CameraSession", () => {
     await vi.advanceTimersByTimeAsync(2_000);
     house.whep.become("ended");
     await vi.advanceTimersByTimeAsync(500);
-    expect(house.qualities).toEqual(["auto", "low", "low", "low"]);
+    // Between the two the server is asked why it ended the connection.
+    expect(house.qualities).toEqual(["auto", "low", "low", null, "low"]);
   });
 
   it("tells a quality that changed while it connected", async () => {
@@ -225,8 +228,37 @@ describe("CameraSession", () => {
     await vi.advanceTimersByTimeAsync(500);
     house.whep.become("connected");
     expect(session.state.kind).toBe("connected");
-    expect(house.log).toEqual(["reserve", "open /whep/cam t1", "delete", "reserve", "open /whep/cam t2"]);
+    expect(house.log).toEqual(["reserve", "open /whep/cam t1", "heartbeat r1", "delete", "reserve", "open /whep/cam t2"]);
     expect(house.openMax).toBe(1);
+  });
+
+  it("says in the server's words why its place was given away, and tries again later", async () => {
+    const { house, session } = await connected();
+    house.heartbeatRefusal = refusal(404, null, "PREEMPTED");
+    house.whep.become("ended");
+    await vi.advanceTimersByTimeAsync(0);
+    expect(session.state).toMatchObject({ kind: "pausing", cause: { code: "PREEMPTED", sentence: "status 404" } });
+    expect(house.count("release")).toBe(0);
+    await vi.advanceTimersByTimeAsync(9_900);
+    expect(house.count("reserve")).toBe(1);
+    await vi.advanceTimersByTimeAsync(200);
+    expect(house.count("reserve")).toBe(2);
+  });
+
+  it("does not come back by itself where somebody sent the viewer away", async () => {
+    const { house, session } = await connected();
+    house.heartbeatRefusal = refusal(404, null, "REMOVED");
+    house.whep.become("ended");
+    await vi.advanceTimersByTimeAsync(0);
+    expect(session.state).toMatchObject({ kind: "refused", cause: { code: "REMOVED" } });
+  });
+
+  it("waits no longer than a moment to hear why it was ended", async () => {
+    const { house, session } = await connected();
+    house.heartbeatGate = new Promise(() => undefined);
+    house.whep.become("ended");
+    await vi.advanceTimersByTimeAsync(1_500);
+    expect(session.state).toMatchObject({ kind: "pausing", cause: { code: "LOST" } });
   });
 
   it("lets an interruption heal, and gives up on one that does not", async () => {

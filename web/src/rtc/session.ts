@@ -92,6 +92,13 @@ const BACKOFF_MS = [500, 1_000, 2_000, 4_000, 8_000] as const;
 /** For refusals that only an operator can lift, such as an unknown camera. */
 const SLOW_RETRY_MS = 30_000;
 const QUOTA_RETRY_MS = 5_000;
+/** After a place was given to someone who matters more: time to read so; the place is taken meanwhile. */
+const PREEMPTED_RETRY_MS = 10_000;
+/** So long the server is asked why it ended a connection. */
+const WHY_MS_MAX = 1_500;
+const ENDED = "The server or the network ended the connection.";
+/** Gone: the status of refusals with which a reservation ended. */
+const ENDED_STATUS = 410;
 
 export class CameraSession {
   readonly cameraId: string;
@@ -219,11 +226,14 @@ export function retryDelayMs(cause: Refusal, failures: number, random: number): 
   const backoff = step * (1 - random / 5);
   // A token that the media route refused has run out: the next reservation brings a fresh one.
   if (cause.code === TOKEN_REFUSED) return backoff;
+  if (cause.code === "PREEMPTED") return PREEMPTED_RETRY_MS;
   switch (cause.status) {
     case 401:
     case 403:
     case 406:
       return null;
+    case ENDED_STATUS:
+      return cause.code === "REMOVED" ? null : backoff;
     case 400:
     case 404:
     case 415:
@@ -369,7 +379,8 @@ class Attempt {
         this.#expire(INTERRUPTED_MS_MAX, "The connection to the server was lost.");
         return;
       case "ended":
-        this.#end(lost("The server or the network ended the connection."));
+        this.#expire(WHY_MS_MAX, ENDED);
+        void this.#askWhy();
         return;
       case "new":
       case "ice":
@@ -405,15 +416,28 @@ class Attempt {
       if (!this.#over) this.#onWatching(watching);
       this.#scheduleHeartbeat(asks ? SWITCH_CHECK_MS : HEARTBEAT_MS);
     } catch (thrown) {
-      if (asRefusal(thrown).status === 404) this.#handleLeaseEnded();
+      const cause = asRefusal(thrown);
+      if (cause.status === 404) this.#handleLeaseEnded(cause);
       else this.#scheduleHeartbeat(HEARTBEAT_RETRY_MS);
     }
   }
 
-  /** The server knows nothing of us: it restarted, or someone took the place away. */
-  #handleLeaseEnded(): void {
+  /** The connection was ended; where the place is gone too, the server knows why. */
+  async #askWhy(): Promise<void> {
+    try {
+      if (this.#reservation !== null) await this.#api.heartbeat(this.#reservation.reservationId, null);
+    } catch (thrown) {
+      const cause = asRefusal(thrown);
+      if (cause.status === 404) return this.#handleLeaseEnded(cause);
+    }
+    this.#end(lost(ENDED));
+  }
+
+  /** The server says how it ended, or knows nothing of us, e.g. because it restarted. */
+  #handleLeaseEnded(cause: Refusal): void {
     this.#reservation = null;
-    this.#end(lost("The server gave this place away, or restarted."));
+    if (cause.code === "") this.#end(lost("The server gave this place away, or restarted."));
+    else this.#end(new Refusal({ ...cause, sentence: cause.sentence, status: ENDED_STATUS }));
   }
 
   /** Ending the WHEP session ends the lease; the release is for where there was none. */

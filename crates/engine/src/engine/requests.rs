@@ -20,6 +20,9 @@ impl Engine {
             Request::Release { reservation } => {
                 self.apply(LedgerOp::Release(reservation), Pending::Release { request: Some(id) });
             }
+            Request::SetLimit { source, limit } => {
+                self.apply(LedgerOp::SetLimit { source, limit }, Pending::SetLimit { request: id });
+            }
             Request::Heartbeat { reservation, extend, quality } => {
                 if let Some(quality) = quality {
                     self.ask_for(&reservation, quality, now);
@@ -31,6 +34,10 @@ impl Engine {
             Request::Read { reservation, camera } => self.read(id, reservation, &camera, now),
             Request::Hold { camera, rendition } => self.hold(id, &camera, rendition, now),
             Request::EndWatch { viewer } => self.end_watch(id, viewer, now),
+            Request::Revoke { reservation, cause } => {
+                self.end_session(&reservation, EndReason::Revoked(cause), now);
+                self.apply(LedgerOp::Release(reservation), Pending::Release { request: Some(id) });
+            }
             Request::StopSource { camera } => self.stop_source(id, &camera, now),
             Request::Snapshot => {
                 self.apply(LedgerOp::Snapshot, Pending::Snapshot { request: id });

@@ -142,6 +142,11 @@ impl Engine {
         self.sessions.values().map(Session::view)
     }
 
+    /// How many sessions there are.
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
     /// What is left of sessions, streams and timers.
     pub fn residue(&self) -> Residue {
         let count = |test: fn(&Stream) -> bool| self.streams.values().filter(|s| test(s)).count();

@@ -17,7 +17,7 @@ use media::{PacketisedFrame, StreamId, ViewerId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::actor::{Actor, Command, Message, Waiting};
-use super::{App, shortened};
+use super::{App, Permit, shortened};
 use crate::ingest::SourceFormat;
 use crate::net::{CloseReason, Tap, Tapped};
 
@@ -185,15 +185,19 @@ impl App {
     }
 
     /// Frames of `held` on a reservation, which ends with them. A second reading, or a browser on the same
-    /// reservation, takes the place of the first.
+    /// reservation, takes the place of the first. It ends when `permit` is over; without one, with its lease.
     pub(crate) async fn read(
         &self,
         reservation: ReservationId,
         camera: &str,
         held: &Held,
+        permit: Option<Permit>,
     ) -> Result<Reading, ReadError> {
         let camera = CameraId::parse(camera).map_err(|_| ReadError::ReservationEnded)?;
         let stream = held.stream;
+        if let Some(permit) = permit {
+            self.permit(reservation.clone(), permit).await;
+        }
         let make =
             |reply| Command::Outlet(OutletCommand::Read { reservation, camera, stream, reply });
         self.ask(make).await.unwrap_or(Err(ReadError::ShuttingDown))

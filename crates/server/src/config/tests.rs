@@ -68,7 +68,7 @@ fn nothing_configured_is_four_synthetic_cameras_on_loopback() {
     assert_eq!(config.rtsp.listen.map(|rtsp| rtsp.to_string()).as_deref(), Some("127.0.0.1:8554"));
     let limits: Vec<_> = config.sources.iter().map(|s| (s.id.as_str(), s.limit)).collect();
     assert_eq!(limits, [("DUBAI_POLICE", 50), ("METRO", 30), ("PARKING", 20), ("TAXI", 25)]);
-    assert_eq!(config.quota, Quota { unit: Unit::Viewer, total: 500 });
+    assert_eq!(config.quota, Quota { unit: Unit::Viewer, total: 500, per_user: None });
     assert_eq!(config.cameras.len(), 4);
     assert!(config.cameras.iter().all(|camera| camera.url.is_synthetic() && camera.on_demand));
 }
@@ -132,7 +132,7 @@ fn every_setting_is_read() {
     assert_eq!(config.auth.token_ttl, Duration::from_secs(600));
     let keys: Vec<&str> = config.auth.keys.iter().map(|key| key.id.as_str()).collect();
     assert_eq!(keys, ["zeta", "alpha"], "the first written signs");
-    assert_eq!(config.quota, Quota { unit: Unit::Camera, total: 7 });
+    assert_eq!(config.quota, Quota { unit: Unit::Camera, total: 7, per_user: None });
     assert_eq!(config.store.data_dir.as_deref(), Some(std::path::Path::new("/var/lib/manifold")));
     let camera = &config.cameras[0];
     assert_eq!(camera.name, "<script>alert(1)</script>");

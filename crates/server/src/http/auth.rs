@@ -4,14 +4,18 @@
 //! says of it is compared, never followed. What a token is good for is decided here too; whether
 //! the reservation still lives is not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use control::{CameraId, ReservationId};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::wire::{Claims, VideoGrant};
+use crate::app::{KeyNumber, Permit};
 use crate::config;
 
 /// Longest token that is looked at. Ours have about 400 characters.
@@ -20,20 +24,98 @@ const TOKEN_LENGTH_MAX: usize = 4096;
 /// Clocks of token makers may be ahead by this much.
 const CLOCK_SKEW: Duration = Duration::from_secs(10);
 
+/// The last second of the year 9999, the last that RFC 3339 can write.
+const LAST_SECOND: u64 = 253_402_300_799;
+
 /// Name of the key that is made at start when none is configured.
 const OWN_KEY_ID: &str = "manifold";
+
+/// Reservations and tokens that may be taken back at once. A token lives an hour, so that this is one
+/// viewer sent away a second for 18 hours; those beyond push out the next to expire.
+const REVOKED_MAX: usize = 65_536;
 
 /// Signs and checks tokens.
 pub(crate) struct Keyring {
     /// Never empty; the first signs.
-    keys: Vec<Key>,
+    keys: RwLock<Arc<[Key]>>,
+    /// Lifetime of viewers' tokens.
     ttl: Duration,
+    revoked: Mutex<Revoked>,
+    next_number: AtomicU32,
 }
 
+#[derive(Clone)]
 struct Key {
     id: String,
+    number: KeyNumber,
+    /// To know it again when the settings are read anew. `None`: it was made here.
+    secret: Option<SecretString>,
     encoding: EncodingKey,
     decoding: DecodingKey,
+}
+
+impl Key {
+    fn new(number: KeyNumber, entry: &config::ApiKey) -> Self {
+        let secret = entry.secret.expose_secret().as_bytes();
+        Self {
+            id: entry.id.clone(),
+            number,
+            secret: Some(entry.secret.clone()),
+            encoding: EncodingKey::from_secret(secret),
+            decoding: DecodingKey::from_secret(secret),
+        }
+    }
+
+    /// One that nobody knows.
+    fn random(number: KeyNumber) -> Result<Self, SignError> {
+        let mut secret = [0; 32];
+        aws_lc_rs::rand::fill(&mut secret).map_err(|_| SignError::NoRandomness)?;
+        Ok(Self {
+            id: OWN_KEY_ID.to_owned(),
+            number,
+            secret: None,
+            encoding: EncodingKey::from_secret(&secret),
+            decoding: DecodingKey::from_secret(&secret),
+        })
+    }
+
+    fn is(&self, entry: &config::ApiKey) -> bool {
+        let same = |secret: &SecretString| {
+            verify_slices_are_equal(
+                secret.expose_secret().as_bytes(),
+                entry.secret.expose_secret().as_bytes(),
+            )
+        };
+        self.id == entry.id && self.secret.as_ref().is_some_and(|secret| same(secret).is_ok())
+    }
+}
+
+/// What was taken back before it expired, and when it does (seconds since the Unix epoch). What stands
+/// here is the `sub` of viewers' tokens, or the `jti` of others.
+#[derive(Debug, Default)]
+struct Revoked {
+    until: HashMap<String, u64>,
+    /// The same, the next to expire first.
+    due: BTreeSet<(u64, String)>,
+}
+
+impl Revoked {
+    fn insert(&mut self, name: String, until: u64, now: u64) {
+        let is_over = |due: &BTreeSet<(u64, String)>| due.first().is_some_and(|(at, _)| *at <= now);
+        while self.due.len() >= REVOKED_MAX || is_over(&self.due) {
+            let Some((_, oldest)) = self.due.pop_first() else { break };
+            self.until.remove(&oldest);
+        }
+        let until = self.until.get(&name).map_or(until, |known| until.max(*known));
+        if let Some(earlier) = self.until.insert(name.clone(), until) {
+            self.due.remove(&(earlier, name.clone()));
+        }
+        self.due.insert((until, name));
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        !name.is_empty() && self.until.contains_key(name)
+    }
 }
 
 /// Why a token opens nothing: 401.
@@ -69,6 +151,9 @@ pub(crate) enum TokenError {
         /// RFC 3339, UTC.
         at: String,
     },
+    /// It was taken back.
+    #[error("the token was revoked: its viewer was sent away by an operator")]
+    Revoked,
     /// Role and sources are not what they must be. The rest of a sentence.
     #[error("the token's attributes are wrong: {0}")]
     Attributes(String),
@@ -117,22 +202,42 @@ pub(crate) enum SignError {
 impl Keyring {
     /// Takes the configured keys, or makes a random one: then tokens end with the process.
     pub(crate) fn new(auth: &config::Auth) -> Result<Self, SignError> {
-        let key = |id: &str, secret: &[u8]| Key {
-            id: id.to_owned(),
-            encoding: EncodingKey::from_secret(secret),
-            decoding: DecodingKey::from_secret(secret),
+        let keyring = Self {
+            keys: RwLock::new(Arc::new([])),
+            ttl: auth.token_ttl,
+            revoked: Mutex::default(),
+            next_number: AtomicU32::new(0),
         };
-        let mut keys: Vec<Key> = auth
-            .keys
+        keyring.replace(&auth.keys)?;
+        Ok(keyring)
+    }
+
+    /// Takes other keys from here on: tokens of those that are gone open nothing any more. Returns all
+    /// that there are now.
+    pub(crate) fn replace(&self, entries: &[config::ApiKey]) -> Result<Vec<KeyNumber>, SignError> {
+        let mut current = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        let number = || KeyNumber(self.next_number.fetch_add(1, Ordering::Relaxed));
+        let known = |entry| current.iter().find(|key| key.is(entry)).cloned();
+        let mut keys: Vec<Key> = entries
             .iter()
-            .map(|entry| key(&entry.id, entry.secret.expose_secret().as_bytes()))
+            .map(|entry| known(entry).unwrap_or_else(|| Key::new(number(), entry)))
             .collect();
         if keys.is_empty() {
-            let mut secret = [0; 32];
-            aws_lc_rs::rand::fill(&mut secret).map_err(|_| SignError::NoRandomness)?;
-            keys.push(key(OWN_KEY_ID, &secret));
+            let own = current.iter().find(|key| key.secret.is_none()).cloned();
+            keys.push(own.map_or_else(|| Key::random(number()), Ok)?);
         }
-        Ok(Self { keys, ttl: auth.token_ttl })
+        let numbers = keys.iter().map(|key| key.number).collect();
+        *current = keys.into();
+        Ok(numbers)
+    }
+
+    /// The ids of all keys, the one that signs first.
+    pub(crate) fn ids(&self) -> Vec<String> {
+        self.keys().iter().map(|key| key.id.clone()).collect()
+    }
+
+    fn keys(&self) -> Arc<[Key]> {
+        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The token that lets the viewer of `reservation` watch `camera`.
@@ -142,24 +247,55 @@ impl Keyring {
         camera: &CameraId,
         now: SystemTime,
     ) -> Result<String, SignError> {
-        let key = &self.keys[0];
+        self.viewer_pass(reservation, camera, now).map(|pass| pass.token)
+    }
+
+    /// The same, with what it allows.
+    pub(crate) fn viewer_pass(
+        &self,
+        reservation: &ReservationId,
+        camera: &CameraId,
+        now: SystemTime,
+    ) -> Result<Pass, SignError> {
+        let video = VideoGrant {
+            room_join: true,
+            room: camera.room_name(),
+            can_subscribe: Some(true),
+            can_publish: Some(false),
+            room_admin: false,
+            room_create: false,
+        };
         let claims = Claims {
-            iss: key.id.clone(),
+            iss: String::new(),
             sub: reservation.viewer_identity(),
             exp: unix(now).saturating_add(self.ttl.as_secs()),
             nbf: unix(now),
-            jti: uuid::Uuid::new_v4().to_string(),
-            video: VideoGrant {
-                room_join: true,
-                room: camera.room_name(),
-                can_subscribe: Some(true),
-                can_publish: Some(false),
-                room_admin: false,
-                room_create: false,
-            },
+            jti: String::new(),
+            video,
             attributes: BTreeMap::new(),
         };
-        Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key.encoding)?)
+        self.sign(claims)
+    }
+
+    /// Signs with the first key; `iss` and `jti` are filled in.
+    pub(crate) fn sign(&self, mut claims: Claims) -> Result<Pass, SignError> {
+        let keys = self.keys();
+        let key = keys.first().ok_or(SignError::NoRandomness)?;
+        claims.iss.clone_from(&key.id);
+        claims.jti = uuid::Uuid::new_v4().to_string();
+        let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key.encoding)?;
+        Ok(Pass { token, permit: Permit { until: time(claims.exp), key: key.number } })
+    }
+
+    /// Takes back all tokens of a reservation, whether they were made already or not.
+    pub(crate) fn revoke(&self, reservation: &ReservationId, now: SystemTime) {
+        let now = unix(now);
+        let until = now.saturating_add(self.ttl.as_secs()).saturating_add(CLOCK_SKEW.as_secs());
+        self.revoked().insert(reservation.viewer_identity(), until, now);
+    }
+
+    fn revoked(&self) -> MutexGuard<'_, Revoked> {
+        self.revoked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How long a viewer's token is good.
@@ -184,19 +320,32 @@ impl Keyring {
         check_algorithm(token)?;
         let unverified: Claims = jsonwebtoken::dangerous::insecure_decode_claims(token)
             .map_err(|_| TokenError::Malformed)?;
-        let key = self.keys.iter().find(|key| key.id == unverified.iss);
+        let keys = self.keys();
+        let key = keys.iter().find(|key| key.id == unverified.iss);
         let key = key.ok_or(TokenError::UnknownKey)?;
         let data = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation())
             .map_err(|_| TokenError::Signature)?;
         check_times(&data.claims, now)?;
-        Ok(Grant { claims: data.claims })
+        let revoked = self.revoked();
+        if revoked.contains(&data.claims.sub) || revoked.contains(&data.claims.jti) {
+            return Err(TokenError::Revoked);
+        }
+        Ok(Grant { claims: data.claims, key: key.number })
     }
+}
+
+/// A signed token. No `Debug`, for it is a secret.
+pub(crate) struct Pass {
+    pub(crate) token: String,
+    /// What it allows.
+    pub(crate) permit: Permit,
 }
 
 /// What a verified token allows.
 #[derive(Debug, Clone)]
 pub(crate) struct Grant {
     claims: Claims,
+    key: KeyNumber,
 }
 
 impl Grant {
@@ -212,6 +361,11 @@ impl Grant {
         if may_watch { Ok(id) } else { Err(GrantError::NotAViewer) }
     }
 
+    /// How long it lets its holder watch.
+    pub(crate) fn permit(&self) -> Permit {
+        Permit { until: time(self.claims.exp), key: self.key }
+    }
+
     /// Whom the token was made for.
     pub(crate) fn subject(&self) -> &str {
         &self.claims.sub
@@ -221,6 +375,11 @@ impl Grant {
     pub(crate) fn room(&self) -> &str {
         let video = &self.claims.video;
         if video.room_join && video.can_subscribe != Some(false) { &video.room } else { "" }
+    }
+
+    /// Whether it is for the viewer of a reservation, rather than for a person or a program.
+    pub(crate) fn is_viewers(&self) -> bool {
+        self.claims.sub.starts_with("viewer_")
     }
 
     /// The reservation that it is for, if it is a viewer's of one.
@@ -302,11 +461,14 @@ fn unix(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
+/// The claims may hold any number; what is beyond the last second of 9999 is that one.
+fn time(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds.min(LAST_SECOND))
+}
+
 /// Years over 9999 are the last second of 9999: the claims may hold any number.
 fn rfc3339(seconds: u64) -> String {
-    const LAST: u64 = 253_402_300_799;
-    let time = UNIX_EPOCH + Duration::from_secs(seconds.min(LAST));
-    humantime::format_rfc3339_seconds(time).to_string()
+    humantime::format_rfc3339_seconds(time(seconds)).to_string()
 }
 
 #[cfg(test)]

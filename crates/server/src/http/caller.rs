@@ -24,17 +24,16 @@ use control::{CameraId, ReservationId, SourceId};
 use super::Http;
 use super::auth::{Grant, GrantError, TokenError};
 use super::problem::Problem;
-use crate::app::{Holder, Snapshot};
+use crate::app::{LeaseError, Over, Snapshot};
 use crate::config::AuthMode;
 
 /// Most sources in one token: with ids of 64 characters they still fit into the longest token.
 const SOURCES_MAX: usize = 64;
 
 /// What the token of a reservation opens, of what stands behind the question who calls.
-const ROUTES_OF_VIEWERS: [&str; 5] = [
+const ROUTES_OF_VIEWERS: [&str; 4] = [
     "/api/v1/stream/release/{id}",
     "/api/v1/stream/heartbeat/{id}",
-    "/api/v1/cameras/{id}",
     "/api/v1/cameras/{id}/frame.jpeg",
     // For renewals.
     "/ws/stream/stats",
@@ -121,8 +120,8 @@ pub(crate) struct Caller {
     sources: Sources,
     /// The room that the token names, if any.
     room: String,
-    /// The reservation that the token is for, if it is a viewer's of one.
-    reservation: Option<ReservationId>,
+    /// What the token is for, if it is a viewer's: the one reservation, or none that there could be.
+    viewer: Option<Option<ReservationId>>,
 }
 
 impl Caller {
@@ -133,7 +132,7 @@ impl Caller {
             role: Role::Admin,
             sources: Sources::All,
             room: String::new(),
-            reservation: None,
+            viewer: None,
         }
     }
 
@@ -145,7 +144,7 @@ impl Caller {
             role,
             sources,
             room: grant.room().to_owned(),
-            reservation: grant.reservation(),
+            viewer: grant.is_viewers().then(|| grant.reservation()),
         })
     }
 
@@ -191,8 +190,8 @@ impl Caller {
 
     /// Whether a reservation that was made for `user` is the caller's own.
     pub(crate) fn owns(&self, reservation: &ReservationId, user: &str) -> bool {
-        match &self.reservation {
-            Some(own) => own == reservation,
+        match &self.viewer {
+            Some(own) => own.as_ref() == Some(reservation),
             None => self.role == Role::Viewer && self.identity == user,
         }
     }
@@ -209,7 +208,7 @@ impl Caller {
     /// Whether the caller may be let to a route at all. A token of one reservation is in many hands and
     /// opens what its viewer needs and nothing else, whatever is added. 403 where not.
     pub(super) fn require_route(&self, route: &str) -> Result<(), GrantError> {
-        let is_open = self.reservation.is_none() || ROUTES_OF_VIEWERS.contains(&route);
+        let is_open = self.viewer.is_none() || ROUTES_OF_VIEWERS.contains(&route);
         if is_open { Ok(()) } else { Err(GrantError::NotAnAdmin) }
     }
 
@@ -254,7 +253,7 @@ impl Caller {
         if self.is_admin() {
             return Ok(());
         }
-        if self.reservation.is_some() && self.room != camera.room_name() {
+        if self.viewer.is_some() && self.room != camera.room_name() {
             return Err(GrantError::OtherRoom { room: camera.room_name() }.into());
         }
         let source = http.app().source_of(camera.clone()).await;
@@ -270,14 +269,21 @@ impl Caller {
         if self.is_admin() {
             return Ok(());
         }
-        if self.reservation.as_ref().is_some_and(|own| own.as_str() != id) {
+        let is_other =
+            |own: &Option<ReservationId>| own.as_ref().is_none_or(|own| own.as_str() != id);
+        if self.viewer.as_ref().is_some_and(is_other) {
             return Err(GrantError::OtherReservation.into());
         }
-        let id = ReservationId::parse(id).map_err(|_| no_reservation())?;
-        let holder = http.app().holder_of(id.clone()).await;
-        let is_his =
-            |holder: &Holder| self.may_change(&holder.source) || self.owns(&id, &holder.user);
-        holder.filter(is_his).map(drop).ok_or_else(no_reservation)
+        let known = ReservationId::parse(id).map_err(|_| no_reservation())?;
+        match http.app().holder_of(known.clone()).await {
+            Some(holder) => {
+                let is_his = self.may_change(&holder.source) || self.owns(&known, &holder.user);
+                if is_his { Ok(()) } else { Err(no_reservation()) }
+            }
+            // His own he may be told the end of.
+            None if self.viewer.is_some() => Err(why_no_reservation(http, id).await),
+            None => Err(no_reservation()),
+        }
     }
 }
 
@@ -287,8 +293,13 @@ pub(super) fn no_camera(camera: &CameraId) -> Problem {
 }
 
 /// As for a reservation that is not there.
-pub(super) fn no_reservation() -> Problem {
-    Problem::not_found("there is no such reservation, or it has ended; reserve again")
+fn no_reservation() -> Problem {
+    LeaseError::Over(Over(None)).into()
+}
+
+/// The same, with the reason where it ended for one that its holder should know.
+pub(super) async fn why_no_reservation(http: &Http, id: &str) -> Problem {
+    LeaseError::Over(http.app().ending_of(id).await).into()
 }
 
 impl FromRequestParts<Http> for Caller {

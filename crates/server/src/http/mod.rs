@@ -7,15 +7,18 @@
 //! | `frame` | still pictures |
 //! | `whip` | the publishers' door (RFC 9725), and their keys |
 //! | `rooms` | rooms and pullers, as LiveKit shows them |
+//! | `participants` | viewers are sent away |
 //! | `mp3` | voices for speakers |
 //! | `openapi` | the description of `/api`, and its page |
 //! | `status` | health and metrics |
 //! | `why`, `reset` | what operators ask and end |
 //! | `secure` | what a page must know to get to HTTPS |
 //! | `voice` | the voice relay's WebSocket and status |
+//! | `sources` | sources and their limits, and 429 |
 //! | `page` | the embedded web page |
 //! | `auth` | tokens |
 //! | `caller` | who calls, and what is his |
+//! | `renewal` | fresh tokens for old ones |
 //! | `guard` | keys, origins, deadlines |
 //! | `listen` | sockets and connections |
 //!
@@ -32,10 +35,13 @@ mod listen;
 mod mp3;
 mod openapi;
 mod page;
+mod participants;
 mod problem;
+mod renewal;
 mod reset;
 mod rooms;
 mod secure;
+mod sources;
 mod status;
 mod voice;
 mod whep;
@@ -60,7 +66,7 @@ use axum::http::header::{
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, delete, get, patch, post};
+use axum::routing::{any, delete, get, patch, post, put};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, Any as Anyone, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -76,6 +82,7 @@ use problem::Problem;
 use voice::Places;
 
 pub(crate) use auth::Keyring;
+pub(crate) use caller::Caller;
 pub(crate) use listen::{Listeners, bind, bind_one};
 pub(crate) use mp3::speakers;
 pub(crate) use secure::{Doors, Secure};
@@ -272,12 +279,16 @@ fn api_routes() -> Router<Http> {
         .route("/api/v1/stream/release/{id}", delete(api::release))
         .route("/api/v1/stream/heartbeat/{id}", post(api::heartbeat))
         .route("/api/v1/stream/stats", get(api::stats))
+        .route("/api/v1/sources", get(sources::sources))
+        .route("/api/v1/sources/{id}/limit", put(sources::set_limit))
         .route("/api/v1/cameras", get(api::cameras))
         .route("/api/v1/cameras/{id}", get(api::camera))
         .route("/api/v1/cameras/{id}/frame.jpeg", get(frame::jpeg))
         .route("/api/v1/cameras/{id}/stream-key", post(whip::new_key))
         .route("/rooms", get(rooms::rooms))
         .route("/rooms/{name}", get(rooms::room))
+        .route("/rooms/{name}/participants/{identity}", delete(participants::remove))
+        .route("/twirp/livekit.RoomService/RemoveParticipant", post(participants::remove_by_twirp))
         .route("/ingress/{id}", delete(rooms::stop_ingress))
         .route("/metrics", get(status::metrics))
         .route("/api/v1/why/{id}", get(why::why))
@@ -317,7 +328,7 @@ fn api_cors(http: Http) -> CorsLayer {
     };
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(admits))
-        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
         .allow_headers([AUTHORIZATION, CONTENT_TYPE])
         .max_age(PREFLIGHT_AGE)
 }

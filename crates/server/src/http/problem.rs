@@ -3,13 +3,14 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::auth::{GrantError, TokenError};
 use super::wire::ProblemBody;
+use crate::app::LeaseError;
 
 const CONTENT: HeaderValue = HeaderValue::from_static("application/problem+json");
 
@@ -18,19 +19,41 @@ const CONTENT: HeaderValue = HeaderValue::from_static("application/problem+json"
 pub(crate) struct Problem {
     status: StatusCode,
     detail: String,
+    code: Option<&'static str>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Problem {
     /// `detail` is one sentence for the person at the other end; it must hold no secret.
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), headers: Vec::new() }
+        Self { status, detail: detail.into(), code: None, headers: Vec::new() }
+    }
+
+    /// Its status.
+    pub(super) const fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Its sentence.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
     }
 
     /// The same with a header.
     pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
+    }
+
+    /// The same with a word by which programs tell it from others of its status.
+    pub(super) fn with_code(self, code: Option<&'static str>) -> Self {
+        Self { code, ..self }
+    }
+
+    /// 503, while the store of reservations does not answer. It is asked again every second.
+    pub(super) fn store_lost(error: impl ToString) -> Self {
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
+        problem.with_code(Some("STORE_LOST")).with_header(RETRY_AFTER, HeaderValue::from(2))
     }
 
     /// 404.
@@ -56,11 +79,21 @@ impl IntoResponse for Problem {
             title: self.status.canonical_reason().unwrap_or("Error"),
             status: self.status.as_u16(),
             detail: &self.detail,
+            code: self.code,
         };
         let mut response = (self.status, Json(body)).into_response();
         response.headers_mut().extend(self.headers);
         response.headers_mut().insert(CONTENT_TYPE, CONTENT);
         response
+    }
+}
+
+impl From<LeaseError> for Problem {
+    fn from(error: LeaseError) -> Self {
+        match error {
+            LeaseError::Over(over) => Self::not_found(over.to_string()).with_code(over.code()),
+            LeaseError::StoreLost => Self::store_lost(error),
+        }
     }
 }
 
@@ -76,6 +109,7 @@ impl From<TokenError> for Problem {
             | TokenError::Signature
             | TokenError::Expired { .. }
             | TokenError::NotYet { .. }
+            | TokenError::Revoked
             | TokenError::Attributes(_) => {
                 HeaderValue::from_static("Bearer error=\"invalid_token\"")
             }

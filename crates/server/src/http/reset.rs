@@ -76,7 +76,7 @@ pub(super) async fn reset(
     let mut reservations_ended = Vec::new();
     for viewer in extent.reservations(&before) {
         // It may have ended by itself meanwhile.
-        if http.app().release(viewer.id.as_str()).await.is_some() {
+        if http.app().release(viewer.id.as_str()).await.is_ok() {
             reservations_ended.push(viewer.id.to_string());
         }
     }

@@ -50,7 +50,8 @@ pub(super) async fn offer(
     require_content_type(request.headers(), SDP)
         .map_err(|problem| problem.with_header(ACCEPT_POST, HeaderValue::from_static(SDP)))?;
     let offer = text(request, &http, "the offer").await?;
-    let watching = http.app().watch(reservation.as_str(), camera.as_str(), offer).await;
+    let permit = grant.permit();
+    let watching = http.app().watch(reservation.as_str(), camera.as_str(), offer, permit).await;
     created(&http, camera.as_str(), reservation.as_str(), watching.map_err(refused)?)
 }
 
@@ -63,7 +64,7 @@ pub(super) async fn text(request: Request, http: &Http, what: &str) -> Result<St
 fn refused(error: WatchError) -> Problem {
     let status = match &error {
         WatchError::UnknownCamera(_) => StatusCode::NOT_FOUND,
-        WatchError::ReservationEnded => StatusCode::GONE,
+        WatchError::ReservationEnded(_) => StatusCode::GONE,
         WatchError::Offer(OfferError::Malformed(_) | OfferError::NoVideo) => {
             StatusCode::BAD_REQUEST
         }
@@ -72,7 +73,14 @@ fn refused(error: WatchError) -> Problem {
         }
         WatchError::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
     };
-    Problem::new(status, error.to_string())
+    let code = match &error {
+        WatchError::ReservationEnded(over) => over.code(),
+        WatchError::UnknownCamera(_)
+        | WatchError::Offer(_)
+        | WatchError::Codec(_)
+        | WatchError::ShuttingDown => None,
+    };
+    Problem::new(status, error.to_string()).with_code(code)
 }
 
 pub(super) fn created(

@@ -3,6 +3,7 @@
 //! Field names are the contract with dashboards and scripts; `docs/ref/api.md` describes them.
 
 pub(super) mod operations;
+pub(super) mod sources;
 
 use std::collections::BTreeMap;
 
@@ -54,6 +55,9 @@ pub(super) struct ReserveRequest {
     /// As text, so that a wrong one is answered with a sentence of our own.
     #[serde(default)]
     pub(super) quality: Option<String>,
+    /// 0 to 9: where a quota is used up, a reservation of a lower one gives way.
+    #[serde(default)]
+    pub(super) priority: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -96,24 +100,6 @@ pub(super) struct IceServerAnswer {
     pub(super) username: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) credential: Option<String>,
-}
-
-/// The body of 429, in the shape that dashboards of the original system read.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct QuotaAnswer {
-    pub(super) error: QuotaError,
-}
-
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct QuotaError {
-    pub(super) code: &'static str,
-    pub(super) message_en: String,
-    pub(super) message_ar: String,
-    pub(super) source: String,
-    pub(super) current: u32,
-    pub(super) limit: u32,
-    /// Seconds.
-    pub(super) retry_after: u64,
 }
 
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -298,6 +284,30 @@ pub(super) struct Participant {
     pub(super) is_publisher: bool,
 }
 
+/// A viewer was sent away.
+#[derive(Debug, Serialize)]
+pub(super) struct RemovedAnswer {
+    pub(super) room: String,
+    pub(super) identity: String,
+    pub(super) removed: bool,
+    pub(super) source: String,
+    pub(super) new_count: u32,
+}
+
+/// LiveKit's `RoomParticipantIdentity`.
+#[derive(Debug, Deserialize)]
+pub(super) struct RemoveParticipant {
+    pub(super) room: String,
+    pub(super) identity: String,
+}
+
+/// An error as Twirp has it.
+#[derive(Debug, Serialize)]
+pub(super) struct TwirpError<'a> {
+    pub(super) code: &'static str,
+    pub(super) msg: &'a str,
+}
+
 #[derive(Debug, Serialize)]
 pub(super) struct IngressAnswer {
     pub(super) ingress_id: String,
@@ -352,6 +362,9 @@ pub(super) struct ProblemBody<'a> {
     pub(super) title: &'a str,
     pub(super) status: u16,
     pub(super) detail: &'a str,
+    /// Tells it from others of its status.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) code: Option<&'static str>,
 }
 
 /// Query of `GET /api/v1/cameras/{id}/frame.jpeg`.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use control::{CameraId, Quality, ReservationId};
+use control::{CameraId, Class, Quality, ReservationId};
 use engine::Rendition;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -18,9 +18,9 @@ use super::turns::{TURN_WAIT_MAX, Turn, Turns};
 use super::uri::Uri;
 use super::{Ask, CONNECTIONS_MAX, Library, Played, Playing, Refusal};
 use crate::admission::{Crowd, Limits};
-use crate::app::{App, Held, HoldError, ReadError, Reading, ReserveError};
+use crate::app::{App, Held, HoldError, Permit, ReadError, Reading, ReserveError};
 use crate::config::{AuthMode, Rtsp, RtspUser};
-use crate::http::Keyring;
+use crate::http::{Caller, Keyring};
 
 /// How long a client waits for a camera's first keyframe. Players give up after 10 s themselves.
 const DESCRIBE_TIME_MAX: Duration = Duration::from_secs(9);
@@ -72,8 +72,10 @@ impl Cameras {
 enum Who {
     /// Gets a reservation of his own with each connection.
     User(String),
+    /// The same, for cameras that are his and as long as his token is good.
+    Caller(Box<Caller>, Permit),
     /// Has one: a viewer's token is good for its own reservation.
-    Viewer(ReservationId),
+    Viewer(ReservationId, Permit),
 }
 
 /// What is kept between description and playing.
@@ -104,6 +106,7 @@ impl Library for Cameras {
     async fn admit(&self, ask: Ask<'_>) -> Result<Described, Refusal> {
         let who = self.0.who(&ask)?;
         let Uri { name, sub, .. } = ask.uri;
+        self.0.check_camera(&who, name).await?;
         let rendition = if *sub { Rendition::Sub } else { Rendition::Main };
         let turn = self.0.turns.take(ask.ip).await.ok_or_else(|| {
             let sentence = "too many cameras are being described for your address; try again later";
@@ -124,21 +127,25 @@ impl Library for Cameras {
     async fn play(&self, described: Described) -> Result<Reading, Refusal> {
         let Described { who, camera, rendition, held, turn } = described;
         let app = &self.0.app;
-        let (reservation, is_own) = match who {
-            Who::Viewer(reservation) => (reservation, false),
-            Who::User(user) => {
-                let quality = match rendition {
-                    Rendition::Main => Quality::High,
-                    Rendition::Sub => Quality::Low,
-                };
-                let reserved = app.reserve(&camera, &user, quality).await.map_err(not_reserved)?;
-                (reserved.id, true)
+        let (user, permit) = match &who {
+            Who::Viewer(reservation, permit) => {
+                let reading = app.read(reservation.clone(), &camera, &held, Some(*permit)).await;
+                return reading.map_err(not_read);
             }
+            Who::User(user) => (user.as_str(), None),
+            Who::Caller(caller, permit) => (caller.identity(), Some(*permit)),
         };
-        let reading = app.read(reservation.clone(), &camera, &held).await;
+        let quality = match rendition {
+            Rendition::Main => Quality::High,
+            Rendition::Sub => Quality::Low,
+        };
+        let reserved =
+            app.reserve(&camera, user, (quality, Class::LOWEST)).await.map_err(not_reserved)?;
+        let reading = app.read(reserved.id.clone(), &camera, &held, permit).await;
         drop((held, turn));
-        if reading.is_err() && is_own {
-            app.release(reservation.as_str()).await;
+        if reading.is_err() {
+            // Where it ended before, there is nothing to do.
+            let _ = app.release(reserved.id.as_str()).await;
         }
         reading.map_err(not_read)
     }
@@ -228,14 +235,31 @@ impl Inner {
             .keyring
             .verify_token(token.expose_secret(), SystemTime::now())
             .map_err(|error| self.unauthorized(&error.to_string()))?;
-        if grant.admin().is_ok() {
-            return Ok(Who::User(grant.subject().to_owned()));
+        let permit = grant.permit();
+        if !grant.is_viewers() {
+            let caller =
+                Caller::of(&grant).map_err(|error| self.unauthorized(&error.to_string()))?;
+            return Ok(Who::Caller(Box::new(caller), permit));
         }
         let forbidden = |sentence: String| Refusal::Because(Status::Forbidden, sentence);
         let camera = CameraId::parse(&uri.name)
             .map_err(|_| not_held(HoldError::UnknownCamera(uri.name.chars().take(64).collect())))?;
         let viewer = grant.viewer_of(&camera.room_name());
-        viewer.map(Who::Viewer).map_err(|error| forbidden(error.to_string()))
+        viewer.map(|id| Who::Viewer(id, permit)).map_err(|error| forbidden(error.to_string()))
+    }
+
+    /// Cameras that are not the caller's are not there.
+    async fn check_camera(&self, who: &Who, camera: &str) -> Result<(), Refusal> {
+        let (Who::Caller(caller, _), Ok(camera)) = (who, CameraId::parse(camera)) else {
+            return Ok(());
+        };
+        if caller.is_admin() {
+            return Ok(());
+        }
+        match self.app.source_of(camera.clone()).await {
+            Some(source) if caller.may_watch(&camera, &source) => Ok(()),
+            Some(_) | None => Err(not_held(HoldError::UnknownCamera(camera.to_string()))),
+        }
     }
 
     fn unauthorized(&self, sentence: &str) -> Refusal {
@@ -263,7 +287,9 @@ fn not_reserved(error: ReserveError) -> Refusal {
     let status = match &error {
         ReserveError::UnknownCamera(_) => Status::NotFound,
         ReserveError::QuotaExceeded { .. } => Status::NotEnoughBandwidth,
-        ReserveError::CameraOffline(_) | ReserveError::ShuttingDown => Status::ServiceUnavailable,
+        ReserveError::CameraOffline(_) | ReserveError::StoreLost | ReserveError::ShuttingDown => {
+            Status::ServiceUnavailable
+        }
     };
     Refusal::Because(status, error.to_string())
 }
