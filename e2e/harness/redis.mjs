@@ -57,7 +57,7 @@ export class Redis {
       { log: this.world.file(`redis-${this.number}.log`) },
     );
     this.world.own(this.child);
-    await until('redis-server answers', async () => (await this.cli('PING')) === 'PONG', {
+    await until('redis-server answers', async () => /^PONG|NOAUTH/.test(await this.cli('PING')), {
       show: () => this.child.tail(5),
     });
   }

@@ -223,7 +223,7 @@ scenario('a store that is not there at the start is waited for; a wrong password
   const manifold = await on(world, `redis://:correct-horse@127.0.0.1:${redis.port}`);
   assert.equal((await manifold.get('/health')).store.available, false);
   assert.equal((await manifold.reserve('cam-1')).status, 200);
-  await redis.launch().catch(() => {});
+  await redis.launch();
   await until('the store is found', async () => (await manifold.get('/health')).store.available);
   assert.doesNotMatch(manifold.logs, /correct-horse/);
 });
