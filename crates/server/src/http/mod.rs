@@ -6,12 +6,14 @@
 //! | `whep` | the viewers' door (RFC 9725 turned around) |
 //! | `frame` | still pictures |
 //! | `whip` | the publishers' door (RFC 9725), and their keys |
+//! | `trace` | the lives of reservations |
+//! | `audit` | who watched what, who changed what |
 //! | `rooms` | rooms and pullers, as LiveKit shows them |
 //! | `participants` | viewers are sent away |
 //! | `mp3` | voices for speakers |
 //! | `openapi` | the description of `/api`, and its page |
 //! | `status` | health and metrics |
-//! | `why`, `reset` | what operators ask and end |
+//! | `why`, `reset`, `bundle` | what operators ask, end and report |
 //! | `secure` | what a page must know to get to HTTPS |
 //! | `voice` | the voice relay's WebSocket and status |
 //! | `sources` | sources and their limits, and 429 |
@@ -25,7 +27,9 @@
 //! Handlers translate between JSON and [`App`]; no rule of who may watch what lives here.
 
 mod api;
+mod audit;
 mod auth;
+mod bundle;
 mod caller;
 mod extract;
 mod frame;
@@ -43,12 +47,15 @@ mod rooms;
 mod secure;
 mod sources;
 mod status;
+mod trace;
 mod voice;
 mod whep;
 mod whip;
 mod why;
 pub(crate) mod wire;
 
+#[cfg(test)]
+mod matrix;
 #[cfg(test)]
 mod tests;
 
@@ -80,9 +87,10 @@ use guard::SiteRules;
 use ice_servers::IceServers;
 use problem::Problem;
 use voice::Places;
+use wire::operations::SettingsView;
 
 pub(crate) use auth::Keyring;
-pub(crate) use caller::Caller;
+pub(crate) use caller::{Badge, Caller, Role, Sources};
 pub(crate) use listen::{Listeners, bind, bind_one};
 pub(crate) use mp3::speakers;
 pub(crate) use secure::{Doors, Secure};
@@ -136,6 +144,8 @@ struct Inner {
     voice_settings: config::Voice,
     sockets: Places,
     players: Places,
+    /// What of the settings may be shown.
+    settings: SettingsView,
     started: Instant,
 }
 
@@ -167,6 +177,7 @@ impl Http {
             voice_settings: config.voice.clone(),
             sockets: Places::of_sockets(places),
             players: Places::new(mp3::PLAYERS_MAX, mp3::PLAYERS_OF_ADDRESS_MAX),
+            settings: SettingsView::of(config),
             started: Instant::now(),
         }))
     }
@@ -292,7 +303,11 @@ fn api_routes() -> Router<Http> {
         .route("/ingress/{id}", delete(rooms::stop_ingress))
         .route("/metrics", get(status::metrics))
         .route("/api/v1/why/{id}", get(why::why))
+        .route("/api/v1/trace/{id}", get(trace::trace))
+        .route("/api/v1/audit", get(audit::rows))
+        .route("/api/v1/audit/verify", get(audit::verify))
         .route("/api/v1/reset", post(reset::reset))
+        .route("/api/v1/bundle", get(bundle::bundle))
 }
 
 fn whep_routes() -> Router<Http> {

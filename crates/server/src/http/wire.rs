@@ -2,7 +2,8 @@
 //!
 //! Field names are the contract with dashboards and scripts; `docs/ref/api.md` describes them.
 
-pub(super) mod operations;
+pub(super) mod audit;
+pub(crate) mod operations;
 pub(super) mod sources;
 
 use std::collections::BTreeMap;
