@@ -4,7 +4,7 @@
  * Knows addresses and headers; what an answer contains is `wire.ts`.
  */
 
-import { refusalFrom, unreachable } from "../rtc/errors";
+import { asRefusal, type Refusal, refusalFrom, unreachable } from "../rtc/errors";
 import type { Heartbeat, Reservation, SessionApi } from "../rtc/session";
 import { ownAddress } from "../rtc/whep";
 import { type Camera, type CameraPage, cameraFrom, cameraPageFrom, iceServersFrom, record, text, type Totals, totalsFrom, watchingFrom } from "./wire";
@@ -60,6 +60,16 @@ export class Api implements SessionApi {
       iceServers: iceServersFrom(json["ice_servers"]),
       watching: watchingFrom(json),
     };
+  }
+
+  async whyEnded(reservationId: string): Promise<Refusal | null> {
+    try {
+      await this.heartbeat(reservationId, null);
+      return null;
+    } catch (thrown) {
+      const cause = asRefusal(thrown);
+      return cause.status === 404 ? cause : null;
+    }
   }
 
   async heartbeat(reservationId: string, quality: string | null): Promise<Heartbeat> {

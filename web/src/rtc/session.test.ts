@@ -61,6 +61,7 @@ class House implements SessionApi {
   reserveRefusal: Refusal | null = null;
   whepRefusal: Refusal | null = null;
   heartbeatRefusal: Refusal | null = null;
+  endReason: Refusal | null = null;
   reserveGate: Promise<void> = Promise.resolve();
   iceServers: RTCIceServer[] = [];
   watching: Watching = { rendition: "main", switches: 0 };
@@ -81,6 +82,9 @@ class House implements SessionApi {
     this.qualities.push(quality);
     if (this.heartbeatRefusal !== null) throw this.heartbeatRefusal;
     return { token: "fresh", watching: this.watching };
+  }
+  async whyEnded(): Promise<Refusal | null> {
+    return this.endReason;
   }
   async release(reservationId: string): Promise<void> {
     this.log.push(`release ${reservationId}`);
@@ -227,6 +231,42 @@ describe("CameraSession", () => {
     expect(session.state.kind).toBe("connected");
     expect(house.log).toEqual(["reserve", "open /whep/cam t1", "delete", "reserve", "open /whep/cam t2"]);
     expect(house.openMax).toBe(1);
+  });
+
+  it("says why the server ended the reservation, and reconnects", async () => {
+    const { house, session } = await connected();
+    house.endReason = refusal(404, null, "TOKEN_EXPIRED");
+    house.whep.become("ended");
+    await vi.advanceTimersByTimeAsync(0);
+    expect(session.state).toMatchObject({ kind: "pausing", cause: { sentence: "status 404" } });
+    await vi.advanceTimersByTimeAsync(500);
+    expect(house.count("reserve")).toBe(2);
+  });
+
+  it("stays away where an operator sent the viewer away, until it is asked to come back", async () => {
+    for (const tell of ["the connection ends", "a heartbeat is refused"]) {
+      const { house, session } = await connected();
+      if (tell === "the connection ends") {
+        house.endReason = refusal(404, null, "REMOVED");
+        house.whep.become("ended");
+      } else {
+        house.heartbeatRefusal = refusal(404, null, "REMOVED");
+      }
+      await vi.advanceTimersByTimeAsync(600_000);
+      expect(house.count("reserve")).toBe(1);
+      expect(session.state).toMatchObject({ kind: "refused", cause: { sentence: "status 404" } });
+      session.retryNow();
+      await vi.advanceTimersByTimeAsync(0);
+      expect(house.count("reserve")).toBe(2);
+    }
+  });
+
+  it("does not wait for a server that does not say why", async () => {
+    const { house, session } = await connected();
+    house.whyEnded = () => new Promise(() => undefined);
+    house.whep.become("ended");
+    await vi.advanceTimersByTimeAsync(1_500);
+    expect(session.state).toMatchObject({ kind: "pausing", cause: { code: "LOST" } });
   });
 
   it("lets an interruption heal, and gives up on one that does not", async () => {

@@ -40,6 +40,8 @@ export interface SessionApi {
   reserve(cameraId: string, quality: string): Promise<Reservation>;
   /** Prolongs the lease; with a `quality` asks for another one from here on. */
   heartbeat(reservationId: string, quality: string | null): Promise<Heartbeat>;
+  /** Why the server ended a reservation, where it says so; `null` where it lives, or nothing is known of it. */
+  whyEnded(reservationId: string): Promise<Refusal | null>;
   release(reservationId: string): Promise<void>;
   /** Releases without waiting for an answer: the page is going away. */
   abandon(reservationId: string): void;
@@ -219,6 +221,9 @@ export function retryDelayMs(cause: Refusal, failures: number, random: number): 
   const backoff = step * (1 - random / 5);
   // A token that the media route refused has run out: the next reservation brings a fresh one.
   if (cause.code === TOKEN_REFUSED) return backoff;
+  // Whoever was sent away comes back when the person at the page asks for it, not by itself.
+  if (cause.code === REMOVED) return null;
+  if (cause.code === ENDED) return backoff;
   switch (cause.status) {
     case 401:
     case 403:
@@ -238,10 +243,22 @@ export function retryDelayMs(cause: Refusal, failures: number, random: number): 
 }
 
 const TOKEN_REFUSED = "TOKEN_REFUSED";
+/** An operator ended the viewer's session: the server's own word. */
+const REMOVED = "REMOVED";
+/** The server ended the reservation and said why. */
+const ENDED = "ENDED";
+/** How long the server is waited for to say why a connection has ended. */
+const WHY_MS_MAX = 1_500;
 
 /** Why a connection that stood, or nearly did, is over. */
 function lost(sentence: string): Refusal {
   return new Refusal({ status: 0, code: "LOST", sentence, sentenceAr: "", retryAfterS: null });
+}
+
+/** What a server that ended a reservation gives as its reason; `null` where it gives none. */
+function asEnd(cause: Refusal | null): Refusal | null {
+  if (cause === null || cause.code === "") return null;
+  return new Refusal({ ...cause, status: 0, sentence: cause.sentence, code: cause.code === REMOVED ? REMOVED : ENDED });
 }
 
 /** One way through reserve, WHEP and release. Used once. */
@@ -369,7 +386,7 @@ class Attempt {
         this.#expire(INTERRUPTED_MS_MAX, "The connection to the server was lost.");
         return;
       case "ended":
-        this.#end(lost("The server or the network ended the connection."));
+        void this.#endWithReason();
         return;
       case "new":
       case "ice":
@@ -380,6 +397,15 @@ class Attempt {
         this.#onState({ kind: "connecting", stage });
         this.#expire(CONNECT_MS_MAX, "The path to the server is open, but the encryption keys were not agreed.");
     }
+  }
+
+  /** The server closed the connection, or the network did: only the server knows. */
+  async #endWithReason(): Promise<void> {
+    const unknown = lost("The server or the network ended the connection.");
+    if (this.#reservation === null) return this.#end(unknown);
+    const late = new Promise<null>((resolve) => setTimeout(resolve, WHY_MS_MAX, null));
+    const told = this.#api.whyEnded(this.#reservation.reservationId).catch(() => null);
+    this.#end(asEnd(await Promise.race([told, late])) ?? unknown);
   }
 
   #expire(afterMs: number, sentence: string): void {
@@ -405,15 +431,16 @@ class Attempt {
       if (!this.#over) this.#onWatching(watching);
       this.#scheduleHeartbeat(asks ? SWITCH_CHECK_MS : HEARTBEAT_MS);
     } catch (thrown) {
-      if (asRefusal(thrown).status === 404) this.#handleLeaseEnded();
+      const cause = asRefusal(thrown);
+      if (cause.status === 404) this.#handleLeaseEnded(cause);
       else this.#scheduleHeartbeat(HEARTBEAT_RETRY_MS);
     }
   }
 
   /** The server knows nothing of us: it restarted, or someone took the place away. */
-  #handleLeaseEnded(): void {
+  #handleLeaseEnded(cause: Refusal): void {
     this.#reservation = null;
-    this.#end(lost("The server gave this place away, or restarted."));
+    this.#end(asEnd(cause) ?? lost("The server gave this place away, or restarted."));
   }
 
   /** Ending the WHEP session ends the lease; the release is for where there was none. */

@@ -20,7 +20,7 @@ use axum::http::HeaderValue;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use control::{CameraId, ReservationId, SourceId};
-use engine::EndReason;
+use engine::{EndReason, Revocation};
 
 use super::Http;
 use super::auth::{Grant, GrantError, TokenError};
@@ -383,20 +383,22 @@ pub(super) fn why_no_reservation(http: &Http, id: &str) -> Problem {
     let Some(LifeState::Ended(reason)) = life.map(|life| life.state) else {
         return no_reservation();
     };
-    match reason {
-        EndReason::Revoked(_)
-        | EndReason::Preempted
-        | EndReason::Deleted
-        | EndReason::CameraRemoved => {
-            let reason = reason.as_str();
-            Problem::not_found(format!("the reservation has ended: {reason}; reserve again"))
-        }
+    let code = match reason {
+        EndReason::Revoked(Revocation::TokenExpired) => "TOKEN_EXPIRED",
+        EndReason::Revoked(Revocation::KeyRemoved) => "KEY_REMOVED",
+        EndReason::Revoked(Revocation::Removed) => "REMOVED",
+        EndReason::Preempted => "PREEMPTED",
+        EndReason::Deleted => "DELETED",
+        EndReason::CameraRemoved => "CAMERA_REMOVED",
         EndReason::Released
         | EndReason::Ended
         | EndReason::PeerLeft
         | EndReason::Expired
-        | EndReason::Shutdown => no_reservation(),
-    }
+        | EndReason::Shutdown => return no_reservation(),
+    };
+    let reason = reason.as_str();
+    Problem::not_found(format!("the reservation has ended: {reason}; reserve again"))
+        .with_code(code)
 }
 
 impl FromRequestParts<Http> for Caller {

@@ -18,13 +18,14 @@ const CONTENT: HeaderValue = HeaderValue::from_static("application/problem+json"
 pub(crate) struct Problem {
     status: StatusCode,
     detail: String,
+    code: Option<&'static str>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Problem {
     /// `detail` is one sentence for the person at the other end; it must hold no secret.
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), headers: Vec::new() }
+        Self { status, detail: detail.into(), code: None, headers: Vec::new() }
     }
 
     /// Its status.
@@ -35,6 +36,12 @@ impl Problem {
     /// Its sentence.
     pub(super) fn detail(&self) -> &str {
         &self.detail
+    }
+
+    /// The same with a word by which programs tell it from others of its status.
+    pub(super) fn with_code(mut self, code: &'static str) -> Self {
+        self.code = Some(code);
+        self
     }
 
     /// The same with a header.
@@ -66,6 +73,7 @@ impl IntoResponse for Problem {
             title: self.status.canonical_reason().unwrap_or("Error"),
             status: self.status.as_u16(),
             detail: &self.detail,
+            code: self.code,
         };
         let mut response = (self.status, Json(body)).into_response();
         response.headers_mut().extend(self.headers);

@@ -363,6 +363,9 @@ pub(super) struct ProblemBody<'a> {
     pub(super) title: &'a str,
     pub(super) status: u16,
     pub(super) detail: &'a str,
+    /// One word for programs, where there are several problems of one status.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) code: Option<&'static str>,
 }
 
 /// Query of `GET /api/v1/cameras/{id}/frame.jpeg`.
