@@ -99,6 +99,7 @@ enum Pending {
     Release { request: Option<RequestId> },
     Heartbeat { request: RequestId, reservation: ReservationId },
     MediaSeen { reservation: ReservationId },
+    SetLimit { request: RequestId },
     Snapshot { request: RequestId },
     Expire,
 }

@@ -13,7 +13,7 @@ use media::peers::CloseReason;
 use media::{Codec, CodecSet, StreamId, ViewerId};
 
 use crate::failure::SourceFailure;
-use crate::note::Note;
+use crate::note::{EndReason, Note};
 use crate::revocation::Revocation;
 use crate::stream::Rendition;
 
@@ -113,6 +113,13 @@ pub enum Request {
         /// Which camera.
         camera: CameraId,
     },
+    /// Another limit for a source, or the configured one again. Who watches stays.
+    SetLimit {
+        /// Whose.
+        source: SourceId,
+        /// In the quota's unit; `None`: the configured one.
+        limit: Option<u32>,
+    },
     /// All leases and counts at one instant.
     Snapshot,
 }
@@ -155,10 +162,10 @@ pub struct Released {
 pub enum Reply {
     /// The lease.
     Reserve(Result<Grant, ReserveRefusal>),
-    /// `None`: no such lease lives.
-    Release(Option<Released>),
-    /// `None`: no such lease lives.
-    Heartbeat(Option<Grant>),
+    /// The lease that ended.
+    Release(Result<Released, LeaseRefusal>),
+    /// The lease as it is from here on.
+    Heartbeat(Result<Grant, LeaseRefusal>),
     /// The peer, whose offer was answered.
     Watch(Result<ViewerId, WatchRefusal>),
     /// The reader and its stream.
@@ -169,6 +176,8 @@ pub enum Reply {
     EndWatch(bool),
     /// Whether there is such a camera.
     StopSource(bool),
+    /// How far the source's quota is used. `None`: the ledger could not tell, and nothing changed.
+    SetLimit(Option<Usage>),
     /// All leases and counts, as the ledger has them. `None`: the ledger could not tell.
     Snapshot(Option<Snapshot>),
 }
@@ -184,8 +193,19 @@ pub enum ReserveRefusal {
     Quota(Exceeded),
     /// The id is taken; choose another.
     IdTaken,
+    /// The ledger cannot be asked.
+    Unavailable,
     /// The server is shutting down.
     ShuttingDown,
+}
+
+/// Why nothing was done to a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseRefusal {
+    /// No such lease lives.
+    NotFound,
+    /// The ledger cannot be asked. The session stays as it is.
+    Unavailable,
 }
 
 /// Why a peer was not let in.
@@ -384,6 +404,8 @@ pub enum Action {
     CloseViewer {
         /// Which.
         viewer: ViewerId,
+        /// Why, which the peer is told.
+        cause: CloseCause,
     },
     /// Something happened to a reservation: put it into its history, if there is one.
     Note {
@@ -397,4 +419,29 @@ pub enum Action {
         /// Whose.
         stream: StreamId,
     },
+}
+
+/// Why a peer is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CloseCause {
+    /// Its reservation ended.
+    Ended(EndReason),
+    /// Another peer came for its reservation.
+    Replaced,
+    /// It was not let in.
+    NotLetIn,
+    /// The camera sends nothing that it takes.
+    Codec,
+}
+
+impl CloseCause {
+    /// What the viewer is told, in its RTCP BYE (RFC 3550 §6.6).
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ended(reason) => reason.as_str(),
+            Self::Replaced => "a new connection took its place",
+            Self::NotLetIn => "it was not let in",
+            Self::Codec => "the camera sends nothing that this viewer takes",
+        }
+    }
 }

@@ -26,8 +26,9 @@ pub use engine::{
 };
 pub use failure::{Retry, SourceFailure};
 pub use io::{
-    Action, CameraSpec, CodecMismatch, Grant, HoldId, HoldRefusal, OpId, Reader, Released, Reply,
-    Request, RequestId, ReserveRefusal, SourceEvent, ViewerEvent, WatchRefusal, Watching,
+    Action, CameraSpec, CloseCause, CodecMismatch, Grant, HoldId, HoldRefusal, LeaseRefusal, OpId,
+    Reader, Released, Reply, Request, RequestId, ReserveRefusal, SourceEvent, ViewerEvent,
+    WatchRefusal, Watching,
 };
 pub use note::{EndReason, Note};
 pub use revocation::Revocation;

@@ -57,7 +57,7 @@ pub enum Note {
 }
 
 /// Why a reservation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EndReason {
     /// Its lease was released.
     Released,
@@ -85,6 +85,21 @@ impl EndReason {
             EndCause::Expired => Self::Expired,
             EndCause::Preempted { .. } => Self::Preempted,
             EndCause::Deleted => Self::Deleted,
+        }
+    }
+
+    /// As programs tell it from others.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Released => "RELEASED",
+            Self::Ended => "ENDED",
+            Self::PeerLeft => "LEFT",
+            Self::Revoked(cause) => cause.code(),
+            Self::Expired => "EXPIRED",
+            Self::Preempted => "PREEMPTED",
+            Self::Deleted => "DELETED",
+            Self::CameraRemoved => "CAMERA_REMOVED",
+            Self::Shutdown => "SHUTDOWN",
         }
     }
 

@@ -26,6 +26,15 @@ impl Revocation {
         }
     }
 
+    /// As programs tell it from other ends.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::TokenExpired => "TOKEN_EXPIRED",
+            Self::KeyRemoved => "KEY_REMOVED",
+            Self::Removed => "REMOVED",
+        }
+    }
+
     /// One word, for figures.
     pub const fn word(self) -> &'static str {
         match self {

@@ -6,8 +6,10 @@
 
 mod actor;
 mod clock;
+mod endings;
 mod grants;
 mod joins;
+mod limits;
 mod outlets;
 mod publishing;
 mod pullers;
@@ -16,13 +18,15 @@ mod snapshot;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use control::{CameraId, ReservationId, Source};
+use control::{CameraId, Class, ReservationId, Scope, Source};
 use engine::CodecMismatch;
 use secrecy::SecretString;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use crate::audit::Audit;
 use crate::ingest::{Reach, RtspTransport, SourceUrl};
 use crate::journal::Journal;
+use crate::ledger::{LedgerPlace, StoreHealth, StoreStatus};
 use crate::net::{IceCredentials, MediaEvent, MediaPlane, OfferError, Restarted};
 
 use actor::{Actor, Command};
@@ -33,6 +37,7 @@ pub(crate) use engine::Rendition;
 pub(crate) use grants::RevocationFigures;
 pub(crate) use grants::{KeyNumber, Permit};
 pub(crate) use joins::JOIN_BUCKETS_MS;
+pub(crate) use limits::{LeaseError, LimitError, Over};
 pub(crate) use outlets::{Held, HoldError, ReadError, Reading};
 pub(crate) use publishing::{Accepted, Credentials, KeyRefusal, PublishRefusal, Publishing};
 pub(crate) use snapshot::{
@@ -59,6 +64,10 @@ pub(crate) struct AppConfig {
     pub(crate) cameras: Vec<CameraConfig>,
     /// The limits of the same sources and of all together.
     pub(crate) quota: control::Quota,
+    /// Where leases are kept.
+    pub(crate) ledger: LedgerPlace,
+    /// Where it is kept who watched what.
+    pub(crate) audit: Audit,
 }
 
 /// A camera and how it is reached.
@@ -106,16 +115,20 @@ pub(crate) enum ReserveError {
     /// 409, with the camera's own sentence.
     #[error("{0}")]
     CameraOffline(String),
-    /// 429. `scope` is a SourceId or "TOTAL".
+    /// 429.
     #[error("quota of {scope} is used up: {current} of {limit}")]
     QuotaExceeded {
-        scope: String,
+        scope: Scope,
         source_name: String,
         source_name_ar: String,
         current: u32,
         limit: u32,
-        retry_after: Duration,
+        /// When there is room if nobody leaves and nobody renews; `None`: the limit is 0.
+        retry_after: Option<Duration>,
     },
+    /// 503.
+    #[error("{}", limits::STORE_LOST)]
+    StoreLost,
     #[error("the server is shutting down")]
     ShuttingDown,
 }
@@ -134,8 +147,9 @@ pub(crate) struct Released {
 pub(crate) enum WatchError {
     #[error("there is no camera {0}")]
     UnknownCamera(String),
-    #[error("the reservation has ended; reserve again")]
-    ReservationEnded,
+    /// 410.
+    #[error("{0}")]
+    ReservationEnded(Over),
     #[error(transparent)]
     Offer(#[from] OfferError),
     /// 406, with what would help.
@@ -171,6 +185,7 @@ pub(crate) struct App {
     offers: Arc<Semaphore>,
     publishing: Publishing,
     journal: Journal,
+    store: Arc<StoreStatus>,
 }
 
 impl App {
@@ -182,10 +197,11 @@ impl App {
     ) -> Self {
         let (commands, inbox) = mpsc::channel(MAX_WAITING_COMMANDS);
         let publishing = Publishing::new(config.cameras.iter(), media.clone());
-        let journal = Journal::new();
+        let journal = Journal::new(config.audit.clone());
         let actor = Actor::new(config, media, publishing.clone(), journal.clone());
+        let store = actor.ledger.status();
         tokio::spawn(actor.run(inbox, media_events));
-        Self { commands, offers: Arc::new(Semaphore::new(MAX_OFFERS)), publishing, journal }
+        Self { commands, offers: Arc::new(Semaphore::new(MAX_OFFERS)), publishing, journal, store }
     }
 
     /// A handle to an application that has ended.
@@ -196,7 +212,8 @@ impl App {
             commands,
             offers: Arc::new(Semaphore::new(1)),
             publishing: Publishing::nowhere(),
-            journal: Journal::new(),
+            journal: Journal::new(Audit::off()),
+            store: Arc::new(StoreStatus::new("memory".to_owned())),
         }
     }
 
@@ -204,31 +221,41 @@ impl App {
         &self,
         camera: &str,
         user: &str,
-        quality: Quality,
+        (quality, class): (Quality, Class),
     ) -> Result<Reservation, ReserveError> {
         let unknown = || ReserveError::UnknownCamera(shortened(camera));
         let camera = CameraId::parse(camera).map_err(|_| unknown())?;
         let user = user.chars().take(MAX_USER_CHARACTERS).collect();
-        let reply = self.ask(|reply| Command::Reserve { camera, user, quality, reply }).await;
+        let reply =
+            self.ask(|reply| Command::Reserve { camera, user, quality, class, reply }).await;
         reply.unwrap_or(Err(ReserveError::ShuttingDown))
     }
 
-    /// `None`: unknown or already released (404).
-    pub(crate) async fn release(&self, id: &str) -> Option<Released> {
-        let reservation = ReservationId::parse(id).ok()?;
-        self.ask(|reply| Command::Release { reservation, reply }).await?
+    /// Ends a lease.
+    pub(crate) async fn release(&self, id: &str) -> Result<Released, LeaseError> {
+        let over = LeaseError::Over(Over(None));
+        let reservation = ReservationId::parse(id).map_err(|_| over)?;
+        self.ask(|reply| Command::Release { reservation, reply }).await.unwrap_or(Err(over))
     }
 
     /// `extend` is clipped to what the policy allows; `quality` holds from here on, where it is given.
-    /// `None`: unknown or ended (404).
     pub(crate) async fn heartbeat(
         &self,
         id: &str,
         extend: Option<Duration>,
         quality: Option<Quality>,
-    ) -> Option<Reservation> {
-        let reservation = ReservationId::parse(id).ok()?;
-        self.ask(|reply| Command::Heartbeat { reservation, extend, quality, reply }).await?
+    ) -> Result<Reservation, LeaseError> {
+        let over = LeaseError::Over(Over(None));
+        let reservation = ReservationId::parse(id).map_err(|_| over)?;
+        let make = |reply| Command::Heartbeat { reservation, extend, quality, reply };
+        self.ask(make).await.unwrap_or(Err(over))
+    }
+
+    /// How the reservation of a WHEP session ended, where the session is over and that is known.
+    pub(crate) async fn ending_of(&self, resource: &str) -> Over {
+        let resource = resource.to_owned();
+        let ending = self.ask(|reply| Command::EndingOf { resource, reply }).await;
+        Over(ending.flatten())
     }
 
     /// WHEP POST, after the token was verified. A second POST on one reservation replaces the first
@@ -243,8 +270,8 @@ impl App {
         let started = Instant::now();
         let unknown = || WatchError::UnknownCamera(shortened(camera));
         let camera = CameraId::parse(camera).map_err(|_| unknown())?;
-        let reservation =
-            ReservationId::parse(reservation).map_err(|_| WatchError::ReservationEnded)?;
+        let reservation = ReservationId::parse(reservation)
+            .map_err(|_| WatchError::ReservationEnded(Over(None)))?;
         let offers = Arc::clone(&self.offers);
         let turn = offers.acquire_owned().await.map_err(|_| WatchError::ShuttingDown)?;
         self.permit(reservation.clone(), permit).await;
@@ -298,9 +325,19 @@ impl App {
         &self.publishing
     }
 
+    /// How the store of leases is.
+    pub(crate) fn store(&self) -> StoreHealth {
+        self.store.health()
+    }
+
     /// The lives of reservations.
     pub(crate) fn journal(&self) -> &Journal {
         &self.journal
+    }
+
+    /// The audit trail.
+    pub(crate) fn audit(&self) -> &Audit {
+        self.journal.audit()
     }
 
     /// Makes a camera a new stream key, see [`Publishing::new_key`].
@@ -326,6 +363,8 @@ impl App {
     pub(crate) async fn shutdown(&self) {
         // No answer: the actor has ended already.
         let _ = self.ask(|reply| Command::Shutdown { reply }).await;
+        // Answered when all is heard that the media plane told before.
+        let _ = self.ask(|reply| Command::Snapshot { reply }).await;
     }
 
     /// Resolves when the application has ended by itself, which it does only when a part of it failed
@@ -371,7 +410,13 @@ mod tests {
         };
         let media = MediaPlane::start(&media, events.clone()).unwrap();
         let quota = control::Quota::new(control::Unit::Viewer, 1, []);
-        let config = AppConfig { sources: Vec::new(), cameras: Vec::new(), quota };
+        let config = AppConfig {
+            sources: Vec::new(),
+            cameras: Vec::new(),
+            quota,
+            ledger: LedgerPlace::Memory,
+            audit: Audit::off(),
+        };
         let app = App::start(config, media, events_in);
         assert!(app.is_running() && app.snapshot().await.total_limit == 1);
         events.send(MediaEvent::Failed).unwrap();

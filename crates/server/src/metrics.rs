@@ -4,6 +4,7 @@
 //! no second account that could drift from the first. `docs/ref/metrics.md` lists the names.
 
 mod outlets;
+mod store;
 mod voice;
 
 use std::collections::BTreeMap;
@@ -24,9 +25,11 @@ use prometheus_client::registry::Registry;
 pub(crate) use outlets::Outlets;
 
 use outlets::OutletFigures;
+use store::StoreFigures;
 use voice::VoiceFigures;
 
 use crate::app::{CameraSnapshot, JOIN_BUCKETS_MS, Snapshot};
+use crate::ledger::StoreHealth;
 use crate::voice::Status;
 
 /// HTTP requests by route and status; counted as they happen. The label values are the routes of
@@ -58,12 +61,14 @@ pub(crate) fn encode(
     snapshot: Snapshot,
     requests: &Requests,
     outlets: &Arc<Outlets>,
+    store: StoreHealth,
     voice: Option<Status>,
     uptime: Duration,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register("manifold_http_requests", "HTTP requests answered", requests.0.clone());
     registry.register_collector(Box::new(OutletFigures(Arc::clone(outlets))));
+    registry.register_collector(Box::new(StoreFigures(store)));
     if let Some(status) = voice {
         registry.register_collector(Box::new(VoiceFigures(status)));
     }
@@ -87,6 +92,7 @@ impl Collector for Figures {
         self.media(encoder)?;
         self.switches(encoder)?;
         self.revocations(encoder)?;
+        self.quotas(encoder)?;
         self.joins(encoder)?;
         gauge(encoder, "manifold_viewers_connected", "Viewers to whom media flows")?
             .encode_gauge(&self.snapshot.media.viewers_connected)?;
@@ -391,6 +397,20 @@ impl Figures {
             metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
         }
         Ok(())
+    }
+
+    fn quotas(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let figures = &self.snapshot.quota_figures;
+        let help = "Reservations that a limit forbade";
+        let mut metric = counter(encoder, "manifold_quota_refusals", help)?;
+        let scopes = [("user", figures.user), ("source", figures.source), ("total", figures.total)];
+        for (scope, count) in scopes {
+            let labels = [("scope", scope)];
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
+        }
+        let help = "Reservations that gave way to one of a higher class";
+        counter(encoder, "manifold_preemptions", help)?
+            .encode_counter::<NoLabelSet, _, f64>(&figures.preempted, None)
     }
 
     fn joins(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -164,7 +164,8 @@ impl LightTable {
         }
         if now.since(entry.alive_at) >= ALIVE_INTERVAL.as_micros() as u64 {
             entry.alive_at = now;
-            self.outputs.push_back(PeersOutput::Alive { viewer, at });
+            let route = Route::new(local, source);
+            self.outputs.push_back(PeersOutput::Alive { viewer, at, route });
         }
         let contents = message(ANSWER, viewer);
         let route = Route::new(local, source);

@@ -32,8 +32,6 @@ pub(crate) fn media_port() -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], 8555))
 }
 
-const GOODBYE: &str = "the server ended this session";
-
 /// What the server does to the world.
 #[derive(Debug)]
 pub(crate) enum ServerOutput {
@@ -103,9 +101,14 @@ enum Later {
     Viewer(ViewerId, ViewerEvent),
     KeyframeWanted(StreamId),
     Source(StreamId, u64, SourceEvent),
-    Offer { request: RequestId, viewer: ViewerId, stream: StreamId },
+    Offer {
+        request: RequestId,
+        viewer: ViewerId,
+        stream: StreamId,
+    },
     Switch(ViewerId, StreamId),
-    Close(ViewerId),
+    /// With what the viewer is told.
+    Close(ViewerId, &'static str),
 }
 
 /// What the media worker is told, in order.
@@ -460,7 +463,9 @@ impl Server {
             Action::SwitchViewer { viewer, stream } => {
                 self.push(Lane::Commands, Later::Switch(viewer, stream), now);
             }
-            Action::CloseViewer { viewer } => self.push(Lane::Commands, Later::Close(viewer), now),
+            Action::CloseViewer { viewer, cause } => {
+                self.push(Lane::Commands, Later::Close(viewer, cause.as_str()), now);
+            }
             // Nobody holds anything in the simulation.
             Action::HoldEnded { .. } | Action::Note { .. } => {}
             Action::RequestKeyframe { stream } => {
@@ -502,7 +507,7 @@ impl Server {
                 self.fanout.handle_switch(viewer, stream, self.clock.instant(now));
                 self.flush(now);
             }
-            Later::Close(viewer) => self.close(viewer, CloseReason::Asked, now),
+            Later::Close(viewer, why) => self.close(viewer, Some(why), now),
         }
     }
 
@@ -545,8 +550,9 @@ impl Server {
         }
     }
 
-    fn close(&mut self, viewer: ViewerId, reason: CloseReason, now: SimTime) {
-        let goodbye = (reason == CloseReason::Asked).then_some(GOODBYE);
+    /// `goodbye` is what the viewer is told; `None`: it said so itself.
+    fn close(&mut self, viewer: ViewerId, goodbye: Option<&'static str>, now: SimTime) {
+        let reason = if goodbye.is_some() { CloseReason::Asked } else { CloseReason::Peer };
         self.detach(viewer, goodbye, now);
         let at = self.clock.instant(now);
         if let Some(table) = &mut self.table {
@@ -594,7 +600,7 @@ impl Server {
             PeersOutput::Moved { viewer, route } => {
                 self.tell_worker(WorkerInput::Move(viewer, route), now);
             }
-            PeersOutput::Alive { viewer, at } => {
+            PeersOutput::Alive { viewer, at, .. } => {
                 let at = self.clock.timestamp(self.clock.of_instant(at));
                 self.tell(viewer, ViewerEvent::Alive { at }, now);
             }
@@ -645,10 +651,12 @@ impl Server {
                 FanoutEvent::FirstMedia { viewer } => {
                     self.tell(viewer, ViewerEvent::FirstMedia, now);
                 }
-                FanoutEvent::Alive { viewer, at } => {
+                FanoutEvent::Alive { viewer, at, .. } => {
                     let at = self.clock.timestamp(self.clock.of_instant(at));
                     self.tell(viewer, ViewerEvent::Alive { at }, now);
                 }
+                // What it was sent is counted by the judges themselves.
+                FanoutEvent::Detached { .. } => {}
                 FanoutEvent::Moved { viewer, route } => {
                     if let Some(table) = &mut self.table {
                         table.handle_moved(viewer, route, self.clock.instant(now));
@@ -656,7 +664,7 @@ impl Server {
                 }
                 FanoutEvent::Goodbye { viewer } => {
                     self.note(&format!("{viewer:?} says goodbye"));
-                    self.close(viewer, CloseReason::Peer, now);
+                    self.close(viewer, None, now);
                 }
                 FanoutEvent::KeyframeWanted { stream } => {
                     self.push(Lane::Events, Later::KeyframeWanted(stream), now);

@@ -4,7 +4,7 @@
  * Knows addresses and headers; what an answer contains is `wire.ts`.
  */
 
-import { asRefusal, type Refusal, refusalFrom, unreachable } from "../rtc/errors";
+import { refusalFrom, unreachable } from "../rtc/errors";
 import type { Heartbeat, Reservation, SessionApi } from "../rtc/session";
 import { ownAddress } from "../rtc/whep";
 import { type Camera, type CameraPage, cameraFrom, cameraPageFrom, iceServersFrom, record, text, type Totals, totalsFrom, watchingFrom } from "./wire";
@@ -62,19 +62,17 @@ export class Api implements SessionApi {
     };
   }
 
-  async whyEnded(reservationId: string): Promise<Refusal | null> {
-    try {
-      await this.heartbeat(reservationId, null);
-      return null;
-    } catch (thrown) {
-      const cause = asRefusal(thrown);
-      return cause.status === 404 ? cause : null;
-    }
-  }
-
-  async heartbeat(reservationId: string, quality: string | null): Promise<Heartbeat> {
+  async heartbeat(
+    reservationId: string,
+    quality: string | null,
+    framesDecoded: number | null = null,
+  ): Promise<Heartbeat> {
     const path = `/api/v1/stream/heartbeat/${encodeURIComponent(reservationId)}`;
-    const json = record(await this.#call("POST", path, quality === null ? {} : { quality }));
+    const body = {
+      ...(quality === null ? {} : { quality }),
+      ...(framesDecoded === null ? {} : { frames_decoded: framesDecoded }),
+    };
+    const json = record(await this.#call("POST", path, body));
     return { token: text(json["token"]), watching: watchingFrom(json) };
   }
 

@@ -75,6 +75,8 @@ function refusedRung(status: number, code: string): Rung {
       return "token";
     case 429:
       return "quota";
+    case 410:
+      return code === "PREEMPTED" ? "quota" : "token";
     case 404:
     case 409:
       return "camera";

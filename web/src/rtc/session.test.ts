@@ -34,7 +34,8 @@ class FakeWhep implements Whep {
     this.token = token;
   }
   stats(): Promise<RTCStatsReport> {
-    return Promise.resolve(new Map() as unknown as RTCStatsReport);
+    const picture = { type: "inbound-rtp", kind: "video", framesDecoded: this.house.framesDecoded };
+    return Promise.resolve(new Map([["in", picture]]) as unknown as RTCStatsReport);
   }
   async close(): Promise<boolean> {
     this.closes += 1;
@@ -61,9 +62,11 @@ class House implements SessionApi {
   reserveRefusal: Refusal | null = null;
   whepRefusal: Refusal | null = null;
   heartbeatRefusal: Refusal | null = null;
-  endReason: Refusal | null = null;
   reserveGate: Promise<void> = Promise.resolve();
+  heartbeatGate: Promise<void> = Promise.resolve();
   iceServers: RTCIceServer[] = [];
+  framesDecoded = 7;
+  decoded: (number | null)[] = [];
   watching: Watching = { rendition: "main", switches: 0 };
   qualities: (string | null)[] = [];
   #reservations = 0;
@@ -77,14 +80,13 @@ class House implements SessionApi {
     const [reservationId, token] = [`r${this.#reservations}`, `t${this.#reservations}`];
     return { reservationId, whepUrl: "/whep/cam", token, iceServers: this.iceServers, watching: this.watching };
   }
-  async heartbeat(reservationId: string, quality: string | null): Promise<Heartbeat> {
+  async heartbeat(reservationId: string, quality: string | null, framesDecoded: number | null): Promise<Heartbeat> {
     this.log.push(`heartbeat ${reservationId}`);
+    this.decoded.push(framesDecoded);
     this.qualities.push(quality);
+    await this.heartbeatGate;
     if (this.heartbeatRefusal !== null) throw this.heartbeatRefusal;
     return { token: "fresh", watching: this.watching };
-  }
-  async whyEnded(): Promise<Refusal | null> {
-    return this.endReason;
   }
   async release(reservationId: string): Promise<void> {
     this.log.push(`release ${reservationId}`);
@@ -164,6 +166,7 @@ describe("CameraSession", () => {
     const { house } = await connected();
     await vi.advanceTimersByTimeAsync(35_000);
     expect(house.count("heartbeat r1")).toBe(3);
+    expect(house.decoded).toEqual([7, 7, 7]);
     expect(house.whep.token).toBe("fresh");
   });
 
@@ -189,7 +192,8 @@ describe("CameraSession", () => {
     await vi.advanceTimersByTimeAsync(2_000);
     house.whep.become("ended");
     await vi.advanceTimersByTimeAsync(500);
-    expect(house.qualities).toEqual(["auto", "low", "low", "low"]);
+    // Between the two the server is asked why it ended the connection.
+    expect(house.qualities).toEqual(["auto", "low", "low", null, "low"]);
   });
 
   it("tells a quality that changed while it connected", async () => {
@@ -229,41 +233,34 @@ describe("CameraSession", () => {
     await vi.advanceTimersByTimeAsync(500);
     house.whep.become("connected");
     expect(session.state.kind).toBe("connected");
-    expect(house.log).toEqual(["reserve", "open /whep/cam t1", "delete", "reserve", "open /whep/cam t2"]);
+    expect(house.log).toEqual(["reserve", "open /whep/cam t1", "heartbeat r1", "delete", "reserve", "open /whep/cam t2"]);
     expect(house.openMax).toBe(1);
   });
 
-  it("says why the server ended the reservation, and reconnects", async () => {
+  it("says in the server's words why its place was given away, and tries again later", async () => {
     const { house, session } = await connected();
-    house.endReason = refusal(404, null, "TOKEN_EXPIRED");
+    house.heartbeatRefusal = refusal(404, null, "PREEMPTED");
     house.whep.become("ended");
     await vi.advanceTimersByTimeAsync(0);
-    expect(session.state).toMatchObject({ kind: "pausing", cause: { sentence: "status 404" } });
-    await vi.advanceTimersByTimeAsync(500);
+    expect(session.state).toMatchObject({ kind: "pausing", cause: { code: "PREEMPTED", sentence: "status 404" } });
+    expect(house.count("release")).toBe(0);
+    await vi.advanceTimersByTimeAsync(9_900);
+    expect(house.count("reserve")).toBe(1);
+    await vi.advanceTimersByTimeAsync(200);
     expect(house.count("reserve")).toBe(2);
   });
 
-  it("stays away where an operator sent the viewer away, until it is asked to come back", async () => {
-    for (const tell of ["the connection ends", "a heartbeat is refused"]) {
-      const { house, session } = await connected();
-      if (tell === "the connection ends") {
-        house.endReason = refusal(404, null, "REMOVED");
-        house.whep.become("ended");
-      } else {
-        house.heartbeatRefusal = refusal(404, null, "REMOVED");
-      }
-      await vi.advanceTimersByTimeAsync(600_000);
-      expect(house.count("reserve")).toBe(1);
-      expect(session.state).toMatchObject({ kind: "refused", cause: { sentence: "status 404" } });
-      session.retryNow();
-      await vi.advanceTimersByTimeAsync(0);
-      expect(house.count("reserve")).toBe(2);
-    }
+  it("does not come back by itself where somebody sent the viewer away", async () => {
+    const { house, session } = await connected();
+    house.heartbeatRefusal = refusal(404, null, "REMOVED");
+    house.whep.become("ended");
+    await vi.advanceTimersByTimeAsync(0);
+    expect(session.state).toMatchObject({ kind: "refused", cause: { code: "REMOVED" } });
   });
 
-  it("does not wait for a server that does not say why", async () => {
+  it("waits no longer than a moment to hear why it was ended", async () => {
     const { house, session } = await connected();
-    house.whyEnded = () => new Promise(() => undefined);
+    house.heartbeatGate = new Promise(() => undefined);
     house.whep.become("ended");
     await vi.advanceTimersByTimeAsync(1_500);
     expect(session.state).toMatchObject({ kind: "pausing", cause: { code: "LOST" } });

@@ -38,10 +38,11 @@ export interface Watching {
 /** The calls of the HTTP API that a session makes. All reject with a `Refusal`. */
 export interface SessionApi {
   reserve(cameraId: string, quality: string): Promise<Reservation>;
-  /** Prolongs the lease; with a `quality` asks for another one from here on. */
-  heartbeat(reservationId: string, quality: string | null): Promise<Heartbeat>;
-  /** Why the server ended a reservation, where it says so; `null` where it lives, or nothing is known of it. */
-  whyEnded(reservationId: string): Promise<Refusal | null>;
+  /**
+   * Prolongs the lease; with a `quality` asks for another one from here on. Tells how many frames were
+   * decoded, where that is known: nobody else sees whether the picture is there.
+   */
+  heartbeat(reservationId: string, quality: string | null, framesDecoded: number | null): Promise<Heartbeat>;
   release(reservationId: string): Promise<void>;
   /** Releases without waiting for an answer: the page is going away. */
   abandon(reservationId: string): void;
@@ -94,6 +95,13 @@ const BACKOFF_MS = [500, 1_000, 2_000, 4_000, 8_000] as const;
 /** For refusals that only an operator can lift, such as an unknown camera. */
 const SLOW_RETRY_MS = 30_000;
 const QUOTA_RETRY_MS = 5_000;
+/** After a place was given to someone who matters more: time to read so; the place is taken meanwhile. */
+const PREEMPTED_RETRY_MS = 10_000;
+/** So long the server is asked why it ended a connection. */
+const WHY_MS_MAX = 1_500;
+const ENDED = "The server or the network ended the connection.";
+/** Gone: the status of refusals with which a reservation ended. */
+const ENDED_STATUS = 410;
 
 export class CameraSession {
   readonly cameraId: string;
@@ -221,14 +229,14 @@ export function retryDelayMs(cause: Refusal, failures: number, random: number): 
   const backoff = step * (1 - random / 5);
   // A token that the media route refused has run out: the next reservation brings a fresh one.
   if (cause.code === TOKEN_REFUSED) return backoff;
-  // Whoever was sent away comes back when the person at the page asks for it, not by itself.
-  if (cause.code === REMOVED) return null;
-  if (cause.code === ENDED) return backoff;
+  if (cause.code === "PREEMPTED") return PREEMPTED_RETRY_MS;
   switch (cause.status) {
     case 401:
     case 403:
     case 406:
       return null;
+    case ENDED_STATUS:
+      return cause.code === "REMOVED" ? null : backoff;
     case 400:
     case 404:
     case 415:
@@ -243,22 +251,21 @@ export function retryDelayMs(cause: Refusal, failures: number, random: number): 
 }
 
 const TOKEN_REFUSED = "TOKEN_REFUSED";
-/** An operator ended the viewer's session: the server's own word. */
-const REMOVED = "REMOVED";
-/** The server ended the reservation and said why. */
-const ENDED = "ENDED";
-/** How long the server is waited for to say why a connection has ended. */
-const WHY_MS_MAX = 1_500;
+
+/** What the browser says; `null` where it says nothing. */
+async function framesDecoded(whep: Whep): Promise<number | null> {
+  let frames: number | null = null;
+  const report = await whep.stats().catch(() => null);
+  report?.forEach((stat: Record<string, unknown>) => {
+    const isPicture = stat["type"] === "inbound-rtp" && stat["kind"] === "video";
+    if (isPicture && typeof stat["framesDecoded"] === "number") frames = stat["framesDecoded"];
+  });
+  return frames;
+}
 
 /** Why a connection that stood, or nearly did, is over. */
 function lost(sentence: string): Refusal {
   return new Refusal({ status: 0, code: "LOST", sentence, sentenceAr: "", retryAfterS: null });
-}
-
-/** What a server that ended a reservation gives as its reason; `null` where it gives none. */
-function asEnd(cause: Refusal | null): Refusal | null {
-  if (cause === null || cause.code === "") return null;
-  return new Refusal({ ...cause, status: 0, sentence: cause.sentence, code: cause.code === REMOVED ? REMOVED : ENDED });
 }
 
 /** One way through reserve, WHEP and release. Used once. */
@@ -276,6 +283,8 @@ class Attempt {
   #answered = false;
   #connectedAtMs: number | null = null;
   #heartbeatAtMs = 0;
+  /** At the last look. */
+  #framesDecoded: number | null = null;
   /** What the server was last asked for, and knows of. */
   #toldQuality = "";
   #heartbeat: ReturnType<typeof setTimeout> | undefined;
@@ -386,7 +395,8 @@ class Attempt {
         this.#expire(INTERRUPTED_MS_MAX, "The connection to the server was lost.");
         return;
       case "ended":
-        void this.#endWithReason();
+        this.#expire(WHY_MS_MAX, ENDED);
+        void this.#askWhy();
         return;
       case "new":
       case "ice":
@@ -399,15 +409,6 @@ class Attempt {
     }
   }
 
-  /** The server closed the connection, or the network did: only the server knows. */
-  async #endWithReason(): Promise<void> {
-    const unknown = lost("The server or the network ended the connection.");
-    if (this.#reservation === null) return this.#end(unknown);
-    const late = new Promise<null>((resolve) => setTimeout(resolve, WHY_MS_MAX, null));
-    const told = this.#api.whyEnded(this.#reservation.reservationId).catch(() => null);
-    this.#end(asEnd(await Promise.race([told, late])) ?? unknown);
-  }
-
   #expire(afterMs: number, sentence: string): void {
     clearTimeout(this.#deadline);
     this.#deadline = setTimeout(() => this.#end(lost(sentence)), afterMs);
@@ -415,7 +416,12 @@ class Attempt {
 
   #scheduleHeartbeat(afterMs: number): void {
     clearTimeout(this.#heartbeat);
-    if (!this.#over) this.#heartbeat = setTimeout(() => void this.#beat(), afterMs);
+    if (!this.#over) this.#heartbeat = setTimeout(() => void this.#lookAndBeat(), afterMs);
+  }
+
+  async #lookAndBeat(): Promise<void> {
+    this.#framesDecoded = await framesDecoded(this.whep);
+    if (!this.#over) await this.#beat();
   }
 
   async #beat(): Promise<void> {
@@ -425,7 +431,8 @@ class Attempt {
     const quality = this.#quality();
     const asks = quality !== this.#toldQuality;
     try {
-      const { token, watching } = await this.#api.heartbeat(this.#reservation.reservationId, asks ? quality : null);
+      const id = this.#reservation.reservationId;
+      const { token, watching } = await this.#api.heartbeat(id, asks ? quality : null, this.#framesDecoded);
       this.#toldQuality = quality;
       this.whep.renew(token);
       if (!this.#over) this.#onWatching(watching);
@@ -437,10 +444,22 @@ class Attempt {
     }
   }
 
-  /** The server knows nothing of us: it restarted, or someone took the place away. */
+  /** The connection was ended; where the place is gone too, the server knows why. */
+  async #askWhy(): Promise<void> {
+    try {
+      if (this.#reservation !== null) await this.#api.heartbeat(this.#reservation.reservationId, null);
+    } catch (thrown) {
+      const cause = asRefusal(thrown);
+      if (cause.status === 404) return this.#handleLeaseEnded(cause);
+    }
+    this.#end(lost(ENDED));
+  }
+
+  /** The server says how it ended, or knows nothing of us, e.g. because it restarted. */
   #handleLeaseEnded(cause: Refusal): void {
     this.#reservation = null;
-    this.#end(asEnd(cause) ?? lost("The server gave this place away, or restarted."));
+    if (cause.code === "") this.#end(lost("The server gave this place away, or restarted."));
+    else this.#end(new Refusal({ ...cause, sentence: cause.sentence, status: ENDED_STATUS }));
   }
 
   /** Ending the WHEP session ends the lease; the release is for where there was none. */

@@ -70,6 +70,8 @@ describe("health", () => {
     [404, "", "error", "camera", "Unknown camera"],
     [406, "", "error", "offer", "No common codec"],
     [409, "", "waiting", "camera", "No picture"],
+    [410, "PREEMPTED", "waiting", "quota", "Place given away"],
+    [410, "EXPIRED", "waiting", "token", "Reconnecting"],
     [429, "RATE_LIMIT_EXCEEDED", "waiting", "quota", "All places taken"],
     [0, "NETWORK", "waiting", "server", "Server unreachable"],
     [0, "LOST", "waiting", "ice", "Reconnecting"],

@@ -112,6 +112,8 @@ function refusalHeadline(facts: HealthFacts, cause: Refusal): string {
       return "No common codec";
     case 409:
       return facts.camera === null ? "No picture" : cameraHeadline(facts.cameraState);
+    case 410:
+      return endedHeadline(cause.code);
     case 429:
       return "All places taken";
     case 0:
@@ -119,6 +121,17 @@ function refusalHeadline(facts: HealthFacts, cause: Refusal): string {
     default:
       return "Refused by the server";
   }
+}
+
+/** Of a reservation that the server ended. */
+function endedHeadline(code: string): string {
+  const words: Record<string, string> = {
+    PREEMPTED: "Place given away",
+    REMOVED: "Sent away",
+    TOKEN_EXPIRED: "Token expired",
+    CAMERA_REMOVED: "Camera removed",
+  };
+  return words[code] ?? "Reconnecting";
 }
 
 /** The camera's own reason is fresher than the refusal that quoted it. */

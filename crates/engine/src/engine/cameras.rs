@@ -7,7 +7,7 @@ use media::StreamId;
 use tracing::{error, info};
 
 use super::{CameraEntry, Engine, MAX_CAMERAS, Pending};
-use crate::io::{Action, CameraSpec, Reply, WatchRefusal};
+use crate::io::{Action, CameraSpec, CloseCause, Reply, WatchRefusal};
 use crate::note::EndReason;
 use crate::stream::{Rendition, Stream, StreamEvent};
 
@@ -41,7 +41,10 @@ impl Engine {
         self.is_shutting_down = true;
         for (viewer, accepting) in std::mem::take(&mut self.accepting) {
             self.reply(accepting.request, Reply::Watch(Err(WatchRefusal::ShuttingDown)));
-            self.actions.push_back(Action::CloseViewer { viewer });
+            self.actions.push_back(Action::CloseViewer {
+                viewer,
+                cause: CloseCause::Ended(EndReason::Shutdown),
+            });
         }
         self.end_all_holds(now);
         for stream in self.streams.values_mut() {

@@ -8,7 +8,7 @@ use media::ViewerId;
 use tracing::info;
 
 use super::Engine;
-use crate::io::{Action, Reader, Reply, RequestId, WatchRefusal};
+use crate::io::{Action, CloseCause, Reader, Reply, RequestId, WatchRefusal};
 use crate::note::Note;
 use crate::session::SessionEvent;
 use crate::stream::StreamEvent;
@@ -46,7 +46,8 @@ impl Engine {
             let camera_id = &session.reservation.camera;
             info!(%camera_id, reservation_id = %reservation, "a new connection takes the place of the earlier one");
             self.viewers.remove(&earlier);
-            self.actions.push_back(Action::CloseViewer { viewer: earlier });
+            self.actions
+                .push_back(Action::CloseViewer { viewer: earlier, cause: CloseCause::Replaced });
         }
         self.viewers.insert(viewer, reservation.clone());
         self.note(&reservation, Note::Reading { viewer });

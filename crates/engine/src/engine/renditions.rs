@@ -11,7 +11,7 @@ use tracing::{debug, info};
 
 use super::{CameraEntry, Engine};
 use crate::adapt::SwitchReason;
-use crate::io::{Action, CodecMismatch, Watching};
+use crate::io::{Action, CloseCause, CodecMismatch, Watching};
 use crate::note::Note;
 use crate::session::{Session, SessionEvent, SessionState, Switch};
 use crate::stream::{Rendition, StreamEvent};
@@ -312,7 +312,7 @@ impl Engine {
         info!(%camera_id, reservation_id = %id, reason = %mismatch, "viewer closed");
         self.note(id, Note::Mismatched(mismatch));
         self.viewers.remove(&viewer);
-        self.actions.push_back(Action::CloseViewer { viewer });
+        self.actions.push_back(Action::CloseViewer { viewer, cause: CloseCause::Codec });
         self.settle_expectation(id, now);
     }
 

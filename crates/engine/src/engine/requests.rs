@@ -20,6 +20,9 @@ impl Engine {
             Request::Release { reservation } => {
                 self.apply(LedgerOp::Release(reservation), Pending::Release { request: Some(id) });
             }
+            Request::SetLimit { source, limit } => {
+                self.apply(LedgerOp::SetLimit { source, limit }, Pending::SetLimit { request: id });
+            }
             Request::Heartbeat { reservation, extend, quality } => {
                 if let Some(quality) = quality {
                     self.ask_for(&reservation, quality, now);

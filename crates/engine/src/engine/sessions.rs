@@ -7,7 +7,7 @@ use media::{CodecSet, StreamId, ViewerId};
 use tracing::{debug, info};
 
 use super::{Accepting, Engine, Pending};
-use crate::io::{Action, Reply, ViewerEvent, WatchRefusal};
+use crate::io::{Action, CloseCause, Reply, ViewerEvent, WatchRefusal};
 use crate::note::{EndReason, Note};
 use crate::session::{Session, SessionEvent, SessionState};
 use crate::stream::StreamEvent;
@@ -66,7 +66,8 @@ impl Engine {
         session.state = session.state.on(SessionEvent::LeaseEnded);
         if let Some(viewer) = session.viewer {
             self.viewers.remove(&viewer);
-            self.actions.push_back(Action::CloseViewer { viewer });
+            let cause = CloseCause::Ended(reason);
+            self.actions.push_back(Action::CloseViewer { viewer, cause });
         }
         let camera_id = &session.reservation.camera;
         info!(%camera_id, reservation_id = %id, reason = reason.as_str(), "reservation ended");
@@ -100,18 +101,19 @@ impl Engine {
     fn accepted(&mut self, viewer: ViewerId, codecs: CodecSet, now: Timestamp) {
         let Some(Accepting { request, reservation, stream }) = self.accepting.remove(&viewer)
         else {
-            self.actions.push_back(Action::CloseViewer { viewer });
+            self.actions.push_back(Action::CloseViewer { viewer, cause: CloseCause::NotLetIn });
             return;
         };
         if let Err(mismatch) = self.check_codecs(&reservation, codecs, now) {
-            self.actions.push_back(Action::CloseViewer { viewer });
+            let cause = CloseCause::Codec;
+            self.actions.push_back(Action::CloseViewer { viewer, cause });
             self.reply(request, Reply::Watch(Err(WatchRefusal::Codec(mismatch))));
             return;
         }
         let session = self.sessions.get_mut(&reservation);
         let is_there = self.streams.contains_key(&stream);
         let Some(session) = session.filter(|_| is_there) else {
-            self.actions.push_back(Action::CloseViewer { viewer });
+            self.actions.push_back(Action::CloseViewer { viewer, cause: CloseCause::NotLetIn });
             self.reply(request, Reply::Watch(Err(WatchRefusal::ReservationEnded)));
             return;
         };
@@ -121,7 +123,8 @@ impl Engine {
         if let Some(earlier) = session.viewer.replace(viewer) {
             info!(%camera_id, reservation_id = %reservation, "a new connection takes the place of the earlier one");
             self.viewers.remove(&earlier);
-            self.actions.push_back(Action::CloseViewer { viewer: earlier });
+            self.actions
+                .push_back(Action::CloseViewer { viewer: earlier, cause: CloseCause::Replaced });
         }
         session.forget_peer();
         session.codecs = codecs;

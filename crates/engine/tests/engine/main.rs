@@ -3,6 +3,7 @@
 mod drive;
 mod holds;
 mod log_lines;
+mod places;
 mod readers;
 mod renditions;
 mod sessions;

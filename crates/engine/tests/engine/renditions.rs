@@ -77,7 +77,7 @@ fn arrive(world: &mut World) -> (ViewerId, StreamId) {
 fn ask_for(world: &mut World, viewer: u32, quality: Quality) -> engine::Watching {
     let reservation = reservation_id(viewer);
     let request = Request::Heartbeat { reservation, extend: None, quality: Some(quality) };
-    let Reply::Heartbeat(Some(grant)) = world.call(request) else { panic!("the lease lives") };
+    let Reply::Heartbeat(Ok(grant)) = world.call(request) else { panic!("the lease lives") };
     grant.watching
 }
 

@@ -38,7 +38,7 @@ fn releasing_closes_the_peer_and_releasing_again_changes_nothing() {
     world.reserved(2, 0);
     world.watch(1, 0);
     let reservation = reservation_id(1);
-    let Reply::Release(Some(released)) = world.call(Request::Release { reservation }) else {
+    let Reply::Release(Ok(released)) = world.call(Request::Release { reservation }) else {
         panic!("the lease was there");
     };
     assert_eq!((released.source, released.new_count), (source_id(), 1));

@@ -68,7 +68,7 @@ fn a_failing_camera_is_tried_again_with_growing_waits_while_somebody_wants_it() 
             world.pass(Duration::from_millis(100));
             let request =
                 Request::Heartbeat { reservation: reservation_id(1), extend: None, quality: None };
-            assert!(matches!(world.call(request), Reply::Heartbeat(Some(_))));
+            assert!(matches!(world.call(request), Reply::Heartbeat(Ok(_))));
         }
         let wait = world.starts.last().expect("it was started").0.saturating_since(failed_at);
         let longest = longest * SECOND;

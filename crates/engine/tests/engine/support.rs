@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use control::{
-    Camera, CameraId, Class, LedgerOp, MemoryLedger, Policy, Quality, Quota, ReservationId, Source,
-    SourceId, Timestamp, Unit,
+    Answer, Camera, CameraId, Class, LedgerOp, MemoryLedger, Outcome, Policy, Quality, Quota,
+    ReservationId, Source, SourceId, Timestamp, Unit,
 };
 use engine::{
-    Action, CameraSpec, Engine, Grant, HoldId, Note, OpId, Rendition, Reply, Request, RequestId,
-    SourceEvent, SourceFailure, ViewerEvent,
+    Action, CameraSpec, CloseCause, Engine, Grant, HoldId, Note, OpId, Rendition, Reply, Request,
+    RequestId, SourceEvent, SourceFailure, ViewerEvent,
 };
 use media::peers::CloseReason;
 use media::{Codec, CodecSet, StreamId, ViewerId};
@@ -46,6 +46,10 @@ pub(crate) struct World {
     /// Ledger operations that wait, when the ledger is slow.
     pub(crate) ledger_queue: VecDeque<(OpId, LedgerOp)>,
     pub(crate) ledger_is_slow: bool,
+    /// The ledger answers everything with `Unavailable`.
+    pub(crate) ledger_is_lost: bool,
+    /// Peers that were closed since the last look, and why.
+    pub(crate) closed: Vec<(ViewerId, CloseCause)>,
     next_request: u64,
 }
 
@@ -59,13 +63,14 @@ pub(crate) struct Puller {
 impl World {
     /// `cameras` cameras of one source, `cam-0` and so on, each with a sub stream.
     pub(crate) fn new(seed: u64, cameras: u32) -> Self {
+        Self::with_limit(seed, cameras, 10_000)
+    }
+
+    /// The same with so many places.
+    pub(crate) fn with_limit(seed: u64, cameras: u32, limit: u32) -> Self {
         crate::log_lines::install_recorder();
-        let source = Source {
-            id: source_id(),
-            name: "Metro".to_owned(),
-            name_ar: String::new(),
-            limit: 10_000,
-        };
+        let source =
+            Source { id: source_id(), name: "Metro".to_owned(), name_ar: String::new(), limit };
         let quota = Quota::new(Unit::Viewer, 10_000, [&source]);
         let mut world = Self {
             engine: Engine::new(seed),
@@ -85,6 +90,8 @@ impl World {
             holds_ended: Vec::new(),
             ledger_queue: VecDeque::new(),
             ledger_is_slow: false,
+            ledger_is_lost: false,
+            closed: Vec::new(),
             next_request: 0,
         };
         world.set_cameras((0..cameras).map(spec).collect());
@@ -126,7 +133,7 @@ impl World {
 
     pub(crate) fn release(&mut self, viewer: u32) -> bool {
         let reply = self.call(Request::Release { reservation: reservation_id(viewer) });
-        matches!(reply, Reply::Release(Some(_)))
+        matches!(reply, Reply::Release(Ok(_)))
     }
 
     /// Offers on a reservation; the media plane answers when it is told to.
@@ -233,7 +240,7 @@ impl World {
         }
         self.engine.check().expect("the engine is in order");
         self.ledger.check().expect("the ledger is in order");
-        if self.ledger_queue.is_empty() {
+        if self.ledger_queue.is_empty() && !self.ledger_is_lost {
             assert_eq!(self.engine.sessions().count(), self.ledger.len(), "sessions are leases");
         }
     }
@@ -243,7 +250,11 @@ impl World {
         let Some((op, ledger_op)) = self.ledger_queue.pop_front() else {
             return false;
         };
-        let outcome = self.ledger.apply(ledger_op, self.now);
+        let outcome = if self.ledger_is_lost {
+            Outcome { answer: Answer::Unavailable, ended: Vec::new(), next_expiry: None }
+        } else {
+            self.ledger.apply(ledger_op, self.now)
+        };
         self.engine.handle_outcome(op, outcome, self.now);
         true
     }
@@ -282,7 +293,8 @@ impl World {
                 self.offers.insert(viewer, stream);
             }
             // The media plane tells of the end of each peer once.
-            Action::CloseViewer { viewer } => {
+            Action::CloseViewer { viewer, cause } => {
+                self.closed.push((viewer, cause));
                 if self.peers.remove(&viewer).is_some() {
                     let closed = ViewerEvent::Closed(CloseReason::Asked);
                     self.engine.handle_viewer(viewer, closed, self.now);

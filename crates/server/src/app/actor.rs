@@ -1,14 +1,15 @@
 //! The task that owns the engine and the ledger: calls, events and time in, actions out.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use control::{
-    CameraId, Class, Exceeded, MemoryLedger, Policy, Quality, ReservationId, Scope, Source,
+    CameraId, Class, Exceeded, Policy, Quality, Quota, ReservationId, Scope, Source, Usage,
 };
 use engine::{
-    Action, CameraSpec, Engine, Grant, Rendition, Reply, Request, RequestId, ReserveRefusal,
-    SourceEvent, SourceFailure, ViewerEvent, WatchRefusal,
+    Action, CameraSpec, CloseCause, EndReason, Engine, Grant, Note, OpId, Rendition, Reply,
+    Request, RequestId, ReserveRefusal, SourceEvent, SourceFailure, ViewerEvent, WatchRefusal,
 };
 use media::estimate::LineState;
 use media::{Codec, StreamId, ViewerId};
@@ -16,24 +17,24 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
 use super::clock::Clock;
+use super::endings::{Endings, QuotaFigures};
 use super::grants::{GrantCommand, Grants};
 use super::joins::Joins;
+use super::limits::{LimitCommand, LimitError};
 use super::outlets::{OutletCommand, OutletMessage, Outlets};
 use super::publishing::{Presence, Publishing};
 use super::pullers::{Ended, Pullers, Way};
 use super::snapshot::Snapshot;
 use super::{
-    AppConfig, CameraConfig, Held, HoldError, IceRestart, ReadError, Reading, Released,
-    Reservation, ReserveError, WatchError, Watching,
+    AppConfig, CameraConfig, Held, HoldError, IceRestart, LeaseError, Over, ReadError, Reading,
+    Released, Reservation, ReserveError, WatchError, Watching,
 };
 use crate::journal::{Journal, Refusal, Step, Wish};
+use crate::ledger::{Ledger, News};
 use crate::net::{
     Accepted, IceCredentials, MediaEvent, MediaPlane, OfferError, PublisherEnd, PublisherId,
     Restarted,
 };
-
-/// Said to who meets a full quota: after this time a viewer that vanished is gone for certain.
-const RETRY_AFTER: Duration = Duration::from_secs(15);
 
 /// How long the media plane and the sources may take to end. The promise to operators is 5 s for
 /// the whole program.
@@ -48,17 +49,18 @@ pub(super) enum Command {
         camera: CameraId,
         user: String,
         quality: Quality,
+        class: Class,
         reply: oneshot::Sender<Result<Reservation, ReserveError>>,
     },
     Release {
         reservation: ReservationId,
-        reply: oneshot::Sender<Option<Released>>,
+        reply: oneshot::Sender<Result<Released, LeaseError>>,
     },
     Heartbeat {
         reservation: ReservationId,
         extend: Option<Duration>,
         quality: Option<Quality>,
-        reply: oneshot::Sender<Option<Reservation>>,
+        reply: oneshot::Sender<Result<Reservation, LeaseError>>,
     },
     Watch {
         reservation: ReservationId,
@@ -85,6 +87,13 @@ pub(super) enum Command {
         ingress: CameraId,
         reply: oneshot::Sender<bool>,
     },
+    /// How the reservation of a WHEP session ended.
+    EndingOf {
+        resource: String,
+        reply: oneshot::Sender<Option<EndReason>>,
+    },
+    /// Another limit for a source.
+    Limit(LimitCommand),
     /// Whose things are.
     Grant(GrantCommand),
     /// Of those who take frames inside this process.
@@ -127,6 +136,8 @@ pub(super) enum Message {
         codec: Codec,
     },
     Outlet(OutletMessage),
+    /// Of a store of leases.
+    Ledger(News<OpId>),
 }
 
 /// Who waits for which reply of the engine.
@@ -136,8 +147,9 @@ pub(super) enum Waiting {
         camera: CameraId,
         reply: oneshot::Sender<Result<Reservation, ReserveError>>,
     },
-    Release(oneshot::Sender<Option<Released>>),
-    Heartbeat(oneshot::Sender<Option<Reservation>>),
+    Release(ReservationId, oneshot::Sender<Result<Released, LeaseError>>),
+    Heartbeat(ReservationId, oneshot::Sender<Result<Reservation, LeaseError>>),
+    Limit(oneshot::Sender<Result<Usage, LimitError>>),
     Watch(WaitingWatch),
     Hold(oneshot::Sender<Result<Held, HoldError>>, CameraId),
     Read(oneshot::Sender<Result<Reading, ReadError>>),
@@ -179,11 +191,18 @@ pub(super) struct Actor {
     pub(super) publishing: Publishing,
     pub(super) joins: Joins,
     pub(super) sources: Vec<Source>,
+    /// As configured.
+    pub(super) quota: Quota,
     pub(super) cameras: HashMap<CameraId, CameraConfig>,
     pub(super) outlets: Outlets,
     pub(super) grants: Grants,
     pub(super) journal: Journal,
-    ledger: MemoryLedger,
+    pub(super) endings: Endings,
+    /// What quotas forbade and took.
+    pub(super) quota_figures: QuotaFigures,
+    /// All leases as the ledger last told them, for when it cannot be asked.
+    last_leases: Option<control::ledger::Snapshot>,
+    pub(super) ledger: Ledger<OpId>,
     waiting: HashMap<RequestId, Waiting>,
     next_request: u64,
     pub(super) peers: HashMap<ViewerId, Peer>,
@@ -203,6 +222,15 @@ impl Actor {
     ) -> Self {
         let clock = Clock::start();
         let (messages, messages_in) = mpsc::unbounded_channel();
+        let news = messages.clone();
+        let ledger = Ledger::start(
+            config.ledger,
+            config.quota.clone(),
+            Policy::default(),
+            Arc::new(move || clock.now()),
+            // Nobody listens any more only while the application ends.
+            Box::new(move |told| drop(news.send(Message::Ledger(told)))),
+        );
         let mut engine = Engine::new(uuid::Uuid::new_v4().as_u64_pair().0);
         engine.handle_cameras(config.cameras.iter().map(spec).collect(), clock.now());
         let by_id = |camera: CameraConfig| (camera.definition.id.clone(), camera);
@@ -214,11 +242,15 @@ impl Actor {
             publishing,
             joins: Joins::default(),
             sources: config.sources,
+            quota: config.quota.clone(),
             cameras: config.cameras.into_iter().map(by_id).collect(),
             outlets: Outlets::default(),
             grants: Grants::default(),
             journal,
-            ledger: MemoryLedger::new(config.quota, Policy::default()),
+            endings: Endings::default(),
+            quota_figures: QuotaFigures::default(),
+            last_leases: None,
+            ledger,
             waiting: HashMap::new(),
             next_request: 0,
             peers: HashMap::new(),
@@ -272,11 +304,10 @@ impl Actor {
 
     fn handle_command(&mut self, command: Command) {
         match command {
-            Command::Reserve { camera, user, quality, reply } => {
+            Command::Reserve { camera, user, quality, class, reply } => {
                 let Some(reservation) = random_reservation() else {
                     return;
                 };
-                let class = Class::LOWEST;
                 let wish = Wish { camera: camera.clone(), user: user.clone(), quality, class };
                 self.journal.asked(&reservation, wish);
                 let waiting = Waiting::Reserve {
@@ -287,11 +318,12 @@ impl Actor {
                 self.ask(Request::Reserve { reservation, camera, user, quality, class }, waiting);
             }
             Command::Release { reservation, reply } => {
-                self.ask(Request::Release { reservation }, Waiting::Release(reply));
+                let waiting = Waiting::Release(reservation.clone(), reply);
+                self.ask(Request::Release { reservation }, waiting);
             }
             Command::Heartbeat { reservation, extend, quality, reply } => {
-                let request = Request::Heartbeat { reservation, extend, quality };
-                self.ask(request, Waiting::Heartbeat(reply));
+                let waiting = Waiting::Heartbeat(reservation.clone(), reply);
+                self.ask(Request::Heartbeat { reservation, extend, quality }, waiting);
             }
             Command::Watch { reservation, camera, offer, reply } => {
                 self.journal.step(&reservation, Step::Offered);
@@ -323,6 +355,10 @@ impl Actor {
                 let camera = self.camera_of_ingress(ingress);
                 self.ask(Request::StopSource { camera }, Waiting::StopSource(reply));
             }
+            Command::EndingOf { resource, reply } => {
+                let _ = reply.send(self.endings.of(&resource));
+            }
+            Command::Limit(command) => self.handle_limit_command(command),
             Command::Grant(command) => self.handle_grant_command(command),
             Command::Outlet(command) => self.handle_outlet_command(command),
             Command::Snapshot { reply } => self.ask(Request::Snapshot, Waiting::Snapshot(reply)),
@@ -425,6 +461,10 @@ impl Actor {
                 }
                 self.engine.handle_viewer(viewer, event, now);
             }
+            Message::Ledger(News::Outcome(op, outcome)) => {
+                self.engine.handle_outcome(op, outcome, now);
+            }
+            Message::Ledger(News::Ended(ended)) => self.engine.handle_ended(ended, now),
             Message::Outlet(message) => self.handle_outlet_message(message),
             Message::Live { stream, attempt, codec } => {
                 self.engine.handle_source(stream, attempt, SourceEvent::Live { codec }, now);
@@ -457,8 +497,14 @@ impl Actor {
             match action {
                 Action::Ledger { op, ledger_op } => {
                     let now = self.clock.now();
-                    let outcome = self.ledger.apply(ledger_op, now);
-                    self.engine.handle_outcome(op, outcome, now);
+                    let cameras = &self.cameras;
+                    let name = |id: &CameraId| {
+                        let camera = cameras.get(id);
+                        camera.map(|camera| camera.definition.name.clone()).unwrap_or_default()
+                    };
+                    if let Some((op, outcome)) = self.ledger.apply(op, ledger_op, now, name) {
+                        self.engine.handle_outcome(op, outcome, now);
+                    }
                 }
                 Action::Reply(request, reply) => self.reply(request, reply),
                 Action::StartSource { stream, camera, rendition, attempt } => {
@@ -471,13 +517,14 @@ impl Actor {
                     self.accept(request, viewer, stream);
                 }
                 Action::SwitchViewer { viewer, stream } => self.media.switch(viewer, stream),
-                Action::CloseViewer { viewer } => {
-                    if !self.outlets.close_reader(viewer) {
-                        self.forget_peer(viewer);
-                        self.media.close(viewer);
+                Action::CloseViewer { viewer, cause } => self.close_viewer(viewer, cause),
+                Action::Note { reservation, note } => {
+                    if let Note::Ended(reason) = &note {
+                        self.quota_figures.count_end(*reason);
+                        self.endings.note(reservation.as_str(), *reason, self.clock.now());
                     }
+                    self.journal.handle_note(&reservation, note);
                 }
-                Action::Note { reservation, note } => self.journal.handle_note(&reservation, note),
                 Action::HoldEnded { hold, failure } => self.outlets.end_hold(hold, failure),
                 Action::RequestKeyframe { stream } => self.pullers.ask_for_keyframe(stream),
             }
@@ -534,15 +581,21 @@ impl Actor {
                 }
                 let _ = reply.send(result);
             }
-            (Waiting::Release(reply), Reply::Release(released)) => {
-                let _ = reply.send(released.map(|released| Released {
+            (Waiting::Release(id, reply), Reply::Release(released)) => {
+                let released = released.map(|released| Released {
                     id: released.reservation,
                     source: released.source,
                     new_count: released.new_count,
-                }));
+                });
+                let error = |refusal| self.lease_error(id.as_str(), refusal);
+                let _ = reply.send(released.map_err(error));
             }
-            (Waiting::Heartbeat(reply), Reply::Heartbeat(grant)) => {
-                let _ = reply.send(grant.map(|grant| self.reservation(grant)));
+            (Waiting::Heartbeat(id, reply), Reply::Heartbeat(grant)) => {
+                let error = |refusal| self.lease_error(id.as_str(), refusal);
+                let _ = reply.send(grant.map(|grant| self.reservation(grant)).map_err(error));
+            }
+            (Waiting::Limit(reply), Reply::SetLimit(usage)) => {
+                let _ = reply.send(usage.ok_or(LimitError::StoreLost));
             }
             (Waiting::Watch(watch), Reply::Watch(result)) => self.reply_watch(watch, result),
             (Waiting::Hold(reply, camera), Reply::Hold(held)) => {
@@ -553,8 +606,14 @@ impl Actor {
             | (Waiting::StopSource(reply), Reply::StopSource(done)) => {
                 let _ = reply.send(done);
             }
-            (Waiting::Snapshot(reply), Reply::Snapshot(Some(ledger))) => {
-                let _ = reply.send(self.snapshot(&ledger, self.clock.now()));
+            (Waiting::Snapshot(reply), Reply::Snapshot(leases)) => {
+                // What was last known is nearer to the truth than nothing.
+                let is_store_lost = leases.is_none();
+                let known = leases.or_else(|| self.last_leases.take());
+                let known = known.unwrap_or_else(|| self.no_leases());
+                let snapshot = self.snapshot(&known, self.clock.now());
+                let _ = reply.send(Snapshot { is_store_lost, ..snapshot });
+                self.last_leases = Some(known);
             }
             (_, reply) => error!(?request, ?reply, "this reply answers another question"),
         }
@@ -571,7 +630,8 @@ impl Actor {
             (Err(WatchRefusal::Codec(mismatch)), _) => Err(WatchError::Codec(mismatch)),
             (Err(WatchRefusal::ShuttingDown), _) => Err(WatchError::ShuttingDown),
             (Err(WatchRefusal::ReservationEnded | WatchRefusal::Offer) | Ok(_), _) => {
-                Err(WatchError::ReservationEnded)
+                let over = Over(self.endings.of_reservation(&reservation));
+                Err(WatchError::ReservationEnded(over))
             }
         };
         if let Err(refused) = &result {
@@ -596,6 +656,23 @@ impl Actor {
         self.peers.insert(viewer, peer);
         self.resources.insert(resource.clone(), viewer);
         Watching { resource, answer_sdp: accepted.answer_sdp, etag }
+    }
+
+    fn close_viewer(&mut self, viewer: ViewerId, cause: CloseCause) {
+        if self.outlets.close_reader(viewer) {
+            return;
+        }
+        if let (CloseCause::Ended(reason), Some(peer)) = (cause, self.peers.get(&viewer)) {
+            self.endings.note(&peer.resource, reason, self.clock.now());
+        }
+        self.forget_peer(viewer);
+        self.media.close(viewer, cause.as_str());
+    }
+
+    /// Before the ledger told anything.
+    fn no_leases(&self) -> control::ledger::Snapshot {
+        let total = Usage { current: 0, limit: self.quota.total() };
+        control::ledger::Snapshot { leases: Vec::new(), sources: Vec::new(), total }
     }
 
     fn forget_peer(&mut self, viewer: ViewerId) {
@@ -679,20 +756,24 @@ impl Actor {
         }
     }
 
-    fn reserve_error(&self, camera: &CameraId, refusal: ReserveRefusal) -> ReserveError {
+    fn reserve_error(&mut self, camera: &CameraId, refusal: ReserveRefusal) -> ReserveError {
         match refusal {
             ReserveRefusal::UnknownCamera => ReserveError::UnknownCamera(camera.to_string()),
             ReserveRefusal::CameraOffline(failure) => {
                 ReserveError::CameraOffline(failure.to_string())
             }
-            ReserveRefusal::Quota(exceeded) => self.quota_error(exceeded),
+            ReserveRefusal::Quota(exceeded) => {
+                self.quota_figures.count_refusal(&exceeded.scope);
+                self.quota_error(exceeded)
+            }
+            ReserveRefusal::Unavailable => ReserveError::StoreLost,
             // 122 random bits met twice: there is no better word for it.
             ReserveRefusal::IdTaken | ReserveRefusal::ShuttingDown => ReserveError::ShuttingDown,
         }
     }
 
     fn quota_error(&self, exceeded: Exceeded) -> ReserveError {
-        let Exceeded { scope, usage, .. } = exceeded;
+        let Exceeded { scope, usage, free_at } = exceeded;
         let (source_name, source_name_ar) = match &scope {
             Scope::Source(id) => {
                 let source = self.sources.iter().find(|source| source.id == *id);
@@ -702,12 +783,12 @@ impl Actor {
             Scope::User(user) => (user.clone(), user.clone()),
         };
         ReserveError::QuotaExceeded {
-            scope: scope.to_string(),
+            scope,
             source_name,
             source_name_ar,
             current: usage.current,
             limit: usage.limit,
-            retry_after: RETRY_AFTER,
+            retry_after: free_at.map(|at| at.saturating_since(self.clock.now())),
         }
     }
 
@@ -715,7 +796,12 @@ impl Actor {
     fn shut_down(&mut self, reply: oneshot::Sender<()>) {
         self.engine.handle_shutdown(self.clock.now());
         self.run_actions();
-        let residue = self.engine.residue();
+        let mut residue = self.engine.residue();
+        if self.ledger.is_remote() {
+            // The store hears of the end below; what it answers changes nothing any more.
+            residue.ledger_ops = 0;
+        }
+        let farewell = self.ledger.close(self.quota.clone());
         if !residue.is_empty() {
             warn!(?residue, "something was left at the end");
         }
@@ -724,7 +810,7 @@ impl Actor {
         let media = self.media.clone();
         tokio::spawn(async move {
             let all = async {
-                media.shutdown().await;
+                tokio::join!(media.shutdown(), farewell);
                 while tasks.join_next().await.is_some() {}
             };
             if tokio::time::timeout(SHUTDOWN_LIMIT, all).await.is_err() {
@@ -751,7 +837,7 @@ fn refusal_of(error: &ReserveError) -> Refusal {
     match error {
         ReserveError::QuotaExceeded { .. } => Refusal::Quota(reason),
         ReserveError::UnknownCamera(_) | ReserveError::CameraOffline(_) => Refusal::Camera(reason),
-        ReserveError::ShuttingDown => Refusal::Server(reason),
+        ReserveError::StoreLost | ReserveError::ShuttingDown => Refusal::Server(reason),
     }
 }
 

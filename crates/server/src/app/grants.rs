@@ -2,7 +2,7 @@
 //!
 //! A viewer comes with a token, which says until when it may watch: a [`Permit`]. Heartbeats and renewals
 //! make it longer. Once it is over, or the key of the token is no key any more, or somebody sent the viewer
-//! away, its session ends with a reason.
+//! away, its session ends with a reason, which `endings` keeps for who asks what became of it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::SystemTime;
@@ -12,7 +12,7 @@ use engine::{Request, Revocation};
 use tokio::sync::oneshot;
 
 use super::actor::{Actor, Command, Waiting};
-use super::{App, Released};
+use super::{App, LeaseError, Released};
 
 /// Permits without a session that are kept beside those with one, before they are looked for. Offers
 /// that are refused leave them, until their tokens run out.
@@ -46,7 +46,7 @@ pub(super) enum GrantCommand {
     HolderOf { reservation: ReservationId, reply: oneshot::Sender<Option<Holder>> },
     Permit { reservation: ReservationId, permit: Permit },
     KeepKeys { kept: Vec<KeyNumber> },
-    Remove { reservation: ReservationId, reply: oneshot::Sender<Option<Released>> },
+    Remove { reservation: ReservationId, reply: oneshot::Sender<Result<Released, LeaseError>> },
 }
 
 impl App {
@@ -72,7 +72,8 @@ impl App {
 
     /// Sends a viewer away. `None`: no such reservation lives.
     pub(crate) async fn remove_viewer(&self, reservation: ReservationId) -> Option<Released> {
-        self.ask(|reply| Command::Grant(GrantCommand::Remove { reservation, reply })).await?
+        let make = |reply| Command::Grant(GrantCommand::Remove { reservation, reply });
+        self.ask(make).await?.ok()
     }
 
     async fn tell(&self, command: GrantCommand) {
@@ -174,8 +175,9 @@ impl Actor {
                 if self.engine.session(&reservation).is_some() {
                     self.grants.ended.note(Revocation::Removed);
                 }
+                let waiting = Waiting::Release(reservation.clone(), reply);
                 let request = Request::Revoke { reservation, cause: Revocation::Removed };
-                self.ask(request, Waiting::Release(reply));
+                self.ask(request, waiting);
             }
         }
     }
@@ -217,7 +219,8 @@ impl Actor {
         self.grants.ended.note(cause);
         // Nobody waits for this.
         let (reply, _) = oneshot::channel();
-        self.ask(Request::Revoke { reservation, cause }, Waiting::Release(reply));
+        let waiting = Waiting::Release(reservation.clone(), reply);
+        self.ask(Request::Revoke { reservation, cause }, waiting);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use control::{CameraId, ReservationId, SourceId, Timestamp};
+use control::{CameraId, ReservationId, SourceId, Timestamp, Unit};
 use engine::{
     CameraView, Condition, SessionState, SessionView, SourceFailure, StreamView, SwitchFigures,
 };
@@ -11,6 +11,7 @@ use media::estimate::LineState;
 use super::CameraConfig;
 use super::actor::Actor;
 use super::clock::Clock;
+use super::endings::QuotaFigures;
 use super::grants::RevocationFigures;
 use super::joins::Joins;
 use super::publishing::Presence;
@@ -23,6 +24,14 @@ pub(crate) struct Snapshot {
     /// Units in use, of all sources together.
     pub(crate) total_current: u32,
     pub(crate) total_limit: u32,
+    /// What is counted.
+    pub(crate) unit: Unit,
+    /// What one user may use over all sources.
+    pub(crate) per_user: Option<u32>,
+    /// The store of reservations did not answer: leases and counts are those that it last told.
+    pub(crate) is_store_lost: bool,
+    /// What quotas forbade and took since the start.
+    pub(crate) quota_figures: QuotaFigures,
     /// Sources in the order of the config.
     pub(crate) sources: Vec<SourceSnapshot>,
     /// Cameras in the order of their ids.
@@ -43,6 +52,9 @@ pub(crate) struct Snapshot {
 #[derive(Debug, Clone)]
 pub(crate) struct SourceSnapshot {
     pub(crate) id: SourceId,
+    pub(crate) name: String,
+    pub(crate) name_ar: String,
+    pub(crate) configured_limit: u32,
     pub(crate) current: u32,
     pub(crate) limit: u32,
     /// Its cameras that are being watched.
@@ -141,6 +153,10 @@ impl Snapshot {
         Self {
             total_current: 0,
             total_limit: 0,
+            unit: Unit::default(),
+            per_user: None,
+            is_store_lost: false,
+            quota_figures: QuotaFigures::default(),
             sources: Vec::new(),
             cameras: Vec::new(),
             reservations: Vec::new(),
@@ -162,6 +178,10 @@ impl Actor {
         Snapshot {
             total_current: ledger.total.current,
             total_limit: ledger.total.limit,
+            unit: self.quota.unit(),
+            per_user: self.quota.user_limit(),
+            is_store_lost: false,
+            quota_figures: self.quota_figures,
             sources: self.source_snapshots(ledger),
             cameras: cameras.collect(),
             reservations: ledger
@@ -188,6 +208,9 @@ impl Actor {
         let of = |id: &SourceId| ledger.sources.iter().find(|usage| usage.source == *id);
         let snapshots = self.sources.iter().map(|source| SourceSnapshot {
             id: source.id.clone(),
+            name: source.name.clone(),
+            name_ar: source.name_ar.clone(),
+            configured_limit: source.limit,
             current: of(&source.id).map_or(0, |usage| usage.usage.current),
             limit: of(&source.id).map_or(source.limit, |usage| usage.usage.limit),
             active_cameras: of(&source.id).map_or(0, |usage| usage.active_cameras),

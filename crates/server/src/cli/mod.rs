@@ -1,6 +1,7 @@
 //! The command line. Every failure ends as one clear line on standard error and an exit code: 2 for wrong
 //! settings or a server that is not there, 3 for one that refuses, 1 for the rest.
 
+mod audit;
 mod bench;
 mod check;
 mod client;
@@ -14,6 +15,7 @@ mod reload;
 mod reset;
 mod serve;
 mod token;
+mod trace;
 mod why;
 
 use std::io::Write;
@@ -52,6 +54,13 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Why a viewer, a camera or the voice relay brings no picture or no sound
     Why(why::WhyArgs),
+    /// The life of a reservation, step by step; also of one that has ended
+    Trace(trace::TraceArgs),
+    /// Who watched what, and who changed what
+    Audit {
+        #[command(subcommand)]
+        command: audit::AuditCommand,
+    },
     /// End the viewers and the pullers of a camera, or of all
     Reset(reset::ResetArgs),
     /// Many viewers of any WHEP server, in one process
@@ -149,6 +158,8 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Health(args)) => finished(health::run(&args)),
         Some(Command::Doctor(args)) => finished(doctor::run(&args)),
         Some(Command::Why(args)) => finished(why::run(&args)),
+        Some(Command::Trace(args)) => finished(trace::run(&args)),
+        Some(Command::Audit { command }) => finished(audit::run(&command)),
         Some(Command::Reset(args)) => finished(reset::run(&args)),
         Some(Command::Completions { shell }) => ended(manual::completions(shell)),
         Some(Command::Man { directory }) => ended(manual::write(&directory)),

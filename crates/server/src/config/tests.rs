@@ -68,7 +68,7 @@ fn nothing_configured_is_four_synthetic_cameras_on_loopback() {
     assert_eq!(config.rtsp.listen.map(|rtsp| rtsp.to_string()).as_deref(), Some("127.0.0.1:8554"));
     let limits: Vec<_> = config.sources.iter().map(|s| (s.id.as_str(), s.limit)).collect();
     assert_eq!(limits, [("DUBAI_POLICE", 50), ("METRO", 30), ("PARKING", 20), ("TAXI", 25)]);
-    assert_eq!(config.quota, Quota { unit: Unit::Viewer, total: 500 });
+    assert_eq!(config.quota, Quota { unit: Unit::Viewer, total: 500, per_user: None });
     assert_eq!(config.cameras.len(), 4);
     assert!(config.cameras.iter().all(|camera| camera.url.is_synthetic() && camera.on_demand));
 }
@@ -132,8 +132,8 @@ fn every_setting_is_read() {
     assert_eq!(config.auth.token_ttl, Duration::from_secs(600));
     let keys: Vec<&str> = config.auth.keys.iter().map(|key| key.id.as_str()).collect();
     assert_eq!(keys, ["zeta", "alpha"], "the first written signs");
-    assert_eq!(config.quota, Quota { unit: Unit::Camera, total: 7 });
-    assert_eq!(config.data_dir.as_deref(), Some(std::path::Path::new("/var/lib/manifold")));
+    assert_eq!(config.quota, Quota { unit: Unit::Camera, total: 7, per_user: None });
+    assert_eq!(config.store.data_dir.as_deref(), Some(std::path::Path::new("/var/lib/manifold")));
     let camera = &config.cameras[0];
     assert_eq!(camera.name, "<script>alert(1)</script>");
     assert_eq!(camera.location, "Gate 4");
@@ -226,7 +226,15 @@ fn wrong_settings_say_what_would_be_right() {
         ("listen = []".to_owned(), "listen: give at least one address"),
         ("[auth]\nmode = \"keys\"".to_owned(), "auth.mode: \"keys\" needs at least one key"),
         ("[auth]\ntoken_ttl = \"5s\"".to_owned(), "auth.token_ttl: this must be at least"),
-        ("[store]\nurl = \"redis://a\"".to_owned(), "store.url: only \"memory\""),
+        (
+            "[store]\nurl = \"http://a\"".to_owned(),
+            "store.url: this must be \"memory\", or an address",
+        ),
+        ("[store]\non_store_loss = \"hope\"".to_owned(), "this must be \"keep\" or \"refuse\""),
+        (
+            "[store]\nurl = \"redis+cluster://a\"\nprefix = \"m:\"".to_owned(),
+            "store.prefix: in a cluster this must have a hash tag",
+        ),
         ("[http]\nallowed_origins = [\"a.example\"]".to_owned(), "item 1: this must be a web"),
         ("[http]\nallowed_origins = [\"https://a/b\"]".to_owned(), "item 1: this must be a web"),
         ("[http]\nlivekit_url = \"http://a\"".to_owned(), "http.livekit_url: this must be a URL"),

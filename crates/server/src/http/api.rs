@@ -4,24 +4,25 @@ use std::time::{Duration, SystemTime};
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::header::RETRY_AFTER;
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use control::CameraId;
+use control::{CameraId, Class};
 
-use super::caller::{Caller, Wish, check_user, no_camera, why_no_reservation};
+use super::caller::{Caller, Role, Wish, check_user, no_camera};
 use super::extract::{JsonBody, OptionalJsonBody, Params, Scheme, authority};
 use super::problem::Problem;
+use super::sources::{self, Full};
 use super::wire::{
     Camera, CameraStats, CamerasAnswer, CamerasQuery, HeartbeatAnswer, HeartbeatRequest, Quality,
-    QuotaAnswer, QuotaError, ReleaseAnswer, Rendition, ReserveAnswer, ReserveRequest, SourceStats,
-    SourceUsage, StatsAnswer, Usage,
+    ReleaseAnswer, Rendition, ReserveAnswer, ReserveRequest, SourceStats, SourceUsage, StatsAnswer,
+    Usage,
 };
 use super::{Http, renewal, rfc3339};
 use crate::app::{
     self, CameraSnapshot, RenditionSnapshot, Reservation, ReserveError, Snapshot, SourceSnapshot,
 };
+use crate::config::AuthMode;
 
 /// Most cameras in one answer, and the number where none is asked for: twice the park that the
 /// server is built for, so that small dashboards need no paging.
@@ -42,7 +43,7 @@ const LIVEKIT_PORT: u16 = 7880;
         (status = 400, description = "A wrong field"),
         (status = 404, description = "There is no such camera"),
         (status = 409, description = "The camera is offline"),
-        (status = 429, description = "A quota is used up; `Retry-After` in seconds", body = QuotaAnswer),
+        (status = 429, description = "A quota is used up; `Retry-After` in seconds", body = super::wire::sources::QuotaAnswer),
         (status = 503, description = "The server ends, or its store cannot be asked"),
     ),
 )]
@@ -58,8 +59,11 @@ pub(super) async fn reserve(
     let camera = camera_id(&request.camera_id)?;
     let quality = quality(request.quality.as_deref())?.unwrap_or_default();
     caller.require_reserve_for(&request.user_id)?;
-    caller.require_camera(&http, &camera, Wish::Watch).await?;
-    match http.app().reserve(camera.as_str(), &request.user_id, quality).await {
+    let class = sources::class(request.priority)?;
+    // To take others' places is for who has a say in the source.
+    let wish = if class > Class::LOWEST { Wish::Change } else { Wish::Watch };
+    caller.require_camera(&http, &camera, wish).await?;
+    match http.app().reserve(camera.as_str(), &request.user_id, (quality, class)).await {
         Ok(reservation) => {
             let host = authority(&headers, &uri);
             let answer = reserve_answer(&http, (scheme, host.as_ref()), &reservation);
@@ -74,12 +78,13 @@ pub(super) async fn reserve(
             retry_after,
         }) => {
             let names = [source_name, source_name_ar];
-            Ok(quota_answer(scope, names, current, limit, retry_after))
+            Ok(sources::quota_answer(Full { scope, names, current, limit, retry_after }))
         }
         Err(error @ ReserveError::UnknownCamera(_)) => Err(Problem::not_found(error.to_string())),
         Err(error @ ReserveError::CameraOffline(_)) => {
             Err(Problem::new(StatusCode::CONFLICT, error.to_string()))
         }
+        Err(ReserveError::StoreLost) => Err(Problem::store_lost(ReserveError::StoreLost)),
         Err(ReserveError::ShuttingDown) => Err(Problem::shutting_down()),
     }
 }
@@ -155,35 +160,6 @@ fn livekit_url(http: &Http, reached: (Scheme, Option<&Authority>)) -> String {
     }
 }
 
-pub(super) fn quota_answer(
-    scope: String,
-    [name, name_ar]: [String; 2],
-    current: u32,
-    limit: u32,
-    retry_after: Duration,
-) -> Response {
-    // Whole seconds, rounded up, so that nobody comes too early.
-    let retry_after = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
-    let retry_after = retry_after.max(1);
-    let error = QuotaError {
-        code: "RATE_LIMIT_EXCEEDED",
-        message_en: format!(
-            "{name} watches {current} of {limit} streams at once; close one, or try again in \
-             {retry_after} s"
-        ),
-        message_ar: format!(
-            "بلغت {name_ar} الحد الأقصى للبث المتزامن ({current} من {limit})؛ أغلق بثًا أو حاول \
-             مجددًا بعد {retry_after} ثانية"
-        ),
-        source: scope,
-        current,
-        limit,
-        retry_after,
-    };
-    let headers = [(RETRY_AFTER, HeaderValue::from(retry_after))];
-    (StatusCode::TOO_MANY_REQUESTS, headers, Json(QuotaAnswer { error })).into_response()
-}
-
 /// `DELETE /api/v1/stream/release/{id}`
 #[utoipa::path(
     delete,
@@ -202,9 +178,11 @@ pub(super) async fn release(
     Path(id): Path<String>,
 ) -> Result<Json<ReleaseAnswer>, Problem> {
     caller.require_reservation(&http, &id).await?;
-    let Some(released) = http.app().release(&id).await else {
-        return Err(why_no_reservation(&http, &id));
-    };
+    let released = http.app().release(&id).await?;
+    // Without keys nobody is known, and each page ends its own.
+    if http.auth_mode() == AuthMode::Keys && caller.role() >= Role::Operator {
+        http.app().audit().note(caller.identity(), "reservation_ended", &id);
+    }
     Ok(Json(ReleaseAnswer {
         reservation_id: released.id.to_string(),
         source: released.source.to_string(),
@@ -236,11 +214,10 @@ pub(super) async fn heartbeat(
     caller.require_reservation(&http, &id).await?;
     let extend = request.extend_ttl.map(|seconds| Duration::from_secs(seconds.into()));
     let quality = quality(request.quality.as_deref())?;
-    let Some(reservation) = http.app().heartbeat(&id, extend, quality).await else {
-        return Err(why_no_reservation(&http, &id));
-    };
+    let reservation = http.app().heartbeat(&id, extend, quality).await?;
     let now = SystemTime::now();
     let token = renewal::sign(&http, &reservation.id, &reservation.camera, now).await?.token;
+    http.app().journal().token(&reservation.id, http.keyring().ttl());
     if let Some(frames) = request.frames_decoded {
         http.app().journal().decoded(&reservation.id, frames);
     }
@@ -318,7 +295,7 @@ fn camera_stats(camera: &CameraSnapshot) -> CameraStats {
     }
 }
 
-fn usage(current: u32, limit: u32) -> Usage {
+pub(super) fn usage(current: u32, limit: u32) -> Usage {
     // A limit of nothing is full.
     let percentage = if limit == 0 { 100.0 } else { f64::from(current) * 100.0 / f64::from(limit) };
     // One decimal: dashboards print it as it is.

@@ -20,15 +20,13 @@ use axum::http::HeaderValue;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use control::{CameraId, ReservationId, SourceId};
-use engine::{EndReason, Revocation};
 
 use super::Http;
 use super::auth::{Grant, GrantError, TokenError};
 use super::problem::Problem;
 use super::wire::{Claims, VideoGrant};
-use crate::app::Snapshot;
+use crate::app::{LeaseError, Over, Snapshot};
 use crate::config::AuthMode;
-use crate::journal::LifeState;
 
 /// Most sources in one token: with ids of 64 characters they still fit into the longest token.
 const SOURCES_MAX: usize = 64;
@@ -238,6 +236,11 @@ impl Caller {
         &self.identity
     }
 
+    /// What the caller may do with what is his.
+    pub(crate) const fn role(&self) -> Role {
+        self.role
+    }
+
     /// Whether everything of `source` may be shown to the caller.
     pub(crate) fn may_read(&self, source: &SourceId) -> bool {
         self.sources.contains(source)
@@ -361,7 +364,7 @@ impl Caller {
                 if is_his { Ok(()) } else { Err(no_reservation()) }
             }
             // His own he may be told the end of.
-            None if self.viewer.is_some() => Err(why_no_reservation(http, id)),
+            None if self.viewer.is_some() => Err(why_no_reservation(http, id).await),
             None => Err(no_reservation()),
         }
     }
@@ -374,31 +377,12 @@ pub(super) fn no_camera(camera: &CameraId) -> Problem {
 
 /// As for a reservation that is not there.
 fn no_reservation() -> Problem {
-    Problem::not_found("there is no such reservation, or it has ended; reserve again")
+    LeaseError::Over(Over(None)).into()
 }
 
 /// The same, with the reason where it ended for one that its holder should know.
-pub(super) fn why_no_reservation(http: &Http, id: &str) -> Problem {
-    let life = ReservationId::parse(id).ok().and_then(|id| http.app().journal().life(&id));
-    let Some(LifeState::Ended(reason)) = life.map(|life| life.state) else {
-        return no_reservation();
-    };
-    let code = match reason {
-        EndReason::Revoked(Revocation::TokenExpired) => "TOKEN_EXPIRED",
-        EndReason::Revoked(Revocation::KeyRemoved) => "KEY_REMOVED",
-        EndReason::Revoked(Revocation::Removed) => "REMOVED",
-        EndReason::Preempted => "PREEMPTED",
-        EndReason::Deleted => "DELETED",
-        EndReason::CameraRemoved => "CAMERA_REMOVED",
-        EndReason::Released
-        | EndReason::Ended
-        | EndReason::PeerLeft
-        | EndReason::Expired
-        | EndReason::Shutdown => return no_reservation(),
-    };
-    let reason = reason.as_str();
-    Problem::not_found(format!("the reservation has ended: {reason}; reserve again"))
-        .with_code(code)
+pub(super) async fn why_no_reservation(http: &Http, id: &str) -> Problem {
+    LeaseError::Over(http.app().ending_of(id).await).into()
 }
 
 impl FromRequestParts<Http> for Caller {

@@ -6,6 +6,8 @@
 //! | `whep` | the viewers' door (RFC 9725 turned around) |
 //! | `frame` | still pictures |
 //! | `whip` | the publishers' door (RFC 9725), and their keys |
+//! | `trace` | the lives of reservations |
+//! | `audit` | who watched what, who changed what |
 //! | `rooms` | rooms and pullers, as LiveKit shows them |
 //! | `participants` | viewers are sent away |
 //! | `mp3` | voices for speakers |
@@ -14,6 +16,7 @@
 //! | `why`, `reset` | what operators ask and end |
 //! | `secure` | what a page must know to get to HTTPS |
 //! | `voice` | the voice relay's WebSocket and status |
+//! | `sources` | sources and their limits, and 429 |
 //! | `page` | the embedded web page |
 //! | `auth` | tokens |
 //! | `caller` | who calls, and what is his |
@@ -24,6 +27,7 @@
 //! Handlers translate between JSON and [`App`]; no rule of who may watch what lives here.
 
 mod api;
+mod audit;
 mod auth;
 mod caller;
 mod extract;
@@ -40,7 +44,9 @@ mod renewal;
 mod reset;
 mod rooms;
 mod secure;
+mod sources;
 mod status;
+mod trace;
 mod voice;
 mod whep;
 mod whip;
@@ -66,7 +72,7 @@ use axum::http::header::{
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, delete, get, patch, post};
+use axum::routing::{any, delete, get, patch, post, put};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, Any as Anyone, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -279,6 +285,8 @@ fn api_routes() -> Router<Http> {
         .route("/api/v1/stream/release/{id}", delete(api::release))
         .route("/api/v1/stream/heartbeat/{id}", post(api::heartbeat))
         .route("/api/v1/stream/stats", get(api::stats))
+        .route("/api/v1/sources", get(sources::sources))
+        .route("/api/v1/sources/{id}/limit", put(sources::set_limit))
         .route("/api/v1/cameras", get(api::cameras))
         .route("/api/v1/cameras/{id}", get(api::camera))
         .route("/api/v1/cameras/{id}/frame.jpeg", get(frame::jpeg))
@@ -290,6 +298,9 @@ fn api_routes() -> Router<Http> {
         .route("/ingress/{id}", delete(rooms::stop_ingress))
         .route("/metrics", get(status::metrics))
         .route("/api/v1/why/{id}", get(why::why))
+        .route("/api/v1/trace/{id}", get(trace::trace))
+        .route("/api/v1/audit", get(audit::rows))
+        .route("/api/v1/audit/verify", get(audit::verify))
         .route("/api/v1/reset", post(reset::reset))
 }
 
@@ -326,7 +337,7 @@ fn api_cors(http: Http) -> CorsLayer {
     };
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(admits))
-        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
         .allow_headers([AUTHORIZATION, CONTENT_TYPE])
         .max_age(PREFLIGHT_AGE)
 }

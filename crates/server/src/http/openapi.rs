@@ -15,7 +15,7 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
 use super::wire::ProblemBody;
-use super::{Http, api, frame, reset, whip, why};
+use super::{Http, api, audit, frame, reset, sources, trace, whip, why};
 
 /// What is told of the API as a whole. Paths are those of `mod.rs`.
 #[derive(OpenApi)]
@@ -34,8 +34,13 @@ use super::{Http, api, frame, reset, whip, why};
         api::cameras,
         api::camera,
         frame::jpeg,
+        sources::sources,
+        sources::set_limit,
         whip::new_key,
         why::why,
+        trace::trace,
+        audit::rows,
+        audit::verify,
         reset::reset,
     ),
     tags(

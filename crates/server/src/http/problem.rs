@@ -3,13 +3,14 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::auth::{GrantError, TokenError};
 use super::wire::ProblemBody;
+use crate::app::LeaseError;
 
 const CONTENT: HeaderValue = HeaderValue::from_static("application/problem+json");
 
@@ -38,16 +39,21 @@ impl Problem {
         &self.detail
     }
 
-    /// The same with a word by which programs tell it from others of its status.
-    pub(super) fn with_code(mut self, code: &'static str) -> Self {
-        self.code = Some(code);
-        self
-    }
-
     /// The same with a header.
     pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
+    }
+
+    /// The same with a word by which programs tell it from others of its status.
+    pub(super) fn with_code(self, code: Option<&'static str>) -> Self {
+        Self { code, ..self }
+    }
+
+    /// 503, while the store of reservations does not answer. It is asked again every second.
+    pub(super) fn store_lost(error: impl ToString) -> Self {
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
+        problem.with_code(Some("STORE_LOST")).with_header(RETRY_AFTER, HeaderValue::from(2))
     }
 
     /// 404.
@@ -79,6 +85,15 @@ impl IntoResponse for Problem {
         response.headers_mut().extend(self.headers);
         response.headers_mut().insert(CONTENT_TYPE, CONTENT);
         response
+    }
+}
+
+impl From<LeaseError> for Problem {
+    fn from(error: LeaseError) -> Self {
+        match error {
+            LeaseError::Over(over) => Self::not_found(over.to_string()).with_code(over.code()),
+            LeaseError::StoreLost => Self::store_lost(error),
+        }
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) async fn renew(http: &Http, token: &str) -> Result<Pass, Problem> {
     let grant = http.keyring().verify_token(token, now)?;
     let reservation = grant.reservation().ok_or(GrantError::NotAViewer)?;
     let Some(holder) = http.app().holder_of(reservation.clone()).await else {
-        return Err(why_no_reservation(http, reservation.as_str()));
+        return Err(why_no_reservation(http, reservation.as_str()).await);
     };
     grant.viewer_of(&holder.camera.room_name())?;
     sign(http, &reservation, &holder.camera, now).await

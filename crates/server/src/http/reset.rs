@@ -82,7 +82,7 @@ pub(super) async fn reset(
     let mut reservations_ended = Vec::new();
     for viewer in extent.reservations(&before) {
         // It may have ended by itself meanwhile.
-        if http.app().release(viewer.id.as_str()).await.is_some() {
+        if http.app().release(viewer.id.as_str()).await.is_ok() {
             reservations_ended.push(viewer.id.to_string());
         }
     }
@@ -96,6 +96,7 @@ pub(super) async fn reset(
     let camera = request.camera_id.as_deref().unwrap_or("all");
     let (reservations, pullers) = (reservations_ended.len(), pullers_stopped.len());
     tracing::info!(camera_id = camera, reservations, pullers, "reset on request");
+    http.app().audit().note(caller.identity(), "reset", camera);
     Ok(Json(ResetAnswer {
         reservations_left: extent.reservations(&after).count(),
         pullers_left: extent.cameras(&after).map(|camera| camera.pullers).sum(),

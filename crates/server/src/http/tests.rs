@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use axum::http::{Request, Response};
+use control::Scope;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
@@ -524,8 +525,15 @@ fn snapshot() -> Snapshot {
     Snapshot {
         total_current: 2,
         total_limit: 500,
+        unit: control::Unit::Viewer,
+        per_user: None,
+        is_store_lost: false,
+        quota_figures: Default::default(),
         sources: vec![SourceSnapshot {
             id: source.clone(),
+            name: "Metro".to_owned(),
+            name_ar: String::new(),
+            configured_limit: 30,
             current: 2,
             limit: 30,
             active_cameras: 1,
@@ -649,19 +657,43 @@ fn a_broken_camera_says_why_and_when_it_is_tried_again() {
 #[test]
 fn health_has_the_contracts_shape_and_turns_while_the_server_ends() {
     let uptime = Duration::from_millis(90_900);
-    let (code, answer) = status::health_answer(&voice_status(), None, uptime);
+    let (code, answer) = status::health_answer(&voice_status(), store(None), None, uptime);
     assert_eq!(code, StatusCode::OK);
     assert_eq!(
         serde_json::to_value(answer).unwrap(),
         json!({
             "status": "healthy", "webrtc_available": true, "audio_server_running": true,
             "active_streams": 1, "connected_clients": 3, "uptime_seconds": 90,
+            "store": { "url": "redis://store:6379", "available": true },
         })
     );
-    let (code, answer) =
-        status::health_answer(&voice_status(), Some("the server is shutting down"), uptime);
+    let (code, answer) = status::health_answer(
+        &voice_status(),
+        store(None),
+        Some("the server is shutting down"),
+        uptime,
+    );
     assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answer.reason, Some("the server is shutting down"));
+}
+
+#[test]
+fn a_server_whose_store_is_away_goes_on_and_says_so() {
+    let away = Some(("it does not answer".to_owned(), Duration::from_secs(7)));
+    let (code, answer) = status::health_answer(&voice_status(), store(away), None, Duration::ZERO);
+    assert_eq!(code, StatusCode::OK);
+    assert_eq!(
+        serde_json::to_value(answer).unwrap()["store"],
+        json!({
+            "url": "redis://store:6379", "available": false, "reason": "it does not answer",
+            "away_seconds": 7,
+        })
+    );
+}
+
+fn store(away: Option<(String, Duration)>) -> crate::ledger::StoreHealth {
+    let place = "redis://store:6379".to_owned();
+    crate::ledger::StoreHealth { place, away, losses: 0, repairs: Default::default() }
 }
 
 #[test]
@@ -758,20 +790,58 @@ async fn reserve_answers_the_ice_servers_that_the_session_does() {
     assert_eq!(turn["credential"].as_str().unwrap().len(), 28, "a SHA-1 in base64");
 }
 
+/// What 429 says of a limit.
+async fn full(scope: Scope, limit: u32, wait: Option<Duration>) -> (Answer, Value) {
+    let names = ["Metro".to_owned(), "المترو".to_owned()];
+    let full = sources::Full { scope, names, current: limit, limit, retry_after: wait };
+    let answer = Answer::read(sources::quota_answer(full)).await;
+    let error = answer.json()["error"].clone();
+    assert_eq!((answer.status, &error["code"]), (429, &json!("RATE_LIMIT_EXCEEDED")));
+    assert_eq!((&error["current"], &error["limit"]), (&json!(limit), &json!(limit)));
+    (answer, error)
+}
+
 #[tokio::test]
 async fn a_full_quota_answers_what_the_original_does() {
-    let names = ["Metro".to_owned(), "المترو".to_owned()];
+    let metro = Scope::Source("METRO".parse().unwrap());
     let wait = Duration::from_millis(4001);
-    let response = api::quota_answer("METRO".to_owned(), names, 30, 30, wait);
-    let answer = Answer::read(response).await;
-    assert_eq!((answer.status, answer.header("retry-after")), (429, "5"));
-    let error = &answer.json()["error"];
-    assert_eq!(error["code"], "RATE_LIMIT_EXCEEDED");
-    assert_eq!(error["source"], "METRO");
-    assert_eq!((&error["current"], &error["limit"]), (&json!(30), &json!(30)));
-    assert_eq!(error["retry_after"], 5);
+    let (answer, error) = full(metro.clone(), 30, Some(wait)).await;
+    assert_eq!(answer.header("retry-after"), "5", "never too early");
+    assert_eq!((&error["source"], &error["retry_after"]), (&json!("METRO"), &json!(5)));
     assert!(error["message_en"].as_str().unwrap().starts_with("Metro watches 30 of 30 streams"));
     assert!(error["message_ar"].as_str().unwrap().contains("المترو"));
+
+    let (_, error) = full(Scope::Total, 30, Some(Duration::ZERO)).await;
+    assert_eq!((&error["source"], &error["retry_after"]), (&json!("TOTAL"), &json!(1)));
+
+    let (_, error) = full(Scope::User("amal".to_owned()), 2, Some(wait)).await;
+    assert_eq!(error["source"], "USER");
+    assert!(error["message_en"].as_str().unwrap().starts_with("you watch 2 of your 2 streams"));
+    assert!(error["message_ar"].as_str().unwrap().contains("(2 من 2)"));
+    assert!(!error.to_string().contains("amal"), "the user knows his own name");
+
+    let (_, error) = full(metro, 0, None).await;
+    assert!(error["message_en"].as_str().unwrap().contains("its limit is 0"), "{error}");
+}
+
+#[tokio::test]
+async fn limits_and_priorities_that_cannot_be_are_refused() {
+    let server = Server::start(|_| {}).await;
+    let put = |id: &str, body: &str| {
+        let request = request("PUT", &format!("/api/v1/sources/{id}/limit"));
+        let body = Body::from(body.to_owned());
+        request.header("content-type", "application/json").body(body).unwrap()
+    };
+    let sentence = server.ask(put("METRO", "{}")).await.problem(400);
+    assert!(sentence.contains("missing field `limit`"), "{sentence}");
+    server.ask(put("METRO", "{\"limit\": -1}")).await.problem(400);
+    let sentence = server.ask(put("METRO", "{\"limit\": 100001}")).await.problem(400);
+    assert_eq!(sentence, "limit must be 0 to 100000, or null for the configured one");
+    let sentence = server.ask(put("metro", "{\"limit\": 1}")).await.problem(404);
+    assert!(sentence.starts_with("there is no such source"), "{sentence}");
+
+    let wish = json!({"camera_id": "a", "user_id": "u", "priority": 10}).to_string();
+    assert_eq!(server.ask(reserve(wish)).await.problem(400), "priority must be 0 to 9");
 }
 
 #[test]
@@ -783,6 +853,7 @@ fn figures_come_in_prometheus_text() {
         snapshot(),
         &requests,
         &Arc::default(),
+        store(None),
         Some(voice_status()),
         Duration::from_secs(90),
     )
@@ -842,6 +913,7 @@ fn the_reference_names_every_figure() {
         snapshot(),
         &Requests::default(),
         &Arc::default(),
+        store(None),
         Some(voice_status()),
         Duration::ZERO,
     )

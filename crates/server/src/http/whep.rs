@@ -64,7 +64,7 @@ pub(super) async fn text(request: Request, http: &Http, what: &str) -> Result<St
 fn refused(error: WatchError) -> Problem {
     let status = match &error {
         WatchError::UnknownCamera(_) => StatusCode::NOT_FOUND,
-        WatchError::ReservationEnded => StatusCode::GONE,
+        WatchError::ReservationEnded(_) => StatusCode::GONE,
         WatchError::Offer(OfferError::Malformed(_) | OfferError::NoVideo) => {
             StatusCode::BAD_REQUEST
         }
@@ -73,7 +73,14 @@ fn refused(error: WatchError) -> Problem {
         }
         WatchError::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
     };
-    Problem::new(status, error.to_string())
+    let code = match &error {
+        WatchError::ReservationEnded(over) => over.code(),
+        WatchError::UnknownCamera(_)
+        | WatchError::Offer(_)
+        | WatchError::Codec(_)
+        | WatchError::ShuttingDown => None,
+    };
+    Problem::new(status, error.to_string()).with_code(code)
 }
 
 pub(super) fn created(

@@ -2,7 +2,9 @@
 //!
 //! Field names are the contract with dashboards and scripts; `docs/ref/api.md` describes them.
 
+pub(super) mod audit;
 pub(super) mod operations;
+pub(super) mod sources;
 
 use std::collections::BTreeMap;
 
@@ -54,6 +56,9 @@ pub(super) struct ReserveRequest {
     /// As text, so that a wrong one is answered with a sentence of our own.
     #[serde(default)]
     pub(super) quality: Option<String>,
+    /// 0 to 9: where a quota is used up, a reservation of a lower one gives way.
+    #[serde(default)]
+    pub(super) priority: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -96,24 +101,6 @@ pub(super) struct IceServerAnswer {
     pub(super) username: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) credential: Option<String>,
-}
-
-/// The body of 429, in the shape that dashboards of the original system read.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct QuotaAnswer {
-    pub(super) error: QuotaError,
-}
-
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct QuotaError {
-    pub(super) code: &'static str,
-    pub(super) message_en: String,
-    pub(super) message_ar: String,
-    pub(super) source: String,
-    pub(super) current: u32,
-    pub(super) limit: u32,
-    /// Seconds.
-    pub(super) retry_after: u64,
 }
 
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -338,6 +325,19 @@ pub(super) struct HealthAnswer {
     pub(super) active_streams: usize,
     pub(super) connected_clients: usize,
     pub(super) uptime_seconds: u64,
+    pub(super) store: StoreAnswer,
+}
+
+/// Where leases are kept. While it does not answer, the server goes on by itself (`on_store_loss`).
+#[derive(Debug, Serialize)]
+pub(super) struct StoreAnswer {
+    /// Without user and password; `memory` is this process.
+    pub(super) url: String,
+    pub(super) available: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) away_seconds: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -363,7 +363,7 @@ pub(super) struct ProblemBody<'a> {
     pub(super) title: &'a str,
     pub(super) status: u16,
     pub(super) detail: &'a str,
-    /// One word for programs, where there are several problems of one status.
+    /// Tells it from others of its status.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) code: Option<&'static str>,
 }

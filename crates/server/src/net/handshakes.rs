@@ -23,8 +23,8 @@ use super::{EventSink, MediaEvent, random_u64};
 const MAX_WAITING_DATAGRAMS: usize = 8_000;
 /// The shard is the first character of the user fragment, an ice-char (RFC 8839 §5.4).
 const SHARD_NAMES: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdef";
-/// Said to viewers when the server ends their session.
-const GOODBYE: &str = "the server ended this session";
+/// Said to viewers when the server ends, and to receivers of voices.
+pub(crate) const GOODBYE: &str = "the server ended this session";
 
 /// What a handshake thread is told.
 enum Command {
@@ -50,7 +50,8 @@ enum Command {
         reply: oneshot::Sender<Option<Restarted>>,
     },
     Moved(ViewerId, Route),
-    Close(ViewerId, CloseReason),
+    /// With what the viewer is told; `None`: it said so itself.
+    Close(ViewerId, Option<&'static str>),
     CloseAll(Sender<()>),
     Stop,
 }
@@ -157,15 +158,15 @@ impl Handshakes {
         let _ = self.shard_of(viewer).commands.send(Command::Moved(viewer, route));
     }
 
-    /// Ends a session by our will.
-    pub(crate) fn close(&self, viewer: ViewerId) {
+    /// Ends a session by our will; the viewer is told why.
+    pub(crate) fn close(&self, viewer: ViewerId, why: &'static str) {
         // Failing means that the threads are gone, and the session with them.
-        let _ = self.shard_of(viewer).commands.send(Command::Close(viewer, CloseReason::Asked));
+        let _ = self.shard_of(viewer).commands.send(Command::Close(viewer, Some(why)));
     }
 
     /// The viewer said BYE.
     pub(crate) fn goodbye(&self, viewer: ViewerId) {
-        let _ = self.shard_of(viewer).commands.send(Command::Close(viewer, CloseReason::Peer));
+        let _ = self.shard_of(viewer).commands.send(Command::Close(viewer, None));
     }
 
     /// Hands a datagram to whom it concerns. A check names its shard; DTLS does not, and goes to
@@ -311,10 +312,10 @@ impl HandshakeThread {
                 let _ = reply.send(self.restart(viewer, theirs, now));
             }
             Command::Moved(viewer, route) => self.table.handle_moved(viewer, route, now),
-            Command::Close(viewer, reason) => self.close(viewer, reason, now),
+            Command::Close(viewer, why) => self.close(viewer, why, now),
             Command::CloseAll(done) => {
                 for viewer in self.table.viewers() {
-                    self.close(viewer, CloseReason::Asked, now);
+                    self.close(viewer, Some(GOODBYE), now);
                 }
                 self.closing_all = Some(done);
             }
@@ -340,8 +341,9 @@ impl HandshakeThread {
         Some(Restarted { ice_ufrag: ours.ufrag, ice_password: ours.password, candidates })
     }
 
-    fn close(&mut self, viewer: ViewerId, reason: CloseReason, now: Instant) {
-        let goodbye = (reason == CloseReason::Asked).then_some(GOODBYE);
+    /// `goodbye` is what the viewer is told; `None`: it said so itself.
+    fn close(&mut self, viewer: ViewerId, goodbye: Option<&'static str>, now: Instant) {
+        let reason = if goodbye.is_some() { CloseReason::Asked } else { CloseReason::Peer };
         self.detach(viewer, goodbye);
         self.table.handle_close(viewer, reason, now);
     }

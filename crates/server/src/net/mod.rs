@@ -36,7 +36,7 @@ mod urgency;
 mod worker;
 
 pub(crate) use addresses::{Announced, opened_at};
-pub(crate) use handshakes::Restarted;
+pub(crate) use handshakes::{GOODBYE, Restarted};
 pub(crate) use media::peer::publisher::SoundWishes;
 pub(crate) use media::peer::{AnswerError, IceCredentials, OfferError};
 pub(crate) use media::peers::CloseReason;
@@ -480,9 +480,10 @@ impl MediaPlane {
         self.handshakes.restart(viewer, theirs).await
     }
 
-    /// Ends a viewer's session: BYE and DTLS close_notify are sent, then `Closed` is reported.
-    pub(crate) fn close(&self, viewer: ViewerId) {
-        self.handshakes.close(viewer);
+    /// Ends a viewer's session: BYE, which says why, and DTLS close_notify are sent, then `Closed` is
+    /// reported.
+    pub(crate) fn close(&self, viewer: ViewerId, why: &'static str) {
+        self.handshakes.close(viewer, why);
     }
 
     /// Lets a viewer to whom media flows go to another stream, without a gap. `Switched` or

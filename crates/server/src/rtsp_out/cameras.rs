@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use control::{CameraId, Quality, ReservationId};
+use control::{CameraId, Class, Quality, ReservationId};
 use engine::Rendition;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -139,11 +139,13 @@ impl Library for Cameras {
             Rendition::Main => Quality::High,
             Rendition::Sub => Quality::Low,
         };
-        let reserved = app.reserve(&camera, user, quality).await.map_err(not_reserved)?;
+        let reserved =
+            app.reserve(&camera, user, (quality, Class::LOWEST)).await.map_err(not_reserved)?;
         let reading = app.read(reserved.id.clone(), &camera, &held, permit).await;
         drop((held, turn));
         if reading.is_err() {
-            app.release(reserved.id.as_str()).await;
+            // Where it ended before, there is nothing to do.
+            let _ = app.release(reserved.id.as_str()).await;
         }
         reading.map_err(not_read)
     }
@@ -285,7 +287,9 @@ fn not_reserved(error: ReserveError) -> Refusal {
     let status = match &error {
         ReserveError::UnknownCamera(_) => Status::NotFound,
         ReserveError::QuotaExceeded { .. } => Status::NotEnoughBandwidth,
-        ReserveError::CameraOffline(_) | ReserveError::ShuttingDown => Status::ServiceUnavailable,
+        ReserveError::CameraOffline(_) | ReserveError::StoreLost | ReserveError::ShuttingDown => {
+            Status::ServiceUnavailable
+        }
     };
     Refusal::Because(status, error.to_string())
 }

@@ -24,8 +24,8 @@ use super::{
     VoiceLevel,
 };
 use crate::net::{
-    Accepted, AnswerError, FIRST_RECEIVER, FIRST_VOICE, MediaEvent, MediaPlane, PublishError,
-    PublisherHandle, PublisherId,
+    Accepted, AnswerError, FIRST_RECEIVER, FIRST_VOICE, GOODBYE, MediaEvent, MediaPlane,
+    PublishError, PublisherHandle, PublisherId,
 };
 
 /// Events of media that are taken in one go, so that calls and time get their turn in a storm.
@@ -339,7 +339,7 @@ impl Actor {
                     let _ = outcomes.send(Outcome::AnswerTaken(viewer, result));
                 });
             }
-            Action::CloseReceiver { viewer } => self.media.close(viewer),
+            Action::CloseReceiver { viewer } => self.media.close(viewer, GOODBYE),
             Action::VoicesChanged => self.publish_live(),
             Action::CloseSocket(id, code) => {
                 let closed = match code {

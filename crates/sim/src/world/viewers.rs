@@ -224,12 +224,14 @@ impl World {
     pub(super) fn handle_request(&mut self, id: RequestId, request: Request, offer: Option<Offer>) {
         self.note(|| format!("{id:?} {request:?}"));
         match &request {
-            Request::Release { reservation } => self.promise_end(reservation.clone()),
+            Request::Release { reservation } | Request::Revoke { reservation, .. } => {
+                self.promise_end(reservation.clone());
+            }
             Request::EndWatch { viewer } => self.promise_end_of(*viewer),
             Request::Reserve { .. } | Request::Heartbeat { .. } | Request::Watch { .. } => {}
             // Viewers of the simulation come over WebRTC.
             Request::Read { .. } | Request::Hold { .. } => {}
-            Request::StopSource { .. } | Request::Snapshot => {}
+            Request::StopSource { .. } | Request::SetLimit { .. } | Request::Snapshot => {}
         }
         self.server.handle_request(id, request, offer, self.now);
         self.take_outputs();
