@@ -3,7 +3,7 @@
 //! Field names are the contract with dashboards and scripts; `docs/ref/api.md` describes them.
 
 pub(super) mod audit;
-pub(super) mod operations;
+pub(crate) mod operations;
 pub(super) mod sources;
 
 use std::collections::BTreeMap;
