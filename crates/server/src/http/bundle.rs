@@ -136,6 +136,12 @@ fn url(source: &SourceUrl) -> UrlView {
             port: url.port(),
             credentials: username.is_some(),
         },
+        SourceUrl::Whep { url, token } => UrlView {
+            scheme: "whep",
+            host: url.host_str().map(ToOwned::to_owned),
+            port: url.port(),
+            credentials: token.is_some(),
+        },
         SourceUrl::Test { .. } => nowhere("test"),
         SourceUrl::Sealed { .. } => UrlView { credentials: true, ..nowhere("sealed") },
         SourceUrl::Whip(_) => UrlView { credentials: true, ..nowhere("whip") },
