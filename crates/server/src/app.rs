@@ -23,6 +23,7 @@ use engine::CodecMismatch;
 use secrecy::SecretString;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use crate::audit::Audit;
 use crate::ingest::{Reach, RtspTransport, SourceUrl};
 use crate::journal::Journal;
 use crate::ledger::{LedgerPlace, StoreHealth, StoreStatus};
@@ -65,6 +66,8 @@ pub(crate) struct AppConfig {
     pub(crate) quota: control::Quota,
     /// Where leases are kept.
     pub(crate) ledger: LedgerPlace,
+    /// Where it is kept who watched what.
+    pub(crate) audit: Audit,
 }
 
 /// A camera and how it is reached.
@@ -194,7 +197,7 @@ impl App {
     ) -> Self {
         let (commands, inbox) = mpsc::channel(MAX_WAITING_COMMANDS);
         let publishing = Publishing::new(config.cameras.iter(), media.clone());
-        let journal = Journal::new();
+        let journal = Journal::new(config.audit.clone());
         let actor = Actor::new(config, media, publishing.clone(), journal.clone());
         let store = actor.ledger.status();
         tokio::spawn(actor.run(inbox, media_events));
@@ -209,7 +212,7 @@ impl App {
             commands,
             offers: Arc::new(Semaphore::new(1)),
             publishing: Publishing::nowhere(),
-            journal: Journal::new(),
+            journal: Journal::new(Audit::off()),
             store: Arc::new(StoreStatus::new("memory".to_owned())),
         }
     }
@@ -332,6 +335,11 @@ impl App {
         &self.journal
     }
 
+    /// The audit trail.
+    pub(crate) fn audit(&self) -> &Audit {
+        self.journal.audit()
+    }
+
     /// Makes a camera a new stream key, see [`Publishing::new_key`].
     pub(crate) async fn new_stream_key(
         &self,
@@ -355,6 +363,8 @@ impl App {
     pub(crate) async fn shutdown(&self) {
         // No answer: the actor has ended already.
         let _ = self.ask(|reply| Command::Shutdown { reply }).await;
+        // Answered when all is heard that the media plane told before.
+        let _ = self.ask(|reply| Command::Snapshot { reply }).await;
     }
 
     /// Resolves when the application has ended by itself, which it does only when a part of it failed
@@ -405,6 +415,7 @@ mod tests {
             cameras: Vec::new(),
             quota,
             ledger: LedgerPlace::Memory,
+            audit: Audit::off(),
         };
         let app = App::start(config, media, events_in);
         assert!(app.is_running() && app.snapshot().await.total_limit == 1);

@@ -2,6 +2,7 @@
 //!
 //! Field names are the contract with dashboards and scripts; `docs/ref/api.md` describes them.
 
+pub(super) mod audit;
 pub(crate) mod operations;
 pub(super) mod sources;
 

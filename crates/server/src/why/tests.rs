@@ -7,6 +7,7 @@ use media::batch::Route;
 
 use super::*;
 use crate::app::{ReservationSnapshot, SourceSnapshot};
+use crate::audit::Audit;
 use crate::journal::{Journal, Refusal, Step, Wish};
 use crate::net::{CloseReason, MediaEvent};
 use crate::voice::VoiceLevel;
@@ -64,7 +65,15 @@ fn snapshot(state: &'static str, reason: Option<&str>) -> Snapshot {
         stage: Some(Stage::Reserved),
         line: None,
     };
-    let source = SourceSnapshot { id: source_id(), current: 1, limit: 2, active_cameras: 1 };
+    let source = SourceSnapshot {
+        id: source_id(),
+        name: "Metro".to_owned(),
+        name_ar: String::new(),
+        configured_limit: 2,
+        current: 1,
+        limit: 2,
+        active_cameras: 1,
+    };
     Snapshot {
         total_current: 1,
         total_limit: 500,
@@ -76,7 +85,7 @@ fn snapshot(state: &'static str, reason: Option<&str>) -> Snapshot {
 }
 
 fn journal() -> Journal {
-    let journal = Journal::new();
+    let journal = Journal::new(Audit::off());
     let (camera, source) = (camera_id(), source_id());
     let (user, quality, class) = ("amal".to_owned(), Quality::Auto, Class::LOWEST);
     let wish = Wish { camera: camera.clone(), user: user.clone(), quality, class };
@@ -202,7 +211,7 @@ fn what_is_over_says_why() {
     assert_eq!(found.sentence, wanted);
     assert!(found.remedy.unwrap().starts_with("reserve again"));
 
-    let refused = Journal::new();
+    let refused = Journal::new(Audit::off());
     let wish = Wish {
         camera: camera_id(),
         user: "amal".to_owned(),
