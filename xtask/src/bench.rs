@@ -4,6 +4,7 @@
 //! `target/bench/*.json`; tables and plots to `docs/design` only when asked.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -67,13 +68,20 @@ const PARTS: [Part; 11] = [
     Part { name: "compare", program: Program::Node, title: "Beside Janus and Pion" },
 ];
 
+/// Takes hours, and is measured only where it is named. What it found last is told with the others.
+const SOAK: Part = Part { name: "soak", program: Program::Node, title: "Hours" };
+
 /// Measures, prints the tables, keeps the results. With a name only that part, and nothing but
 /// `target/bench` keeps it.
 pub(crate) fn run(repo: &Repo, keep: Keep, only: Option<&str>) -> Result<()> {
-    let parts: Vec<&Part> =
-        PARTS.iter().filter(|part| only.is_none_or(|name| part.name == name)).collect();
+    let is_named = |part: &&Part| match only {
+        None => part.name != SOAK.name,
+        Some(name) => part.name == name,
+    };
+    let parts: Vec<&Part> = PARTS.iter().chain([&SOAK]).filter(is_named).collect();
     if parts.is_empty() {
-        let names = PARTS.map(|part| part.name).join(", ");
+        let names =
+            PARTS.iter().chain([&SOAK]).map(|part| part.name).collect::<Vec<_>>().join(", ");
         bail!("there is no benchmark `{}`; there are {names}", only.unwrap_or_default());
     }
     setup::install(repo)?;
@@ -82,6 +90,11 @@ pub(crate) fn run(repo: &Repo, keep: Keep, only: Option<&str>) -> Result<()> {
     let mut measured = Vec::new();
     for part in parts {
         measured.push((part, part.measure(repo)?));
+    }
+    if only.is_none()
+        && let Some(kept) = SOAK.kept(repo)?
+    {
+        measured.push((&SOAK, kept));
     }
     let results = Results::read(&measured)?;
     step::say(&format!("\n{}", results.tables()));
@@ -110,6 +123,16 @@ impl Part {
         }
     }
 
+    /// What it found when it was last measured, if it ever was.
+    fn kept(&self, repo: &Repo) -> Result<Option<Value>> {
+        let path = kept_path(repo, self.name);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(serde_json::from_str(&text)?)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+
     fn command(&self, repo: &Repo) -> Result<Command> {
         let manifold = repo.manifold();
         let manifold = manifold.to_str().context("the path of the binary is not UTF-8")?;
@@ -130,10 +153,13 @@ fn measure(repo: &Repo, name: &str, command: &mut Command) -> Result<Value> {
     let text = step::time(&format!("benchmark {name}"), || step::output(command))?;
     let line = text.trim_end().lines().last().with_context(|| format!("{name} printed nothing"))?;
     let value = serde_json::from_str(line).with_context(|| format!("{name} printed `{line}`"))?;
-    let folder = repo.target().join("bench");
-    std::fs::create_dir_all(&folder)?;
-    std::fs::write(folder.join(format!("{name}.json")), serde_json::to_string_pretty(&value)?)?;
+    std::fs::create_dir_all(repo.target().join("bench"))?;
+    std::fs::write(kept_path(repo, name), serde_json::to_string_pretty(&value)?)?;
     Ok(value)
+}
+
+fn kept_path(repo: &Repo, name: &str) -> PathBuf {
+    repo.target().join("bench").join(format!("{name}.json"))
 }
 
 /// What the benchmarks found.
@@ -197,7 +223,7 @@ impl Results {
             })
             .filter(|rival| rival.as_ref().map_or(true, |(_, value)| !value.is_nan()))
             .collect::<Result<Vec<_>>>()?;
-        Ok(plot::page(&[
+        let mut panels = vec![
             plot::bars(
                 "CPU a packet, 300 viewers (µs)",
                 &[("Manifold", ours), ("floor", floor)],
@@ -215,7 +241,12 @@ impl Results {
                 &self.first_frame_ms,
                 FIRST_FRAME_P95_MS_MAX,
             ),
-        ]))
+        ];
+        if let Some(soak) = self.raw.get(SOAK.name) {
+            let title = "Resident memory over hours, viewers come and go (MB)";
+            panels.push(plot::timeline(title, &resident(soak)?));
+        }
+        Ok(plot::page(&panels))
     }
 
     fn page(&self) -> Result<String> {
@@ -254,6 +285,9 @@ Cameras, server and viewers share the machine's cores, on loopback.
   kernel's. Cameras are those of `manifold bench cameras`, 2 Mbit/s each, and take a part of the machine
   as the viewers do. With many cameras, delays are those of the last 50 viewers, who come when all others
   play; frames are left out where a worker has more of them waiting than it can send in time.
+- **Hours**: 20 cameras, 10 viewers who stay, a voice from one page to another, and over and over 400 joins
+  and leaves with a rest after them; measured by itself (`cargo xtask bench soak`), other programs beside it
+  or not. The looks at rest of the last third are compared with those of the second, by their medians.
 - **Beside Janus and Pion**: one camera, the same viewers, one server after the other. Manifold pulls the
   camera; the others get its pictures as RTP by UDP, already cut into packets. The viewers take each
   datagram by itself, so that nobody gains by segments that are never taken apart. CPU is the whole
@@ -296,6 +330,14 @@ fn voice_ways(report: &Value) -> Result<Vec<(String, f64)>> {
         }
     }
     Ok(ways)
+}
+
+/// Hours since the begin of a soak, and megabytes.
+fn resident(soak: &Value) -> Result<Vec<(f64, f64)>> {
+    let looks = list(soak, "timeline")?.iter();
+    looks
+        .map(|look| Ok((number(look, "at_s")? / 3_600.0, number(look, "residentKb")? / 1e3)))
+        .collect()
 }
 
 /// A curve's name and its points.

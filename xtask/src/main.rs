@@ -32,8 +32,9 @@ usage: cargo xtask <chore>
   fuzz [TARGET]             made-up input for all that reads from strangers, 60 s a target (--seconds N);
                             --minimise makes fuzz/corpus as small as it can be
   web [--check]             builds web/dist; --check fails where it differs from what is committed
-  bench [PART]              egress, curve, memory, join, storm, churn, park, compare, or one of them;
-                            needs Janus and Go, which it installs
+  bench [PART]              egress, curve, memory, voice, mp3, voice_latency, join, storm, churn, park,
+                            compare, or one of them; needs Janus and Go, which it installs
+  bench soak                hours of the same (SOAK_MINUTES, two hours by default)
   bench --commit-results    all of them, written to docs/design/performance.md, .svg and .json
   screenshot                makes docs/guide/wall.png and talk.png, the pictures of README and guide";
 

@@ -120,6 +120,31 @@ pub(crate) fn curve(title: &str, lines: &[(String, Vec<(f64, f64)>)]) -> String 
     panel
 }
 
+/// One line from its first to its last point; both axes begin at 0.
+pub(crate) fn timeline(title: &str, points: &[(f64, f64)]) -> String {
+    let largest =
+        |of: fn(&(f64, f64)) -> f64| points.iter().map(of).fold(f64::MIN_POSITIVE, f64::max);
+    let (longest, highest) = (largest(|(x, _)| *x), largest(|(_, y)| *y));
+    let end = RIGHT - 120.0;
+    let place = |(x, y): (f64, f64)| {
+        (LEFT + (end - LEFT) * x / longest, BOTTOM - (BOTTOM - TOP) * y / (highest * 1.1))
+    };
+    let path: Vec<String> =
+        points.iter().map(|point| place(*point)).map(|(x, y)| format!("{x:.1} {y:.1}")).collect();
+    let last = points.last().map_or(0.0, |(_, y)| *y);
+    let (right, level) = place((longest, last));
+    let label = BOTTOM + 18.0;
+    heading(title)
+        + &format!(
+            "<text x=\"{LEFT}\" y=\"{label}\" text-anchor=\"middle\">0</text>\n\
+             <text x=\"{right:.1}\" y=\"{label}\" text-anchor=\"middle\">{longest:.1} h</text>\n\
+             <path class=\"line\" d=\"M{}\"/><text x=\"{:.1}\" y=\"{:.1}\">{last:.1}</text>\n",
+            path.join(" L"),
+            right + 6.0,
+            level + 4.0,
+        )
+}
+
 /// Title and axis.
 fn heading(title: &str) -> String {
     format!(

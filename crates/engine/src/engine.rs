@@ -21,6 +21,7 @@ use media::{StreamId, ViewerId};
 
 use crate::backoff::SplitMix;
 use crate::io::{Action, CameraSpec, HoldId, OpId, Reply, RequestId};
+use crate::note::Note;
 use crate::session::Session;
 use crate::stream::Stream;
 use crate::timers::{Timer, Timers};
@@ -152,6 +153,10 @@ impl Engine {
         self.next_op += 1;
         self.pending.insert(op, pending);
         self.actions.push_back(Action::Ledger { op, ledger_op });
+    }
+
+    fn note(&mut self, reservation: &ReservationId, note: Note) {
+        self.actions.push_back(Action::Note { reservation: reservation.clone(), note });
     }
 
     fn reply(&mut self, request: RequestId, reply: Reply) {

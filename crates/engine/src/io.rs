@@ -13,6 +13,7 @@ use media::peers::CloseReason;
 use media::{Codec, CodecSet, StreamId, ViewerId};
 
 use crate::failure::SourceFailure;
+use crate::note::Note;
 use crate::stream::Rendition;
 
 /// Names a request, so that its reply finds the way back. Chosen by the caller, unique among the
@@ -375,6 +376,13 @@ pub enum Action {
     CloseViewer {
         /// Which.
         viewer: ViewerId,
+    },
+    /// Something happened to a reservation: put it into its history, if there is one.
+    Note {
+        /// To which.
+        reservation: ReservationId,
+        /// What.
+        note: Note,
     },
     /// Ask the source for a keyframe, if it can.
     RequestKeyframe {

@@ -13,6 +13,7 @@ mod adapt;
 mod backoff;
 mod engine;
 mod io;
+mod note;
 mod session;
 mod stream;
 mod timers;
@@ -27,5 +28,6 @@ pub use io::{
     Action, CameraSpec, CodecMismatch, Grant, HoldId, HoldRefusal, OpId, Reader, Released, Reply,
     Request, RequestId, ReserveRefusal, SourceEvent, ViewerEvent, WatchRefusal, Watching,
 };
+pub use note::{EndReason, Note};
 pub use session::SessionState;
 pub use stream::{Condition, Rendition};

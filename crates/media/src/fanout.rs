@@ -15,7 +15,7 @@ use crate::estimate::LineState;
 use crate::frame::{MediaKind, PacketisedFrame, StreamId, ViewerId};
 use crate::hub::Hub;
 use crate::peers::Attach;
-use crate::viewer::{BURST_INTERVAL, Heard, Lost, REPORT_INTERVAL, Tally, Viewer};
+use crate::viewer::{BURST_INTERVAL, Heard, Lost, REPORT_INTERVAL, Tally, TrackFigures, Viewer};
 
 mod claims;
 mod line;
@@ -58,6 +58,15 @@ pub enum FanoutEvent {
         viewer: ViewerId,
         /// When.
         at: Instant,
+        /// What it was sent so far.
+        sent: TrackFigures,
+    },
+    /// It is detached. Comes exactly once for every viewer that was attached.
+    Detached {
+        /// Who.
+        viewer: ViewerId,
+        /// What it was sent, all in all.
+        sent: TrackFigures,
     },
     /// Its feedback came along another path, so media goes there from here on.
     Moved {
@@ -421,6 +430,7 @@ impl Fanout {
         self.leave_hub(place);
         let mut gone = self.places.remove(place);
         self.figures.count(gone.viewer.take_tally());
+        self.events.push_back(FanoutEvent::Detached { viewer, sent: gone.viewer.sent() });
         for path in &gone.paths {
             self.by_remote.remove(&(path.remote(), place));
         }
@@ -514,7 +524,8 @@ impl Fanout {
         let viewer = at.viewer.id();
         if at.alive_at.is_none_or(|last| now >= last + ALIVE_INTERVAL) {
             at.alive_at = Some(now);
-            self.events.push_back(FanoutEvent::Alive { viewer, at: now });
+            let sent = at.viewer.sent();
+            self.events.push_back(FanoutEvent::Alive { viewer, at: now, sent });
             self.tell_of_line(place);
         }
         let at = &mut self.places[place];

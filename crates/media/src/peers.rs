@@ -99,6 +99,8 @@ pub enum PeersOutput {
         viewer: ViewerId,
         /// When the check arrived.
         at: Instant,
+        /// Along which path.
+        route: Route,
     },
     /// The session is over. Comes exactly once for every accepted viewer.
     Closed {
@@ -333,7 +335,7 @@ impl PeerTable {
         }
         self.note_path(viewer, route, proven);
         if is_fresh {
-            self.note_alive(viewer, now);
+            self.note_alive(viewer, route, now);
         }
         self.drive(viewer, now);
         if is_fresh { Received::Authentic } else { Received::Accepted }
@@ -503,11 +505,11 @@ impl PeerTable {
         self.deadlines.insert((entry.deadline, viewer));
     }
 
-    fn note_alive(&mut self, viewer: ViewerId, now: Instant) {
+    fn note_alive(&mut self, viewer: ViewerId, route: Route, now: Instant) {
         let Some(entry) = self.peers.get_mut(&viewer) else { return };
         if entry.last_alive.is_none_or(|last| now >= last + ALIVE_INTERVAL) {
             entry.last_alive = Some(now);
-            self.outputs.push_back(PeersOutput::Alive { viewer, at: now });
+            self.outputs.push_back(PeersOutput::Alive { viewer, at: now, route });
         }
     }
 

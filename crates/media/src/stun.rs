@@ -20,7 +20,12 @@ const ATTR_ERROR_CODE: u16 = 0x0009;
 const ATTR_XOR_MAPPED_ADDRESS: u16 = 0x0020;
 const ATTR_USE_CANDIDATE: u16 = 0x0025;
 const ATTR_FINGERPRINT: u16 = 0x8028;
+const ATTR_PRIORITY: u16 = 0x0024;
 const ATTR_ICE_CONTROLLED: u16 = 0x8029;
+const ATTR_ICE_CONTROLLING: u16 = 0x802a;
+
+/// Of a peer-reflexive candidate that would come of a check: type preference 110 (RFC 8445 §5.1.2.2).
+const CHECK_PRIORITY: u32 = (110 << 24) | (65_535 << 8) | 255;
 
 /// ERROR-CODE 487 with its reason (RFC 8489 §14.8, RFC 8445 §7.3.1.1), padded to four bytes.
 const ROLE_CONFLICT: &[u8] = b"\0\0\x04\x57Role Conflict\0\0\0";
@@ -153,6 +158,37 @@ impl<'a> BindingRequest<'a> {
     }
 }
 
+/// A check as a controlling agent sends it, without nominating (RFC 8445 §7.1): for tools that try whether
+/// an agent is reached. `username` is `<its user fragment>:<ours>`, `password` is its own.
+pub fn binding_request(transaction: TransactionId, username: &str, password: &str) -> Vec<u8> {
+    let mut packet = Vec::with_capacity(120);
+    packet.extend_from_slice(&BINDING_REQUEST);
+    packet.extend_from_slice(&[0, 0]);
+    packet.extend_from_slice(&MAGIC_COOKIE);
+    packet.extend_from_slice(&transaction);
+    // A user fragment has at most 256 characters (RFC 8839 §5.4).
+    let username = &username.as_bytes()[..username.len().min(2 * 256 + 1)];
+    append(&mut packet, ATTR_USERNAME, username);
+    append(&mut packet, ATTR_PRIORITY, &CHECK_PRIORITY.to_be_bytes());
+    append(&mut packet, ATTR_ICE_CONTROLLING, &transaction[..8]);
+    signed(packet, password)
+}
+
+/// Whether a packet is the success response to the request of this transaction.
+pub fn is_success_of(packet: &[u8], transaction: TransactionId) -> bool {
+    packet.get(..2) == Some(&BINDING_SUCCESS)
+        && packet.get(4..8) == Some(&MAGIC_COOKIE)
+        && packet.get(8..HEADER_LEN) == Some(&transaction)
+}
+
+/// An attribute with its padding (RFC 8489 §14).
+fn append(packet: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    packet.extend_from_slice(&kind.to_be_bytes());
+    packet.extend_from_slice(&(value.len() as u16).to_be_bytes());
+    packet.extend_from_slice(value);
+    packet.resize(packet.len().next_multiple_of(4), 0);
+}
+
 /// The message with MESSAGE-INTEGRITY and FINGERPRINT (RFC 8489 §14.5, §14.7).
 fn signed(mut packet: Vec<u8>, password: &str) -> Vec<u8> {
     let tag = hmac::sign(&integrity_key(password), &covered(&packet));
@@ -229,6 +265,20 @@ mod tests {
         assert!(request.is_authentic(PASSWORD));
         assert!(!request.is_authentic("another"));
         assert!(!request.nominates);
+    }
+
+    #[test]
+    fn a_request_of_ours_is_authentic_and_its_answer_is_known() {
+        let transaction = [7; 12];
+        let packet = binding_request(transaction, "evtj:h6vYz", PASSWORD);
+        let request = BindingRequest::parse(&packet).unwrap();
+        assert!(request.is_authentic(PASSWORD) && !request.is_authentic("another"));
+        assert_eq!(request.local_ufrag(), Some("evtj"));
+        assert!(!request.nominates && !request.is_controlled);
+        let answer = request.success("192.0.2.1:32853".parse().unwrap(), PASSWORD);
+        assert!(is_success_of(&answer, transaction));
+        assert!(!is_success_of(&answer, [8; 12]) && !is_success_of(&answer[..10], transaction));
+        assert!(!is_success_of(&request.role_conflict(PASSWORD), transaction));
     }
 
     #[test]

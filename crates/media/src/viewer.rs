@@ -224,6 +224,14 @@ impl Viewer {
         track.as_ref().map_or_else(TrackFigures::default, |track| track.figures)
     }
 
+    /// Sent so far, picture and sound.
+    pub fn sent(&self) -> TrackFigures {
+        self.tracks().fold(TrackFigures::default(), |sum, track| TrackFigures {
+            packets: sum.packets + track.figures.packets,
+            octets: sum.octets + track.figures.octets,
+        })
+    }
+
     /// Puts a cached group of pictures before the viewer, so that it has a picture at once. The
     /// timestamps are compressed: the last frame, which came `age` ago, is "now". The viewer plays
     /// from then on.

@@ -6,6 +6,7 @@
 
 mod actor;
 mod clock;
+mod grants;
 mod joins;
 mod outlets;
 mod publishing;
@@ -21,12 +22,14 @@ use secrecy::SecretString;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::ingest::{Reach, RtspTransport, SourceUrl};
+use crate::journal::Journal;
 use crate::net::{IceCredentials, MediaEvent, MediaPlane, OfferError, Restarted};
 
 use actor::{Actor, Command};
 
 pub(crate) use control::Quality;
 pub(crate) use engine::Rendition;
+pub(crate) use grants::Holder;
 pub(crate) use joins::JOIN_BUCKETS_MS;
 pub(crate) use outlets::{Held, HoldError, ReadError, Reading};
 pub(crate) use publishing::{Accepted, Credentials, KeyRefusal, PublishRefusal, Publishing};
@@ -165,6 +168,7 @@ pub(crate) struct App {
     commands: mpsc::Sender<Command>,
     offers: Arc<Semaphore>,
     publishing: Publishing,
+    journal: Journal,
 }
 
 impl App {
@@ -176,16 +180,22 @@ impl App {
     ) -> Self {
         let (commands, inbox) = mpsc::channel(MAX_WAITING_COMMANDS);
         let publishing = Publishing::new(config.cameras.iter(), media.clone());
-        let actor = Actor::new(config, media, publishing.clone());
+        let journal = Journal::new();
+        let actor = Actor::new(config, media, publishing.clone(), journal.clone());
         tokio::spawn(actor.run(inbox, media_events));
-        Self { commands, offers: Arc::new(Semaphore::new(MAX_OFFERS)), publishing }
+        Self { commands, offers: Arc::new(Semaphore::new(MAX_OFFERS)), publishing, journal }
     }
 
     /// A handle to an application that has ended.
     #[cfg(test)]
     pub(crate) fn ended() -> Self {
         let (commands, _) = mpsc::channel(1);
-        Self { commands, offers: Arc::new(Semaphore::new(1)), publishing: Publishing::nowhere() }
+        Self {
+            commands,
+            offers: Arc::new(Semaphore::new(1)),
+            publishing: Publishing::nowhere(),
+            journal: Journal::new(),
+        }
     }
 
     pub(crate) async fn reserve(
@@ -282,6 +292,11 @@ impl App {
     /// Those who publish to cameras.
     pub(crate) fn publishing(&self) -> &Publishing {
         &self.publishing
+    }
+
+    /// The lives of reservations.
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     /// Makes a camera a new stream key, see [`Publishing::new_key`].

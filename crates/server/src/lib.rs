@@ -11,10 +11,12 @@ mod cli;
 mod config;
 mod data_dir;
 mod database;
+mod doctor;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod http;
 mod ingest;
+mod journal;
 mod ledger;
 mod load;
 mod logging;

@@ -462,7 +462,7 @@ impl Server {
             }
             Action::CloseViewer { viewer } => self.push(Lane::Commands, Later::Close(viewer), now),
             // Nobody holds anything in the simulation.
-            Action::HoldEnded { .. } => {}
+            Action::HoldEnded { .. } | Action::Note { .. } => {}
             Action::RequestKeyframe { stream } => {
                 self.outputs.push_back(ServerOutput::RequestKeyframe { stream });
             }

@@ -6,9 +6,9 @@ use control::{CameraId, LedgerOp, Timestamp};
 use media::StreamId;
 use tracing::{error, info};
 
-use super::sessions::EndReason;
 use super::{CameraEntry, Engine, MAX_CAMERAS, Pending};
 use crate::io::{Action, CameraSpec, Reply, WatchRefusal};
+use crate::note::EndReason;
 use crate::stream::{Rendition, Stream, StreamEvent};
 
 impl Engine {

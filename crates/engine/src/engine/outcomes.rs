@@ -5,9 +5,9 @@ use control::{
 };
 use tracing::{debug, error};
 
-use super::sessions::EndReason;
 use super::{Engine, Pending};
 use crate::io::{Grant, OpId, Released, Reply, RequestId, ReserveRefusal, Watching};
+use crate::note::EndReason;
 use crate::stream::Rendition;
 use crate::timers::Timer;
 

@@ -9,6 +9,7 @@ use tracing::info;
 
 use super::Engine;
 use crate::io::{Action, Reader, Reply, RequestId, WatchRefusal};
+use crate::note::Note;
 use crate::session::SessionEvent;
 use crate::stream::StreamEvent;
 
@@ -48,6 +49,7 @@ impl Engine {
             self.actions.push_back(Action::CloseViewer { viewer: earlier });
         }
         self.viewers.insert(viewer, reservation.clone());
+        self.note(&reservation, Note::Reading { viewer });
         // Where a browser before it was going, it does not go.
         self.settle_expectation(&reservation, now);
         // A source that an operator stopped returns with the next viewer.

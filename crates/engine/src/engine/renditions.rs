@@ -12,6 +12,7 @@ use tracing::{debug, info};
 use super::{CameraEntry, Engine};
 use crate::adapt::SwitchReason;
 use crate::io::{Action, CodecMismatch, Watching};
+use crate::note::Note;
 use crate::session::{Session, SessionEvent, SessionState, Switch};
 use crate::stream::{Rendition, StreamEvent};
 
@@ -248,6 +249,7 @@ impl Engine {
         if let Some(session) = self.sessions.get(id) {
             let camera_id = &session.reservation.camera;
             info!(%camera_id, reservation_id = %id, rendition = to.as_str(), reason = switch.reason.as_str(), "viewer not switched: the stream brought no picture in time");
+            self.note(id, Note::SwitchFailed { to, reason: switch.reason });
         }
     }
 
@@ -269,6 +271,7 @@ impl Engine {
             let camera_id = &session.reservation.camera;
             info!(%camera_id, reservation_id = %id, rendition = rendition.as_str(), reason = reason.as_str(), "viewer switched");
             self.switches.count_done(rendition, reason);
+            self.note(&id, Note::Switched { to: rendition, reason });
             self.move_to(&id, stream, now);
         }
         self.review(&id, now);
@@ -307,6 +310,7 @@ impl Engine {
         session.forget_peer();
         let camera_id = &session.reservation.camera;
         info!(%camera_id, reservation_id = %id, reason = %mismatch, "viewer closed");
+        self.note(id, Note::Mismatched(mismatch));
         self.viewers.remove(&viewer);
         self.actions.push_back(Action::CloseViewer { viewer });
         self.settle_expectation(id, now);

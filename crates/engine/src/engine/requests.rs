@@ -4,10 +4,10 @@ use control::{CameraId, Class, LedgerOp, Quality, Reservation, ReservationId, Ti
 use media::{StreamId, ViewerId};
 use tracing::info;
 
-use super::sessions::EndReason;
 use super::{Accepting, Engine, Pending};
 use crate::failure::SourceFailure;
 use crate::io::{Action, Grant, Reply, Request, RequestId, ReserveRefusal, WatchRefusal};
+use crate::note::EndReason;
 use crate::stream::{Condition, StreamEvent};
 
 impl Engine {

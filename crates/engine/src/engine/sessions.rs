@@ -1,6 +1,6 @@
 //! Sessions: a reservation's peer comes, changes and goes.
 
-use control::{EndCause, Lease, LedgerOp, ReservationId, Timestamp};
+use control::{Lease, LedgerOp, ReservationId, Timestamp};
 use media::estimate::LineState;
 use media::peers::CloseReason;
 use media::{CodecSet, StreamId, ViewerId};
@@ -8,52 +8,9 @@ use tracing::{debug, info};
 
 use super::{Accepting, Engine, Pending};
 use crate::io::{Action, Reply, ViewerEvent, WatchRefusal};
+use crate::note::{EndReason, Note};
 use crate::session::{Session, SessionEvent, SessionState};
 use crate::stream::StreamEvent;
-
-/// Why a session ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum EndReason {
-    /// Its lease was released.
-    Released,
-    /// Its peer was ended on request.
-    Ended,
-    /// Its peer left.
-    PeerLeft,
-    /// Its lease ran out.
-    Expired,
-    /// A reservation of a higher class took its place.
-    Preempted,
-    /// Its lease was deleted in the store.
-    Deleted,
-    /// Its camera was removed.
-    CameraRemoved,
-    /// The server shuts down.
-    Shutdown,
-}
-
-impl EndReason {
-    pub(super) fn of(cause: EndCause) -> Self {
-        match cause {
-            EndCause::Expired => Self::Expired,
-            EndCause::Preempted { .. } => Self::Preempted,
-            EndCause::Deleted => Self::Deleted,
-        }
-    }
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Released => "released",
-            Self::Ended => "ended by the client",
-            Self::PeerLeft => "the viewer closed its connection",
-            Self::Expired => "the lease ran out",
-            Self::Preempted => "a reservation of a higher class took its place",
-            Self::Deleted => "its lease was deleted in the store",
-            Self::CameraRemoved => "the camera was removed",
-            Self::Shutdown => "the server shuts down",
-        }
-    }
-}
 
 impl Engine {
     /// Takes what the media plane tells of a peer. Peers that are not known any more are ignored.
@@ -90,7 +47,13 @@ impl Engine {
         on.reservations.insert(reservation.id.clone());
         on.active_since.get_or_insert(now);
         on.last_viewer = None;
+        let (rendition, is_live) = (on.rendition, on.live_since.is_some());
         self.sessions.insert(lease.id().clone(), Session::new(lease, stream));
+        let reservation = Box::new(reservation);
+        self.note(lease.id(), Note::Begun { reservation, rendition });
+        if is_live {
+            self.note(lease.id(), Note::CameraLive);
+        }
         self.drive(stream, StreamEvent::Joined, now);
         self.review(lease.id(), now);
     }
@@ -107,6 +70,7 @@ impl Engine {
         }
         let camera_id = &session.reservation.camera;
         info!(%camera_id, reservation_id = %id, reason = reason.as_str(), "reservation ended");
+        self.note(id, Note::Ended(reason));
         self.forget_expectation(&session, now);
         let Some(stream) = self.streams.get_mut(&session.stream) else {
             return;
@@ -162,6 +126,7 @@ impl Engine {
         session.forget_peer();
         session.codecs = codecs;
         self.viewers.insert(viewer, reservation.clone());
+        self.note(&reservation, Note::Answered { viewer });
         self.reply(request, Reply::Watch(Ok(viewer)));
         // The earlier peer may have gone to another stream meanwhile.
         self.move_to(&reservation, stream, now);
@@ -255,6 +220,7 @@ impl Engine {
         }
         let camera_id = &session.reservation.camera;
         info!(%camera_id, reservation_id = %reservation, cause = closing_words(closed_by), "the viewer's connection did not come about");
+        self.note(&reservation, Note::PeerGone(closed_by));
         self.settle_expectation(&reservation, now);
     }
 

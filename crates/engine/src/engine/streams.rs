@@ -9,6 +9,7 @@ use tracing::{debug, info, warn};
 use super::{Engine, KEYFRAME_INTERVAL_MIN};
 use crate::failure::SourceFailure;
 use crate::io::{Action, SourceEvent};
+use crate::note::Note;
 use crate::stream::{Condition, Rendition, Stream, StreamEvent, StreamState};
 use crate::timers::Timer;
 
@@ -30,8 +31,12 @@ impl Engine {
         match event {
             SourceEvent::Live { codec } => {
                 on.failure = None;
+                let is_news = on.live_since.is_none();
                 on.live_since.get_or_insert(now);
                 on.codec = Some(codec);
+                if is_news {
+                    self.note_all(stream, &Note::CameraLive);
+                }
                 self.drive(stream, StreamEvent::Live, now);
             }
             SourceEvent::Failed(failure) => {
@@ -41,12 +46,23 @@ impl Engine {
                 on.retry_at = now + wait;
                 log_failure(on, &failure, wait);
                 on.failures += 1;
-                on.failure = Some(failure.clone());
+                let is_news = on.failure.replace(failure.clone()).as_ref() != Some(&failure);
+                if is_news {
+                    self.note_all(stream, &Note::CameraFailed(failure.clone()));
+                }
                 self.drive(stream, StreamEvent::Failed, now);
                 self.end_holds(stream, Some(&failure), now);
             }
         }
         self.review_stream(stream, now);
+    }
+
+    /// The same step for all who watch a stream.
+    fn note_all(&mut self, stream: StreamId, note: &Note) {
+        let Some(on) = self.streams.get(&stream) else { return };
+        let noted = on.reservations.iter().cloned();
+        let noted = noted.map(|reservation| Action::Note { reservation, note: note.clone() });
+        self.actions.extend(noted);
     }
 
     /// A publisher came for a camera's stream: a stream that waits after a failure is tried now.

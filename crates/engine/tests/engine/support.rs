@@ -8,7 +8,7 @@ use control::{
     SourceId, Timestamp, Unit,
 };
 use engine::{
-    Action, CameraSpec, Engine, Grant, HoldId, OpId, Rendition, Reply, Request, RequestId,
+    Action, CameraSpec, Engine, Grant, HoldId, Note, OpId, Rendition, Reply, Request, RequestId,
     SourceEvent, SourceFailure, ViewerEvent,
 };
 use media::peers::CloseReason;
@@ -41,6 +41,7 @@ pub(crate) struct World {
     /// Holds that were not let go.
     pub(crate) holds: Vec<HoldId>,
     /// Holds that ended by themselves.
+    pub(crate) notes: Vec<(ReservationId, Note)>,
     pub(crate) holds_ended: Vec<(HoldId, Option<SourceFailure>)>,
     /// Ledger operations that wait, when the ledger is slow.
     pub(crate) ledger_queue: VecDeque<(OpId, LedgerOp)>,
@@ -80,6 +81,7 @@ impl World {
             keyframe_requests: Vec::new(),
             switches: Vec::new(),
             holds: Vec::new(),
+            notes: Vec::new(),
             holds_ended: Vec::new(),
             ledger_queue: VecDeque::new(),
             ledger_is_slow: false,
@@ -287,6 +289,7 @@ impl World {
                 }
             }
             Action::SwitchViewer { viewer, stream } => self.switches.push((viewer, stream)),
+            Action::Note { reservation, note } => self.notes.push((reservation, note)),
             Action::HoldEnded { hold, failure } => self.holds_ended.push((hold, failure)),
             Action::RequestKeyframe { stream } => self.keyframe_requests.push(stream),
         }

@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
 use super::clock::Clock;
+use super::grants::GrantCommand;
 use super::joins::Joins;
 use super::outlets::{OutletCommand, OutletMessage, Outlets};
 use super::publishing::{Presence, Publishing};
@@ -25,6 +26,7 @@ use super::{
     AppConfig, CameraConfig, Held, HoldError, IceRestart, ReadError, Reading, Released,
     Reservation, ReserveError, WatchError, Watching,
 };
+use crate::journal::{Journal, Refusal, Step, Wish};
 use crate::net::{
     Accepted, IceCredentials, MediaEvent, MediaPlane, OfferError, PublisherEnd, PublisherId,
     Restarted,
@@ -83,6 +85,8 @@ pub(super) enum Command {
         ingress: CameraId,
         reply: oneshot::Sender<bool>,
     },
+    /// Whose things are.
+    Grant(GrantCommand),
     /// Of those who take frames inside this process.
     Outlet(OutletCommand),
     Snapshot {
@@ -127,7 +131,11 @@ pub(super) enum Message {
 
 /// Who waits for which reply of the engine.
 pub(super) enum Waiting {
-    Reserve { camera: CameraId, reply: oneshot::Sender<Result<Reservation, ReserveError>> },
+    Reserve {
+        reservation: ReservationId,
+        camera: CameraId,
+        reply: oneshot::Sender<Result<Reservation, ReserveError>>,
+    },
     Release(oneshot::Sender<Option<Released>>),
     Heartbeat(oneshot::Sender<Option<Reservation>>),
     Watch(WaitingWatch),
@@ -139,6 +147,7 @@ pub(super) enum Waiting {
 }
 
 pub(super) struct WaitingWatch {
+    reservation: ReservationId,
     camera: CameraId,
     offer: Offer,
     answer: Option<Result<Accepted, OfferError>>,
@@ -172,6 +181,7 @@ pub(super) struct Actor {
     pub(super) sources: Vec<Source>,
     pub(super) cameras: HashMap<CameraId, CameraConfig>,
     pub(super) outlets: Outlets,
+    pub(super) journal: Journal,
     ledger: MemoryLedger,
     waiting: HashMap<RequestId, Waiting>,
     next_request: u64,
@@ -184,7 +194,12 @@ pub(super) struct Actor {
 }
 
 impl Actor {
-    pub(super) fn new(config: AppConfig, media: MediaPlane, publishing: Publishing) -> Self {
+    pub(super) fn new(
+        config: AppConfig,
+        media: MediaPlane,
+        publishing: Publishing,
+        journal: Journal,
+    ) -> Self {
         let clock = Clock::start();
         let (messages, messages_in) = mpsc::unbounded_channel();
         let mut engine = Engine::new(uuid::Uuid::new_v4().as_u64_pair().0);
@@ -200,6 +215,7 @@ impl Actor {
             sources: config.sources,
             cameras: config.cameras.into_iter().map(by_id).collect(),
             outlets: Outlets::default(),
+            journal,
             ledger: MemoryLedger::new(config.quota, Policy::default()),
             waiting: HashMap::new(),
             next_request: 0,
@@ -255,11 +271,15 @@ impl Actor {
                 let Some(reservation) = random_reservation() else {
                     return;
                 };
-                let waiting = Waiting::Reserve { camera: camera.clone(), reply };
-                self.ask(
-                    Request::Reserve { reservation, camera, user, quality, class: Class::LOWEST },
-                    waiting,
-                );
+                let class = Class::LOWEST;
+                let wish = Wish { camera: camera.clone(), user: user.clone(), quality, class };
+                self.journal.asked(&reservation, wish);
+                let waiting = Waiting::Reserve {
+                    reservation: reservation.clone(),
+                    camera: camera.clone(),
+                    reply,
+                };
+                self.ask(Request::Reserve { reservation, camera, user, quality, class }, waiting);
             }
             Command::Release { reservation, reply } => {
                 self.ask(Request::Release { reservation }, Waiting::Release(reply));
@@ -269,7 +289,14 @@ impl Actor {
                 self.ask(request, Waiting::Heartbeat(reply));
             }
             Command::Watch { reservation, camera, offer, reply } => {
-                let watch = WaitingWatch { camera: camera.clone(), offer, answer: None, reply };
+                self.journal.step(&reservation, Step::Offered);
+                let watch = WaitingWatch {
+                    reservation: reservation.clone(),
+                    camera: camera.clone(),
+                    offer,
+                    answer: None,
+                    reply,
+                };
                 self.ask(Request::Watch { reservation, camera }, Waiting::Watch(watch));
             }
             Command::Trickle { resource, etag, fragment, reply } => {
@@ -291,6 +318,7 @@ impl Actor {
                 let camera = self.camera_of_ingress(ingress);
                 self.ask(Request::StopSource { camera }, Waiting::StopSource(reply));
             }
+            Command::Grant(command) => self.handle_grant_command(command),
             Command::Outlet(command) => self.handle_outlet_command(command),
             Command::Snapshot { reply } => self.ask(Request::Snapshot, Waiting::Snapshot(reply)),
             Command::Shutdown { reply } => self.shut_down(reply),
@@ -306,11 +334,12 @@ impl Actor {
 
     fn handle_media(&mut self, event: &MediaEvent) {
         let now = self.clock.now();
+        self.journal.handle_media(event);
         let (viewer, event) = match *event {
-            MediaEvent::Connected { viewer, handshake_ms } => {
+            MediaEvent::Connected { viewer, handshake_ms, .. } => {
                 (viewer, ViewerEvent::Connected { handshake_ms })
             }
-            MediaEvent::Alive { viewer, at } => {
+            MediaEvent::Alive { viewer, at, .. } => {
                 if let Some(peer) = self.peers.get_mut(&viewer) {
                     peer.is_checked = true;
                 }
@@ -333,6 +362,10 @@ impl Actor {
                     peer.line = Some(line);
                 }
                 (viewer, ViewerEvent::Line { line, stream })
+            }
+            // They are told to the journal alone.
+            MediaEvent::Reached { .. } | MediaEvent::Moved { .. } | MediaEvent::Detached { .. } => {
+                return;
             }
             MediaEvent::KeyframeWanted { stream } => {
                 return self.engine.handle_keyframe_wanted(stream, now);
@@ -439,6 +472,7 @@ impl Actor {
                         self.media.close(viewer);
                     }
                 }
+                Action::Note { reservation, note } => self.journal.handle_note(&reservation, note),
                 Action::HoldEnded { hold, failure } => self.outlets.end_hold(hold, failure),
                 Action::RequestKeyframe { stream } => self.pullers.ask_for_keyframe(stream),
             }
@@ -485,11 +519,14 @@ impl Actor {
             return error!(?request, "nobody waits for this reply");
         };
         match (waiting, reply) {
-            (Waiting::Reserve { camera, reply }, Reply::Reserve(result)) => {
+            (Waiting::Reserve { reservation, camera, reply }, Reply::Reserve(result)) => {
                 let result = match result {
                     Ok(grant) => Ok(self.reservation(grant)),
                     Err(refusal) => Err(self.reserve_error(&camera, refusal)),
                 };
+                if let Err(error) = &result {
+                    self.journal.refused(&reservation, refusal_of(error));
+                }
                 let _ = reply.send(result);
             }
             (Waiting::Release(reply), Reply::Release(released)) => {
@@ -519,7 +556,7 @@ impl Actor {
     }
 
     fn reply_watch(&mut self, watch: WaitingWatch, result: Result<ViewerId, WatchRefusal>) {
-        let WaitingWatch { camera, offer, answer, reply } = watch;
+        let WaitingWatch { reservation, camera, offer, answer, reply } = watch;
         let result = match (result, answer) {
             (Ok(viewer), Some(Ok(accepted))) => Ok(self.begin_peer(viewer, accepted, &offer)),
             (Err(WatchRefusal::UnknownCamera), _) => {
@@ -533,7 +570,8 @@ impl Actor {
             }
         };
         if let Err(refused) = &result {
-            info!(camera_id = %camera, reason = %refused, "viewer not let in");
+            info!(camera_id = %camera, reservation_id = %reservation, reason = %refused, "viewer not let in");
+            self.journal.step(&reservation, Step::OfferRefused { reason: refused.to_string() });
         }
         let _ = reply.send(result);
     }
@@ -699,6 +737,16 @@ fn spec(config: &CameraConfig) -> CameraSpec {
         on_demand: config.on_demand,
         close_after: linger(config.close_after),
         revision: 0,
+    }
+}
+
+/// What the journal keeps of it.
+fn refusal_of(error: &ReserveError) -> Refusal {
+    let reason = error.to_string();
+    match error {
+        ReserveError::QuotaExceeded { .. } => Refusal::Quota(reason),
+        ReserveError::UnknownCamera(_) | ReserveError::CameraOffline(_) => Refusal::Camera(reason),
+        ReserveError::ShuttingDown => Refusal::Server(reason),
     }
 }
 

@@ -12,6 +12,7 @@ use control::{CameraId, ReservationId};
 use engine::{
     HoldId, HoldRefusal, Reader, Rendition, Request, SourceFailure, ViewerEvent, WatchRefusal,
 };
+use media::viewer::TrackFigures;
 use media::{PacketisedFrame, StreamId, ViewerId};
 use tokio::sync::{mpsc, oneshot};
 
@@ -78,9 +79,17 @@ impl Held {
 pub(crate) struct Reading {
     tap: Tap,
     viewer: ViewerId,
+    /// Frames' packets that were taken, as if each had left.
+    sent: TrackFigures,
     ended: oneshot::Receiver<()>,
     has_ended: bool,
     guard: Guard,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.guard.farewell = Some(OutletMessage::Gone { viewer: self.viewer, sent: self.sent });
+    }
 }
 
 impl Reading {
@@ -96,12 +105,23 @@ impl Reading {
             tapped = self.tap.next() => tapped,
         };
         self.has_ended = tapped.is_none();
+        match &tapped {
+            Some(Tapped::Group { frames, .. }) => frames.iter().for_each(|frame| self.count(frame)),
+            Some(Tapped::Frame(frame)) => self.count(frame),
+            None => {}
+        }
         tapped
+    }
+
+    fn count(&mut self, frame: &PacketisedFrame) {
+        self.sent.packets += frame.packet_count() as u64;
+        self.sent.octets += frame.payload_bytes() as u64;
     }
 
     /// The consumer is there. To be told every few seconds; the lease ends 15 s after the last time.
     pub(crate) fn alive(&self) {
-        let message = OutletMessage::Alive { viewer: self.viewer, at: Instant::now() };
+        let message =
+            OutletMessage::Alive { viewer: self.viewer, at: Instant::now(), sent: self.sent };
         self.guard.tell(message);
     }
 }
@@ -151,8 +171,8 @@ pub(super) enum OutletCommand {
 #[derive(Debug)]
 pub(super) enum OutletMessage {
     LetGo(HoldId),
-    Alive { viewer: ViewerId, at: Instant },
-    Gone(ViewerId),
+    Alive { viewer: ViewerId, at: Instant, sent: TrackFigures },
+    Gone { viewer: ViewerId, sent: TrackFigures },
 }
 
 impl App {
@@ -241,11 +261,13 @@ impl Actor {
                 self.outlets.holds.remove(&hold);
                 self.engine.handle_let_go(hold, now);
             }
-            OutletMessage::Alive { viewer, at } => {
+            OutletMessage::Alive { viewer, at, sent } => {
+                self.journal.read(viewer, sent);
                 let at = self.clock.timestamp(at);
                 self.engine.handle_viewer(viewer, ViewerEvent::Alive { at }, now);
             }
-            OutletMessage::Gone(viewer) => {
+            OutletMessage::Gone { viewer, sent } => {
+                self.journal.read_all(viewer, sent);
                 self.outlets.readers.remove(&viewer);
                 let closed = ViewerEvent::Closed(CloseReason::Peer);
                 self.engine.handle_viewer(viewer, closed, now);
@@ -278,9 +300,10 @@ impl Actor {
             Ok(Reader { viewer, stream }) => {
                 let (ending, ended) = oneshot::channel();
                 self.outlets.readers.insert(viewer, ending);
-                let guard = self.guard(OutletMessage::Gone(viewer));
+                let sent = TrackFigures::default();
+                let guard = self.guard(OutletMessage::Gone { viewer, sent });
                 let tap = self.media.tap(stream);
-                Ok(Reading { tap, viewer, ended, has_ended: false, guard })
+                Ok(Reading { tap, viewer, sent, ended, has_ended: false, guard })
             }
             Err(WatchRefusal::ShuttingDown) => Err(ReadError::ShuttingDown),
             // Without its camera, or with an offer that nobody made, there is no reservation either.

@@ -110,8 +110,8 @@ impl Client {
     }
 
     /// For requests of another kind, over the same connection.
-    pub(super) fn http(&mut self) -> &mut HttpClient {
-        &mut self.http
+    pub(super) fn into_http(self) -> HttpClient {
+        self.http
     }
 
     /// GET of JSON.

@@ -4,6 +4,7 @@
 mod bench;
 mod check;
 mod client;
+mod doctor;
 mod front;
 mod health;
 mod load;
@@ -43,6 +44,8 @@ enum Command {
     },
     /// Is the server well? Exit code 0: yes, 1: not quite, 2: it does not answer
     Health(health::HealthArgs),
+    /// Try ports, the way to the media port, certificate, clock and each camera, and say what is wrong
+    Doctor(doctor::DoctorArgs),
     /// Why a viewer, a camera or the voice relay brings no picture or no sound
     Why(why::WhyArgs),
     /// End the viewers and the pullers of a camera, or of all
@@ -139,6 +142,7 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Push(args)) => ended(push::run(args)),
         Some(Command::Bench { command }) => ended(bench::run(&command)),
         Some(Command::Health(args)) => finished(health::run(&args)),
+        Some(Command::Doctor(args)) => finished(doctor::run(&args)),
         Some(Command::Why(args)) => finished(why::run(&args)),
         Some(Command::Reset(args)) => finished(reset::run(&args)),
         Some(Command::Completions { shell }) => ended(manual::completions(shell)),

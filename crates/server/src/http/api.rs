@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use control::CameraId;
 
 use super::auth::SignError;
+use super::caller::{Caller, Wish, no_camera, no_reservation};
 use super::extract::{JsonBody, OptionalJsonBody, Params, Scheme, authority};
 use super::problem::Problem;
 use super::wire::{
@@ -34,8 +35,24 @@ const CAMERAS_MAX: usize = 1000;
 const LIVEKIT_PORT: u16 = 7880;
 
 /// `POST /api/v1/stream/reserve`
+#[utoipa::path(
+    post,
+    path = "/api/v1/stream/reserve",
+    tag = "stream",
+    summary = "Reserve a place before a camera",
+    request_body = ReserveRequest,
+    responses(
+        (status = 200, description = "A lease, and the token that opens its media", body = ReserveAnswer),
+        (status = 400, description = "A wrong field"),
+        (status = 404, description = "There is no such camera"),
+        (status = 409, description = "The camera is offline"),
+        (status = 429, description = "A quota is used up; `Retry-After` in seconds", body = QuotaAnswer),
+        (status = 503, description = "The server ends, or its store cannot be asked"),
+    ),
+)]
 pub(super) async fn reserve(
     State(http): State<Http>,
+    caller: Caller,
     uri: Uri,
     scheme: Scheme,
     headers: HeaderMap,
@@ -44,6 +61,8 @@ pub(super) async fn reserve(
     check_user(&request.user_id)?;
     let camera = camera_id(&request.camera_id)?;
     let quality = quality(request.quality.as_deref())?.unwrap_or_default();
+    caller.require_reserve_for(&request.user_id)?;
+    caller.require_camera(&http, &camera, Wish::Watch).await?;
     match http.app().reserve(camera.as_str(), &request.user_id, quality).await {
         Ok(reservation) => {
             let host = authority(&headers, &uri);
@@ -111,6 +130,7 @@ pub(super) fn reserve_answer(
         .keyring()
         .viewer_token(&reservation.id, camera, now)
         .map_err(|error| unsigned(&error))?;
+    http.app().journal().token(&reservation.id, http.keyring().ttl());
     Ok(ReserveAnswer {
         reservation_id: reservation.id.to_string(),
         camera_id: camera.to_string(),
@@ -184,10 +204,23 @@ pub(super) fn quota_answer(
 }
 
 /// `DELETE /api/v1/stream/release/{id}`
+#[utoipa::path(
+    delete,
+    path = "/api/v1/stream/release/{id}",
+    tag = "stream",
+    summary = "Give a place back",
+    params(("id" = String, Path, description = "The reservation")),
+    responses(
+        (status = 200, description = "It has ended", body = ReleaseAnswer),
+        (status = 404, description = "There is no such reservation, or it has ended"),
+    ),
+)]
 pub(super) async fn release(
     State(http): State<Http>,
+    caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<ReleaseAnswer>, Problem> {
+    caller.require_reservation(&http, &id).await?;
     let released = http.app().release(&id).await.ok_or_else(no_reservation)?;
     Ok(Json(ReleaseAnswer {
         reservation_id: released.id.to_string(),
@@ -197,16 +230,27 @@ pub(super) async fn release(
     }))
 }
 
-fn no_reservation() -> Problem {
-    Problem::not_found("there is no such reservation, or it has ended; reserve again")
-}
-
 /// `POST /api/v1/stream/heartbeat/{id}`
+#[utoipa::path(
+    post,
+    path = "/api/v1/stream/heartbeat/{id}",
+    tag = "stream",
+    summary = "Keep a place whose media does not flow, and get a fresh token",
+    params(("id" = String, Path, description = "The reservation")),
+    request_body(content = Option<HeartbeatRequest>, description = "May be left out"),
+    responses(
+        (status = 200, description = "Until when it lives now, and a fresh token", body = HeartbeatAnswer),
+        (status = 400, description = "A wrong field"),
+        (status = 404, description = "There is no such reservation, or it has ended"),
+    ),
+)]
 pub(super) async fn heartbeat(
     State(http): State<Http>,
+    caller: Caller,
     Path(id): Path<String>,
     OptionalJsonBody(request): OptionalJsonBody<HeartbeatRequest>,
 ) -> Result<Json<HeartbeatAnswer>, Problem> {
+    caller.require_reservation(&http, &id).await?;
     let extend = request.extend_ttl.map(|seconds| Duration::from_secs(seconds.into()));
     let quality = quality(request.quality.as_deref())?;
     let reservation = http.app().heartbeat(&id, extend, quality).await;
@@ -216,6 +260,10 @@ pub(super) async fn heartbeat(
         .keyring()
         .viewer_token(&reservation.id, &reservation.camera, now)
         .map_err(|error| unsigned(&error))?;
+    http.app().journal().token(&reservation.id, http.keyring().ttl());
+    if let Some(frames) = request.frames_decoded {
+        http.app().journal().decoded(&reservation.id, frames);
+    }
     Ok(Json(HeartbeatAnswer {
         reservation_id: reservation.id.to_string(),
         remaining_ttl: reservation.expires_at.duration_since(now).unwrap_or_default().as_secs(),
@@ -229,8 +277,17 @@ pub(super) async fn heartbeat(
 }
 
 /// `GET /api/v1/stream/stats`
-pub(super) async fn stats(State(http): State<Http>) -> Json<StatsAnswer> {
-    let snapshot = http.app().snapshot().await;
+#[utoipa::path(
+    get,
+    path = "/api/v1/stream/stats",
+    tag = "stream",
+    summary = "Who watches how much, now",
+    responses(
+        (status = 200, description = "Counted from the leases", body = StatsAnswer),
+    ),
+)]
+pub(super) async fn stats(State(http): State<Http>, caller: Caller) -> Json<StatsAnswer> {
+    let snapshot = caller.visible(http.app().snapshot().await);
     Json(stats_answer(&snapshot, SystemTime::now()))
 }
 
@@ -290,12 +347,24 @@ fn usage(current: u32, limit: u32) -> Usage {
 }
 
 /// `GET /api/v1/cameras`
+#[utoipa::path(
+    get,
+    path = "/api/v1/cameras",
+    tag = "cameras",
+    summary = "The cameras",
+    params(CamerasQuery),
+    responses(
+        (status = 200, description = "Those that match", body = CamerasAnswer),
+        (status = 400, description = "A wrong filter"),
+    ),
+)]
 pub(super) async fn cameras(
     State(http): State<Http>,
+    caller: Caller,
     Params(query): Params<CamerasQuery>,
 ) -> Result<Json<CamerasAnswer>, Problem> {
     let filter = CameraFilter::read(&query)?;
-    Ok(Json(filter.answer(&http.app().snapshot().await)))
+    Ok(Json(filter.answer(&caller.visible(http.app().snapshot().await))))
 }
 
 /// Which cameras are asked for.
@@ -350,14 +419,27 @@ fn status_filter(status: &str) -> Result<&'static str, Problem> {
 }
 
 /// `GET /api/v1/cameras/{id}`
+#[utoipa::path(
+    get,
+    path = "/api/v1/cameras/{id}",
+    tag = "cameras",
+    summary = "One camera",
+    params(("id" = String, Path, description = "The camera")),
+    responses(
+        (status = 200, description = "Its settings without credentials, and its state", body = Camera),
+        (status = 404, description = "There is no such camera"),
+    ),
+)]
 pub(super) async fn camera(
     State(http): State<Http>,
+    caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Camera>, Problem> {
     let id = camera_id(&id)?;
-    let snapshot = http.app().snapshot().await;
+    caller.require_camera(&http, &id, Wish::Watch).await?;
+    let snapshot = caller.visible(http.app().snapshot().await);
     let camera = snapshot.cameras.iter().find(|camera| camera.id == id);
-    let camera = camera.ok_or_else(|| Problem::not_found(format!("there is no camera {id}")))?;
+    let camera = camera.ok_or_else(|| no_camera(&id))?;
     Ok(Json(camera_answer(camera)))
 }
 

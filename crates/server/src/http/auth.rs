@@ -4,6 +4,7 @@
 //! says of it is compared, never followed. What a token is good for is decided here too; whether
 //! the reservation still lives is not.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use control::{CameraId, ReservationId};
@@ -68,6 +69,9 @@ pub(crate) enum TokenError {
         /// RFC 3339, UTC.
         at: String,
     },
+    /// Role and sources are not what they must be. The rest of a sentence.
+    #[error("the token's attributes are wrong: {0}")]
+    Attributes(String),
 }
 
 /// Why a valid token does not open this: 403.
@@ -85,6 +89,18 @@ pub(crate) enum GrantError {
     /// A viewer's token at the API.
     #[error("the token may not call this; it needs the grant roomAdmin or roomCreate")]
     NotAnAdmin,
+    /// A viewer's token at somebody else's reservation.
+    #[error("the token is for another reservation")]
+    OtherReservation,
+    /// A viewer names somebody else.
+    #[error("a viewer reserves for himself alone: the token is for user_id {identity:?}")]
+    NotHimself {
+        /// Whom the token is for.
+        identity: String,
+    },
+    /// A viewer's token where somebody's things are to be changed.
+    #[error("the token lets its holder watch, and change nothing here; it needs the role operator")]
+    NotAnOperator,
 }
 
 /// The system gave no random bytes, or the claims could not be signed.
@@ -141,8 +157,14 @@ impl Keyring {
                 room_admin: false,
                 room_create: false,
             },
+            attributes: BTreeMap::new(),
         };
         Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key.encoding)?)
+    }
+
+    /// How long a viewer's token is good.
+    pub(crate) fn ttl(&self) -> Duration {
+        self.ttl
     }
 
     /// What the token of an `Authorization` header says, if it holds at `now`.
@@ -195,11 +217,39 @@ impl Grant {
         &self.claims.sub
     }
 
+    /// The room that its holder may join; empty where none is named.
+    pub(crate) fn room(&self) -> &str {
+        let video = &self.claims.video;
+        if video.room_join && video.can_subscribe != Some(false) { &video.room } else { "" }
+    }
+
+    /// The reservation that it is for, if it is a viewer's of one.
+    pub(crate) fn reservation(&self) -> Option<ReservationId> {
+        ReservationId::parse(self.claims.sub.strip_prefix("viewer_")?).ok()
+    }
+
+    /// One of LiveKit's `attributes`, if it is there. `Err` where it is no text: half a sentence.
+    pub(crate) fn attribute(&self, name: &str) -> Result<Option<&str>, String> {
+        match self.claims.attributes.get(name) {
+            None => Ok(None),
+            Some(serde_json::Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(format!("{name} must be a text")),
+        }
+    }
+
     /// Whether the token may call the API.
     pub(crate) fn admin(&self) -> Result<(), GrantError> {
         let video = &self.claims.video;
         if video.room_admin || video.room_create { Ok(()) } else { Err(GrantError::NotAnAdmin) }
     }
+}
+
+/// The reservation that a token claims to be of, whether it is true or not: for notes on tokens that were
+/// not accepted, and for nothing else.
+pub(super) fn claimed_reservation(authorization: Option<&[u8]>) -> Option<ReservationId> {
+    let token = bearer(authorization?).ok().filter(|token| token.len() <= TOKEN_LENGTH_MAX)?;
+    let claims: Claims = jsonwebtoken::dangerous::insecure_decode_claims(token).ok()?;
+    ReservationId::parse(claims.sub.strip_prefix("viewer_")?).ok()
 }
 
 /// The token of `Bearer <token>`; the scheme's case does not matter (RFC 9110 §11.1).

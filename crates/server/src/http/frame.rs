@@ -4,19 +4,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::{Path, State};
 use axum::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LAST_MODIFIED, RETRY_AFTER,
+    CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LAST_MODIFIED, RETRY_AFTER,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use control::CameraId;
 
 use super::Http;
 use super::api::camera_id;
+use super::caller::{Caller, Wish};
 use super::extract::Params;
 use super::problem::Problem;
 use super::wire::FrameQuery;
 use crate::app::HoldError;
-use crate::config::AuthMode;
 use crate::stills::{Still, StillError, WIDTHS};
 
 /// Pictures are not for caches on the way, and whoever has one asks whether it is still the newest.
@@ -29,32 +28,35 @@ const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resour
 const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("5");
 
 /// `GET /api/v1/cameras/{id}/frame.jpeg`, for who may call the API and for viewers of the camera.
+#[utoipa::path(
+    get,
+    path = "/api/v1/cameras/{id}/frame.jpeg",
+    tag = "cameras",
+    summary = "The last keyframe as a still picture",
+    params(("id" = String, Path, description = "The camera"), FrameQuery),
+    responses(
+        (status = 200, description = "The picture", body = [u8], content_type = "image/jpeg"),
+        (status = 304, description = "It is still the newest"),
+        (status = 400, description = "A wrong width"),
+        (status = 404, description = "There is no such camera"),
+        (status = 503, description = "No picture can be had at the moment"),
+    ),
+)]
 pub(super) async fn jpeg(
     State(http): State<Http>,
+    caller: Caller,
     Path(id): Path<String>,
     Params(query): Params<FrameQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let id = camera_id(&id)?;
-    check_token(&http, &id, &headers)?;
+    caller.require_camera(&http, &id, Wish::Watch).await?;
     if query.width.is_some_and(|width| !WIDTHS.contains(&width)) {
         let (least, most) = (WIDTHS.start(), WIDTHS.end());
         return Err(Problem::bad_request(format!("width must be from {least} to {most} pixels")));
     }
     let still = http.stills().still(&id, query.width).await.map_err(refused)?;
     answer(&still, headers.get(IF_NONE_MATCH))
-}
-
-fn check_token(http: &Http, camera: &CameraId, headers: &HeaderMap) -> Result<(), Problem> {
-    if http.auth_mode() == AuthMode::Open {
-        return Ok(());
-    }
-    let authorization = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
-    let grant = http.keyring().verify(authorization, SystemTime::now())?;
-    if grant.admin().is_err() {
-        grant.viewer_of(&camera.room_name())?;
-    }
-    Ok(())
 }
 
 fn answer(still: &Still, known: Option<&HeaderValue>) -> Result<Response, Problem> {

@@ -6,9 +6,9 @@
 //! the clock. Tokens of viewers are checked where they are used, in `whep`.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{AUTHORIZATION, ORIGIN};
 use axum::http::uri::Authority;
 use axum::http::{HeaderValue, Method, StatusCode};
@@ -160,16 +160,17 @@ fn is_foreign(http: &Http, request: &Request) -> bool {
     !http.rules().admits_origin(origin, host.as_ref(), Scheme::of(request.extensions()))
 }
 
-/// Asks for a key where `auth.mode` is "keys".
-pub(super) async fn require_key(
+/// Asks who calls, where `auth.mode` is "keys": nothing behind this is reached without a token. What of
+/// it is the caller's, each handler asks its [`Caller`](super::caller::Caller).
+pub(super) async fn require_caller(
     State(http): State<Http>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    if http.auth_mode() == AuthMode::Keys {
-        let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        http.keyring().verify(authorization, SystemTime::now())?.admin()?;
-    }
+    let caller = http.caller(request.headers().get(AUTHORIZATION))?;
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    caller.require_route(route)?;
+    request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
 }
 

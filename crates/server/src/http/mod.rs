@@ -8,12 +8,14 @@
 //! | `whip` | the publishers' door (RFC 9725), and their keys |
 //! | `rooms` | rooms and pullers, as LiveKit shows them |
 //! | `mp3` | voices for speakers |
+//! | `openapi` | the description of `/api`, and its page |
 //! | `status` | health and metrics |
 //! | `why`, `reset` | what operators ask and end |
 //! | `secure` | what a page must know to get to HTTPS |
 //! | `voice` | the voice relay's WebSocket and status |
 //! | `page` | the embedded web page |
 //! | `auth` | tokens |
+//! | `caller` | who calls, and what is his |
 //! | `guard` | keys, origins, deadlines |
 //! | `listen` | sockets and connections |
 //!
@@ -21,12 +23,14 @@
 
 mod api;
 mod auth;
+mod caller;
 mod extract;
 mod frame;
 mod guard;
 mod ice_servers;
 mod listen;
 mod mp3;
+mod openapi;
 mod page;
 mod problem;
 mod reset;
@@ -124,6 +128,7 @@ struct Inner {
     voice: Option<Voice>,
     voice_settings: config::Voice,
     sockets: Places,
+    players: Places,
     started: Instant,
 }
 
@@ -153,7 +158,8 @@ impl Http {
             closing: AtomicBool::new(false),
             voice,
             voice_settings: config.voice.clone(),
-            sockets: Places::new(places),
+            sockets: Places::of_sockets(places),
+            players: Places::new(mp3::PLAYERS_MAX, mp3::PLAYERS_OF_ADDRESS_MAX),
             started: Instant::now(),
         }))
     }
@@ -204,6 +210,11 @@ impl Http {
         &self.0.voice_settings
     }
 
+    /// Room for players of MP3.
+    fn players(&self) -> &Places {
+        &self.0.players
+    }
+
     /// Room for WebSockets.
     fn sockets(&self) -> &Places {
         &self.0.sockets
@@ -217,8 +228,7 @@ impl Http {
 /// All routes, with everything that stands before them.
 pub(crate) fn router(http: Http) -> Router {
     let guarded = api_routes()
-        .route_layer(from_fn_with_state(http.clone(), guard::require_key))
-        .merge(frame_routes())
+        .route_layer(from_fn_with_state(http.clone(), guard::require_caller))
         .layer(api_cors(http.clone()));
     Router::new()
         .merge(guarded)
@@ -233,6 +243,7 @@ pub(crate) fn router(http: Http) -> Router {
                 .layer(from_fn_with_state(http.clone(), whip::announce)),
         )
         .merge(mp3::routes())
+        .merge(openapi::routes())
         .merge(voice_routes())
         .route("/health", get(status::health))
         .route("/ca.crt", get(secure::authority))
@@ -263,6 +274,7 @@ fn api_routes() -> Router<Http> {
         .route("/api/v1/stream/stats", get(api::stats))
         .route("/api/v1/cameras", get(api::cameras))
         .route("/api/v1/cameras/{id}", get(api::camera))
+        .route("/api/v1/cameras/{id}/frame.jpeg", get(frame::jpeg))
         .route("/api/v1/cameras/{id}/stream-key", post(whip::new_key))
         .route("/rooms", get(rooms::rooms))
         .route("/rooms/{name}", get(rooms::room))
@@ -270,11 +282,6 @@ fn api_routes() -> Router<Http> {
         .route("/metrics", get(status::metrics))
         .route("/api/v1/why/{id}", get(why::why))
         .route("/api/v1/reset", post(reset::reset))
-}
-
-/// Behind a check of its own: a viewer's token is enough.
-fn frame_routes() -> Router<Http> {
-    Router::new().route("/api/v1/cameras/{id}/frame.jpeg", get(frame::jpeg))
 }
 
 fn whep_routes() -> Router<Http> {

@@ -20,6 +20,7 @@ use tower_http::cors::{Any as Anyone, CorsLayer};
 
 use super::extract::Params;
 use super::problem::Problem;
+use super::voice::Place;
 use super::wire::VoiceQuery;
 use super::{Http, PREFLIGHT_AGE, voice};
 use crate::voice::mp3::{EncoderError, ListenError, Listener, Mp3};
@@ -33,6 +34,12 @@ const LIVE: [(HeaderName, HeaderValue); 2] = [
     (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     (VARY, HeaderValue::from_static("accept")),
 ];
+
+/// Most players at once, over all voices.
+pub(super) const PLAYERS_MAX: usize = 1_000;
+
+/// Of these, what one address may have: half, so that the other half is for everybody else.
+pub(super) const PLAYERS_OF_ADDRESS_MAX: usize = PLAYERS_MAX / 2;
 
 /// When to ask again where there is no room.
 const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("10");
@@ -64,7 +71,7 @@ fn page_part(content_type: &'static str, text: &'static str) -> routing::MethodR
 /// Voices and nothing else, for benchmarks.
 pub(crate) fn speakers(mp3: Mp3) -> Router {
     let play = async move |Path(file): Path<String>, method: Method, headers: HeaderMap| {
-        serve(&mp3, &file, &method, &headers)
+        serve(&mp3, &file, &method, &headers, || Ok(None))
     };
     Router::new().route("/stream/{file}", get(play))
 }
@@ -77,11 +84,23 @@ async fn play(
 ) -> Result<Response, Problem> {
     let voice = voice::voice(&http)?;
     voice::admit(&http, &parts, &query)?;
-    serve(voice.mp3(), &file, &parts.method, &parts.headers)
+    let seat = || {
+        let place = http.players().take(voice::client_address(&parts));
+        place.map(Some).ok_or_else(no_place)
+    };
+    serve(voice.mp3(), &file, &parts.method, &parts.headers, seat)
 }
 
 /// Ranges are not known here: who asks for one gets 200 and all that comes.
-fn serve(mp3: &Mp3, file: &str, method: &Method, headers: &HeaderMap) -> Result<Response, Problem> {
+///
+/// `seat` takes the player's place, which it has until its connection ends.
+fn serve(
+    mp3: &Mp3,
+    file: &str,
+    method: &Method,
+    headers: &HeaderMap,
+    seat: impl FnOnce() -> Result<Option<Place>, Problem>,
+) -> Result<Response, Problem> {
     let Some(id) = file.strip_suffix(".mp3") else {
         return Err(Problem::not_found(format!("there is nothing at /stream/{file}")));
     };
@@ -99,9 +118,10 @@ fn serve(mp3: &Mp3, file: &str, method: &Method, headers: &HeaderMap) -> Result<
             Body::from_stream(stream::pending::<Result<Bytes, Infallible>>()),
         ));
     }
+    let place = seat()?;
     let listener = listen(mp3, id).map_err(refused)?;
     let metadata = wants_metadata(headers).then(Metadata::new);
-    Ok(answer(headers, body(listener, metadata)))
+    Ok(answer(headers, body(listener, metadata, place)))
 }
 
 fn listen(mp3: &Mp3, id: &str) -> Result<Listener, ListenError> {
@@ -135,16 +155,23 @@ fn waiting() -> Response {
     (LIVE, kind, include_str!("mp3/waiting.html")).into_response()
 }
 
-fn body(listener: Listener, metadata: Option<Metadata>) -> Body {
-    let pieces = stream::unfold((listener, metadata), async |(mut listener, mut metadata)| {
+fn body(listener: Listener, metadata: Option<Metadata>, place: Option<Place>) -> Body {
+    let state = (listener, metadata, place);
+    let pieces = stream::unfold(state, async |(mut listener, mut metadata, place)| {
         let piece = listener.next().await?;
         let bytes = match &mut metadata {
             Some(metadata) => metadata.weave(&piece.bytes, piece.voice.as_deref()),
             None => piece.bytes,
         };
-        Some((Ok::<Bytes, Infallible>(bytes), (listener, metadata)))
+        Some((Ok::<Bytes, Infallible>(bytes), (listener, metadata, place)))
     });
     Body::from_stream(pieces)
+}
+
+fn no_place() -> Problem {
+    let sentence =
+        "1,000 players listen already, or 500 of this address, which is the most; try again later";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, sentence).with_header(RETRY_AFTER, RETRY_SECONDS)
 }
 
 fn refused(error: ListenError) -> Problem {

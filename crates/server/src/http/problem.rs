@@ -15,7 +15,7 @@ const CONTENT: HeaderValue = HeaderValue::from_static("application/problem+json"
 
 /// An answer that is an error.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     status: StatusCode,
     detail: String,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -75,7 +75,8 @@ impl From<TokenError> for Problem {
             | TokenError::UnknownKey
             | TokenError::Signature
             | TokenError::Expired { .. }
-            | TokenError::NotYet { .. } => {
+            | TokenError::NotYet { .. }
+            | TokenError::Attributes(_) => {
                 HeaderValue::from_static("Bearer error=\"invalid_token\"")
             }
         };

@@ -50,6 +50,18 @@ impl Extent {
     }
 }
 
+#[utoipa::path(
+    post,
+    path = "/api/v1/reset",
+    tag = "operations",
+    summary = "End the reservations and pullers of one camera or of all",
+    request_body = ResetRequest,
+    responses(
+        (status = 200, description = "What was ended", body = ResetAnswer),
+        (status = 400, description = "Neither or both were named"),
+        (status = 404, description = "There is no such camera"),
+    ),
+)]
 pub(super) async fn reset(
     State(http): State<Http>,
     JsonBody(request): JsonBody<ResetRequest>,

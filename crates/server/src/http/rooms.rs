@@ -6,13 +6,15 @@ use axum::Json;
 use axum::extract::{Path, State};
 
 use super::Http;
+use super::auth::GrantError;
+use super::caller::Caller;
 use super::problem::Problem;
 use super::wire::{IngressAnswer, Participant, Room, RoomsAnswer};
 use crate::app::{CameraSnapshot, Snapshot};
 
 /// `GET /rooms`
-pub(super) async fn rooms(State(http): State<Http>) -> Json<RoomsAnswer> {
-    Json(rooms_answer(&http.app().snapshot().await))
+pub(super) async fn rooms(State(http): State<Http>, caller: Caller) -> Json<RoomsAnswer> {
+    Json(rooms_answer(&caller.visible(http.app().snapshot().await)))
 }
 
 pub(super) fn rooms_answer(snapshot: &Snapshot) -> RoomsAnswer {
@@ -23,9 +25,10 @@ pub(super) fn rooms_answer(snapshot: &Snapshot) -> RoomsAnswer {
 /// `GET /rooms/{name}`: a list of the one room, or of none while nobody watches.
 pub(super) async fn room(
     State(http): State<Http>,
+    caller: Caller,
     Path(name): Path<String>,
 ) -> Result<Json<RoomsAnswer>, Problem> {
-    room_answer(&http.app().snapshot().await, &name).map(Json)
+    room_answer(&caller.visible(http.app().snapshot().await), &name).map(Json)
 }
 
 pub(super) fn room_answer(snapshot: &Snapshot, name: &str) -> Result<RoomsAnswer, Problem> {
@@ -79,11 +82,33 @@ fn unix(time: SystemTime) -> u64 {
 /// `DELETE /ingress/{id}`
 pub(super) async fn stop_ingress(
     State(http): State<Http>,
+    caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<IngressAnswer>, Problem> {
+    require_ingress(&http, &caller, &id).await?;
     if http.app().stop_source(&id).await {
         Ok(Json(IngressAnswer { ingress_id: id, stopped: true }))
     } else {
-        Err(Problem::not_found("there is no such puller; GET /rooms shows each room's ingress_id"))
+        Err(no_puller())
+    }
+}
+
+fn no_puller() -> Problem {
+    Problem::not_found("there is no such puller; GET /rooms shows each room's ingress_id")
+}
+
+/// Refuses to stop the puller of a camera that is not the caller's.
+async fn require_ingress(http: &Http, caller: &Caller, ingress: &str) -> Result<(), Problem> {
+    if caller.is_admin() {
+        return Ok(());
+    }
+    let seen = caller.visible(http.app().snapshot().await);
+    let is_meant = |camera: &&CameraSnapshot| {
+        camera.id.as_str() == ingress || camera.id.pusher_name() == ingress
+    };
+    match seen.cameras.iter().find(is_meant) {
+        None => Err(no_puller()),
+        Some(camera) if caller.may_change(&camera.source) => Ok(()),
+        Some(_) => Err(GrantError::NotAnOperator.into()),
     }
 }

@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::Http;
+use super::caller::Caller;
 use super::extract::Params;
 use super::problem::Problem;
 use super::wire::{HealthAnswer, MetricsAnswer, MetricsQuery};
@@ -54,9 +55,12 @@ pub(super) fn health_answer(
 /// `GET /metrics`
 pub(super) async fn metrics(
     State(http): State<Http>,
+    caller: Caller,
     headers: HeaderMap,
     Params(query): Params<MetricsQuery>,
 ) -> Result<Response, Problem> {
+    // Figures are of all sources together.
+    caller.require_admin()?;
     let format = Format::negotiate(query.format.as_deref(), headers.get(ACCEPT))?;
     let voice = http.voice().map(Voice::status);
     let uptime = http.uptime();

@@ -29,7 +29,7 @@ use super::problem::Problem;
 use super::wire::{AudioConstraints, StreamStatus, VoiceQuery, VoiceSettings};
 use crate::voice::Voice;
 
-pub(super) use places::Places;
+pub(super) use places::{Place, Places};
 pub(super) use upgrade::is_upgrade;
 
 /// Longest message that is read: the promise of the API reference. An offer of a browser with every
@@ -65,7 +65,7 @@ pub(super) async fn connect(
 }
 
 /// Where a request comes from.
-fn client_address(parts: &Parts) -> IpAddr {
+pub(super) fn client_address(parts: &Parts) -> IpAddr {
     let address = parts.extensions.get::<ClientAddress>();
     let address = address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |client| client.0.ip());
     address.to_canonical()

@@ -17,10 +17,12 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::api::camera_id;
+use super::auth::claimed_reservation;
 use super::extract::{body, require_content_type};
 use super::problem::Problem;
 use super::{ACCEPT_PATCH, Http};
 use crate::app::{IceRestart, WatchError, Watching};
+use crate::journal::Step;
 use crate::net::{IceCredentials, OfferError, Restarted};
 
 pub(super) const SDP: &str = "application/sdp";
@@ -34,9 +36,17 @@ pub(super) async fn offer(
     request: Request,
 ) -> Result<Response, Problem> {
     let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-    let grant = http.keyring().verify(authorization, SystemTime::now())?;
+    let refused_token = |reason: String| {
+        if let Some(reservation) = claimed_reservation(authorization) {
+            tracing::info!(reservation_id = %reservation, reason, "token not accepted");
+            http.app().journal().step(&reservation, Step::TokenRefused { reason });
+        }
+    };
+    let grant = http.keyring().verify(authorization, SystemTime::now());
+    let grant = grant.inspect_err(|error| refused_token(error.to_string()))?;
     let camera = camera_id(&camera)?;
-    let reservation = grant.viewer_of(&camera.room_name())?;
+    let reservation = grant.viewer_of(&camera.room_name());
+    let reservation = reservation.inspect_err(|error| refused_token(error.to_string()))?;
     require_content_type(request.headers(), SDP)
         .map_err(|problem| problem.with_header(ACCEPT_POST, HeaderValue::from_static(SDP)))?;
     let offer = text(request, &http, "the offer").await?;

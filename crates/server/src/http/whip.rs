@@ -18,6 +18,7 @@ use secrecy::ExposeSecret;
 
 use super::api::camera_id;
 use super::auth::bearer;
+use super::caller::{Caller, Wish};
 use super::extract::{Scheme, authority, require_content_type};
 use super::problem::Problem;
 use super::whep::{
@@ -108,12 +109,26 @@ pub(super) async fn end(
 }
 
 /// `POST /api/v1/cameras/{id}/stream-key`
+#[utoipa::path(
+    post,
+    path = "/api/v1/cameras/{id}/stream-key",
+    tag = "cameras",
+    summary = "A new stream key for a camera that is published to",
+    params(("id" = String, Path, description = "The camera")),
+    responses(
+        (status = 200, description = "The key, which is told this once", body = StreamKeyAnswer),
+        (status = 404, description = "There is no such camera"),
+        (status = 409, description = "The camera is not one that is published to"),
+    ),
+)]
 pub(super) async fn new_key(
     State(http): State<Http>,
+    caller: Caller,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
     let camera = camera_id(&id)?;
+    caller.require_camera(&http, &camera, Wish::Change).await?;
     let key = http.app().new_stream_key(camera.clone()).await.map_err(|refusal| {
         let status = match &refusal {
             KeyRefusal::UnknownCamera(_) => StatusCode::NOT_FOUND,

@@ -16,6 +16,17 @@ use crate::why::{self, Explanation, Kind, Rung, RungState, Watcher};
 const VOICE: &str = "voice";
 
 /// Of a reservation, a camera, or `voice`.
+#[utoipa::path(
+    get,
+    path = "/api/v1/why/{id}",
+    tag = "operations",
+    summary = "Why there is no picture or no sound, in one sentence",
+    params(("id" = String, Path, description = "A reservation, a camera, or `voice`")),
+    responses(
+        (status = 200, description = "The ladder, and what to do", body = WhyAnswer),
+        (status = 404, description = "There is nothing of this name"),
+    ),
+)]
 pub(super) async fn why(
     State(http): State<Http>,
     Path(id): Path<String>,

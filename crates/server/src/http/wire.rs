@@ -26,6 +26,9 @@ pub(crate) struct Claims {
     pub(crate) jti: String,
     #[serde(default)]
     pub(crate) video: VideoGrant,
+    /// `role` and `sources` are ours, the rest is of whoever made the token.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) attributes: BTreeMap<String, serde_json::Value>,
 }
 
 /// What a token allows.
@@ -44,7 +47,7 @@ pub(crate) struct VideoGrant {
     pub(crate) room_create: bool,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub(super) struct ReserveRequest {
     pub(super) camera_id: String,
     pub(super) user_id: String,
@@ -55,6 +58,7 @@ pub(super) struct ReserveRequest {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[derive(utoipa::ToSchema)]
 pub(super) enum Quality {
     Low,
     Medium,
@@ -63,7 +67,7 @@ pub(super) enum Quality {
 }
 
 /// No `Debug`, for the token and the passwords are secrets.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub(super) struct ReserveAnswer {
     pub(super) reservation_id: String,
     pub(super) camera_id: String,
@@ -85,7 +89,7 @@ pub(super) struct ReserveAnswer {
 }
 
 /// A STUN or TURN server, as WebRTC's `RTCIceServer` has it. No `Debug`, for it has a password.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub(super) struct IceServerAnswer {
     pub(super) urls: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,12 +99,12 @@ pub(super) struct IceServerAnswer {
 }
 
 /// The body of 429, in the shape that dashboards of the original system read.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct QuotaAnswer {
     pub(super) error: QuotaError,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct QuotaError {
     pub(super) code: &'static str,
     pub(super) message_en: String,
@@ -112,7 +116,7 @@ pub(super) struct QuotaError {
     pub(super) retry_after: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct ReleaseAnswer {
     pub(super) reservation_id: String,
     pub(super) source: String,
@@ -121,7 +125,7 @@ pub(super) struct ReleaseAnswer {
 }
 
 /// A new stream key: no `Debug`, for it is a secret.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub(super) struct StreamKeyAnswer {
     pub(super) camera_id: String,
     pub(super) stream_key: String,
@@ -130,7 +134,7 @@ pub(super) struct StreamKeyAnswer {
     pub(super) whip_url: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 pub(super) struct HeartbeatRequest {
     /// Seconds.
     #[serde(default)]
@@ -138,9 +142,12 @@ pub(super) struct HeartbeatRequest {
     /// From here on; as before where it is left out.
     #[serde(default)]
     pub(super) quality: Option<String>,
+    /// Pictures that the page has decoded since its session began.
+    #[serde(default)]
+    pub(super) frames_decoded: Option<u64>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct HeartbeatAnswer {
     pub(super) reservation_id: String,
     /// Seconds.
@@ -155,7 +162,7 @@ pub(super) struct HeartbeatAnswer {
     pub(super) switches: u32,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct StatsAnswer {
     pub(super) active_streams: usize,
     pub(super) total_viewers: u32,
@@ -167,7 +174,7 @@ pub(super) struct StatsAnswer {
     pub(super) timestamp: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct SourceStats {
     pub(super) source: String,
     pub(super) current: u32,
@@ -177,7 +184,7 @@ pub(super) struct SourceStats {
     pub(super) available: u32,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct CameraStats {
     pub(super) camera_id: String,
     pub(super) camera_name: String,
@@ -186,14 +193,14 @@ pub(super) struct CameraStats {
     pub(super) active_since: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct SourceUsage {
     pub(super) source: String,
     #[serde(flatten)]
     pub(super) usage: Usage,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Usage {
     pub(super) current: u32,
     pub(super) limit: u32,
@@ -201,7 +208,8 @@ pub(super) struct Usage {
     pub(super) available: u32,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct CamerasQuery {
     pub(super) source: Option<String>,
     pub(super) status: Option<String>,
@@ -210,7 +218,7 @@ pub(super) struct CamerasQuery {
     pub(super) offset: Option<usize>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct CamerasAnswer {
     pub(super) cameras: Vec<Camera>,
     /// Cameras that match, of which `cameras` is a part.
@@ -219,7 +227,7 @@ pub(super) struct CamerasAnswer {
     pub(super) offset: usize,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Camera {
     pub(super) id: String,
     pub(super) name: String,
@@ -247,7 +255,7 @@ pub(super) struct Camera {
 }
 
 /// One of a camera's streams.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Rendition {
     /// `main` or `sub`.
     pub(super) rendition: &'static str,
@@ -324,7 +332,7 @@ pub(super) struct MetricsAnswer {
 }
 
 /// Problem details (RFC 9457).
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct ProblemBody<'a> {
     #[serde(rename = "type")]
     pub(super) kind: &'static str,
@@ -334,7 +342,8 @@ pub(super) struct ProblemBody<'a> {
 }
 
 /// Query of `GET /api/v1/cameras/{id}/frame.jpeg`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct FrameQuery {
     /// Most pixels in a row.
     pub(super) width: Option<u32>,

@@ -385,9 +385,10 @@ impl HandshakeThread {
             PeersOutput::Attach(attach) => {
                 let viewer = attach.viewer;
                 let handshake_ms = attach.handshake.as_millis() as u32;
+                let route = attach.route;
                 self.serving.insert(viewer, self.arrival);
                 self.net.workers[self.arrival].tell(WorkerInput::Attach(attach, random_u64()));
-                self.net.events.send(MediaEvent::Connected { viewer, handshake_ms });
+                self.net.events.send(MediaEvent::Connected { viewer, handshake_ms, route });
             }
             PeersOutput::PathProven { viewer, route } => {
                 self.tell_server(viewer, WorkerInput::PathProven(viewer, route));
@@ -400,9 +401,13 @@ impl HandshakeThread {
             }
             PeersOutput::Moved { viewer, route } => {
                 self.tell_server(viewer, WorkerInput::Move(viewer, route));
+                self.net.events.send(MediaEvent::Moved { viewer, route });
             }
-            PeersOutput::Alive { viewer, at } => {
-                self.net.events.send(MediaEvent::Alive { viewer, at });
+            PeersOutput::Alive { viewer, at, route } => {
+                if !self.serving.contains_key(&viewer) {
+                    self.net.events.send(MediaEvent::Reached { viewer, route });
+                }
+                self.net.events.send(MediaEvent::Alive { viewer, at, sent: None });
             }
             PeersOutput::Closed { viewer, reason } => {
                 self.detach(viewer, None);

@@ -15,12 +15,14 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use media::batch::Route;
 use media::estimate::LineState;
 use media::packetise::packetise;
 use media::peer::PeerFactory;
 use media::peer::publisher::PublisherFactory;
 use media::publishers::GroupFigures;
 use media::srtp::GcmBackend;
+use media::viewer::TrackFigures;
 use media::{Codec, CodecSet, Frame, StreamId, ViewerId, g711};
 use tokio::sync::mpsc;
 
@@ -33,7 +35,7 @@ mod tcp;
 mod urgency;
 mod worker;
 
-pub(crate) use addresses::opened_at;
+pub(crate) use addresses::{Announced, opened_at};
 pub(crate) use handshakes::Restarted;
 pub(crate) use media::peer::publisher::SoundWishes;
 pub(crate) use media::peer::{AnswerError, IceCredentials, OfferError};
@@ -46,7 +48,6 @@ pub(crate) use sys::{
 pub(crate) use taps::{Tap, Tapped};
 pub(crate) use urgency::Priority;
 
-use addresses::Announced;
 use handshakes::{HandshakeThread, Handshakes, Surroundings};
 use publishers::{PublisherThread, Publishers};
 use tcp::{Connections, Patience, TcpFigures, TcpPort};
@@ -95,10 +96,17 @@ pub(crate) struct StartError {
 /// What the media plane tells of viewers and streams.
 #[derive(Debug)]
 pub(crate) enum MediaEvent {
+    /// A viewer's check came along this path, before its DTLS finished; about once a second.
+    Reached { viewer: ViewerId, route: Route },
     /// DTLS finished, media flows from here on.
-    Connected { viewer: ViewerId, handshake_ms: u32 },
-    /// An authenticated packet (STUN check, SRTCP) came from the viewer; about once a second.
-    Alive { viewer: ViewerId, at: Instant },
+    Connected { viewer: ViewerId, handshake_ms: u32, route: Route },
+    /// An authenticated packet (STUN check, SRTCP) came from the viewer; about once a second. SRTCP tells
+    /// what the viewer was sent so far.
+    Alive { viewer: ViewerId, at: Instant, sent: Option<TrackFigures> },
+    /// The viewer's media goes along another path.
+    Moved { viewer: ViewerId, route: Route },
+    /// The viewer gets no more media. Comes once for each that was connected.
+    Detached { viewer: ViewerId, sent: TrackFigures },
     /// The viewer's session is over, whoever ended it. Sent exactly once a viewer.
     Closed { viewer: ViewerId, reason: CloseReason },
     /// Viewers of the stream cannot decode: the source should send a keyframe, if it can.
@@ -130,8 +138,11 @@ enum Audience {
 impl MediaEvent {
     fn audience(&self) -> Audience {
         match *self {
-            Self::Connected { viewer, .. }
+            Self::Reached { viewer, .. }
+            | Self::Connected { viewer, .. }
             | Self::Alive { viewer, .. }
+            | Self::Moved { viewer, .. }
+            | Self::Detached { viewer, .. }
             | Self::Closed { viewer, .. }
             | Self::FirstMedia { viewer }
             | Self::Switched { viewer, .. }

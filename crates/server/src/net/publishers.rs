@@ -491,6 +491,10 @@ impl PublisherThread {
                 if self.sessions.contains_key(&publisher) {
                     self.attached.insert(publisher, outlet);
                     self.table.set_demand(publisher, Demand::Wanted, now);
+                } else {
+                    // It ended before; whoever attaches may have heard of that when he did not know it yet.
+                    let reason = PublisherEnd::Peer;
+                    self.net.events.send(MediaEvent::PublisherClosed { publisher, reason });
                 }
             }
             Command::Detach(publisher) => self.detach_if_closed(publisher, now),

@@ -358,10 +358,16 @@ impl Worker {
                 FanoutEvent::FirstMedia { viewer } => {
                     self.events.send(MediaEvent::FirstMedia { viewer });
                 }
-                FanoutEvent::Alive { viewer, at } => {
-                    self.events.send(MediaEvent::Alive { viewer, at });
+                FanoutEvent::Alive { viewer, at, sent } => {
+                    self.events.send(MediaEvent::Alive { viewer, at, sent: Some(sent) });
                 }
-                FanoutEvent::Moved { viewer, route } => self.handshakes.moved(viewer, route),
+                FanoutEvent::Detached { viewer, sent } => {
+                    self.events.send(MediaEvent::Detached { viewer, sent });
+                }
+                FanoutEvent::Moved { viewer, route } => {
+                    self.handshakes.moved(viewer, route);
+                    self.events.send(MediaEvent::Moved { viewer, route });
+                }
                 FanoutEvent::Goodbye { viewer } => self.handshakes.goodbye(viewer),
                 FanoutEvent::KeyframeWanted { stream } => {
                     self.events.send(MediaEvent::KeyframeWanted { stream });

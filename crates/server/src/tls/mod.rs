@@ -7,6 +7,7 @@
 //! | `authority` | the local authority: made once, kept, signs |
 //! | `files` | certificate files |
 //! | `keeper` | renews and reloads |
+//! | `look` | what a certificate says, for who looks for faults |
 //!
 //! It knows no HTTP. Nothing here asks a public authority: that takes a name of the Internet, and who has
 //! one has a tool that writes files.
@@ -14,6 +15,7 @@
 mod authority;
 mod files;
 mod keeper;
+mod look;
 mod machine;
 #[cfg(test)]
 mod tests;
@@ -33,6 +35,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::data_dir::DataDir;
+pub(crate) use look::{Certificate, LookError, of_files, presented};
+
 use authority::{AuthorityError, CLOCK_FLOOR};
 use files::{CertificateFiles, FilesError};
 use keeper::{FileKeeper, Identity, Keeper, LocalKeeper};

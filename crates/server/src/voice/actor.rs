@@ -204,7 +204,10 @@ impl Actor {
                 }
             }
             // Nothing in the relay depends on them.
-            MediaEvent::Alive { .. }
+            MediaEvent::Reached { .. }
+            | MediaEvent::Alive { .. }
+            | MediaEvent::Moved { .. }
+            | MediaEvent::Detached { .. }
             | MediaEvent::FirstMedia { .. }
             | MediaEvent::Switched { .. }
             | MediaEvent::SwitchFailed { .. }

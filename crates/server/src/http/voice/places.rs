@@ -1,8 +1,9 @@
-//! How many WebSockets there may be, those included that are only saying goodbye.
+//! How many connections there may be that last: WebSockets, and players of MP3. One address alone cannot
+//! use all of them up.
 //!
-//! Which of them may stay is the relay's to say. This is the bound around it, and one address alone
-//! cannot use it up: whoever comes from elsewhere gets as far as the relay, where an idle client of a
-//! crowd gives way.
+//! Which WebSockets may stay is the relay's to say, and this is the bound around it, those included that
+//! are only saying goodbye: whoever comes from elsewhere gets as far as the relay, where an idle client of
+//! a crowd gives way.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -21,12 +22,12 @@ pub(in crate::http) struct Places(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// Those that may stay.
-    staying_max: usize,
+    all_max: usize,
+    of_address_max: usize,
     taken: Mutex<Taken>,
 }
 
-/// At most `staying_max` + [`BEYOND`], and no more addresses than that.
+/// At most as many as there are places, and no more addresses than that.
 #[derive(Debug, Default)]
 struct Taken {
     all: usize,
@@ -35,23 +36,27 @@ struct Taken {
 
 /// One place, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(in crate::http) struct Place {
     places: Places,
     address: IpAddr,
 }
 
 impl Places {
-    /// None is taken; `staying_max` clients may stay.
-    pub(in crate::http) fn new(staying_max: usize) -> Self {
-        Self(Arc::new(Inner { staying_max, taken: Mutex::default() }))
+    /// For WebSockets, of which `staying_max` may stay. None is taken.
+    pub(in crate::http) fn of_sockets(staying_max: usize) -> Self {
+        Self::new(staying_max + BEYOND, staying_max + BEYOND_OF_ADDRESS)
+    }
+
+    /// So many of all, and of one address. None is taken.
+    pub(in crate::http) fn new(all_max: usize, of_address_max: usize) -> Self {
+        Self(Arc::new(Inner { all_max, of_address_max, taken: Mutex::default() }))
     }
 
     /// `None`: all are taken, or all that this address may have.
-    pub(super) fn take(&self, address: IpAddr) -> Option<Place> {
+    pub(in crate::http) fn take(&self, address: IpAddr) -> Option<Place> {
         let mut taken = self.taken();
         let of_address = taken.by_address.get(&address).copied().unwrap_or_default();
-        let staying_max = self.0.staying_max;
-        if taken.all >= staying_max + BEYOND || of_address >= staying_max + BEYOND_OF_ADDRESS {
+        if taken.all >= self.0.all_max || of_address >= self.0.of_address_max {
             return None;
         }
         taken.all += 1;
@@ -88,7 +93,7 @@ mod tests {
 
     #[test]
     fn one_address_leaves_room_for_the_others_and_what_is_dropped_is_free_again() {
-        let places = Places::new(2);
+        let places = Places::of_sockets(2);
         let mut crowd: Vec<Place> = std::iter::from_fn(|| places.take(address(1))).collect();
         assert_eq!(crowd.len(), 2 + BEYOND_OF_ADDRESS);
 

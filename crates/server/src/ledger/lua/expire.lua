@@ -1,0 +1,2 @@
+expire()
+return answer('swept')

@@ -1,0 +1,20 @@
+-- KEYS: 7 reservation, 8 metadata, 9 heartbeat
+-- ARGV: 4 id
+local id = ARGV[4]
+expire()
+local lease = read(id)
+if not lease then
+  return answer('unknown')
+end
+local expires = redis.call('ZSCORE', leases, id) or whole(now)
+remove(id, lease)
+redis.call('UNLINK', KEYS[7], KEYS[8], KEYS[9])
+if KEYS[10] then
+  redis.call('SET', KEYS[10], count('s/' .. lease.source))
+else
+  redis.call('HSET', mirrors, lease.source, 'stale')
+end
+if lease.owner ~= node then
+  log_ended(id, lease, 'released', '')
+end
+return answer('released', pack(lease), expires, units_of(lease.source))

@@ -1,0 +1,132 @@
+//! What scripts answer, read.
+
+use control::{EndCause, ReservationId};
+use redis::Value;
+
+use super::record::Record;
+
+/// An answer of a script, see `answer` in `lua/prelude.lua`.
+#[derive(Debug)]
+pub(super) struct Reply {
+    /// The store's time.
+    pub(super) now_ms: u64,
+    /// When the next lease runs out.
+    pub(super) next_expiry_ms: Option<u64>,
+    /// Leases that ended without having been named.
+    pub(super) told: Vec<Told>,
+    /// Which answer it is.
+    pub(super) word: String,
+    /// What belongs to it.
+    pub(super) rest: Values,
+}
+
+/// A lease that ended, of whichever node.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) id: ReservationId,
+    pub(super) cause: EndCause,
+    pub(super) expires_ms: u64,
+    pub(super) record: Record,
+}
+
+/// Values of a list, one after the other. `None`: it is not there, or of another type.
+#[derive(Debug)]
+pub(super) struct Values(std::vec::IntoIter<Value>);
+
+impl Values {
+    pub(super) fn of(value: Value) -> Option<Self> {
+        if let Value::Array(values) = value { Some(Self(values.into_iter())) } else { None }
+    }
+
+    pub(super) fn value(&mut self) -> Option<Value> {
+        self.0.next()
+    }
+
+    pub(super) fn list(&mut self) -> Option<Self> {
+        Self::of(self.0.next()?)
+    }
+
+    /// Lists, one after the other, to the end.
+    pub(super) fn lists(&mut self) -> Option<Vec<Self>> {
+        self.list()?.0.map(Self::of).collect()
+    }
+
+    pub(super) fn text(&mut self) -> Option<String> {
+        text(self.0.next()?)
+    }
+
+    pub(super) fn texts(&mut self) -> Option<Vec<String>> {
+        self.list()?.0.map(text).collect()
+    }
+
+    pub(super) fn number<T: TryFrom<i64> + std::str::FromStr>(&mut self) -> Option<T> {
+        number(self.0.next()?)
+    }
+
+    pub(super) fn numbers<T: TryFrom<i64> + std::str::FromStr>(&mut self) -> Option<Vec<T>> {
+        self.list()?.0.map(number).collect()
+    }
+
+    /// A number, or an empty text for none.
+    pub(super) fn maybe_number(&mut self) -> Option<Option<u64>> {
+        match self.0.next()? {
+            Value::BulkString(bytes) if bytes.is_empty() => Some(None),
+            value => number(value).map(Some),
+        }
+    }
+
+    pub(super) fn id(&mut self) -> Option<ReservationId> {
+        ReservationId::parse(&self.text()?).ok()
+    }
+
+    pub(super) fn record(&mut self) -> Option<Record> {
+        Record::parse(&self.text()?)
+    }
+}
+
+impl Reply {
+    /// `None`: it is not understood.
+    pub(super) fn read(value: Value) -> Option<Self> {
+        let mut values = Values::of(value)?;
+        let now_ms = values.number()?;
+        let next_expiry_ms = values.maybe_number()?;
+        let told: Option<Vec<Told>> = values.lists()?.into_iter().map(Told::read).collect();
+        Some(Self { now_ms, next_expiry_ms, told: told?, word: values.text()?, rest: values })
+    }
+}
+
+impl Told {
+    fn read(mut values: Values) -> Option<Self> {
+        let id = values.id()?;
+        let cause = cause(&values.text()?, &values.text()?)?;
+        Some(Self { id, cause, expires_ms: values.number()?, record: values.record()? })
+    }
+}
+
+/// Why a lease ended, in the scripts' words.
+pub(super) fn cause(word: &str, by: &str) -> Option<EndCause> {
+    match word {
+        "expired" => Some(EndCause::Expired),
+        "preempted" => Some(EndCause::Preempted { by: ReservationId::parse(by).ok()? }),
+        // By an operator in the store, or by a client of another node.
+        "deleted" | "released" => Some(EndCause::Deleted),
+        _ => None,
+    }
+}
+
+fn text(value: Value) -> Option<String> {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8(bytes).ok(),
+        Value::SimpleString(text) => Some(text),
+        Value::Int(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+fn number<T: TryFrom<i64> + std::str::FromStr>(value: Value) -> Option<T> {
+    match value {
+        Value::Int(number) => T::try_from(number).ok(),
+        Value::BulkString(bytes) => std::str::from_utf8(&bytes).ok()?.parse().ok(),
+        _ => None,
+    }
+}
