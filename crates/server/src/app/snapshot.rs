@@ -152,7 +152,7 @@ pub(crate) enum Stage {
 
 impl Snapshot {
     /// What there is to show of an application that has ended.
-    pub(super) fn of_nothing() -> Self {
+    pub(crate) fn of_nothing() -> Self {
         Self {
             total_current: 0,
             total_limit: 0,

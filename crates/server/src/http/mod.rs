@@ -13,10 +13,11 @@
 //! | `mp3` | voices for speakers |
 //! | `openapi` | the description of `/api`, and its page |
 //! | `status` | health and metrics |
-//! | `why`, `reset` | what operators ask and end |
+//! | `why`, `reset`, `bundle` | what operators ask, end and report |
 //! | `secure` | what a page must know to get to HTTPS |
 //! | `voice` | the voice relay's WebSocket and status |
 //! | `sources` | sources and their limits, and 429 |
+//! | `live` | dashboards are told what changes |
 //! | `page` | the embedded web page |
 //! | `auth` | tokens |
 //! | `caller` | who calls, and what is his |
@@ -29,12 +30,14 @@
 mod api;
 mod audit;
 mod auth;
+mod bundle;
 mod caller;
 mod extract;
 mod frame;
 mod guard;
 mod ice_servers;
 mod listen;
+mod live;
 mod mp3;
 mod openapi;
 mod page;
@@ -86,6 +89,7 @@ use guard::SiteRules;
 use ice_servers::IceServers;
 use problem::Problem;
 use voice::Places;
+use wire::operations::SettingsView;
 
 pub(crate) use auth::Keyring;
 pub(crate) use caller::{Badge, Caller, Role, Sources};
@@ -141,7 +145,11 @@ struct Inner {
     voice: Option<Voice>,
     voice_settings: config::Voice,
     sockets: Places,
+    feed: live::Feed,
+    live_places: Places,
     players: Places,
+    /// What of the settings may be shown.
+    settings: SettingsView,
     started: Instant,
 }
 
@@ -158,6 +166,8 @@ impl Http {
         let places = usize::try_from(config.voice.max_connections).unwrap_or_default();
         let stills = Stills::new(app.clone(), Arc::clone(&outlets));
         Self(Arc::new(Inner {
+            feed: live::Feed::new(app.clone()),
+            live_places: Places::new(live::SOCKETS_MAX, live::SOCKETS_OF_ADDRESS_MAX),
             app,
             keyring,
             auth_mode: config.auth.mode,
@@ -173,6 +183,7 @@ impl Http {
             voice_settings: config.voice.clone(),
             sockets: Places::of_sockets(places),
             players: Places::new(mp3::PLAYERS_MAX, mp3::PLAYERS_OF_ADDRESS_MAX),
+            settings: SettingsView::of(config),
             started: Instant::now(),
         }))
     }
@@ -233,6 +244,16 @@ impl Http {
         &self.0.sockets
     }
 
+    /// What dashboards are told of.
+    fn feed(&self) -> &live::Feed {
+        &self.0.feed
+    }
+
+    /// Room for dashboards.
+    fn live_places(&self) -> &Places {
+        &self.0.live_places
+    }
+
     fn requests(&self) -> &Requests {
         &self.0.requests
     }
@@ -258,6 +279,7 @@ pub(crate) fn router(http: Http) -> Router {
         .merge(mp3::routes())
         .merge(openapi::routes())
         .merge(voice_routes())
+        .route("/ws/stream/stats", any(live::connect))
         .route("/health", get(status::health))
         .route("/ca.crt", get(secure::authority))
         .fallback(voice::connect_or_page)
@@ -302,6 +324,7 @@ fn api_routes() -> Router<Http> {
         .route("/api/v1/audit", get(audit::rows))
         .route("/api/v1/audit/verify", get(audit::verify))
         .route("/api/v1/reset", post(reset::reset))
+        .route("/api/v1/bundle", get(bundle::bundle))
 }
 
 fn whep_routes() -> Router<Http> {
