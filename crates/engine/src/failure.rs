@@ -1,6 +1,9 @@
 //! Why a camera gives no picture, what people are told of it, and when it is tried again.
 
+use std::fmt;
 use std::time::Duration;
+
+use media::Codec;
 
 /// Why a source gives no picture. Each is a distinct state with a sentence for people.
 ///
@@ -151,6 +154,39 @@ impl SourceFailure {
             Self::Unauthorized => {
                 Retry::Steady { least: Duration::from_secs(60), spread: Duration::from_secs(6) }
             }
+        }
+    }
+}
+/// A viewer takes nothing that a camera sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CodecMismatch {
+    /// The picture's codec in the stream that the viewer would have seen.
+    pub codec: Codec,
+    /// The codec of the camera's other stream, where it is known.
+    pub other: Option<Codec>,
+    /// The camera has a smaller picture.
+    pub has_sub: bool,
+}
+
+impl fmt::Display for CodecMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let codec = self.codec.name();
+        match self.other {
+            Some(other) if other != self.codec => {
+                write!(
+                    f,
+                    "the camera sends {codec} and {}, and this viewer takes neither",
+                    other.name()
+                )?;
+            }
+            Some(_) | None => {
+                write!(f, "the camera sends {codec}, which this viewer does not take")?;
+            }
+        }
+        if self.has_sub {
+            write!(f, "; set one of its streams to H.264")
+        } else {
+            write!(f, "; set the camera to H.264, or give it a sub_url in H.264")
         }
     }
 }

@@ -1,6 +1,5 @@
 //! What goes into the engine and what comes out of it.
 
-use std::fmt;
 use std::time::Duration;
 
 use control::ledger::Snapshot;
@@ -12,7 +11,7 @@ use media::estimate::LineState;
 use media::peers::CloseReason;
 use media::{Codec, CodecSet, StreamId, ViewerId};
 
-use crate::failure::SourceFailure;
+use crate::failure::{CodecMismatch, SourceFailure};
 use crate::note::{EndReason, Note};
 use crate::revocation::Revocation;
 use crate::stream::Rendition;
@@ -221,40 +220,6 @@ pub enum WatchRefusal {
     Codec(CodecMismatch),
     /// The server is shutting down.
     ShuttingDown,
-}
-
-/// A viewer takes nothing that a camera sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CodecMismatch {
-    /// The picture's codec in the stream that the viewer would have seen.
-    pub codec: Codec,
-    /// The codec of the camera's other stream, where it is known.
-    pub other: Option<Codec>,
-    /// The camera has a smaller picture.
-    pub has_sub: bool,
-}
-
-impl fmt::Display for CodecMismatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let codec = self.codec.name();
-        match self.other {
-            Some(other) if other != self.codec => {
-                write!(
-                    f,
-                    "the camera sends {codec} and {}, and this viewer takes neither",
-                    other.name()
-                )?;
-            }
-            Some(_) | None => {
-                write!(f, "the camera sends {codec}, which this viewer does not take")?;
-            }
-        }
-        if self.has_sub {
-            write!(f, "; set one of its streams to H.264")
-        } else {
-            write!(f, "; set the camera to H.264, or give it a sub_url in H.264")
-        }
-    }
 }
 
 /// A reader that was let in.

@@ -24,11 +24,11 @@ pub use engine::{
     CameraView, Engine, HOLD_TIME_MAX, KEYFRAME_INTERVAL_MIN, MAX_CAMERAS, MAX_HOLDS, Residue,
     SessionView, StreamView, SwitchFigures,
 };
-pub use failure::{Retry, SourceFailure};
+pub use failure::{CodecMismatch, Retry, SourceFailure};
 pub use io::{
-    Action, CameraSpec, CloseCause, CodecMismatch, Grant, HoldId, HoldRefusal, LeaseRefusal, OpId,
-    Reader, Released, Reply, Request, RequestId, ReserveRefusal, SourceEvent, ViewerEvent,
-    WatchRefusal, Watching,
+    Action, CameraSpec, CloseCause, Grant, HoldId, HoldRefusal, LeaseRefusal, OpId, Reader,
+    Released, Reply, Request, RequestId, ReserveRefusal, SourceEvent, ViewerEvent, WatchRefusal,
+    Watching,
 };
 pub use note::{EndReason, Note};
 pub use revocation::Revocation;

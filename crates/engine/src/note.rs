@@ -5,8 +5,7 @@ use media::ViewerId;
 use media::peers::CloseReason;
 
 use crate::adapt::SwitchReason;
-use crate::failure::SourceFailure;
-use crate::io::CodecMismatch;
+use crate::failure::{CodecMismatch, SourceFailure};
 use crate::revocation::Revocation;
 use crate::stream::Rendition;
 

@@ -11,7 +11,8 @@ use tracing::{debug, info};
 
 use super::{CameraEntry, Engine};
 use crate::adapt::SwitchReason;
-use crate::io::{Action, CloseCause, CodecMismatch, Watching};
+use crate::failure::CodecMismatch;
+use crate::io::{Action, CloseCause, Watching};
 use crate::note::Note;
 use crate::session::{Session, SessionEvent, SessionState, Switch};
 use crate::stream::{Rendition, StreamEvent};
