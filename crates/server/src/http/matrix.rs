@@ -86,7 +86,7 @@ const OWN_TOKEN: Rule = Open("the token or key of the session itself is its guar
 const DOCUMENT: Rule = Open("what the API is stands in the documentation, too");
 const VOICE: Rule = Open("the relay has a token and rules of its own");
 
-const RULES: [(&str, &str, Rule); 38] = [
+const RULES: [(&str, &str, Rule); 44] = [
     (
         "POST",
         "/api/v1/stream/reserve",
@@ -144,13 +144,28 @@ const RULES: [(&str, &str, Rule); 38] = [
     (
         "GET",
         "/api/v1/why/{id}",
-        Asks([[401; 3], [403; 3], [200, 404, 404], [200, 200, 404], [200; 3]]),
+        Asks([[401; 3], [200, 404, 404], [200, 404, 404], [200, 200, 404], [200; 3]]),
     ),
     (
         "POST",
         "/api/v1/reset",
         Asks([[401; 3], [403; 3], [403, 403, 404], [200, 200, 404], [200; 3]]),
     ),
+    (
+        "GET",
+        "/api/v1/trace/{id}",
+        Asks([[401; 3], [403; 3], [200, 404, 404], [200, 200, 404], [200; 3]]),
+    ),
+    ("GET", "/api/v1/audit", Asks([[401; 3], [403; 3], [403; 3], [200; 3], [200; 3]])),
+    // 404: there is no trail here.
+    ("GET", "/api/v1/audit/verify", Asks([[401; 3], [403; 3], [403; 3], [403; 3], [404; 3]])),
+    ("GET", "/api/v1/sources", READ_LIST),
+    (
+        "PUT",
+        "/api/v1/sources/{id}/limit",
+        Asks([[401; 3], [403; 3], [403, 403, 404], [403, 403, 404], [200; 3]]),
+    ),
+    ("GET", "/api/v1/bundle", Asks([[401; 3], [403; 3], [403; 3], [403; 3], [200; 3]])),
     ("GET", "/api/openapi.json", DOCUMENT),
     ("?", "/api/docs", DOCUMENT),
     ("?", "/api/docs.js", DOCUMENT),
@@ -275,6 +290,8 @@ fn request_for(route: &str, whose: Whose, place: &Place) -> (String, Option<Valu
     let id = match route {
         "/ingress/{id}" => camera.pusher_name(),
         _ if route.contains("cameras") => camera.to_string(),
+        _ if route.contains("sources") && whose == Whose::Foreign => "TAXI".to_owned(),
+        _ if route.contains("sources") => "METRO".to_owned(),
         _ => place.id.to_string(),
     };
     let path = route.replace("{id}", &id).replace("{name}", &camera.room_name());
@@ -282,6 +299,7 @@ fn request_for(route: &str, whose: Whose, place: &Place) -> (String, Option<Valu
     let user = if whose == Whose::Others { "omar" } else { "mira" };
     let body = match route {
         "/api/v1/stream/reserve" => Some(json!({"camera_id": camera.as_str(), "user_id": user})),
+        "/api/v1/sources/{id}/limit" => Some(json!({"limit": 500})),
         "/api/v1/reset" => Some(json!({"camera_id": camera.as_str()})),
         _ if route.starts_with("/twirp/") => {
             Some(json!({"room": camera.room_name(), "identity": identity}))
