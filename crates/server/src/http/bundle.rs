@@ -18,6 +18,13 @@ use crate::logging;
 use crate::net::MediaTcp;
 use crate::tls::Certificates;
 
+#[utoipa::path(
+    get,
+    path = "/api/v1/bundle",
+    tag = "operations",
+    summary = "What a report of a fault needs of the server: settings without secrets, newest log lines",
+    responses((status = 200, description = "Nothing of it is secret", body = BundleAnswer)),
+)]
 pub(super) async fn bundle(
     State(http): State<Http>,
     caller: Caller,
@@ -123,7 +130,7 @@ fn camera(camera: &Camera) -> CameraView {
             RtspTransport::Udp => "udp",
         },
         on_demand: camera.on_demand,
-        close_after_ms: camera.close_after.as_millis(),
+        close_after_ms: u64::try_from(camera.close_after.as_millis()).unwrap_or(u64::MAX),
     }
 }
 

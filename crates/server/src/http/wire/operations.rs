@@ -61,7 +61,7 @@ pub(in crate::http) struct ResetAnswer {
 
 /// `GET /api/v1/bundle`: what only the server itself knows. Nothing of it is secret: there is no field that a
 /// secret could be in.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct BundleAnswer {
     pub(in crate::http) version: &'static str,
     pub(in crate::http) uptime_seconds: u64,
@@ -71,7 +71,7 @@ pub(in crate::http) struct BundleAnswer {
 }
 
 /// The settings without secrets: of a secret there is only whether there is one.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub(crate) struct SettingsView {
     pub(in crate::http) listen: Vec<String>,
     pub(in crate::http) audio_listen: Option<String>,
@@ -93,7 +93,7 @@ pub(crate) struct SettingsView {
     pub(in crate::http) log_level: String,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct MediaView {
     pub(in crate::http) udp: String,
     pub(in crate::http) tcp: Option<String>,
@@ -105,7 +105,7 @@ pub(in crate::http) struct MediaView {
     pub(in crate::http) turn: Vec<Vec<String>>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct VoiceView {
     pub(in crate::http) enabled: bool,
     pub(in crate::http) token_set: bool,
@@ -118,7 +118,7 @@ pub(in crate::http) struct VoiceView {
     pub(in crate::http) channels: u8,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct AuthView {
     /// `open` or `keys`.
     pub(in crate::http) mode: &'static str,
@@ -126,14 +126,14 @@ pub(in crate::http) struct AuthView {
     pub(in crate::http) token_ttl_seconds: u64,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct SourceView {
     pub(in crate::http) id: String,
     pub(in crate::http) name: String,
     pub(in crate::http) limit: u32,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct CameraView {
     pub(in crate::http) id: String,
     pub(in crate::http) source: String,
@@ -141,11 +141,11 @@ pub(in crate::http) struct CameraView {
     pub(in crate::http) sub: Option<UrlView>,
     pub(in crate::http) transport: &'static str,
     pub(in crate::http) on_demand: bool,
-    pub(in crate::http) close_after_ms: u128,
+    pub(in crate::http) close_after_ms: u64,
 }
 
 /// Where a camera is. Its path is left out: some cameras have their password in it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct UrlView {
     pub(in crate::http) scheme: &'static str,
     pub(in crate::http) host: Option<String>,
