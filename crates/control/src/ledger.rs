@@ -101,6 +101,8 @@ pub enum EndCause {
     },
     /// Somebody deleted it in the store.
     Deleted,
+    /// A client released it by another node of the cluster.
+    ReleasedElsewhere,
 }
 
 /// The answer to one operation.

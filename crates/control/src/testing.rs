@@ -432,7 +432,9 @@ mod tests {
                     match cause {
                         EndCause::Expired => expired += 1,
                         EndCause::Preempted { .. } => gave_way += 1,
-                        EndCause::Deleted => panic!("nobody deletes here"),
+                        EndCause::Deleted | EndCause::ReleasedElsewhere => {
+                            panic!("there is no store and no other node here")
+                        }
                     }
                 }
                 if let Answer::QuotaExceeded(exceeded) = answer {

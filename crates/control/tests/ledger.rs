@@ -347,7 +347,9 @@ fn assert_granted(outcome: &Outcome) {
 fn gave_way(outcome: &Outcome) -> Vec<(ReservationId, ReservationId)> {
     let pairs = outcome.ended.iter().map(|EndedLease { lease, cause }| match cause {
         EndCause::Preempted { by } => (lease.id().clone(), by.clone()),
-        EndCause::Expired | EndCause::Deleted => panic!("{} ended otherwise", lease.id()),
+        EndCause::Expired | EndCause::Deleted | EndCause::ReleasedElsewhere => {
+            panic!("{} ended otherwise", lease.id())
+        }
     });
     pairs.collect()
 }

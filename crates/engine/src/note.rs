@@ -84,6 +84,7 @@ impl EndReason {
             EndCause::Expired => Self::Expired,
             EndCause::Preempted { .. } => Self::Preempted,
             EndCause::Deleted => Self::Deleted,
+            EndCause::ReleasedElsewhere => Self::Released,
         }
     }
 

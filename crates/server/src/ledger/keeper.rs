@@ -102,10 +102,10 @@ impl<T: Send + Sync + 'static> Keeper<T> {
                     false
                 }
             };
-            if is_census || self.book.wants_census {
-                if let Err(error) = self.take_census().await {
-                    return Some((error, batch));
-                }
+            if (is_census || self.book.wants_census)
+                && let Err(error) = self.take_census().await
+            {
+                return Some((error, batch));
             }
             if batch.is_empty() {
                 continue;

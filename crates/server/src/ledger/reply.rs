@@ -106,8 +106,8 @@ pub(super) fn cause(word: &str, by: &str) -> Option<EndCause> {
     match word {
         "expired" => Some(EndCause::Expired),
         "preempted" => Some(EndCause::Preempted { by: ReservationId::parse(by).ok()? }),
-        // By an operator in the store, or by a client of another node.
-        "deleted" | "released" => Some(EndCause::Deleted),
+        "deleted" => Some(EndCause::Deleted),
+        "released" => Some(EndCause::ReleasedElsewhere),
         _ => None,
     }
 }

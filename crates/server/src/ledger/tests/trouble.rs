@@ -164,6 +164,10 @@ async fn two_nodes_with_clocks_ten_minutes_apart_share_one_account() {
     assert_eq!((lease.id(), cause), (&id(1), EndCause::Preempted { by: id(5) }));
     assert_eq!(there.ask(LedgerOp::Release(id(1))).await, Answer::NotFound, "released twice");
     assert!(here.ended.lock().unwrap().is_empty());
+
+    assert!(matches!(there.ask(LedgerOp::Release(id(2))).await, Answer::Released { .. }));
+    let EndedLease { lease, cause } = here.hears_of_an_end().await;
+    assert_eq!((lease.id(), cause), (&id(2), EndCause::ReleasedElsewhere));
 }
 
 #[tokio::test(flavor = "multi_thread")]
