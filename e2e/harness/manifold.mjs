@@ -16,9 +16,9 @@ export class Manifold {
    */
   static async start(world, config = {}, env = {}) {
     const manifold = new Manifold(world);
-    const data = world.file('data');
+    const data = manifold.file('data');
     await mkdir(data, { recursive: true });
-    const path = world.file('manifold.toml');
+    const path = manifold.file('manifold.toml');
     await writeFile(path, toml(withDefaults(config, data)));
     await manifold.launch(['serve', '--config', path], env);
     return manifold;
@@ -33,6 +33,13 @@ export class Manifold {
 
   constructor(world) {
     this.world = world;
+    world.servers += 1;
+    this.number = world.servers;
+  }
+
+  /** A path of its own; the first server of a scenario has no number. */
+  file(name) {
+    return this.world.file(this.number === 1 ? name : `${this.number}-${name}`);
   }
 
   /** Ends it and starts it again as it was; give `listen` a fixed port for its pages to find it. */
@@ -44,13 +51,13 @@ export class Manifold {
   async launch(args, env) {
     this.args = args;
     this.env = env;
-    const ready = this.world.file('ready.json');
+    const ready = this.file('ready.json');
     // One that a server before wrote tells of ports that are closed.
     await rm(ready, { force: true });
     this.child = new Child('manifold', part('manifold'), [...args, '--ready-file', ready], {
       cwd: this.world.folder,
       env,
-      log: this.world.file('manifold.log'),
+      log: this.file('manifold.log'),
     });
     this.world.own(this.child);
     const { listen, audio, https, udp, tcp, rtsp } = await until(

@@ -38,6 +38,7 @@ export class World {
     mkdirSync(this.folder, { recursive: true });
     this.children = [];
     this.manifolds = [];
+    this.servers = 0;
     this.browsers = [];
     this.viewers = [];
     this.endings = [];

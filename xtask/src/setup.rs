@@ -26,6 +26,8 @@ const PACKAGES: &[Package] = &[
     package("g++", "builds openh264"),
     package("make", "builds native crates"),
     package("iproute2", "the bad networks of the browser tests"),
+    package("redis-server", "the store of leases of the tests, with its Sentinel"),
+    package("redis-tools", "what operators look into it with"),
     package("coturn", "the TURN server of the browser tests"),
     package("chromium", "the browser of the browser tests"),
     package("libnss3-tools", "what the browser trusts"),

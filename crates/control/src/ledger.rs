@@ -222,6 +222,13 @@ impl MemoryLedger {
         Outcome { answer, ended, next_expiry }
     }
 
+    /// Puts in a lease that was granted elsewhere, whatever the quota says, in the place of one with the
+    /// same id.
+    pub fn restore(&mut self, lease: Lease) {
+        self.remove(lease.id());
+        self.insert(lease);
+    }
+
     /// How many leases there are, those included that are due but not yet ended.
     pub fn len(&self) -> usize {
         self.leases.len()

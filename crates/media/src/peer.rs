@@ -16,6 +16,7 @@ pub mod client;
 mod codecs;
 mod offer;
 pub mod publisher;
+pub mod puller;
 pub mod pusher;
 mod receiver;
 mod rsa;

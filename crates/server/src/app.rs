@@ -23,8 +23,10 @@ use engine::CodecMismatch;
 use secrecy::SecretString;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use crate::audit::Audit;
 use crate::ingest::{Reach, RtspTransport, SourceUrl};
 use crate::journal::Journal;
+use crate::ledger::{LedgerPlace, StoreHealth, StoreStatus};
 use crate::net::{IceCredentials, MediaEvent, MediaPlane, OfferError, Restarted};
 
 use actor::{Actor, Command};
@@ -62,6 +64,10 @@ pub(crate) struct AppConfig {
     pub(crate) cameras: Vec<CameraConfig>,
     /// The limits of the same sources and of all together.
     pub(crate) quota: control::Quota,
+    /// Where leases are kept.
+    pub(crate) ledger: LedgerPlace,
+    /// Where it is kept who watched what.
+    pub(crate) audit: Audit,
 }
 
 /// A camera and how it is reached.
@@ -179,6 +185,7 @@ pub(crate) struct App {
     offers: Arc<Semaphore>,
     publishing: Publishing,
     journal: Journal,
+    store: Arc<StoreStatus>,
 }
 
 impl App {
@@ -190,10 +197,11 @@ impl App {
     ) -> Self {
         let (commands, inbox) = mpsc::channel(MAX_WAITING_COMMANDS);
         let publishing = Publishing::new(config.cameras.iter(), media.clone());
-        let journal = Journal::new();
+        let journal = Journal::new(config.audit.clone());
         let actor = Actor::new(config, media, publishing.clone(), journal.clone());
+        let store = actor.ledger.status();
         tokio::spawn(actor.run(inbox, media_events));
-        Self { commands, offers: Arc::new(Semaphore::new(MAX_OFFERS)), publishing, journal }
+        Self { commands, offers: Arc::new(Semaphore::new(MAX_OFFERS)), publishing, journal, store }
     }
 
     /// A handle to an application that has ended.
@@ -204,7 +212,8 @@ impl App {
             commands,
             offers: Arc::new(Semaphore::new(1)),
             publishing: Publishing::nowhere(),
-            journal: Journal::new(),
+            journal: Journal::new(Audit::off()),
+            store: Arc::new(StoreStatus::new("memory".to_owned())),
         }
     }
 
@@ -316,9 +325,19 @@ impl App {
         &self.publishing
     }
 
+    /// How the store of leases is.
+    pub(crate) fn store(&self) -> StoreHealth {
+        self.store.health()
+    }
+
     /// The lives of reservations.
     pub(crate) fn journal(&self) -> &Journal {
         &self.journal
+    }
+
+    /// The audit trail.
+    pub(crate) fn audit(&self) -> &Audit {
+        self.journal.audit()
     }
 
     /// Makes a camera a new stream key, see [`Publishing::new_key`].
@@ -344,6 +363,8 @@ impl App {
     pub(crate) async fn shutdown(&self) {
         // No answer: the actor has ended already.
         let _ = self.ask(|reply| Command::Shutdown { reply }).await;
+        // Answered when all is heard that the media plane told before.
+        let _ = self.ask(|reply| Command::Snapshot { reply }).await;
     }
 
     /// Resolves when the application has ended by itself, which it does only when a part of it failed
@@ -389,7 +410,13 @@ mod tests {
         };
         let media = MediaPlane::start(&media, events.clone()).unwrap();
         let quota = control::Quota::new(control::Unit::Viewer, 1, []);
-        let config = AppConfig { sources: Vec::new(), cameras: Vec::new(), quota };
+        let config = AppConfig {
+            sources: Vec::new(),
+            cameras: Vec::new(),
+            quota,
+            ledger: LedgerPlace::Memory,
+            audit: Audit::off(),
+        };
         let app = App::start(config, media, events_in);
         assert!(app.is_running() && app.snapshot().await.total_limit == 1);
         events.send(MediaEvent::Failed).unwrap();

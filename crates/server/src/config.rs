@@ -12,6 +12,7 @@ mod reader;
 mod rtsp;
 mod runbook;
 mod shipped;
+mod store;
 mod tree;
 mod voice;
 
@@ -20,13 +21,13 @@ mod tests;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use control::{CameraId, SourceId, Unit};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::app::{AppConfig, CameraConfig};
+use crate::audit::Audit;
 use crate::ingest::{PublishPoint, Reach, RtspTransport, SourceUrl};
 use crate::net::{MediaTcp, Priority};
 use reader::{Section, Setting, text};
@@ -35,6 +36,7 @@ use tree::{Node, Origin};
 pub(crate) use https::{Door, Https};
 pub(crate) use layers::{Environment, Flags, LoadError, Loaded, load};
 pub(crate) use rtsp::{Rtsp, RtspUser};
+pub(crate) use store::Store;
 #[cfg(test)]
 pub(crate) use tests::right as from_toml;
 pub(crate) use tree::Problem;
@@ -46,8 +48,9 @@ const SECRET_LENGTH_MIN: usize = 32;
 /// Lifetime of viewers' tokens: short, since each heartbeat brings a fresh one.
 const TOKEN_TTL: Duration = Duration::from_secs(60 * 60);
 
-/// A token must outlive the time from reserve to WHEP POST on a slow network.
-const TOKEN_TTL_MIN: Duration = Duration::from_secs(60);
+/// A token must outlive the time from reserve to WHEP POST on a slow network, and that from one heartbeat
+/// of our page to the next, 10 s.
+const TOKEN_TTL_MIN: Duration = Duration::from_secs(15);
 
 /// Lifetime of the passwords for a TURN server. It asks for one when a way is allocated and every 10
 /// minutes from then on (RFC 8656 §7), so that a wall can be watched for a day.
@@ -58,6 +61,12 @@ const TURN_TTL_MIN: Duration = Duration::from_secs(60);
 
 /// Longer is no time limit.
 const TURN_TTL_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// How long rows of the audit trail are kept: long enough for what is asked about a quarter of a year.
+const AUDIT_KEEP: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+/// A trail that is shorter says nothing; old rows are looked for once an hour.
+const AUDIT_KEEP_MIN: Duration = Duration::from_secs(60 * 60);
 
 /// How long a camera is kept after its last viewer.
 const CLOSE_AFTER: Duration = Duration::from_secs(5);
@@ -84,9 +93,17 @@ pub(crate) struct Config {
     pub(crate) sources: Vec<Source>,
     /// Ids unique; each source exists.
     pub(crate) cameras: Vec<Camera>,
-    /// Where what is made once is kept; elsewhere than usual, if set.
-    pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) store: Store,
+    pub(crate) audit: AuditTrail,
     pub(crate) log: Log,
+}
+
+/// What is kept of who watched what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AuditTrail {
+    pub(crate) enabled: bool,
+    /// Rows are removed after so long; `None`: never.
+    pub(crate) keep: Option<Duration>,
 }
 
 /// What browsers and players are told and allowed over HTTP.
@@ -242,7 +259,7 @@ impl Config {
         let quota = control::Quota::new(self.quota.unit, self.quota.total, &sources)
             .per_user(self.quota.per_user);
         let cameras = self.cameras.iter().map(Camera::application).collect();
-        AppConfig { sources, cameras, quota }
+        AppConfig { sources, cameras, quota, ledger: self.store.ledger(), audit: Audit::off() }
     }
 
     /// Takes the whole tree of settings apart. Whatever is wrong is appended to `problems`.
@@ -258,7 +275,8 @@ impl Config {
         let media = read_media(section.section("media"));
         let (rtsp, rtsp_origin) = rtsp::read(section.section("rtsp"));
         let voice = voice::read(section.section("voice"));
-        let data_dir = read_store(section.section("store"));
+        let store = store::read(section.section("store"));
+        let audit = read_audit(section.section("audit"));
         let log = read_log(section.section("log"));
         let sources = read_sources(&mut section);
         let cameras = read_cameras(&mut section, &sources);
@@ -283,7 +301,8 @@ impl Config {
             quota,
             sources,
             cameras,
-            data_dir,
+            store,
+            audit,
             log,
         }
     }
@@ -294,7 +313,10 @@ impl Camera {
         let urls = std::iter::once(&self.url).chain(&self.sub_url);
         urls.filter_map(|url| match url {
             SourceUrl::Whip(point) => Some(&**point),
-            SourceUrl::Rtsp { .. } | SourceUrl::Test { .. } | SourceUrl::Sealed { .. } => None,
+            SourceUrl::Rtsp { .. }
+            | SourceUrl::Whep { .. }
+            | SourceUrl::Test { .. }
+            | SourceUrl::Sealed { .. } => None,
         })
     }
 
@@ -359,7 +381,7 @@ fn read_auth(mut section: Section<'_>) -> (Auth, bool) {
     let token_ttl_origin = section.origin_of("token_ttl");
     let token_ttl = section.value("token_ttl", TOKEN_TTL);
     if token_ttl < TOKEN_TTL_MIN {
-        section.problem(token_ttl_origin, "token_ttl", "this must be at least \"1m\"");
+        section.problem(token_ttl_origin, "token_ttl", "this must be at least \"15s\"");
     }
     let keys = read_keys(section.section("keys"));
     if mode == AuthMode::Keys && keys.is_empty() {
@@ -492,17 +514,15 @@ fn read_ice_urls(section: &mut Section<'_>, schemes: &[&str]) -> Vec<String> {
     urls
 }
 
-/// The only store of leases is memory. What is made once is kept in `data_dir`.
-fn read_store(mut section: Section<'_>) -> Option<PathBuf> {
-    let origin = section.origin_of("url");
-    let url: String = section.value("url", "memory".to_owned());
-    if url != "memory" {
-        let sentence = "only \"memory\" is available in this version";
-        section.problem(origin, "url", sentence);
+fn read_audit(mut section: Section<'_>) -> AuditTrail {
+    let enabled = section.value("enabled", true);
+    let origin = section.origin_of("keep");
+    let keep: Duration = section.value("keep", AUDIT_KEEP);
+    if !keep.is_zero() && keep < AUDIT_KEEP_MIN {
+        section.problem(origin, "keep", "it must be at least 1 h, or \"0s\" for ever");
     }
-    let data_dir: Option<String> = section.optional("data_dir");
     section.finish();
-    data_dir.filter(|path| !path.is_empty()).map(PathBuf::from)
+    AuditTrail { enabled, keep: (!keep.is_zero()).then_some(keep) }
 }
 
 fn read_log(mut section: Section<'_>) -> Log {

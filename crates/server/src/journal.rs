@@ -3,6 +3,7 @@
 //! It is kept in memory: of all who watch, and of the newest of those who did. Nothing is decided by it;
 //! the engine, the media plane and HTTP tell it what happened, and it forgets the oldest first.
 
+mod record;
 mod step;
 
 use std::collections::{HashMap, VecDeque};
@@ -14,6 +15,7 @@ use engine::{EndReason, Note, Rendition};
 use media::ViewerId;
 use media::viewer::TrackFigures;
 
+use crate::audit::Audit;
 use crate::net::{CloseReason, MediaEvent};
 
 pub(crate) use step::{Path, Refusal, Step};
@@ -45,6 +47,8 @@ pub(crate) struct Journal(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     book: Mutex<Book>,
+    /// Also told of those that begin, are refused or end.
+    audit: Audit,
     started: Instant,
     started_at: Timestamp,
 }
@@ -165,8 +169,9 @@ impl Life {
 }
 
 /// Bounded by the leases and the constants above.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Book {
+    audit: Audit,
     lives: HashMap<ReservationId, Entry>,
     /// In the order of their ends.
     ended: VecDeque<ReservationId>,
@@ -196,11 +201,23 @@ struct Peer {
 }
 
 impl Journal {
-    /// An empty one.
-    pub(crate) fn new() -> Self {
+    /// An empty one, which tells `audit` of each life.
+    pub(crate) fn new(audit: Audit) -> Self {
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let started_at = Timestamp::ZERO + wall;
-        Self(Arc::new(Inner { book: Mutex::default(), started: Instant::now(), started_at }))
+        let book = Mutex::new(Book::new(audit.clone()));
+        Self(Arc::new(Inner { book, audit, started: Instant::now(), started_at }))
+    }
+
+    /// Where what is told here outlives the process.
+    pub(crate) fn audit(&self) -> &Audit {
+        &self.0.audit
+    }
+
+    /// Closes all lives that have ended, and writes what waits. For the end of the program.
+    pub(crate) fn finish(&self) {
+        self.book().settle(self.now() + FIGURES_WAIT);
+        self.0.audit.finish();
     }
 
     /// The life of a reservation, as far as it is known; `None`: it never was, or is forgotten.
@@ -274,6 +291,12 @@ impl Journal {
 }
 
 impl Book {
+    fn new(audit: Audit) -> Self {
+        let (lives, peers) = (HashMap::new(), HashMap::new());
+        let (ended, refused, closing) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
+        Self { audit, lives, ended, refused, peers, closing }
+    }
+
     fn step(&mut self, id: &ReservationId, at: Timestamp, step: Step) {
         if let Some(entry) = self.lives.get_mut(id) {
             entry.life.push(at, step);
@@ -286,6 +309,7 @@ impl Book {
         entry.life.state = LifeState::Refused;
         entry.life.ended = Some(now);
         entry.is_closed = true;
+        self.audit.add(entry.life.refused());
         self.refused.push_back(id.clone());
         if self.refused.len() > MAX_REFUSED
             && let Some(oldest) = self.refused.pop_front()
@@ -325,6 +349,7 @@ impl Book {
                 entry.life.rendition = Some(rendition);
                 entry.life.state = LifeState::Granted;
                 entry.life.push(now, Step::Reserved { source, rendition });
+                self.audit.add(entry.life.begun());
             }
             Note::CameraLive => self.step(id, now, Step::CameraLive),
             Note::CameraFailed(failure) => {
@@ -489,6 +514,7 @@ impl Book {
     fn close(&mut self, id: &ReservationId) {
         let Some(entry) = self.lives.get_mut(id).filter(|entry| !entry.is_closed) else { return };
         entry.is_closed = true;
+        self.audit.add(entry.life.ended());
         self.ended.push_back(id.clone());
         if self.ended.len() > MAX_ENDED
             && let Some(oldest) = self.ended.pop_front()

@@ -5,6 +5,7 @@
 
 mod admission;
 mod app;
+mod audit;
 mod bench;
 mod bind_error;
 mod cli;

@@ -4,6 +4,7 @@
 //! no second account that could drift from the first. `docs/ref/metrics.md` lists the names.
 
 mod outlets;
+mod store;
 mod voice;
 
 use std::collections::BTreeMap;
@@ -24,9 +25,11 @@ use prometheus_client::registry::Registry;
 pub(crate) use outlets::Outlets;
 
 use outlets::OutletFigures;
+use store::StoreFigures;
 use voice::VoiceFigures;
 
 use crate::app::{CameraSnapshot, JOIN_BUCKETS_MS, Snapshot};
+use crate::ledger::StoreHealth;
 use crate::voice::Status;
 
 /// HTTP requests by route and status; counted as they happen. The label values are the routes of
@@ -58,12 +61,14 @@ pub(crate) fn encode(
     snapshot: Snapshot,
     requests: &Requests,
     outlets: &Arc<Outlets>,
+    store: StoreHealth,
     voice: Option<Status>,
     uptime: Duration,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register("manifold_http_requests", "HTTP requests answered", requests.0.clone());
     registry.register_collector(Box::new(OutletFigures(Arc::clone(outlets))));
+    registry.register_collector(Box::new(StoreFigures(store)));
     if let Some(status) = voice {
         registry.register_collector(Box::new(VoiceFigures(status)));
     }

@@ -40,8 +40,10 @@ describe("Api", () => {
     const watching = { rendition: "sub", switches: 3 };
     expect(await api.heartbeat("r 1", "low")).toEqual({ token: "fresh", watching });
     await api.heartbeat("r 1", null);
+    await api.heartbeat("r 1", null, 250);
     expect(calls[0]?.url).toBe("/api/v1/stream/heartbeat/r%201");
-    expect(calls.map((call) => call.init?.body)).toEqual(['{"quality":"low"}', "{}"]);
+    const bodies = calls.map((call) => call.init?.body);
+    expect(bodies).toEqual(['{"quality":"low"}', "{}", '{"frames_decoded":250}']);
   });
 
   it("asks for a large park piece by piece", async () => {

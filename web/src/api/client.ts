@@ -62,9 +62,17 @@ export class Api implements SessionApi {
     };
   }
 
-  async heartbeat(reservationId: string, quality: string | null): Promise<Heartbeat> {
+  async heartbeat(
+    reservationId: string,
+    quality: string | null,
+    framesDecoded: number | null = null,
+  ): Promise<Heartbeat> {
     const path = `/api/v1/stream/heartbeat/${encodeURIComponent(reservationId)}`;
-    const json = record(await this.#call("POST", path, quality === null ? {} : { quality }));
+    const body = {
+      ...(quality === null ? {} : { quality }),
+      ...(framesDecoded === null ? {} : { frames_decoded: framesDecoded }),
+    };
+    const json = record(await this.#call("POST", path, body));
     return { token: text(json["token"]), watching: watchingFrom(json) };
   }
 

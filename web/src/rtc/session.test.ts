@@ -34,7 +34,8 @@ class FakeWhep implements Whep {
     this.token = token;
   }
   stats(): Promise<RTCStatsReport> {
-    return Promise.resolve(new Map() as unknown as RTCStatsReport);
+    const picture = { type: "inbound-rtp", kind: "video", framesDecoded: this.house.framesDecoded };
+    return Promise.resolve(new Map([["in", picture]]) as unknown as RTCStatsReport);
   }
   async close(): Promise<boolean> {
     this.closes += 1;
@@ -64,6 +65,8 @@ class House implements SessionApi {
   reserveGate: Promise<void> = Promise.resolve();
   heartbeatGate: Promise<void> = Promise.resolve();
   iceServers: RTCIceServer[] = [];
+  framesDecoded = 7;
+  decoded: (number | null)[] = [];
   watching: Watching = { rendition: "main", switches: 0 };
   qualities: (string | null)[] = [];
   #reservations = 0;
@@ -77,8 +80,9 @@ class House implements SessionApi {
     const [reservationId, token] = [`r${this.#reservations}`, `t${this.#reservations}`];
     return { reservationId, whepUrl: "/whep/cam", token, iceServers: this.iceServers, watching: this.watching };
   }
-  async heartbeat(reservationId: string, quality: string | null): Promise<Heartbeat> {
+  async heartbeat(reservationId: string, quality: string | null, framesDecoded: number | null): Promise<Heartbeat> {
     this.log.push(`heartbeat ${reservationId}`);
+    this.decoded.push(framesDecoded);
     this.qualities.push(quality);
     await this.heartbeatGate;
     if (this.heartbeatRefusal !== null) throw this.heartbeatRefusal;
@@ -162,6 +166,7 @@ describe("CameraSession", () => {
     const { house } = await connected();
     await vi.advanceTimersByTimeAsync(35_000);
     expect(house.count("heartbeat r1")).toBe(3);
+    expect(house.decoded).toEqual([7, 7, 7]);
     expect(house.whep.token).toBe("fresh");
   });
 

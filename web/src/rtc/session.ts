@@ -38,8 +38,11 @@ export interface Watching {
 /** The calls of the HTTP API that a session makes. All reject with a `Refusal`. */
 export interface SessionApi {
   reserve(cameraId: string, quality: string): Promise<Reservation>;
-  /** Prolongs the lease; with a `quality` asks for another one from here on. */
-  heartbeat(reservationId: string, quality: string | null): Promise<Heartbeat>;
+  /**
+   * Prolongs the lease; with a `quality` asks for another one from here on. Tells how many frames were
+   * decoded, where that is known: nobody else sees whether the picture is there.
+   */
+  heartbeat(reservationId: string, quality: string | null, framesDecoded: number | null): Promise<Heartbeat>;
   release(reservationId: string): Promise<void>;
   /** Releases without waiting for an answer: the page is going away. */
   abandon(reservationId: string): void;
@@ -249,6 +252,17 @@ export function retryDelayMs(cause: Refusal, failures: number, random: number): 
 
 const TOKEN_REFUSED = "TOKEN_REFUSED";
 
+/** What the browser says; `null` where it says nothing. */
+async function framesDecoded(whep: Whep): Promise<number | null> {
+  let frames: number | null = null;
+  const report = await whep.stats().catch(() => null);
+  report?.forEach((stat: Record<string, unknown>) => {
+    const isPicture = stat["type"] === "inbound-rtp" && stat["kind"] === "video";
+    if (isPicture && typeof stat["framesDecoded"] === "number") frames = stat["framesDecoded"];
+  });
+  return frames;
+}
+
 /** Why a connection that stood, or nearly did, is over. */
 function lost(sentence: string): Refusal {
   return new Refusal({ status: 0, code: "LOST", sentence, sentenceAr: "", retryAfterS: null });
@@ -269,6 +283,8 @@ class Attempt {
   #answered = false;
   #connectedAtMs: number | null = null;
   #heartbeatAtMs = 0;
+  /** At the last look. */
+  #framesDecoded: number | null = null;
   /** What the server was last asked for, and knows of. */
   #toldQuality = "";
   #heartbeat: ReturnType<typeof setTimeout> | undefined;
@@ -400,7 +416,12 @@ class Attempt {
 
   #scheduleHeartbeat(afterMs: number): void {
     clearTimeout(this.#heartbeat);
-    if (!this.#over) this.#heartbeat = setTimeout(() => void this.#beat(), afterMs);
+    if (!this.#over) this.#heartbeat = setTimeout(() => void this.#lookAndBeat(), afterMs);
+  }
+
+  async #lookAndBeat(): Promise<void> {
+    this.#framesDecoded = await framesDecoded(this.whep);
+    if (!this.#over) await this.#beat();
   }
 
   async #beat(): Promise<void> {
@@ -410,7 +431,8 @@ class Attempt {
     const quality = this.#quality();
     const asks = quality !== this.#toldQuality;
     try {
-      const { token, watching } = await this.#api.heartbeat(this.#reservation.reservationId, asks ? quality : null);
+      const id = this.#reservation.reservationId;
+      const { token, watching } = await this.#api.heartbeat(id, asks ? quality : null, this.#framesDecoded);
       this.#toldQuality = quality;
       this.whep.renew(token);
       if (!this.#over) this.#onWatching(watching);
@@ -425,7 +447,7 @@ class Attempt {
   /** The connection was ended; where the place is gone too, the server knows why. */
   async #askWhy(): Promise<void> {
     try {
-      if (this.#reservation !== null) await this.#api.heartbeat(this.#reservation.reservationId, null);
+      if (this.#reservation !== null) await this.#api.heartbeat(this.#reservation.reservationId, null, this.#framesDecoded);
     } catch (thrown) {
       const cause = asRefusal(thrown);
       if (cause.status === 404) return this.#handleLeaseEnded(cause);

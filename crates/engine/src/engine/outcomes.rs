@@ -21,9 +21,7 @@ impl Engine {
     /// Takes the outcome of an [`crate::Action::Ledger`].
     pub fn handle_outcome(&mut self, op: OpId, outcome: Outcome, now: Timestamp) {
         let Outcome { answer, ended, next_expiry } = outcome;
-        for EndedLease { lease, cause } in ended {
-            self.end_session(lease.id(), EndReason::of(cause), now);
-        }
+        self.handle_ended(ended, now);
         match next_expiry {
             Some(due) => self.timers.set(Timer::Lease, due),
             // Who is there stays, and is judged when the ledger can be asked again.
@@ -60,6 +58,14 @@ impl Engine {
                 self.reply(request, Reply::SetLimit(usage));
             }
             Pending::Expire => {}
+        }
+    }
+
+    /// Takes leases that ended without any operation of this engine: by another node, or by somebody in
+    /// the store.
+    pub fn handle_ended(&mut self, ended: Vec<EndedLease>, now: Timestamp) {
+        for EndedLease { lease, cause } in ended {
+            self.end_session(lease.id(), EndReason::of(cause), now);
         }
     }
 

@@ -7,7 +7,7 @@
 //! one picture and one sound; simulcast is not answered.
 
 mod sound;
-mod tracks;
+pub(super) mod tracks;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;

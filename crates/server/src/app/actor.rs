@@ -1,15 +1,15 @@
 //! The task that owns the engine and the ledger: calls, events and time in, actions out.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use control::{
-    CameraId, Class, Exceeded, MemoryLedger, Policy, Quality, Quota, ReservationId, Scope, Source,
-    Usage,
+    CameraId, Class, Exceeded, Policy, Quality, Quota, ReservationId, Scope, Source, Usage,
 };
 use engine::{
-    Action, CameraSpec, CloseCause, EndReason, Engine, Grant, Note, Rendition, Reply, Request,
-    RequestId, ReserveRefusal, SourceEvent, SourceFailure, ViewerEvent, WatchRefusal,
+    Action, CameraSpec, CloseCause, EndReason, Engine, Grant, Note, OpId, Rendition, Reply,
+    Request, RequestId, ReserveRefusal, SourceEvent, SourceFailure, ViewerEvent, WatchRefusal,
 };
 use media::estimate::LineState;
 use media::{Codec, StreamId, ViewerId};
@@ -30,6 +30,7 @@ use super::{
     Released, Reservation, ReserveError, WatchError, Watching,
 };
 use crate::journal::{Journal, Refusal, Step, Wish};
+use crate::ledger::{Ledger, News};
 use crate::net::{
     Accepted, IceCredentials, MediaEvent, MediaPlane, OfferError, PublisherEnd, PublisherId,
     Restarted,
@@ -135,6 +136,8 @@ pub(super) enum Message {
         codec: Codec,
     },
     Outlet(OutletMessage),
+    /// Of a store of leases.
+    Ledger(News<OpId>),
 }
 
 /// Who waits for which reply of the engine.
@@ -199,7 +202,7 @@ pub(super) struct Actor {
     pub(super) quota_figures: QuotaFigures,
     /// All leases as the ledger last told them, for when it cannot be asked.
     last_leases: Option<control::ledger::Snapshot>,
-    ledger: MemoryLedger,
+    pub(super) ledger: Ledger<OpId>,
     waiting: HashMap<RequestId, Waiting>,
     next_request: u64,
     pub(super) peers: HashMap<ViewerId, Peer>,
@@ -219,6 +222,15 @@ impl Actor {
     ) -> Self {
         let clock = Clock::start();
         let (messages, messages_in) = mpsc::unbounded_channel();
+        let news = messages.clone();
+        let ledger = Ledger::start(
+            config.ledger,
+            config.quota.clone(),
+            Policy::default(),
+            Arc::new(move || clock.now()),
+            // Nobody listens any more only while the application ends.
+            Box::new(move |told| drop(news.send(Message::Ledger(told)))),
+        );
         let mut engine = Engine::new(uuid::Uuid::new_v4().as_u64_pair().0);
         engine.handle_cameras(config.cameras.iter().map(spec).collect(), clock.now());
         let by_id = |camera: CameraConfig| (camera.definition.id.clone(), camera);
@@ -238,7 +250,7 @@ impl Actor {
             endings: Endings::default(),
             quota_figures: QuotaFigures::default(),
             last_leases: None,
-            ledger: MemoryLedger::new(config.quota.clone(), Policy::default()),
+            ledger,
             waiting: HashMap::new(),
             next_request: 0,
             peers: HashMap::new(),
@@ -449,6 +461,10 @@ impl Actor {
                 }
                 self.engine.handle_viewer(viewer, event, now);
             }
+            Message::Ledger(News::Outcome(op, outcome)) => {
+                self.engine.handle_outcome(op, outcome, now);
+            }
+            Message::Ledger(News::Ended(ended)) => self.engine.handle_ended(ended, now),
             Message::Outlet(message) => self.handle_outlet_message(message),
             Message::Live { stream, attempt, codec } => {
                 self.engine.handle_source(stream, attempt, SourceEvent::Live { codec }, now);
@@ -481,8 +497,14 @@ impl Actor {
             match action {
                 Action::Ledger { op, ledger_op } => {
                     let now = self.clock.now();
-                    let outcome = self.ledger.apply(ledger_op, now);
-                    self.engine.handle_outcome(op, outcome, now);
+                    let cameras = &self.cameras;
+                    let name = |id: &CameraId| {
+                        let camera = cameras.get(id);
+                        camera.map(|camera| camera.definition.name.clone()).unwrap_or_default()
+                    };
+                    if let Some((op, outcome)) = self.ledger.apply(op, ledger_op, now, name) {
+                        self.engine.handle_outcome(op, outcome, now);
+                    }
                 }
                 Action::Reply(request, reply) => self.reply(request, reply),
                 Action::StartSource { stream, camera, rendition, attempt } => {
@@ -774,7 +796,12 @@ impl Actor {
     fn shut_down(&mut self, reply: oneshot::Sender<()>) {
         self.engine.handle_shutdown(self.clock.now());
         self.run_actions();
-        let residue = self.engine.residue();
+        let mut residue = self.engine.residue();
+        if self.ledger.is_remote() {
+            // The store hears of the end below; what it answers changes nothing any more.
+            residue.ledger_ops = 0;
+        }
+        let farewell = self.ledger.close(self.quota.clone());
         if !residue.is_empty() {
             warn!(?residue, "something was left at the end");
         }
@@ -783,7 +810,7 @@ impl Actor {
         let media = self.media.clone();
         tokio::spawn(async move {
             let all = async {
-                media.shutdown().await;
+                tokio::join!(media.shutdown(), farewell);
                 while tasks.join_next().await.is_some() {}
             };
             if tokio::time::timeout(SHUTDOWN_LIMIT, all).await.is_err() {

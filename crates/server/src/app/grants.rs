@@ -270,4 +270,14 @@ mod tests {
         assert_eq!((grants.permits.len(), grants.due.len()), (1, 1));
         assert_eq!(grants.pop_due(at(100)), Some(id(3)));
     }
+
+    #[test]
+    fn each_cause_is_counted_for_itself() {
+        let mut figures = RevocationFigures::default();
+        figures.note(Revocation::Removed);
+        figures.note(Revocation::Removed);
+        figures.note(Revocation::TokenExpired);
+        let counts: Vec<_> = figures.counts().map(|(cause, count)| (cause.word(), count)).collect();
+        assert_eq!(counts, [("expired", 1), ("key_removed", 0), ("removed", 2)]);
+    }
 }

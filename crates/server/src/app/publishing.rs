@@ -101,7 +101,10 @@ impl Publishing {
                     point: Arc::clone(point),
                     door: tokio::sync::Mutex::default(),
                 }),
-                SourceUrl::Rtsp { .. } | SourceUrl::Test { .. } | SourceUrl::Sealed { .. } => None,
+                SourceUrl::Rtsp { .. }
+                | SourceUrl::Whep { .. }
+                | SourceUrl::Test { .. }
+                | SourceUrl::Sealed { .. } => None,
             })
         });
         let inner =

@@ -130,6 +130,12 @@ impl Client {
         self.accepted(answer).map(|answer| answer.body)
     }
 
+    /// GET of something that is no JSON, with its headers.
+    pub(super) async fn page(&mut self, path: &str) -> Result<Answer, AskError> {
+        let answer = self.any(Method::GET, path, None).await?;
+        self.accepted(answer)
+    }
+
     /// Whatever is answered.
     pub(super) async fn any(
         &mut self,

@@ -56,7 +56,7 @@ struct Https {
 async fn open_https(config: &Config, settings: &str) -> anyhow::Result<Option<Https>> {
     let wanted = config.https.listen;
     let Some(door) = open_door(wanted, "http.https", settings).await? else { return Ok(None) };
-    let data = DataDir::of_process(config.data_dir.as_deref());
+    let data = DataDir::of_process(config.store.data_dir.as_deref());
     let certificates = &config.https.certificates;
     match tls::open(certificates, data, config.media.advertise.clone()) {
         Ok((tls, upkeep)) => Ok(Some(Https { door, tls, upkeep })),
@@ -139,7 +139,7 @@ mod tests {
     /// Settings that take free ports and keep what is made in `data`.
     fn settings(data: &Temporary) -> Config {
         let mut config = config::from_toml("listen = [\"127.0.0.1:0\"]");
-        config.data_dir = Some(data.0.path("kept"));
+        config.store.data_dir = Some(data.0.path("kept"));
         config
     }
 

@@ -1,6 +1,7 @@
 //! The command line. Every failure ends as one clear line on standard error and an exit code: 2 for wrong
 //! settings or a server that is not there, 3 for one that refuses, 1 for the rest.
 
+mod audit;
 mod bench;
 mod check;
 mod client;
@@ -10,8 +11,11 @@ mod health;
 mod load;
 mod manual;
 mod push;
+mod reload;
 mod reset;
 mod serve;
+mod token;
+mod trace;
 mod why;
 
 use std::io::Write;
@@ -42,12 +46,21 @@ enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Make a token for the API from the first of auth.keys
+    Token(token::TokenArgs),
     /// Is the server well? Exit code 0: yes, 1: not quite, 2: it does not answer
     Health(health::HealthArgs),
     /// Try ports, the way to the media port, certificate, clock and each camera, and say what is wrong
     Doctor(doctor::DoctorArgs),
     /// Why a viewer, a camera or the voice relay brings no picture or no sound
     Why(why::WhyArgs),
+    /// The life of a reservation, step by step; also of one that has ended
+    Trace(trace::TraceArgs),
+    /// Who watched what, and who changed what
+    Audit {
+        #[command(subcommand)]
+        command: audit::AuditCommand,
+    },
     /// End the viewers and the pullers of a camera, or of all
     Reset(reset::ResetArgs),
     /// Many viewers of any WHEP server, in one process
@@ -138,12 +151,15 @@ pub(crate) fn run() -> ExitCode {
         None => ended(serve::run(&cli.serve)),
         Some(Command::Serve(args)) => ended(serve::run(&args)),
         Some(Command::Config { command: ConfigCommand::Check { config } }) => check::run(config),
+        Some(Command::Token(args)) => ended(token::run(&args)),
         Some(Command::Load(args)) => finished(load::run(args)),
         Some(Command::Push(args)) => ended(push::run(args)),
         Some(Command::Bench { command }) => ended(bench::run(&command)),
         Some(Command::Health(args)) => finished(health::run(&args)),
         Some(Command::Doctor(args)) => finished(doctor::run(&args)),
         Some(Command::Why(args)) => finished(why::run(&args)),
+        Some(Command::Trace(args)) => finished(trace::run(&args)),
+        Some(Command::Audit { command }) => finished(audit::run(&command)),
         Some(Command::Reset(args)) => finished(reset::run(&args)),
         Some(Command::Completions { shell }) => ended(manual::completions(shell)),
         Some(Command::Man { directory }) => ended(manual::write(&directory)),

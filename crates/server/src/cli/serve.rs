@@ -13,13 +13,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::check::counted;
 use super::front::{self, Front};
+use super::reload::Reload;
 use super::{Failure, ServeArgs, complain, say};
-use crate::app::App;
+use crate::app::{App, AppConfig};
+use crate::audit::Audit;
 use crate::bind_error::BindError;
 use crate::config::{self, Config, Environment, Loaded};
+use crate::data_dir::DataDir;
+use crate::database::Database;
 use crate::http::wire::Ready;
 use crate::http::{self, Http, Keyring};
 use crate::ingest;
+use crate::ledger::{self, LedgerPlace};
 use crate::logging;
 use crate::metrics::Outlets;
 use crate::net::{MediaConfig, MediaPlane, StartError, raise_descriptor_limit};
@@ -48,13 +53,13 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         .enable_all()
         .build()
         .context("the threads could not be started")?;
-    let result = runtime.block_on(serve(&loaded, args.ready_file.as_deref()));
+    let result = runtime.block_on(serve(&loaded, args));
     // What still runs is cut off: it had its time in `serve`.
     runtime.shutdown_background();
     Ok(result?)
 }
 
-async fn serve(loaded: &Loaded, ready_file: Option<&Path>) -> anyhow::Result<()> {
+async fn serve(loaded: &Loaded, args: &ServeArgs) -> anyhow::Result<()> {
     let config = &loaded.config;
     // Before anything is started, so that a signal always finds someone who listens.
     let mut signals = Signals::new().context("signals cannot be received")?;
@@ -65,7 +70,15 @@ async fn serve(loaded: &Loaded, ready_file: Option<&Path>) -> anyhow::Result<()>
     let rtsp = bind_rtsp(config, &settings).await?;
     let rtsp_address = rtsp.as_ref().map(RtspOut::address);
     let keyring = Arc::new(Keyring::new(&config.auth)?);
-    let (app, plane, media) = start_app(config, &settings)?;
+    let database = Database::new(DataDir::of_process(config.store.data_dir.as_deref()));
+    let audit = if config.audit.enabled {
+        Audit::start(database.clone(), config.audit.keep)
+    } else {
+        Audit::off()
+    };
+    let application = AppConfig { audit, ..config.application() };
+    try_store(&application.ledger).await?;
+    let (app, plane, media) = start_app(config, application, &settings)?;
     let voice = config.voice.enabled.then(|| Voice::start(config.voice.relay(), plane));
     let outlets = Arc::new(Outlets::default());
     let http = Http::new(
@@ -80,6 +93,9 @@ async fn serve(loaded: &Loaded, ready_file: Option<&Path>) -> anyhow::Result<()>
     if let Some(upkeep) = upkeep {
         tokio::spawn(upkeep.run(closing.clone()));
     }
+    let (flags, file) = (args.flags(), loaded.file.clone());
+    let reload = Reload::new(flags, file, Arc::clone(&keyring), app.clone())?;
+    tokio::spawn(reload.run(closing.clone()));
     let router = http::router(http.clone());
     let serving = tokio::spawn(listeners.serve(router, Arc::clone(&outlets), closing.clone()));
     if let Some(rtsp) = rtsp {
@@ -87,7 +103,7 @@ async fn serve(loaded: &Loaded, ready_file: Option<&Path>) -> anyhow::Result<()>
         tokio::spawn(rtsp.serve(cameras, outlets, closing.clone()));
     }
     let bound = Bound { listen, audio, https, media, rtsp: rtsp_address };
-    announce(config, &bound, &welcome, ready_file)?;
+    announce(config, &bound, &welcome, args.ready_file.as_deref())?;
 
     let signal = tokio::select! {
         name = signals.next() => Some(name),
@@ -173,6 +189,9 @@ async fn end(app: &App, voice: Option<&Voice>, serving: JoinHandle<()>) {
             voice.shutdown(FAREWELL_TIME_MAX).await;
         }
         app.shutdown().await;
+        let journal = app.journal().clone();
+        // A panic in it has been reported.
+        let _ = tokio::task::spawn_blocking(move || journal.finish()).await;
         // It ends by itself once `closing` is cancelled; a panic in it has been reported.
         let _ = serving.await;
         ingest::settle(TEARDOWN_TIME_MAX).await;
@@ -211,8 +230,25 @@ impl Signals {
     }
 }
 
+/// A store that is away is waited for while the server runs; one that lets us not in is told at once.
+async fn try_store(ledger: &LedgerPlace) -> anyhow::Result<()> {
+    let LedgerPlace::Store { store, .. } = ledger else { return Ok(()) };
+    match ledger::try_store(store).await {
+        Ok(None) => Ok(()),
+        Ok(Some(away)) => {
+            tracing::warn!("{away}; the server starts without it and tries on");
+            Ok(())
+        }
+        Err(refused) => Err(refused.into()),
+    }
+}
+
 /// Opens the media port and starts the application on it.
-fn start_app(config: &Config, settings: &str) -> Result<(App, MediaPlane, MediaPorts), BindError> {
+fn start_app(
+    config: &Config,
+    application: AppConfig,
+    settings: &str,
+) -> Result<(App, MediaPlane, MediaPorts), BindError> {
     let (events_in, events) = mpsc::unbounded_channel();
     let media_config = MediaConfig {
         udp: config.media.udp,
@@ -230,5 +266,5 @@ fn start_app(config: &Config, settings: &str) -> Result<(App, MediaPlane, MediaP
     };
     let media = MediaPlane::start(&media_config, events_in).map_err(refused)?;
     let ports = MediaPorts { udp: media.local_address(), tcp: media.tcp_address() };
-    Ok((App::start(config.application(), media.clone(), events), media, ports))
+    Ok((App::start(application, media.clone(), events), media, ports))
 }

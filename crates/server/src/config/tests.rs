@@ -133,7 +133,7 @@ fn every_setting_is_read() {
     let keys: Vec<&str> = config.auth.keys.iter().map(|key| key.id.as_str()).collect();
     assert_eq!(keys, ["zeta", "alpha"], "the first written signs");
     assert_eq!(config.quota, Quota { unit: Unit::Camera, total: 7, per_user: None });
-    assert_eq!(config.data_dir.as_deref(), Some(std::path::Path::new("/var/lib/manifold")));
+    assert_eq!(config.store.data_dir.as_deref(), Some(std::path::Path::new("/var/lib/manifold")));
     let camera = &config.cameras[0];
     assert_eq!(camera.name, "<script>alert(1)</script>");
     assert_eq!(camera.location, "Gate 4");
@@ -226,7 +226,15 @@ fn wrong_settings_say_what_would_be_right() {
         ("listen = []".to_owned(), "listen: give at least one address"),
         ("[auth]\nmode = \"keys\"".to_owned(), "auth.mode: \"keys\" needs at least one key"),
         ("[auth]\ntoken_ttl = \"5s\"".to_owned(), "auth.token_ttl: this must be at least"),
-        ("[store]\nurl = \"redis://a\"".to_owned(), "store.url: only \"memory\""),
+        (
+            "[store]\nurl = \"http://a\"".to_owned(),
+            "store.url: this must be \"memory\", or an address",
+        ),
+        ("[store]\non_store_loss = \"hope\"".to_owned(), "this must be \"keep\" or \"refuse\""),
+        (
+            "[store]\nurl = \"redis+cluster://a\"\nprefix = \"m:\"".to_owned(),
+            "store.prefix: in a cluster this must have a hash tag",
+        ),
         ("[http]\nallowed_origins = [\"a.example\"]".to_owned(), "item 1: this must be a web"),
         ("[http]\nallowed_origins = [\"https://a/b\"]".to_owned(), "item 1: this must be a web"),
         ("[http]\nlivekit_url = \"http://a\"".to_owned(), "http.livekit_url: this must be a URL"),

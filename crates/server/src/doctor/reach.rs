@@ -17,7 +17,7 @@ use url::Url;
 use super::{Finding, RunningServer};
 use crate::config::Media;
 use crate::net::{Announced, MediaTcp};
-use crate::remote::{Ask, RemoteError, Session, own_address, reserve};
+use crate::remote::{Ask, Redirects, RemoteError, Session, own_address, reserve};
 
 const PART: &str = "reach";
 
@@ -55,13 +55,14 @@ async fn try_server(server: &mut RunningServer) -> anyhow::Result<Vec<Finding>> 
     let Some(camera) = camera(http, base, token.as_ref()).await? else {
         anyhow::bail!("the server has no camera that could be asked for");
     };
-    let place = reserve(http, base, &camera, token.as_ref()).await?;
+    let place = reserve(http, base, &camera, "doctor", token.as_ref()).await?;
     let own = own_address(base).await?;
     let factory = ClientFactory::new()
         .ok_or_else(|| anyhow::anyhow!("no certificate could be made for the session"))?;
     let (_client, offer) = factory.offer(SocketAddr::new(own, 9), Instant::now())?;
     let endpoint = base.join(&format!("/whep/{camera}"))?;
-    let session = Session::open(http, &endpoint, Some(&place.token), &offer).await?;
+    let session =
+        Session::open(http, &endpoint, Some(&place.token), &offer, Redirects::SameServer).await?;
     let findings = check_answer(&session.answer, attribute(&offer, "ice-ufrag")).await;
     // Ends the reservation too. Where that fails, it ends by itself in half a minute.
     let _ = session.close(http, Some(&place.token)).await;

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use control::{CameraId, Class};
 
-use super::caller::{Caller, Wish, no_camera};
+use super::caller::{Caller, Role, Wish, check_user, no_camera};
 use super::extract::{JsonBody, OptionalJsonBody, Params, Scheme, authority};
 use super::problem::Problem;
 use super::sources::{self, Full};
@@ -22,9 +22,7 @@ use super::{Http, renewal, rfc3339};
 use crate::app::{
     self, CameraSnapshot, RenditionSnapshot, Reservation, ReserveError, Snapshot, SourceSnapshot,
 };
-
-/// Longest user name, in bytes: it goes into leases and logs.
-const USER_LENGTH_MAX: usize = 128;
+use crate::config::AuthMode;
 
 /// Most cameras in one answer, and the number where none is asked for: twice the park that the
 /// server is built for, so that small dashboards need no paging.
@@ -57,7 +55,7 @@ pub(super) async fn reserve(
     headers: HeaderMap,
     JsonBody(request): JsonBody<ReserveRequest>,
 ) -> Result<Response, Problem> {
-    check_user(&request.user_id)?;
+    check_user(&request.user_id).map_err(Problem::bad_request)?;
     let camera = camera_id(&request.camera_id)?;
     let quality = quality(request.quality.as_deref())?.unwrap_or_default();
     caller.require_reserve_for(&request.user_id)?;
@@ -89,16 +87,6 @@ pub(super) async fn reserve(
         Err(ReserveError::StoreLost) => Err(Problem::store_lost(ReserveError::StoreLost)),
         Err(ReserveError::ShuttingDown) => Err(Problem::shutting_down()),
     }
-}
-
-fn check_user(user: &str) -> Result<(), Problem> {
-    if user.is_empty() || user.len() > USER_LENGTH_MAX || user.chars().any(char::is_control) {
-        let detail = format!(
-            "user_id must be 1 to {USER_LENGTH_MAX} bytes of text without control characters"
-        );
-        return Err(Problem::bad_request(detail));
-    }
-    Ok(())
 }
 
 /// A quality by its word; `None` where none is asked for.
@@ -191,6 +179,10 @@ pub(super) async fn release(
 ) -> Result<Json<ReleaseAnswer>, Problem> {
     caller.require_reservation(&http, &id).await?;
     let released = http.app().release(&id).await?;
+    // Without keys nobody is known, and each page ends its own.
+    if http.auth_mode() == AuthMode::Keys && caller.role() >= Role::Operator {
+        http.app().audit().note(caller.identity(), "reservation_ended", &id);
+    }
     Ok(Json(ReleaseAnswer {
         reservation_id: released.id.to_string(),
         source: released.source.to_string(),

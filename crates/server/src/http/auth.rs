@@ -101,15 +101,17 @@ struct Revoked {
 
 impl Revoked {
     fn insert(&mut self, name: String, until: u64, now: u64) {
+        let earlier = self.until.remove(&name);
+        if let Some(earlier) = earlier {
+            self.due.remove(&(earlier, name.clone()));
+        }
         let is_over = |due: &BTreeSet<(u64, String)>| due.first().is_some_and(|(at, _)| *at <= now);
         while self.due.len() >= REVOKED_MAX || is_over(&self.due) {
             let Some((_, oldest)) = self.due.pop_first() else { break };
             self.until.remove(&oldest);
         }
-        let until = self.until.get(&name).map_or(until, |known| until.max(*known));
-        if let Some(earlier) = self.until.insert(name.clone(), until) {
-            self.due.remove(&(earlier, name.clone()));
-        }
+        let until = until.max(earlier.unwrap_or_default());
+        self.until.insert(name.clone(), until);
         self.due.insert((until, name));
     }
 
@@ -552,6 +554,72 @@ mod tests {
         let (one, two) = (keyring(&[]), keyring(&[]));
         assert!(verify(&one, &token(&one)).is_ok());
         assert_eq!(verify(&two, &token(&one)).unwrap_err(), TokenError::Signature);
+    }
+
+    #[test]
+    fn keys_are_changed_while_tokens_are_about() {
+        let entry =
+            |id: &str, secret: &str| config::ApiKey { id: id.to_owned(), secret: secret.into() };
+        let keyring = keyring(&[("old", OTHER)]);
+        let before = token(&keyring);
+        let old = keyring.replace(&[entry("old", OTHER)]).unwrap()[0];
+        let both = keyring.replace(&[entry("new", SECRET), entry("old", OTHER)]).unwrap();
+        let (new, kept) = (both[0], both[1]);
+        assert!(kept == old && new != old, "a key that stays is the same");
+        let after = token(&keyring);
+        assert_eq!(verify(&keyring, &before).unwrap().permit().key, old);
+        assert_eq!(verify(&keyring, &after).unwrap().permit().key, new);
+        keyring.replace(&[entry("new", SECRET)]).unwrap();
+        assert_eq!(verify(&keyring, &before).unwrap_err(), TokenError::UnknownKey);
+        assert!(verify(&keyring, &after).is_ok());
+        let changed = keyring.replace(&[entry("new", OTHER)]).unwrap();
+        assert!(!changed.contains(&new), "another secret is another key");
+        assert_eq!(verify(&keyring, &after).unwrap_err(), TokenError::Signature);
+    }
+
+    #[test]
+    fn the_key_that_was_made_here_stays_when_settings_are_read_anew() {
+        let keyring = keyring(&[]);
+        let before = token(&keyring);
+        keyring.replace(&[]).unwrap();
+        assert!(verify(&keyring, &before).is_ok());
+    }
+
+    #[test]
+    fn a_key_does_not_speak_for_another() {
+        let keyring = keyring(&[("dev", SECRET), ("other", OTHER)]);
+        let mut as_other = claims();
+        as_other["iss"] = "other".into();
+        let error = verify(&keyring, &forged(HS256, &as_other)).unwrap_err();
+        assert_eq!(error, TokenError::Signature, "signed by dev in other's name");
+        let mut nobody = claims();
+        nobody["iss"] = "".into();
+        assert_eq!(verify(&keyring, &forged(HS256, &nobody)).unwrap_err(), TokenError::UnknownKey);
+    }
+
+    #[test]
+    fn what_was_taken_back_opens_nothing_until_it_would_have_expired() {
+        let keyring = keyring(&[("dev", SECRET)]);
+        let (mine, reservation) = (token(&keyring), ReservationId::parse(UUID).unwrap());
+        keyring.revoke(&reservation, now());
+        assert_eq!(verify(&keyring, &mine).unwrap_err(), TokenError::Revoked);
+        assert_eq!(verify(&keyring, &token(&keyring)).unwrap_err(), TokenError::Revoked);
+        let mut other = claims();
+        other["sub"] = "viewer_67e55044-10b1-426f-9247-bb680e5fe0c9".into();
+        assert!(verify(&keyring, &forged(HS256, &other)).is_ok());
+    }
+
+    #[test]
+    fn what_is_taken_back_is_bounded_and_forgotten_in_time() {
+        let mut revoked = Revoked::default();
+        (0..=REVOKED_MAX as u64).for_each(|n| revoked.insert(n.to_string(), 1_000 + n, 0));
+        assert_eq!((revoked.until.len(), revoked.due.len()), (REVOKED_MAX, REVOKED_MAX));
+        assert!(!revoked.contains("0") && revoked.contains("1"));
+        revoked.insert("1".to_owned(), 10, 0);
+        assert!(revoked.due.contains(&(1_001, "1".to_owned())), "never earlier");
+        revoked.insert("late".to_owned(), u64::MAX, 2_000_000);
+        assert_eq!((revoked.until.len(), revoked.due.len()), (1, 1));
+        assert!(revoked.contains("late") && !revoked.contains(""));
     }
 
     #[test]

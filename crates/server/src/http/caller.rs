@@ -13,7 +13,7 @@
 //! A handler takes a [`Caller`] as an argument. In `auth.mode = "open"` everybody may do everything.
 
 use std::collections::BTreeSet;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use axum::extract::FromRequestParts;
 use axum::http::HeaderValue;
@@ -24,6 +24,7 @@ use control::{CameraId, ReservationId, SourceId};
 use super::Http;
 use super::auth::{Grant, GrantError, TokenError};
 use super::problem::Problem;
+use super::wire::{Claims, VideoGrant};
 use crate::app::{LeaseError, Over, Snapshot};
 use crate::config::AuthMode;
 
@@ -38,6 +39,12 @@ const ROUTES_OF_VIEWERS: [&str; 4] = [
     // For renewals.
     "/ws/stream/stats",
 ];
+
+/// How the identities of reservations' viewers begin.
+const VIEWER: &str = "viewer_";
+
+/// Longest user name, in bytes: it goes into leases and logs.
+const USER_LENGTH_MAX: usize = 128;
 
 /// The identity of who was not asked who he is.
 const ANYBODY: &str = "anybody";
@@ -104,12 +111,88 @@ impl Sources {
         }
     }
 
+    /// No source at all.
+    pub(crate) const fn none() -> Self {
+        Self::Set(BTreeSet::new())
+    }
+
     fn contains(&self, source: &SourceId) -> bool {
         match self {
             Self::All => true,
             Self::Set(ids) => ids.contains(source),
         }
     }
+}
+
+/// What a token for a person or a program shall say.
+#[derive(Debug)]
+pub(crate) struct Badge {
+    pub(crate) identity: String,
+    pub(crate) role: Role,
+    pub(crate) sources: Sources,
+    /// A camera that a viewer may watch beside those of his sources.
+    pub(crate) camera: Option<CameraId>,
+}
+
+impl Badge {
+    /// `Err`: one sentence of what is wrong with the identity.
+    pub(crate) fn new(
+        identity: String,
+        role: Role,
+        sources: Sources,
+        camera: Option<CameraId>,
+    ) -> Result<Self, String> {
+        check_user(&identity)?;
+        if identity.starts_with(VIEWER) {
+            return Err(format!(
+                "a user's name does not begin with {VIEWER}: that is how the viewers of reservations                  are called"
+            ));
+        }
+        Ok(Self { identity, role, sources, camera })
+    }
+
+    /// The claims of a token that is good from `now` on for `ttl`.
+    pub(crate) fn claims(&self, now: SystemTime, ttl: Duration) -> Claims {
+        let seconds = |time: SystemTime| {
+            time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+        };
+        let is_viewer = self.role == Role::Viewer;
+        let video = VideoGrant {
+            room_join: is_viewer,
+            room: self.camera.as_ref().map(CameraId::room_name).unwrap_or_default(),
+            can_subscribe: Some(is_viewer),
+            can_publish: Some(false),
+            room_admin: !is_viewer,
+            room_create: false,
+        };
+        let is_plain = match self.role {
+            Role::Admin => true,
+            Role::Viewer => self.sources == Sources::none(),
+            Role::Operator => false,
+        };
+        let texts = [("role", self.role.as_str().to_owned()), ("sources", self.sources.to_text())];
+        let texts = texts.into_iter().filter(|_| !is_plain);
+        let attributes = texts.map(|(name, text)| (name.to_owned(), text.into())).collect();
+        Claims {
+            iss: String::new(),
+            sub: self.identity.clone(),
+            exp: seconds(now + ttl),
+            nbf: seconds(now),
+            jti: String::new(),
+            video,
+            attributes,
+        }
+    }
+}
+
+/// Refuses user names that have no place in leases and logs. `Err`: one sentence.
+pub(super) fn check_user(user: &str) -> Result<(), String> {
+    if user.is_empty() || user.len() > USER_LENGTH_MAX || user.chars().any(char::is_control) {
+        return Err(format!(
+            "user_id must be 1 to {USER_LENGTH_MAX} bytes of text without control characters"
+        ));
+    }
+    Ok(())
 }
 
 /// Who sent a request. See the module's documentation.
@@ -325,7 +408,6 @@ impl Http {
 }
 
 fn role_of(grant: &Grant) -> Result<(Role, Sources), TokenError> {
-    let none = || Sources::Set(BTreeSet::new());
     let wrong = |sentence: String| TokenError::Attributes(sentence);
     let sources = grant.attribute("sources").map_err(wrong)?;
     let sources = sources.map(Sources::parse).transpose().map_err(wrong)?;
@@ -334,7 +416,7 @@ fn role_of(grant: &Grant) -> Result<(Role, Sources), TokenError> {
         return match sources {
             Some(_) => Err(wrong("they have sources but no role".to_owned())),
             None if is_admin => Ok((Role::Admin, Sources::All)),
-            None => Ok((Role::Viewer, none())),
+            None => Ok((Role::Viewer, Sources::none())),
         };
     };
     let role = Role::parse(word)
@@ -352,6 +434,120 @@ fn role_of(grant: &Grant) -> Result<(Role, Sources), TokenError> {
             Err(wrong("an operator needs sources, as in METRO,TAXI or *".to_owned()))
         }
         (Role::Viewer | Role::Operator, Some(sources)) => Ok((role, sources)),
-        (Role::Viewer, None) => Ok((role, none())),
+        (Role::Viewer, None) => Ok((role, Sources::none())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::config;
+    use crate::http::Keyring;
+
+    fn keyring() -> Keyring {
+        Keyring::new(&config::from_toml("").auth).unwrap()
+    }
+
+    fn now() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+    }
+
+    fn caller(claims: Claims) -> Result<Caller, TokenError> {
+        let keyring = keyring();
+        let token = keyring.sign(claims).unwrap().token;
+        Caller::of(&keyring.verify_token(&token, now()).unwrap())
+    }
+
+    fn with(video: Value, attributes: Value) -> Result<Caller, String> {
+        let claims = json!({
+            "iss": "", "sub": "u", "exp": 1_800_000_060, "video": video, "attributes": attributes,
+        });
+        caller(serde_json::from_value(claims).unwrap()).map_err(|error| error.to_string())
+    }
+
+    fn source(id: &str) -> SourceId {
+        SourceId::parse(id).unwrap()
+    }
+
+    #[test]
+    fn a_badge_comes_back_from_its_token_as_it_was_made() {
+        let badge = |role, sources: Sources, camera: Option<&str>| {
+            let camera = camera.map(|id| CameraId::parse(id).unwrap());
+            let badge = Badge::new("u".to_owned(), role, sources, camera).unwrap();
+            caller(badge.claims(now(), Duration::from_secs(60)))
+        };
+        let metro = || Sources::parse("METRO").unwrap();
+        for (role, sources) in [
+            (Role::Viewer, metro()),
+            (Role::Viewer, Sources::All),
+            (Role::Viewer, Sources::none()),
+            (Role::Operator, metro()),
+            (Role::Operator, Sources::All),
+            (Role::Admin, Sources::All),
+        ] {
+            let caller = badge(role, sources.clone(), None).unwrap();
+            assert_eq!((caller.role, &caller.sources), (role, &sources));
+            assert_eq!(caller.is_admin(), role == Role::Admin);
+        }
+        let one = badge(Role::Viewer, Sources::none(), Some("cam-1")).unwrap();
+        assert!(one.may_watch(&CameraId::parse("cam-1").unwrap(), &source("TAXI")));
+        assert!(!one.may_watch(&CameraId::parse("cam-2").unwrap(), &source("TAXI")));
+        // Never an admin by being left out.
+        assert!(badge(Role::Operator, Sources::none(), None).is_err());
+    }
+
+    #[test]
+    fn attributes_narrow_what_the_grant_gives_and_never_widen_it() {
+        let admin = json!({"roomAdmin": true});
+        let operator = with(admin.clone(), json!({"role": "operator", "sources": "METRO, TAXI"}));
+        let operator = operator.unwrap();
+        assert!(operator.may_change(&source("TAXI")) && !operator.may_read(&source("NAVY")));
+        assert!(operator.require_admin().is_err());
+        let viewer = with(admin.clone(), json!({"role": "viewer", "sources": "METRO"})).unwrap();
+        assert!(viewer.may_read(&source("METRO")) && !viewer.may_change(&source("METRO")));
+        assert!(with(admin, json!({"colour": 4})).unwrap().is_admin(), "others are not ours");
+        for role in ["operator", "admin"] {
+            let raised = with(json!({}), json!({"role": role, "sources": "*"})).unwrap_err();
+            assert!(raised.ends_with("needs the grant roomAdmin or roomCreate"), "{raised}");
+        }
+    }
+
+    #[test]
+    fn malformed_attributes_open_nothing_and_say_why() {
+        let wrong = |attributes| with(json!({"roomAdmin": true}), attributes).unwrap_err();
+        for (attributes, sentence) in [
+            (json!({"role": "boss"}), "the role must be viewer, operator or admin"),
+            (json!({"role": 1}), "role must be a text"),
+            (json!({"role": "operator"}), "an operator needs sources, as in METRO,TAXI or *"),
+            (json!({"role": "operator", "sources": ""}), "the source id is empty"),
+            (json!({"role": "operator", "sources": "METRO,"}), "the source id is empty"),
+            (json!({"role": "operator", "sources": ["METRO"]}), "sources must be a text"),
+            (
+                json!({"role": "admin", "sources": "METRO"}),
+                "an admin has all sources; use the role",
+            ),
+            (json!({"sources": "METRO"}), "they have sources but no role"),
+        ] {
+            let told = wrong(attributes);
+            let told = told.strip_prefix("the token's attributes are wrong: ").unwrap();
+            assert!(told.starts_with(sentence), "{told}");
+        }
+        let many = (0..=SOURCES_MAX).map(|n| format!("S{n}")).collect::<Vec<_>>().join(",");
+        let told = wrong(json!({"role": "operator", "sources": many}));
+        assert!(told.ends_with("there are more than 64 sources"), "{told}");
+    }
+
+    #[test]
+    fn a_users_name_is_never_that_of_a_viewer() {
+        let badge = |name: &str| {
+            Badge::new(name.to_owned(), Role::Viewer, Sources::All, None).map(drop).unwrap_err()
+        };
+        assert!(badge("viewer_1").starts_with("a user's name does not begin with viewer_"));
+        assert!(badge("").starts_with("user_id must be 1 to 128 bytes"));
+        assert!(badge("a\nb").starts_with("user_id must be"));
     }
 }

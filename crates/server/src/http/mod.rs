@@ -6,6 +6,8 @@
 //! | `whep` | the viewers' door (RFC 9725 turned around) |
 //! | `frame` | still pictures |
 //! | `whip` | the publishers' door (RFC 9725), and their keys |
+//! | `trace` | the lives of reservations |
+//! | `audit` | who watched what, who changed what |
 //! | `rooms` | rooms and pullers, as LiveKit shows them |
 //! | `participants` | viewers are sent away |
 //! | `mp3` | voices for speakers |
@@ -26,6 +28,7 @@
 //! Handlers translate between JSON and [`App`]; no rule of who may watch what lives here.
 
 mod api;
+mod audit;
 mod auth;
 mod caller;
 mod extract;
@@ -45,12 +48,15 @@ mod rooms;
 mod secure;
 mod sources;
 mod status;
+mod trace;
 mod voice;
 mod whep;
 mod whip;
 mod why;
 pub(crate) mod wire;
 
+#[cfg(test)]
+mod matrix;
 #[cfg(test)]
 mod tests;
 
@@ -84,7 +90,7 @@ use problem::Problem;
 use voice::Places;
 
 pub(crate) use auth::Keyring;
-pub(crate) use caller::Caller;
+pub(crate) use caller::{Badge, Caller, Role, Sources};
 pub(crate) use listen::{Listeners, bind, bind_one};
 pub(crate) use mp3::speakers;
 pub(crate) use secure::{Doors, Secure};
@@ -309,6 +315,9 @@ fn api_routes() -> Router<Http> {
         .route("/ingress/{id}", delete(rooms::stop_ingress))
         .route("/metrics", get(status::metrics))
         .route("/api/v1/why/{id}", get(why::why))
+        .route("/api/v1/trace/{id}", get(trace::trace))
+        .route("/api/v1/audit", get(audit::rows))
+        .route("/api/v1/audit/verify", get(audit::verify))
         .route("/api/v1/reset", post(reset::reset))
 }
 

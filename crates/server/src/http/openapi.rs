@@ -15,7 +15,7 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
 use super::wire::ProblemBody;
-use super::{Http, api, frame, reset, sources, whip, why};
+use super::{Http, api, audit, frame, reset, sources, trace, whip, why};
 
 /// What is told of the API as a whole. Paths are those of `mod.rs`.
 #[derive(OpenApi)]
@@ -38,6 +38,9 @@ use super::{Http, api, frame, reset, sources, whip, why};
         sources::set_limit,
         whip::new_key,
         why::why,
+        trace::trace,
+        audit::rows,
+        audit::verify,
         reset::reset,
     ),
     tags(

@@ -22,6 +22,7 @@ pub(super) async fn sign(
     let pass = http.keyring().viewer_pass(reservation, camera, now);
     let pass = pass.map_err(|error| unsigned(&error))?;
     http.app().permit(reservation.clone(), pass.permit).await;
+    http.app().journal().token(reservation, http.keyring().ttl());
     Ok(pass)
 }
 

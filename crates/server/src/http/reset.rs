@@ -9,6 +9,7 @@ use control::CameraId;
 
 use super::Http;
 use super::api::camera_id;
+use super::caller::{Caller, Wish};
 use super::extract::JsonBody;
 use super::problem::Problem;
 use super::wire::operations::{ResetAnswer, ResetRequest};
@@ -64,9 +65,14 @@ impl Extent {
 )]
 pub(super) async fn reset(
     State(http): State<Http>,
+    caller: Caller,
     JsonBody(request): JsonBody<ResetRequest>,
 ) -> Result<Json<ResetAnswer>, Problem> {
     let extent = Extent::read(&request)?;
+    match &extent {
+        Extent::Camera(id) => caller.require_camera(&http, id, Wish::Change).await?,
+        Extent::All => caller.require_admin()?,
+    }
     let before = http.app().snapshot().await;
     if let Extent::Camera(id) = &extent
         && extent.cameras(&before).next().is_none()
@@ -90,6 +96,7 @@ pub(super) async fn reset(
     let camera = request.camera_id.as_deref().unwrap_or("all");
     let (reservations, pullers) = (reservations_ended.len(), pullers_stopped.len());
     tracing::info!(camera_id = camera, reservations, pullers, "reset on request");
+    http.app().audit().note(caller.identity(), "reset", camera);
     Ok(Json(ResetAnswer {
         reservations_left: extent.reservations(&after).count(),
         pullers_left: extent.cameras(&after).map(|camera| camera.pullers).sum(),

@@ -87,6 +87,7 @@ pub(super) async fn stop_ingress(
 ) -> Result<Json<IngressAnswer>, Problem> {
     require_ingress(&http, &caller, &id).await?;
     if http.app().stop_source(&id).await {
+        http.app().audit().note(caller.identity(), "source_stopped", &id);
         Ok(Json(IngressAnswer { ingress_id: id, stopped: true }))
     } else {
         Err(no_puller())

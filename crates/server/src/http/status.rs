@@ -12,7 +12,8 @@ use super::Http;
 use super::caller::Caller;
 use super::extract::Params;
 use super::problem::Problem;
-use super::wire::{HealthAnswer, MetricsAnswer, MetricsQuery};
+use super::wire::{HealthAnswer, MetricsAnswer, MetricsQuery, StoreAnswer};
+use crate::ledger::StoreHealth;
 use crate::metrics;
 use crate::voice::{Status, Voice};
 
@@ -27,12 +28,13 @@ pub(super) async fn health(State(http): State<Http>) -> (StatusCode, Json<Health
         Some("a part of the server failed; it must be started anew")
     };
     let voice = http.voice().map(Voice::status).unwrap_or_default();
-    let (code, answer) = health_answer(&voice, trouble, http.uptime());
+    let (code, answer) = health_answer(&voice, http.app().store(), trouble, http.uptime());
     (code, Json(answer))
 }
 
 pub(super) fn health_answer(
     voice: &Status,
+    store: StoreHealth,
     trouble: Option<&'static str>,
     uptime: Duration,
 ) -> (StatusCode, HealthAnswer) {
@@ -48,6 +50,12 @@ pub(super) fn health_answer(
         active_streams: voice.residue.voices,
         connected_clients: voice.residue.connections,
         uptime_seconds: uptime.as_secs(),
+        store: StoreAnswer {
+            available: store.away.is_none(),
+            away_seconds: store.away.as_ref().map(|(_, away)| away.as_secs()),
+            reason: store.away.map(|(reason, _)| reason),
+            url: store.place,
+        },
     };
     (code, answer)
 }
@@ -68,7 +76,14 @@ pub(super) async fn metrics(
         return Ok(Json(plain(&voice.unwrap_or_default(), uptime)).into_response());
     };
     let snapshot = http.app().snapshot().await;
-    let text = metrics::encode(snapshot, http.requests(), http.outlets(), voice, uptime);
+    let text = metrics::encode(
+        snapshot,
+        http.requests(),
+        http.outlets(),
+        http.app().store(),
+        voice,
+        uptime,
+    );
     let text = text.map_err(|_| {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written")
     })?;

@@ -657,19 +657,43 @@ fn a_broken_camera_says_why_and_when_it_is_tried_again() {
 #[test]
 fn health_has_the_contracts_shape_and_turns_while_the_server_ends() {
     let uptime = Duration::from_millis(90_900);
-    let (code, answer) = status::health_answer(&voice_status(), None, uptime);
+    let (code, answer) = status::health_answer(&voice_status(), store(None), None, uptime);
     assert_eq!(code, StatusCode::OK);
     assert_eq!(
         serde_json::to_value(answer).unwrap(),
         json!({
             "status": "healthy", "webrtc_available": true, "audio_server_running": true,
             "active_streams": 1, "connected_clients": 3, "uptime_seconds": 90,
+            "store": { "url": "redis://store:6379", "available": true },
         })
     );
-    let (code, answer) =
-        status::health_answer(&voice_status(), Some("the server is shutting down"), uptime);
+    let (code, answer) = status::health_answer(
+        &voice_status(),
+        store(None),
+        Some("the server is shutting down"),
+        uptime,
+    );
     assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answer.reason, Some("the server is shutting down"));
+}
+
+#[test]
+fn a_server_whose_store_is_away_goes_on_and_says_so() {
+    let away = Some(("it does not answer".to_owned(), Duration::from_secs(7)));
+    let (code, answer) = status::health_answer(&voice_status(), store(away), None, Duration::ZERO);
+    assert_eq!(code, StatusCode::OK);
+    assert_eq!(
+        serde_json::to_value(answer).unwrap()["store"],
+        json!({
+            "url": "redis://store:6379", "available": false, "reason": "it does not answer",
+            "away_seconds": 7,
+        })
+    );
+}
+
+fn store(away: Option<(String, Duration)>) -> crate::ledger::StoreHealth {
+    let place = "redis://store:6379".to_owned();
+    crate::ledger::StoreHealth { place, away, losses: 0, repairs: Default::default() }
 }
 
 #[test]
@@ -829,6 +853,7 @@ fn figures_come_in_prometheus_text() {
         snapshot(),
         &requests,
         &Arc::default(),
+        store(None),
         Some(voice_status()),
         Duration::from_secs(90),
     )
@@ -888,6 +913,7 @@ fn the_reference_names_every_figure() {
         snapshot(),
         &Requests::default(),
         &Arc::default(),
+        store(None),
         Some(voice_status()),
         Duration::ZERO,
     )

@@ -136,6 +136,7 @@ pub(super) async fn new_key(
         };
         Problem::new(status, refusal.to_string())
     })?;
+    http.app().audit().note(caller.identity(), "stream_key_changed", camera.as_str());
     let key = key.expose_secret();
     let host = authority(request.headers(), request.uri());
     let whip_url = host.map(|host| {

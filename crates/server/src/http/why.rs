@@ -7,6 +7,7 @@ use axum::extract::{Path, State};
 use control::{CameraId, ReservationId};
 
 use super::Http;
+use super::caller::Caller;
 use super::problem::Problem;
 use super::wire::operations::{WhyAnswer, WhyRung, WhyViewer};
 use crate::voice::Voice;
@@ -29,9 +30,10 @@ const VOICE: &str = "voice";
 )]
 pub(super) async fn why(
     State(http): State<Http>,
+    caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<WhyAnswer>, Problem> {
-    let snapshot = http.app().snapshot().await;
+    let snapshot = caller.visible(http.app().snapshot().await);
     let reservation = ReservationId::parse(viewer_of(&id)).ok();
     let camera = CameraId::parse(&id).ok();
     let found = camera

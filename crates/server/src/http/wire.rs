@@ -2,6 +2,7 @@
 //!
 //! Field names are the contract with dashboards and scripts; `docs/ref/api.md` describes them.
 
+pub(super) mod audit;
 pub(super) mod live;
 pub(super) mod operations;
 pub(super) mod sources;
@@ -325,6 +326,19 @@ pub(super) struct HealthAnswer {
     pub(super) active_streams: usize,
     pub(super) connected_clients: usize,
     pub(super) uptime_seconds: u64,
+    pub(super) store: StoreAnswer,
+}
+
+/// Where leases are kept. While it does not answer, the server goes on by itself (`on_store_loss`).
+#[derive(Debug, Serialize)]
+pub(super) struct StoreAnswer {
+    /// Without user and password; `memory` is this process.
+    pub(super) url: String,
+    pub(super) available: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) away_seconds: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]

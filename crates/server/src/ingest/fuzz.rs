@@ -13,7 +13,7 @@ pub fn camera_url(data: &[u8]) {
         }
     };
     let shown = url.display();
-    if let SourceUrl::Rtsp { url, .. } = &url {
+    if let SourceUrl::Rtsp { url, .. } | SourceUrl::Whep { url, .. } = &url {
         assert!(url.username().is_empty() && url.password().is_none());
     }
     assert!(!shown.contains('@'), "{shown:?} may show a password");

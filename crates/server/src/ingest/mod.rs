@@ -14,6 +14,7 @@ mod source_url;
 mod steps;
 pub(crate) mod testcard;
 mod wall_clock;
+mod whep;
 mod whip;
 
 use std::sync::Arc;
@@ -64,7 +65,7 @@ pub(crate) struct SourceFormat {
 }
 
 /// One attempt at a source: connects, then feeds `output` until the source fails. Dropping the
-/// future ends the attempt and frees everything (RTSP TEARDOWN is sent in the background).
+/// future ends the attempt and frees everything (RTSP TEARDOWN and DELETE are sent in the background).
 /// `keyframe_wanted` is notified when viewers cannot decode; sources that cannot help ignore it.
 pub(crate) async fn pull(
     source: &SourceUrl,
@@ -86,6 +87,14 @@ pub(crate) async fn pull(
         }
         SourceUrl::Sealed { reason, .. } => SourceFailure::Unusable { detail: reason.clone() },
         SourceUrl::Whip(point) => whip::pull(point, output, &keyframe_wanted).await,
+        SourceUrl::Whep { url, token } => {
+            let url = match reach.pinned(url).await {
+                Ok(url) => url,
+                Err(failure) => return failure,
+            };
+            let origin = whep::Origin { url: &url, token: token.as_ref(), redirects: reach.into() };
+            whep::pull(&origin, output, &keyframe_wanted).await
+        }
         SourceUrl::Test { pattern, width, height, fps, gop } => {
             let pattern = pattern.clone();
             let (width, height, fps, gop) = (*width, *height, *fps, *gop);
@@ -109,14 +118,15 @@ pub(crate) async fn probe(source: &SourceUrl, reach: Reach) -> Option<Result<(),
         SourceUrl::Sealed { reason, .. } => {
             Some(Err(SourceFailure::Unusable { detail: reason.clone() }))
         }
-        SourceUrl::Whip(_) | SourceUrl::Test { .. } => None,
+        // Another server is asked by an offer, and would count who asks as a viewer.
+        SourceUrl::Whip(_) | SourceUrl::Whep { .. } | SourceUrl::Test { .. } => None,
     }
 }
 
-/// Waits until cameras whose pull was dropped have been told (RTSP TEARDOWN), at most `limit`. For
-/// the end of the program: before, nobody needs to wait.
+/// Waits until cameras and servers whose pull was dropped have been told (RTSP TEARDOWN, DELETE), at
+/// most `limit`. For the end of the program: before, nobody needs to wait.
 pub(crate) async fn settle(limit: Duration) {
-    rtsp::teardowns_sent(limit).await;
+    tokio::join!(rtsp::teardowns_sent(limit), whep::goodbyes_said(limit));
 }
 
 /// How long a camera may take to its first keyframe after PLAY.

@@ -15,6 +15,7 @@ use url::{Host, Url};
 
 use super::SourceUrl;
 use super::source_url::{RTSP_PORT, authority};
+use crate::remote::Redirects;
 
 /// How long a name may take to be resolved. Resolvers try three times with 5 s each.
 const RESOLVE_TIME_MAX: Duration = Duration::from_secs(10);
@@ -39,7 +40,9 @@ pub(crate) enum Reach {
 impl Reach {
     /// What is wrong with an address, as far as it can be told without resolving names.
     pub(crate) fn check(self, source: &SourceUrl) -> Result<(), String> {
-        let SourceUrl::Rtsp { url, .. } = source else { return Ok(()) };
+        let (SourceUrl::Rtsp { url, .. } | SourceUrl::Whep { url, .. }) = source else {
+            return Ok(());
+        };
         let address = match url.host() {
             // `rtsp` is no scheme that the library reads addresses in.
             Some(Host::Domain(name)) => name.parse().ok(),
@@ -59,7 +62,7 @@ impl Reach {
             return Ok(Cow::Borrowed(url));
         }
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let port = url.port().unwrap_or(RTSP_PORT);
+        let port = url.port_or_known_default().unwrap_or(RTSP_PORT);
         let resolving = tokio::net::lookup_host((host, port));
         let found = tokio::time::timeout(RESOLVE_TIME_MAX, resolving).await;
         let unknown =
@@ -109,6 +112,16 @@ impl Reach {
             Self::Network | Self::NetworkAndLoopback => return None,
         };
         Some(format!("{address} {reason}"))
+    }
+}
+
+/// Whoever may not lead us anywhere may not send us on either.
+impl From<Reach> for Redirects {
+    fn from(reach: Reach) -> Self {
+        match reach {
+            Reach::Anywhere => Self::Anywhere,
+            Reach::Network | Reach::NetworkAndLoopback => Self::SameServer,
+        }
     }
 }
 

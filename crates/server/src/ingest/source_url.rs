@@ -55,6 +55,13 @@ pub(crate) enum SourceUrl {
     },
     /// `whip://<stream key>`: an encoder publishes to it. Clones share it.
     Whip(Arc<PublishPoint>),
+    /// `whep+http://[token@]host[:80]/path`: another server, which it is watched at.
+    Whep {
+        /// The endpoint, `http:` and without the token.
+        url: Url,
+        /// Percent-decoded; goes along as the bearer token.
+        token: Option<SecretString>,
+    },
     /// An address that was kept and cannot be read any more.
     Sealed {
         /// What [`SourceUrl::display`] said of it.
@@ -77,14 +84,24 @@ pub(crate) enum SourceUrlError {
     )]
     Malformed(url::ParseError),
     /// A scheme that is not, and will not be, a source.
-    #[error("a camera address cannot begin with {0:?}; use rtsp://, whip:// or test://")]
+    #[error(
+        "a camera address cannot begin with {0:?}; use rtsp://, whip://, whep+http:// or test://"
+    )]
     Scheme(String),
     /// RTSP inside TLS.
     #[error("rtsps:// is not supported; use rtsp:// inside a trusted network or a tunnel")]
     Tls,
-    /// Sources that a coming version brings.
-    #[error("{0}:// sources come in a later version; use rtsp://, whip:// or test://")]
-    Later(String),
+    /// WHEP inside TLS, or without saying inside what.
+    #[error(
+        "{0}:// is not supported; use whep+http:// inside a trusted network or a tunnel, as in \
+         whep+http://host:8080/whep/cam-1"
+    )]
+    WhepScheme(String),
+    /// A user name and a password where there is one token.
+    #[error(
+        "a WHEP address takes one token and no password, as in whep+http://token@host/whep/cam-1"
+    )]
+    TokenAlone,
     /// A stream key that is too short to be a secret, or would not survive in a path.
     #[error(
         "a stream key is {} to {} letters, digits, hyphens and underscores, as in \
@@ -146,6 +163,9 @@ impl SourceUrl {
         if let Some(key) = text.strip_prefix("whip://") {
             return parse_whip(key);
         }
+        if let Some(rest) = text.strip_prefix("whep+http://") {
+            return parse_whep(rest);
+        }
         let url = Url::parse(text).map_err(SourceUrlError::Malformed)?;
         match url.scheme() {
             "rtsp" => parse_rtsp(url),
@@ -153,9 +173,9 @@ impl SourceUrl {
             "rtsps" => Err(SourceUrlError::Tls),
             // Without the slashes, or in capitals.
             "whip" => Err(SourceUrlError::StreamKey),
-            "whep" | "whep+http" | "whep+https" => {
-                Err(SourceUrlError::Later(url.scheme().to_owned()))
-            }
+            "whep" | "whep+https" => Err(SourceUrlError::WhepScheme(url.scheme().to_owned())),
+            // Without the slashes, or in capitals.
+            "whep+http" => Err(SourceUrlError::NoHost),
             other => Err(SourceUrlError::Scheme(excerpt(other))),
         }
     }
@@ -169,6 +189,7 @@ impl SourceUrl {
                 format!("test://{pattern}?width={width}&height={height}&fps={fps}&gop={gop}")
             }
             Self::Whip(_) => WHIP_SHOWN.to_owned(),
+            Self::Whep { url, .. } => format!("whep+{}", mask_parameters(url.as_str())),
             Self::Sealed { shown, .. } => shown.clone(),
         }
     }
@@ -178,6 +199,9 @@ impl SourceUrl {
         match self {
             Self::Rtsp { url, username, .. } => {
                 username.is_some() || !parameter_values(url.as_str()).is_empty()
+            }
+            Self::Whep { url, token } => {
+                token.is_some() || !parameter_values(url.as_str()).is_empty()
             }
             Self::Test { .. } => false,
             Self::Whip(point) => point.digest().is_some(),
@@ -195,6 +219,13 @@ impl SourceUrl {
                 let _ = whole.set_username(&encode(username.as_deref().unwrap_or_default()));
                 let _ = whole.set_password(password.map(encode).as_deref());
                 whole.to_string()
+            }
+            Self::Whep { url, token } => {
+                let mut whole = url.clone();
+                let token = token.as_ref().map(ExposeSecret::expose_secret).unwrap_or_default();
+                // It can only fail without a host, and there is one.
+                let _ = whole.set_username(&encode(token));
+                format!("whep+{whole}")
             }
             Self::Whip(point) => match point.digest() {
                 Some(digest) => format!("{DIGEST_SCHEME}{}", STANDARD.encode(digest)),
@@ -231,6 +262,13 @@ impl SourceUrl {
             username.clone_from(user);
             password.clone_from(secret);
         }
+        if let (Self::Whep { url, token }, Self::Whep { url: old, token: secret }) =
+            (&mut new, before)
+            && token.is_none()
+            && authority(url) == authority(old)
+        {
+            token.clone_from(secret);
+        }
         Ok(new)
     }
 
@@ -252,7 +290,10 @@ impl SourceUrl {
 /// Prints what [`SourceUrl::display`] does, and whether there are credentials.
 impl fmt::Debug for SourceUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let credentials = matches!(self, Self::Rtsp { username: Some(_), .. });
+        let credentials = matches!(
+            self,
+            Self::Rtsp { username: Some(_), .. } | Self::Whep { token: Some(_), .. }
+        );
         f.debug_struct("SourceUrl")
             .field("url", &self.display())
             .field("credentials", &credentials)
@@ -262,7 +303,11 @@ impl fmt::Debug for SourceUrl {
 
 /// `host:port` of an RTSP address, for messages.
 pub(super) fn authority(url: &Url) -> String {
-    format!("{}:{}", url.host_str().unwrap_or_default(), url.port().unwrap_or(RTSP_PORT))
+    format!(
+        "{}:{}",
+        url.host_str().unwrap_or_default(),
+        url.port_or_known_default().unwrap_or(RTSP_PORT)
+    )
 }
 
 /// Path and query of an RTSP address, password-like parameters masked.
@@ -319,6 +364,30 @@ fn mask_parameters(text: &str) -> String {
 }
 
 fn parse_rtsp(mut url: Url) -> Result<SourceUrl, SourceUrlError> {
+    let (username, password) = take_credentials(&mut url)?;
+    let has_credentials = !username.is_empty() || password.is_some();
+    Ok(SourceUrl::Rtsp {
+        url,
+        username: has_credentials.then_some(username),
+        password: has_credentials.then(|| SecretString::from(password.unwrap_or_default())),
+    })
+}
+
+/// `rest` is what stands behind `whep+http://`.
+fn parse_whep(rest: &str) -> Result<SourceUrl, SourceUrlError> {
+    if rest.is_empty() {
+        return Err(SourceUrlError::NoHost);
+    }
+    let mut url = Url::parse(&format!("http://{rest}")).map_err(SourceUrlError::Malformed)?;
+    let (token, password) = take_credentials(&mut url)?;
+    if password.is_some() {
+        return Err(SourceUrlError::TokenAlone);
+    }
+    Ok(SourceUrl::Whep { url, token: (!token.is_empty()).then(|| SecretString::from(token)) })
+}
+
+/// Takes user name and password out of an address, percent-decoded.
+fn take_credentials(url: &mut Url) -> Result<(String, Option<String>), SourceUrlError> {
     if url.host_str().is_none_or(str::is_empty) {
         return Err(SourceUrlError::NoHost);
     }
@@ -330,18 +399,13 @@ fn parse_rtsp(mut url: Url) -> Result<SourceUrl, SourceUrlError> {
         return Err(SourceUrlError::StraySign('@'));
     }
     let username = decode(url.username())?;
-    let password = decode(url.password().unwrap_or_default())?;
-    let has_credentials = !username.is_empty() || url.password().is_some();
+    let password = url.password().map(decode).transpose()?;
     // Both can only fail without a host, and there is one.
     let stripped = url.set_username("").and_then(|()| url.set_password(None));
     if stripped.is_err() {
         return Err(SourceUrlError::NoHost);
     }
-    Ok(SourceUrl::Rtsp {
-        url,
-        username: has_credentials.then_some(username),
-        password: has_credentials.then(|| SecretString::from(password)),
-    })
+    Ok((username, password))
 }
 
 fn parse_whip(key: &str) -> Result<SourceUrl, SourceUrlError> {
@@ -501,13 +565,50 @@ mod tests {
     fn only_listed_schemes_are_sources() {
         for text in ["file:///etc/passwd", "exec:ffmpeg -i x", "http://10.0.0.1/x", "ffmpeg:x"] {
             let sentence = refusal(text);
-            assert!(sentence.contains("use rtsp://, whip:// or test://"), "{text}: {sentence}");
+            let schemes = "use rtsp://, whip://, whep+http:// or test://";
+            assert!(sentence.contains(schemes), "{text}: {sentence}");
         }
-        assert!(refusal("whep+https://host/x").contains("later version"));
+        assert!(refusal("whep+https://host/x").contains("use whep+http://"));
+        assert!(refusal("whep://host/x").contains("use whep+http://"));
         assert!(refusal("rtsps://host/x").contains("rtsps"));
         assert!(refusal("rtsp:///x").contains("no host"));
         assert!(refusal("10.0.0.1:554/x").contains("not a URL"));
         assert_eq!(SourceUrl::parse(&"a".repeat(3000)).err(), Some(SourceUrlError::TooLong));
+    }
+
+    #[test]
+    fn the_token_of_another_server_leaves_its_address() {
+        let parsed = |text: &str| match SourceUrl::parse(text) {
+            Ok(SourceUrl::Whep { url, token }) => {
+                (url.to_string(), token.map(|token| token.expose_secret().to_owned()))
+            }
+            other => panic!("{text} gave {other:?}"),
+        };
+        let (url, token) = parsed(&format!("whep+http://{CANARY}@10.0.0.1:8080/whep/cam-1"));
+        assert_eq!(url, "http://10.0.0.1:8080/whep/cam-1");
+        assert_eq!(token.as_deref(), Some(CANARY));
+        assert_eq!(parsed("whep+http://[::1]/a?b=c"), ("http://[::1]/a?b=c".to_owned(), None));
+        let source = SourceUrl::parse(&format!("whep+http://{CANARY}@host/x?token={CANARY}"));
+        let source = source.expect("is an address");
+        assert_eq!(source.display(), "whep+http://host/x?token=***");
+        assert!(!format!("{source:?}").contains(CANARY));
+        let again = SourceUrl::from_secret(&source.to_secret()).expect("is an address");
+        assert!(again.is_same(&source) && source.has_credentials());
+        let over = SourceUrl::parse_over("whep+http://host/y", &source).expect("is an address");
+        let elsewhere = SourceUrl::parse_over("whep+http://other/x", &source);
+        let has_token = |url: &SourceUrl| matches!(url, SourceUrl::Whep { token: Some(_), .. });
+        assert!(has_token(&over) && !has_token(&elsewhere.expect("is an address")));
+        for (text, part) in [
+            (format!("whep+http://user:{CANARY}@host/x"), "one token"),
+            (format!("whep+http://host/{CANARY}@x"), "percent-encoded"),
+            (format!("whep+http://{CANARY}#@host/x"), "percent-encoded"),
+            (format!("whep+http://{CANARY}%0d%0a@host/x"), "printable"),
+            ("whep+http://".to_owned(), "no host"),
+            ("whep+http:host/x".to_owned(), "no host"),
+        ] {
+            let sentence = refusal(&text);
+            assert!(sentence.contains(part) && !sentence.contains(CANARY), "{text}: {sentence}");
+        }
     }
 
     #[test]
@@ -562,7 +663,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_refused(text in "(rtsp|test|rtsps|x)?:?/{0,3}.{0,60}") {
+        fn any_text_is_read_or_refused(text in "(rtsp|test|rtsps|whep\\+http|x)?:?/{0,3}.{0,60}") {
             if let Ok(SourceUrl::Rtsp { url, .. }) = SourceUrl::parse(&text) {
                 prop_assert_eq!(url.username(), "");
                 prop_assert_eq!(url.password(), None);

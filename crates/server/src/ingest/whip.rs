@@ -24,7 +24,7 @@ use crate::net::{PublisherHandle, PublisherId};
 
 /// From one picture to the next. An encoder that was killed says nothing; live ones send several
 /// pictures a second, and one at least even of a still desktop.
-const SILENCE_MAX: Duration = Duration::from_secs(5);
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// Lengths of a stream key in characters: 80 bits of base 32 at least, so that it cannot be guessed.
 pub(crate) const KEY_LENGTHS: std::ops::RangeInclusive<usize> = 16..=128;
@@ -171,7 +171,7 @@ fn lost(detail: &str) -> SourceFailure {
 }
 
 /// One session's frames on their way to its output.
-struct Feed {
+pub(super) struct Feed {
     output: Arc<dyn Output>,
     clock: SourceClock,
     /// What was last said to be live.
@@ -183,7 +183,7 @@ struct Feed {
 
 impl Feed {
     /// Nothing leaves before the first keyframe.
-    fn new(output: Arc<dyn Output>) -> Self {
+    pub(super) fn new(output: Arc<dyn Output>) -> Self {
         Self {
             output,
             clock: SourceClock::new(Codec::H264.clock_rate(), Codec::Opus.clock_rate()),
@@ -195,12 +195,12 @@ impl Feed {
     }
 
     /// Whether the first keyframe has come.
-    fn is_live(&self) -> bool {
+    pub(super) fn is_live(&self) -> bool {
         self.live.is_some()
     }
 
     /// The next thing from the publisher; `unix_micros` tells our wall clock at a moment.
-    fn handle(
+    pub(super) fn handle(
         &mut self,
         item: TrackOutput,
         unix_micros: impl Fn(std::time::Instant) -> i64,

@@ -51,7 +51,7 @@ fn words(life: &Life) -> Vec<&'static str> {
 
 #[test]
 fn a_life_is_told_from_its_request_to_its_end() {
-    let journal = Journal::new();
+    let journal = Journal::new(Audit::off());
     let id = granted(&journal, 1);
     journal.token(&id, Duration::from_secs(3600));
     journal.token(&id, Duration::from_secs(3600));
@@ -86,7 +86,7 @@ fn a_life_is_told_from_its_request_to_its_end() {
 
 #[test]
 fn what_all_peers_were_sent_is_added_up_whenever_it_is_told() {
-    let journal = Journal::new();
+    let journal = Journal::new(Audit::off());
     let id = granted(&journal, 1);
     watching(&journal, &id, ViewerId(1));
     let alive = |viewer, packets| {
@@ -111,7 +111,7 @@ fn what_all_peers_were_sent_is_added_up_whenever_it_is_told() {
 
 #[test]
 fn a_life_whose_peer_says_nothing_any_more_is_closed_by_time() {
-    let journal = Journal::new();
+    let journal = Journal::new(Audit::off());
     let id = granted(&journal, 1);
     watching(&journal, &id, ViewerId(1));
     journal.handle_note(&id, Note::Ended(EndReason::Released));
@@ -126,7 +126,7 @@ fn a_life_whose_peer_says_nothing_any_more_is_closed_by_time() {
 
 #[test]
 fn a_connection_that_never_came_about_leaves_its_reason_and_no_peer() {
-    let journal = Journal::new();
+    let journal = Journal::new(Audit::off());
     let id = granted(&journal, 1);
     journal.step(&id, Step::Offered);
     journal.handle_note(&id, Note::Answered { viewer: ViewerId(3) });
@@ -144,7 +144,7 @@ fn a_connection_that_never_came_about_leaves_its_reason_and_no_peer() {
 
 #[test]
 fn a_path_that_stays_is_one_step_and_a_line_tells_only_of_changes() {
-    let journal = Journal::new();
+    let journal = Journal::new(Audit::off());
     let id = granted(&journal, 1);
     watching(&journal, &id, ViewerId(1));
     let line = |is_too_thin| {
@@ -163,7 +163,7 @@ fn a_path_that_stays_is_one_step_and_a_line_tells_only_of_changes() {
 
 #[test]
 fn a_long_life_keeps_its_beginning_and_its_newest_steps() {
-    let journal = Journal::new();
+    let journal = Journal::new(Audit::off());
     let id = granted(&journal, 1);
     for _ in 0..500 {
         let switched = Note::Switched { to: Rendition::Sub, reason: SwitchReason::Line };
@@ -178,7 +178,7 @@ fn a_long_life_keeps_its_beginning_and_its_newest_steps() {
 
 #[test]
 fn the_oldest_ends_are_forgotten_and_refusals_drive_out_no_lives() {
-    let journal = Journal::new();
+    let journal = Journal::new(Audit::off());
     let watched = granted(&journal, 1);
     journal.handle_note(&watched, Note::Ended(EndReason::Released));
     for number in 2..2 + 2 * MAX_REFUSED as u128 {
@@ -199,7 +199,7 @@ fn the_oldest_ends_are_forgotten_and_refusals_drive_out_no_lives() {
 
 #[test]
 fn what_is_told_of_strangers_is_passed_over() {
-    let journal = Journal::new();
+    let journal = Journal::new(Audit::off());
     journal.step(&id(1), Step::Offered);
     journal.decoded(&id(1), 1);
     journal.token(&id(1), Duration::from_secs(1));

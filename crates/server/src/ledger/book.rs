@@ -15,13 +15,14 @@ use control::{
     Reservation, ReservationId, Scope, SourceId, Timestamp, Unit, Usage,
 };
 use redis::Value;
+use tracing::warn;
 
 use super::connection::{Call, Script, Store, StoreError};
 use super::offset::Offset;
 use super::record::Record;
 use super::reply::{Reply, Told, Values};
 use super::scripts::SCRIPTS;
-use super::status::StoreStatus;
+use super::status::{Repair, StoreStatus};
 
 /// Packets that one call of the script tells of. Each takes the store some 10 µs, so that others wait
 /// a millisecond for it.
@@ -164,7 +165,11 @@ impl Book {
             }
         }
         self.empty_trash().await;
-        Executed { done, left: slots.into_iter().flatten().collect(), error }
+        let left: Vec<Asked<T>> = slots.into_iter().flatten().collect();
+        if error.is_none() && !left.is_empty() {
+            error = Some(self.store.garbled("operations without an answer"));
+        }
+        Executed { done, left, error }
     }
 
     /// Asks for the operations at `open` once.
@@ -174,10 +179,8 @@ impl Book {
         open: &[usize],
         is_last: bool,
     ) -> Result<(Vec<(usize, Outcome)>, Option<StoreError>), StoreError> {
-        let ops: Vec<(usize, &Asked<T>)> = open
-            .iter()
-            .filter_map(|place| Some((*place, slots.get(*place)?.as_ref()?)))
-            .collect();
+        let ops: Vec<(usize, &Asked<T>)> =
+            open.iter().filter_map(|place| Some((*place, slots.get(*place)?.as_ref()?))).collect();
         let mut jobs: Vec<Vec<(usize, &Asked<T>)>> = Vec::new();
         for (place, asked) in ops {
             match jobs.last_mut() {
@@ -226,7 +229,11 @@ impl Book {
             }
             return Verdict::Again;
         }
-        let shown = if tracing::enabled!(tracing::Level::DEBUG) { format!("{value:?}") } else { String::new() };
+        let shown = if tracing::enabled!(tracing::Level::DEBUG) {
+            format!("{value:?}")
+        } else {
+            String::new()
+        };
         let Some(mut reply) = Reply::read(value) else {
             tracing::debug!(answer = shown, "an answer of the store is not understood");
             return Verdict::Failed(self.store.garbled("not the form of an answer"));
@@ -252,7 +259,8 @@ impl Book {
                 self.ended.append(&mut ended);
                 continue;
             }
-            outcomes.push((*place, Outcome { answer, ended: std::mem::take(&mut ended), next_expiry }));
+            outcomes
+                .push((*place, Outcome { answer, ended: std::mem::take(&mut ended), next_expiry }));
         }
         if outcomes.is_empty() { Verdict::Again } else { Verdict::Done(outcomes) }
     }
@@ -260,7 +268,9 @@ impl Book {
     /// Whether this node holds the lease that the store does not know.
     fn is_missed(&self, op: &LedgerOp, ended: &[EndedLease]) -> bool {
         let id = match op {
-            LedgerOp::Release(id) | LedgerOp::Heartbeat { id, .. } | LedgerOp::MediaSeen { id, .. } => id,
+            LedgerOp::Release(id)
+            | LedgerOp::Heartbeat { id, .. }
+            | LedgerOp::MediaSeen { id, .. } => id,
             LedgerOp::Reserve(_)
             | LedgerOp::Expire
             | LedgerOp::Count(_)
@@ -294,6 +304,10 @@ impl Book {
             }
             self.trash.push(id.clone());
             if is_own {
+                if cause == EndCause::Deleted {
+                    self.status.repaired(Repair::Deleted, 1);
+                    warn!(repair = "deleted", reservation_id = %id, "a reservation was deleted in the store, its viewer is ended");
+                }
                 self.own.remove(&id);
                 let lease = record.into_lease(id, expires_ms, &self.offset);
                 ended.push(EndedLease { lease, cause });
@@ -311,6 +325,8 @@ impl Book {
     fn remember<T>(&mut self, asked: &Asked<T>, outcome: &Outcome) {
         match &outcome.answer {
             Answer::Reserved { lease, .. } => {
+                // The id of one that ended is used again.
+                self.trash.retain(|id| id != lease.id());
                 let own = Own { lease: lease.clone(), name: asked.name.clone() };
                 self.own.insert(lease.id().clone(), own);
             }
@@ -330,8 +346,10 @@ impl Book {
             | Answer::Snapshot(_)
             | Answer::Unavailable => {}
         }
-        if let (LedgerOp::Release(id) | LedgerOp::Heartbeat { id, .. } | LedgerOp::MediaSeen { id, .. }, Answer::NotFound) =
-            (&asked.op, &outcome.answer)
+        if let (
+            LedgerOp::Release(id) | LedgerOp::Heartbeat { id, .. } | LedgerOp::MediaSeen { id, .. },
+            Answer::NotFound,
+        ) = (&asked.op, &outcome.answer)
         {
             self.own.remove(id);
         }
@@ -365,7 +383,9 @@ impl Book {
             LedgerOp::Release(id) => {
                 let mut keys = self.lease_keys(id).to_vec();
                 // Of a lease of another node the source is not known here.
-                keys.extend(self.own.get(id).map(|own| self.count_key(&own.lease.reservation.source)));
+                keys.extend(
+                    self.own.get(id).map(|own| self.count_key(&own.lease.reservation.source)),
+                );
                 self.script(&SCRIPTS.release, keys, vec![id.to_string()])
             }
             LedgerOp::Heartbeat { id, extend } => {
@@ -380,7 +400,9 @@ impl Book {
             LedgerOp::SetLimit { source, limit: Some(limit) } => {
                 self.count(source, "set", limit.to_string())
             }
-            LedgerOp::SetLimit { source, limit: None } => self.count(source, "reset", String::new()),
+            LedgerOp::SetLimit { source, limit: None } => {
+                self.count(source, "reset", String::new())
+            }
             LedgerOp::Snapshot => {
                 let mut keys = vec![self.good_limits_key()];
                 let mut args = Vec::new();
@@ -440,7 +462,8 @@ impl Book {
         let mut all_keys: Vec<String> =
             first.iter().map(|name| self.store.key(&format!("stream:{name}"))).collect();
         all_keys.extend(keys);
-        let now = if self.sets_time { (self.clock)().as_millis().to_string() } else { String::new() };
+        let now =
+            if self.sets_time { (self.clock)().as_millis().to_string() } else { String::new() };
         let unit = match self.quota.unit() {
             Unit::Viewer => "viewer",
             Unit::Camera => "camera",

@@ -209,12 +209,14 @@ impl Store {
         Ok(answers)
     }
 
-    /// One command that is no script.
-    pub(crate) async fn command(&self, command: redis::Cmd) -> Result<Value, StoreError> {
+    /// Whether it answers.
+    pub(crate) async fn ping(&self) -> Result<(), StoreError> {
         let link = self.link().await?;
-        let nothing = || self.garbled("no answer at all");
-        let answer = self.send(&link, std::iter::once(command)).await?.pop().ok_or_else(nothing)?;
-        answer.map_err(|error| self.error(&error))
+        match self.send(&link, std::iter::once(redis::cmd("PING"))).await?.pop() {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(error)) => Err(self.error(&error)),
+            None => Err(self.garbled("no answer at all")),
+        }
     }
 
     /// Several commands that are no scripts, in one go. Those that the store refuses count as done.

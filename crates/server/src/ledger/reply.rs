@@ -34,12 +34,12 @@ pub(super) struct Told {
 pub(super) struct Values(std::vec::IntoIter<Value>);
 
 impl Values {
-    pub(super) fn of(value: Value) -> Option<Self> {
-        if let Value::Array(values) = value { Some(Self(values.into_iter())) } else { None }
+    pub(super) fn none() -> Self {
+        Self(Vec::new().into_iter())
     }
 
-    pub(super) fn value(&mut self) -> Option<Value> {
-        self.0.next()
+    fn of(value: Value) -> Option<Self> {
+        if let Value::Array(values) = value { Some(Self(values.into_iter())) } else { None }
     }
 
     pub(super) fn list(&mut self) -> Option<Self> {
@@ -69,10 +69,8 @@ impl Values {
 
     /// A number, or an empty text for none.
     pub(super) fn maybe_number(&mut self) -> Option<Option<u64>> {
-        match self.0.next()? {
-            Value::BulkString(bytes) if bytes.is_empty() => Some(None),
-            value => number(value).map(Some),
-        }
+        let value = self.0.next()?;
+        if value == Value::BulkString(Vec::new()) { Some(None) } else { number(value).map(Some) }
     }
 
     pub(super) fn id(&mut self) -> Option<ReservationId> {
@@ -115,18 +113,15 @@ pub(super) fn cause(word: &str, by: &str) -> Option<EndCause> {
 }
 
 fn text(value: Value) -> Option<String> {
-    match value {
-        Value::BulkString(bytes) => String::from_utf8(bytes).ok(),
-        Value::SimpleString(text) => Some(text),
-        Value::Int(number) => Some(number.to_string()),
-        _ => None,
+    if let Value::Int(number) = value {
+        return Some(number.to_string());
     }
+    if let Value::BulkString(bytes) = value { String::from_utf8(bytes).ok() } else { None }
 }
 
 fn number<T: TryFrom<i64> + std::str::FromStr>(value: Value) -> Option<T> {
-    match value {
-        Value::Int(number) => T::try_from(number).ok(),
-        Value::BulkString(bytes) => std::str::from_utf8(&bytes).ok()?.parse().ok(),
-        _ => None,
+    if let Value::Int(number) = value {
+        return T::try_from(number).ok();
     }
+    text(value)?.parse().ok()
 }

@@ -23,7 +23,7 @@ use super::decode::StripReader;
 use super::targets::Target;
 use super::{LoadPlan, take_join};
 use crate::net::{Segment, Segments, Taken, open_receiver};
-use crate::remote::{HttpClient, RemoteError, Session, reserve};
+use crate::remote::{HttpClient, Redirects, RemoteError, Session, reserve};
 
 /// Room for what arrives while the thread is busy with other viewers: two seconds of 4 Mbit/s.
 const RECEIVE_BUFFER: usize = 1 << 20;
@@ -102,7 +102,7 @@ async fn visit(viewing: &Viewing, index: usize, http: &mut HttpClient) -> Result
         None => (None, plan.token.clone()),
         Some(base) => {
             let asked = Instant::now();
-            let place = reserve(http, base, &target.camera, plan.token.as_ref()).await?;
+            let place = reserve(http, base, &target.camera, "load", plan.token.as_ref()).await?;
             (Some(asked.elapsed()), Some(place.token))
         }
     };
@@ -146,7 +146,7 @@ async fn open<'a>(
     let own = SocketAddr::new(viewing.address, socket.local_addr()?.port());
     let (mut client, offer) = viewing.clients.offer(own, Instant::now())?;
     let offered = Instant::now();
-    let session = Session::open(http, &target.url, token, &offer).await?;
+    let session = Session::open(http, &target.url, token, &offer, Redirects::Anywhere).await?;
     times.answered = Some(offered.elapsed());
     client.handle_answer(&session.answer)?;
     let decodes = index < viewing.plan.decoding;

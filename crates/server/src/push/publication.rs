@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::feed::{Feed, FramesIn};
 use super::{PushPlan, tell_live};
-use crate::remote::{HttpClient, RemoteError, Session};
+use crate::remote::{HttpClient, Redirects, RemoteError, Session};
 
 /// How long a request may take.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(15);
@@ -97,7 +97,8 @@ impl Publication {
         let (pusher, offer) = factory.offer(address, Instant::now()).map_err(Ended::Answer)?;
         let mut http = HttpClient::new(REQUEST_TIME_MAX);
         let token = plan.token.clone();
-        let session = Session::open(&mut http, &plan.whip, token.as_ref(), &offer).await;
+        let to = Redirects::Anywhere;
+        let session = Session::open(&mut http, &plan.whip, token.as_ref(), &offer, to).await;
         let session = session.map_err(Ended::Refused)?;
         http.hang_up();
         let now = Instant::now();

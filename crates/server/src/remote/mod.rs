@@ -1,9 +1,9 @@
 //! Other servers, as their client sees them: HTTP requests, and the sessions that WHEP and WHIP
-//! open with an offer. For the tools that watch or publish, and for the commands that ask a running
-//! server.
+//! open with an offer. For the tools that watch or publish, for the commands that ask a running server,
+//! and for cameras that are other servers'.
 
 mod http;
 mod session;
 
 pub(crate) use http::{Answer, Ask, HttpClient, RemoteError};
-pub(crate) use session::{Session, own_address, reserve};
+pub(crate) use session::{Redirects, Session, own_address, reserve};

@@ -15,6 +15,15 @@ use super::http::{Answer, Ask, HttpClient, RemoteError, addresses};
 /// Redirections that are followed one after the other (RFC 9725 §4.5 has load balancers in mind).
 const REDIRECTIONS_MAX: usize = 4;
 
+/// Where a server may send us on to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Redirects {
+    /// To any `http://` address.
+    Anywhere,
+    /// To other paths of its own.
+    SameServer,
+}
+
 /// An open session.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -24,6 +33,8 @@ pub(crate) struct Session {
     pub(crate) ice_servers: usize,
     /// Where the session can be ended; servers need not name it.
     resource: Option<Url>,
+    /// Whom the token is for: `host:port` of the endpoint.
+    authority: String,
 }
 
 /// A place that was reserved with our own API.
@@ -34,28 +45,34 @@ pub(crate) struct Reservation {
 }
 
 impl Session {
-    /// Brings the offer.
+    /// Brings the offer. Where it is sent on to another server, the token is not told there.
     pub(crate) async fn open(
         http: &mut HttpClient,
         endpoint: &Url,
         token: Option<&SecretString>,
         offer: &str,
+        redirects: Redirects,
     ) -> Result<Self, RemoteError> {
         let mut url = endpoint.clone();
+        let authority = endpoint.authority();
         for _ in 0..REDIRECTIONS_MAX {
             let content_type = Some("application/sdp");
             let ask = Ask {
                 method: Method::POST,
                 url: &url,
                 content_type,
-                token,
+                token: token.filter(|_| url.authority() == authority),
                 body: offer.to_owned(),
             };
             let answer = http.ask_for_any(&ask).await?;
             let location = answer.header(LOCATION).and_then(|to| url.join(to).ok());
-            match location {
+            let may_go = |to: &Url| match redirects {
+                Redirects::Anywhere => true,
+                Redirects::SameServer => to.authority() == authority,
+            };
+            match location.filter(may_go) {
                 Some(to) if answer.status.is_redirection() => url = to,
-                resource => return Self::of_answer(&url, answer, resource),
+                resource => return Self::of_answer(authority, &url, answer, resource),
             }
         }
         Err(RemoteError::Cut {
@@ -65,13 +82,21 @@ impl Session {
         })
     }
 
-    fn of_answer(url: &Url, answer: Answer, resource: Option<Url>) -> Result<Self, RemoteError> {
+    fn of_answer(
+        authority: &str,
+        url: &Url,
+        answer: Answer,
+        resource: Option<Url>,
+    ) -> Result<Self, RemoteError> {
         if !answer.status.is_success() {
             return Err(answer.into_refusal(Method::POST, url));
         }
         let links = answer.headers.get_all(LINK).iter().filter_map(|link| link.to_str().ok());
         let ice_servers = links.map(|link| link.matches("rel=\"ice-server\"").count()).sum();
-        Ok(Self { answer: answer.body, ice_servers, resource })
+        // Nothing is sent to who had no part in it.
+        let resource = resource.filter(|resource| resource.authority() == url.authority());
+        let authority = authority.to_owned();
+        Ok(Self { answer: answer.body, ice_servers, resource, authority })
     }
 
     /// Ends the session. Nothing to do where the server named no address for that.
@@ -81,22 +106,24 @@ impl Session {
         token: Option<&SecretString>,
     ) -> Result<(), RemoteError> {
         let Some(url) = &self.resource else { return Ok(()) };
+        let token = token.filter(|_| url.authority() == self.authority);
         let ask =
             Ask { method: Method::DELETE, url, content_type: None, token, body: String::new() };
         http.ask(&ask).await.map(drop)
     }
 }
 
-/// Reserves a place before a camera with our own API at `base`.
+/// Reserves `user` a place before a camera with our own API at `base`.
 pub(crate) async fn reserve(
     http: &mut HttpClient,
     base: &Url,
     camera: &str,
+    user: &str,
     token: Option<&SecretString>,
 ) -> Result<Reservation, RemoteError> {
     let path = "/api/v1/stream/reserve";
     let url = base.join(path).map_err(|_| RemoteError::Scheme(base.clone()))?;
-    let body = json!({ "camera_id": camera, "user_id": "load" }).to_string();
+    let body = json!({ "camera_id": camera, "user_id": user }).to_string();
     let content_type = Some("application/json");
     let ask = Ask { method: Method::POST, url: &url, content_type, token, body };
     let answer = http.ask(&ask).await?;

@@ -11,7 +11,7 @@ use crate::frame::{AudioLevel, Codec, MediaKind};
 use crate::publish::{ForwardedTrack, Incoming, SenderReport, Track, TrackFigures, TrackOutput};
 
 /// What a publisher sends.
-pub(super) enum Tracks {
+pub(in crate::peer) enum Tracks {
     /// Whole frames in order.
     Camera { video: Box<Track>, audio: Box<Track> },
     /// Packets as they come.
@@ -19,7 +19,7 @@ pub(super) enum Tracks {
 }
 
 /// Somebody who speaks.
-pub(super) struct Voice {
+pub(in crate::peer) struct Voice {
     track: ForwardedTrack,
     resends: Resends,
     /// The source whose lost packets are asked for.
@@ -28,7 +28,7 @@ pub(super) struct Voice {
 
 /// What is in a packet.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Form {
+pub(in crate::peer) enum Form {
     /// The codec's payload.
     Plain(Codec),
     /// The codec's payloads with this type, in a payload of RED.
@@ -36,7 +36,7 @@ pub(super) enum Form {
 }
 
 impl Tracks {
-    pub(super) fn of_camera(parameter_sets: Vec<Vec<u8>>) -> Self {
+    pub(in crate::peer) fn of_camera(parameter_sets: Vec<Vec<u8>>) -> Self {
         let mut video = Box::new(Track::new(MediaKind::Video));
         video.set_parameter_sets(parameter_sets);
         Self::Camera { video, audio: Box::new(Track::new(MediaKind::Audio)) }
@@ -52,7 +52,7 @@ impl Tracks {
         }
     }
 
-    pub(super) fn handle_packet(&mut self, packet: Incoming, now: Instant) {
+    pub(in crate::peer) fn handle_packet(&mut self, packet: Incoming, now: Instant) {
         match self {
             Self::Camera { video, audio } => match packet.codec.kind() {
                 MediaKind::Video => video.handle_packet(packet, now),
@@ -62,7 +62,7 @@ impl Tracks {
         }
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
+    pub(in crate::peer) fn handle_timeout(&mut self, now: Instant) {
         match self {
             Self::Camera { video, audio } => {
                 video.handle_timeout(now);
@@ -72,7 +72,7 @@ impl Tracks {
         }
     }
 
-    pub(super) fn next_timeout(&self) -> Option<Instant> {
+    pub(in crate::peer) fn next_timeout(&self) -> Option<Instant> {
         match self {
             Self::Camera { video, audio } => {
                 video.next_timeout().into_iter().chain(audio.next_timeout()).min()
@@ -88,7 +88,7 @@ impl Tracks {
         }
     }
 
-    pub(super) fn poll_output(&mut self) -> Option<TrackOutput> {
+    pub(in crate::peer) fn poll_output(&mut self) -> Option<TrackOutput> {
         match self {
             Self::Camera { video, audio } => video.poll_output().or_else(|| audio.poll_output()),
             Self::Voice(voice) => voice.track.poll_output(),
@@ -96,7 +96,7 @@ impl Tracks {
     }
 
     /// Of picture and sound, as far as they were heard.
-    pub(super) fn ssrcs(&self) -> [Option<u32>; 2] {
+    pub(in crate::peer) fn ssrcs(&self) -> [Option<u32>; 2] {
         match self {
             Self::Camera { video, audio } => [video.ssrc(), audio.ssrc()],
             Self::Voice(voice) => [None, voice.track.ssrc()],
@@ -111,7 +111,7 @@ impl Tracks {
         }
     }
 
-    pub(super) fn figures(&self) -> TrackFigures {
+    pub(in crate::peer) fn figures(&self) -> TrackFigures {
         match self {
             Self::Camera { video, audio } => video.figures() + audio.figures(),
             Self::Voice(voice) => voice.track.figures(),
@@ -127,7 +127,7 @@ impl Voice {
 
 impl Form {
     /// What a payload type stands for. `None`: nothing that is passed on.
-    pub(super) fn of(payload_type: Pt, config: &CodecConfig) -> Option<Self> {
+    pub(in crate::peer) fn of(payload_type: Pt, config: &CodecConfig) -> Option<Self> {
         if let Some(payload) = config.find(|payload| payload.pt() == payload_type) {
             return our_codec(payload.spec().codec).map(Self::Plain);
         }
@@ -137,7 +137,7 @@ impl Form {
     }
 
     /// A packet as tracks take it.
-    pub(super) fn incoming(self, packet: RtpPacket) -> Incoming {
+    pub(in crate::peer) fn incoming(self, packet: RtpPacket) -> Incoming {
         let header = &packet.header;
         let level = header.ext_vals.audio_level.map(|level| AudioLevel {
             below_full: level.unsigned_abs().min(AudioLevel::SILENCE.below_full),
