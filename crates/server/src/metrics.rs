@@ -4,6 +4,7 @@
 //! no second account that could drift from the first. `docs/ref/metrics.md` lists the names.
 
 mod outlets;
+mod process;
 mod store;
 mod voice;
 
@@ -25,6 +26,7 @@ use prometheus_client::registry::Registry;
 pub(crate) use outlets::Outlets;
 
 use outlets::OutletFigures;
+use process::ProcessFigures;
 use store::StoreFigures;
 use voice::VoiceFigures;
 
@@ -72,6 +74,7 @@ pub(crate) fn encode(
     if let Some(status) = voice {
         registry.register_collector(Box::new(VoiceFigures(status)));
     }
+    registry.register_collector(Box::new(ProcessFigures));
     registry.register_collector(Box::new(Figures { snapshot, uptime }));
     let mut text = String::new();
     text::encode(&mut text, &registry)?;
@@ -92,6 +95,14 @@ impl Collector for Figures {
         self.media(encoder)?;
         self.switches(encoder)?;
         self.revocations(encoder)?;
+        let audit = &self.snapshot.audit;
+        counters(
+            encoder,
+            &[
+                ("manifold_audit_rows_written", "Rows added to the audit trail", audit.written),
+                ("manifold_audit_rows_lost", "Rows of it that found no place", audit.lost),
+            ],
+        )?;
         self.quotas(encoder)?;
         self.joins(encoder)?;
         gauge(encoder, "manifold_viewers_connected", "Viewers to whom media flows")?

@@ -1,19 +1,23 @@
 //! Why there is no picture or no sound: one sentence, one remedy, and the ladder that a viewer climbs.
 //!
-//! Computed from what the application shows of itself at one instant; nothing is measured or changed.
+//! Computed from what the application shows of itself at one instant and from the journal; nothing is
+//! measured or changed.
 
-use std::time::{Duration, SystemTime};
+#[cfg(test)]
+mod tests;
+mod viewer;
+
+use std::time::Duration;
 
 use control::{CameraId, ReservationId};
 
 use crate::app::{CameraSnapshot, ReservationSnapshot, Snapshot, SourceSnapshot, Stage};
 use crate::voice::Status;
 
+pub(crate) use viewer::reservation;
+
 /// How long a voice is silent before it counts as muted. Who listens for a while says nothing himself.
 const SILENCE: Duration = Duration::from_secs(5);
-
-/// From here on loss is seen and heard, as a share of all packets.
-const LOSS_SEEN: f32 = 0.05;
 
 /// The answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,35 +118,6 @@ pub(crate) fn camera(snapshot: &Snapshot, id: &CameraId) -> Option<Explanation> 
         remedy: verdict.and_then(|verdict| verdict.remedy),
         ladder: std::iter::once(quota).chain(rungs).collect(),
         viewers,
-    })
-}
-
-/// Why a viewer sees or does not see something; `None`: there is no such live reservation.
-pub(crate) fn reservation(
-    snapshot: &Snapshot,
-    id: &ReservationId,
-    now: SystemTime,
-) -> Option<Explanation> {
-    let viewer = snapshot.reservations.iter().find(|reservation| reservation.id == *id)?;
-    let camera = snapshot.cameras.iter().find(|camera| camera.id == viewer.camera)?;
-    let (camera_rungs, camera_trouble) = camera_rungs(camera);
-    let (viewer_rungs, viewer_trouble) = viewer_rungs(viewer, now);
-    // Without a picture to show, what the viewer did is no matter.
-    let verdict = camera_trouble.or(viewer_trouble);
-    let sentence = match &verdict {
-        Some(verdict) => verdict.sentence.clone(),
-        None => format!("media flows to {} from camera {}", viewer.user, camera.id),
-    };
-    let mut ladder = vec![placed(snapshot, camera), token(viewer, now)];
-    ladder.extend(camera_rungs);
-    ladder.extend(viewer_rungs);
-    Some(Explanation {
-        kind: Kind::Reservation,
-        is_well: verdict.is_none(),
-        sentence,
-        remedy: verdict.and_then(|verdict| verdict.remedy),
-        ladder,
-        viewers: Vec::new(),
     })
 }
 
@@ -308,21 +283,6 @@ fn places(snapshot: &Snapshot, camera: &CameraSnapshot) -> String {
     of_source.unwrap_or_default() + &total
 }
 
-fn token(viewer: &ReservationSnapshot, now: SystemTime) -> Rung {
-    let left = viewer.expires_at.duration_since(now).unwrap_or_default().as_secs();
-    let lease = format!("the lease runs out in {left} s unless it is renewed");
-    match viewer.stage {
-        Some(Stage::Reserved) => Rung {
-            name: "token",
-            state: RungState::Waiting,
-            detail: format!("no offer has come with it; {lease}"),
-        },
-        Some(Stage::Answered | Stage::PathFound | Stage::Connected | Stage::Playing) | None => {
-            Rung { name: "token", state: RungState::Done, detail: lease }
-        }
-    }
-}
-
 /// The camera and its first keyframe.
 fn camera_rungs(camera: &CameraSnapshot) -> ([Rung; 2], Option<Verdict>) {
     let rung = |name, state, detail: &str| Rung { name, state, detail: detail.to_owned() };
@@ -379,84 +339,6 @@ fn failed(camera: &CameraSnapshot, reason: &str) -> Verdict {
         sentence: format!("{reason}{}", again.unwrap_or_default()),
         remedy: camera_remedy(camera.state).map(ToOwned::to_owned),
     }
-}
-
-/// ICE, DTLS, the first packet, and what the viewer makes of it.
-fn viewer_rungs(viewer: &ReservationSnapshot, now: SystemTime) -> (Vec<Rung>, Option<Verdict>) {
-    let Some(stage) = viewer.stage else {
-        let rung = |name| Rung { name, state: RungState::Unseen, detail: "on another node".into() };
-        return (["ice", "dtls", "packet", "decode"].map(rung).to_vec(), None);
-    };
-    let steps = [
-        ("ice", Stage::PathFound, "a check came from the viewer"),
-        ("dtls", Stage::Connected, "the keys are agreed on"),
-        ("packet", Stage::Playing, "media is sent"),
-    ];
-    let mut rungs: Vec<Rung> = Vec::new();
-    for (name, at, done) in steps {
-        let is_next = rungs.iter().all(|rung| rung.state == RungState::Done);
-        let (state, detail) = match () {
-            () if stage >= at => (RungState::Done, done),
-            () if is_next && stage > Stage::Reserved => (RungState::Waiting, "not yet"),
-            () => (RungState::Ahead, ""),
-        };
-        rungs.push(Rung { name, state, detail: detail.to_owned() });
-    }
-    let line = line(viewer);
-    let decode = match stage {
-        Stage::Playing => RungState::Unseen,
-        Stage::Reserved | Stage::Answered | Stage::PathFound | Stage::Connected => RungState::Ahead,
-    };
-    let detail = line.clone().unwrap_or_else(|| "the viewer's page tells what it decodes".into());
-    rungs.push(Rung { name: "decode", state: decode, detail });
-    let waited = now.duration_since(viewer.created_at).unwrap_or_default().as_secs();
-    (rungs, viewer_verdict(viewer, stage, waited, line))
-}
-
-fn viewer_verdict(
-    viewer: &ReservationSnapshot,
-    stage: Stage,
-    waited: u64,
-    line: Option<String>,
-) -> Option<Verdict> {
-    let camera = &viewer.camera;
-    Some(match stage {
-        Stage::Reserved => Verdict::new(
-            format!("nobody has used the reservation for {waited} s: no offer came with its token"),
-            format!(
-                "let the viewer POST its offer to /whep/{camera} with the token that reserve or heartbeat answered"
-            ),
-        ),
-        Stage::Answered => Verdict::new(
-            "no ICE check has come from the viewer: its network does not reach the media port",
-            "open media.udp in the firewall for UDP and TCP, set media.advertise behind NAT, or media.turn; `manifold doctor` tries the port",
-        ),
-        Stage::PathFound => Verdict::new(
-            "ICE found a way, and DTLS does not finish",
-            "look for a firewall that inspects DTLS, or a path with a small MTU; try from another network",
-        ),
-        Stage::Connected => Verdict::new(
-            "the viewer is connected, and no packet of the camera has left for it",
-            "wait for the camera's next keyframe; look at manifold_send_drops_total if it stays",
-        ),
-        Stage::Playing => {
-            let line = line?;
-            Verdict::new(
-                format!("media flows, and {line}"),
-                "give the viewer a better line, or quality \"low\"",
-            )
-        }
-    })
-}
-
-/// What is wrong with a viewer's line.
-fn line(viewer: &ReservationSnapshot) -> Option<String> {
-    let line = viewer.line?;
-    if line.is_too_thin {
-        return Some("the viewer's line is too thin for the picture: frames are left out".into());
-    }
-    let percent = (line.loss * 100.0).round();
-    (line.loss >= LOSS_SEEN).then(|| format!("the viewer's line loses {percent} % of the packets"))
 }
 
 /// `1 viewer`, `2 viewers`.

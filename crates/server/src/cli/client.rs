@@ -56,7 +56,7 @@ pub(crate) enum AskError {
         /// As asked.
         url: Url,
         /// What the network said.
-        reason: RemoteError,
+        reason: String,
     },
     /// It wants a key, or another one. Exit code 3.
     #[error("the server refuses: {0}; give a token with --token or {TOKEN_VARIABLE}")]
@@ -147,7 +147,17 @@ impl Client {
         let content_type = body.is_some().then_some("application/json");
         let body = body.map(ToString::to_string).unwrap_or_default();
         let ask = Ask { method, url: &url, content_type, token: self.token.as_ref(), body };
-        let absent = |reason| AskError::Absent { url: self.base.clone(), reason };
+        let absent = |error: RemoteError| {
+            let reason = match error {
+                // Its address is told already.
+                RemoteError::Unreachable { reason, .. } => reason.to_string(),
+                RemoteError::Scheme(_)
+                | RemoteError::Cut { .. }
+                | RemoteError::Late { .. }
+                | RemoteError::Refused { .. } => error.to_string(),
+            };
+            AskError::Absent { url: self.base.clone(), reason }
+        };
         self.http.ask_for_any(&ask).await.map_err(absent)
     }
 

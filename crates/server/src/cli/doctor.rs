@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::check::counted;
 use super::client::{AskError, Client, Server, block_on};
+use super::health::store_trouble;
 use super::{Failure, say};
 use crate::config::{self, Environment, Flags, Loaded, Log, LogFormat, LogLevel};
 use crate::doctor::{self, CameraChoice, Checkup, Finding, Level, Progress, RunningServer};
@@ -125,9 +126,10 @@ async fn running(
 ) -> Result<Option<RunningServer>, Failure> {
     const PART: &str = "server";
     let mut client = Client::new(server)?;
+    let mut health = Value::Null;
     let found = match client.any(Method::GET, "/health", None).await {
         Ok(answer) => {
-            let health: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+            health = serde_json::from_str(&answer.body).unwrap_or_default();
             let base = client.base().clone();
             if health["status"] == "healthy" {
                 let sentence = format!("the server at {base} is well");
@@ -155,8 +157,22 @@ async fn running(
         Err(error) => return Err(error.into()),
     };
     tell(Progress::Found(found));
+    store(&health).into_iter().for_each(|found| tell(Progress::Found(found)));
     let (base, token) = (client.base().clone(), client.token().cloned());
     Ok(Some(RunningServer { http: client.into_http(), base, token }))
+}
+
+/// Where leases are kept, as the server finds it.
+fn store(health: &Value) -> Option<Finding> {
+    const PART: &str = "store";
+    if let Some(sentence) = store_trouble(health) {
+        let remedy = "start the store, or look at the network between; who watches keeps watching";
+        let remedy = Some(remedy.to_owned());
+        return Some(Finding { part: PART, level: Level::Trouble, sentence, remedy });
+    }
+    let url = health["store"]["url"].as_str()?;
+    let sentence = format!("leases are kept in {url}");
+    Some(Finding { part: PART, level: Level::Fine, sentence, remedy: None })
 }
 
 /// How findings are shown as they come.

@@ -44,7 +44,9 @@ pub(super) fn run(args: &HealthArgs) -> Result<ExitCode, Failure> {
         say(&found.to_string());
     } else {
         say(&line(&health));
-        let rest = if args.quiet { &[] } else { &health.details[..] };
+        // The first is in the line already.
+        let told = usize::from(is_well);
+        let rest = if args.quiet { &[] } else { health.details.get(told..).unwrap_or_default() };
         rest.iter().for_each(|detail| say(&format!("  {detail}")));
     }
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::from(1) })
@@ -71,8 +73,11 @@ async fn look(server: &Server) -> Result<Health, Failure> {
     let uptime = answer["uptime_seconds"].as_u64().unwrap_or_default();
     let up = humantime::format_duration(std::time::Duration::from_secs(uptime));
     let mut details = vec![format!("{} is up for {up}", client.base())];
+    if let Some(url) = answer["store"]["url"].as_str() {
+        details.push(format!("leases: {url}"));
+    }
     details.push(format!(
-        "voice: {} spoken, {} clients",
+        "voices: {}, clients of the relay: {}",
         answer["active_streams"], answer["connected_clients"]
     ));
     let state = match client.get("/api/v1/stream/stats").await {
@@ -87,12 +92,16 @@ async fn look(server: &Server) -> Result<Health, Failure> {
     Ok(Health { troubles, details, answer })
 }
 
-/// The sentence of a store that is not there, where there is one at all.
-fn store_trouble(answer: &Value) -> Option<String> {
-    let store = answer.get("store")?;
-    let state = store["status"].as_str().or(store["state"].as_str()).or(store.as_str())?;
-    let is_well = ["healthy", "ok", "up", "connected", "memory"].contains(&state);
-    (!is_well).then(|| format!("the store of leases is {state}"))
+/// The sentence of a store that does not answer, where there is one at all.
+pub(super) fn store_trouble(health: &Value) -> Option<String> {
+    let store = health.get("store").filter(|store| store["available"] == false)?;
+    let (url, reason) = (store["url"].as_str(), store["reason"].as_str());
+    let away = store["away_seconds"].as_u64().unwrap_or_default();
+    Some(format!(
+        "the store of leases at {} has been away for {away} s: {}",
+        url.unwrap_or("its address"),
+        reason.unwrap_or("it does not answer"),
+    ))
 }
 
 fn tell_state(
@@ -133,6 +142,18 @@ fn tell_state(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_store_that_is_away_is_trouble_and_memory_is_not() {
+        let memory = json!({"store": {"available": true, "away_seconds": null, "url": "memory"}});
+        assert_eq!(store_trouble(&memory), None);
+        assert_eq!(store_trouble(&json!({})), None);
+        let away = json!({"store": {
+            "available": false, "away_seconds": 7, "reason": "refused", "url": "redis://a:6379",
+        }});
+        let wanted = "the store of leases at redis://a:6379 has been away for 7 s: refused";
+        assert_eq!(store_trouble(&away).as_deref(), Some(wanted));
+    }
 
     #[test]
     fn a_watched_camera_without_a_picture_is_trouble_and_an_unwatched_one_is_not() {

@@ -3,6 +3,7 @@
 
 mod audit;
 mod bench;
+mod bundle;
 mod check;
 mod client;
 mod doctor;
@@ -15,6 +16,7 @@ mod reload;
 mod reset;
 mod serve;
 mod token;
+mod top;
 mod trace;
 mod why;
 
@@ -61,8 +63,12 @@ enum Command {
         #[command(subcommand)]
         command: audit::AuditCommand,
     },
+    /// Watch viewers, cameras and packets as they are
+    Top(top::TopArgs),
     /// End the viewers and the pullers of a camera, or of all
     Reset(reset::ResetArgs),
+    /// Write a report of a fault: state, settings without secrets, log, findings
+    Bundle(bundle::BundleArgs),
     /// Many viewers of any WHEP server, in one process
     Load(load::LoadArgs),
     /// Publish a test card or an RTSP camera to any WHIP server
@@ -160,6 +166,8 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Why(args)) => finished(why::run(&args)),
         Some(Command::Trace(args)) => finished(trace::run(&args)),
         Some(Command::Audit { command }) => finished(audit::run(&command)),
+        Some(Command::Top(args)) => ended(top::run(&args)),
+        Some(Command::Bundle(args)) => ended(bundle::run(&args)),
         Some(Command::Reset(args)) => finished(reset::run(&args)),
         Some(Command::Completions { shell }) => ended(manual::completions(shell)),
         Some(Command::Man { directory }) => ended(manual::write(&directory)),

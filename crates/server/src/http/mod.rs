@@ -13,7 +13,7 @@
 //! | `mp3` | voices for speakers |
 //! | `openapi` | the description of `/api`, and its page |
 //! | `status` | health and metrics |
-//! | `why`, `reset` | what operators ask and end |
+//! | `why`, `reset`, `bundle` | what operators ask, end and report |
 //! | `secure` | what a page must know to get to HTTPS |
 //! | `voice` | the voice relay's WebSocket and status |
 //! | `sources` | sources and their limits, and 429 |
@@ -30,6 +30,7 @@
 mod api;
 mod audit;
 mod auth;
+mod bundle;
 mod caller;
 mod extract;
 mod frame;
@@ -88,6 +89,7 @@ use guard::SiteRules;
 use ice_servers::IceServers;
 use problem::Problem;
 use voice::Places;
+use wire::operations::SettingsView;
 
 pub(crate) use auth::Keyring;
 pub(crate) use caller::{Badge, Caller, Role, Sources};
@@ -146,6 +148,8 @@ struct Inner {
     feed: live::Feed,
     live_places: Places,
     players: Places,
+    /// What of the settings may be shown.
+    settings: SettingsView,
     started: Instant,
 }
 
@@ -179,6 +183,7 @@ impl Http {
             voice_settings: config.voice.clone(),
             sockets: Places::of_sockets(places),
             players: Places::new(mp3::PLAYERS_MAX, mp3::PLAYERS_OF_ADDRESS_MAX),
+            settings: SettingsView::of(config),
             started: Instant::now(),
         }))
     }
@@ -319,6 +324,7 @@ fn api_routes() -> Router<Http> {
         .route("/api/v1/audit", get(audit::rows))
         .route("/api/v1/audit/verify", get(audit::verify))
         .route("/api/v1/reset", post(reset::reset))
+        .route("/api/v1/bundle", get(bundle::bundle))
 }
 
 fn whep_routes() -> Router<Http> {

@@ -15,7 +15,7 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
 use super::wire::ProblemBody;
-use super::{Http, api, audit, frame, reset, sources, trace, whip, why};
+use super::{Http, api, audit, bundle, frame, reset, sources, trace, whip, why};
 
 /// What is told of the API as a whole. Paths are those of `mod.rs`.
 #[derive(OpenApi)]
@@ -42,6 +42,7 @@ use super::{Http, api, audit, frame, reset, sources, trace, whip, why};
         audit::rows,
         audit::verify,
         reset::reset,
+        bundle::bundle,
     ),
     tags(
         (name = "stream", description = "Reservations, and what they add up to"),

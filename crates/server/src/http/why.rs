@@ -10,6 +10,7 @@ use super::Http;
 use super::caller::Caller;
 use super::problem::Problem;
 use super::wire::operations::{WhyAnswer, WhyRung, WhyViewer};
+use crate::app::Snapshot;
 use crate::voice::Voice;
 use crate::why::{self, Explanation, Kind, Rung, RungState, Watcher};
 
@@ -34,18 +35,31 @@ pub(super) async fn why(
     Path(id): Path<String>,
 ) -> Result<Json<WhyAnswer>, Problem> {
     let snapshot = caller.visible(http.app().snapshot().await);
-    let reservation = ReservationId::parse(viewer_of(&id)).ok();
     let camera = CameraId::parse(&id).ok();
     let found = camera
         .and_then(|camera| why::camera(&snapshot, &camera))
-        .or_else(|| why::reservation(&snapshot, &reservation?, SystemTime::now()))
+        .or_else(|| of_reservation(&http, &caller, &snapshot, &id))
         .or_else(|| (id == VOICE).then(|| of_voice(&http)));
     found.map(|found| Json(answer(id, found))).ok_or_else(|| {
         Problem::not_found(
-            "there is no camera and no live reservation of this name; a reservation that has ended is told \
-             by `manifold trace`",
+            "there is no camera and no reservation of this name; one that ended long ago is forgotten",
         )
     })
+}
+
+/// Of the caller's own, or of his sources; also after its end.
+fn of_reservation(
+    http: &Http,
+    caller: &Caller,
+    snapshot: &Snapshot,
+    id: &str,
+) -> Option<Explanation> {
+    let id = ReservationId::parse(viewer_of(id)).ok()?;
+    let life = http.app().journal().life(&id)?;
+    let is_his = caller.is_admin()
+        || caller.owns(&id, &life.user)
+        || life.source.as_ref().is_some_and(|source| caller.may_change(source));
+    is_his.then(|| why::reservation(snapshot, &life, SystemTime::now()))
 }
 
 /// Tokens and rooms name a viewer `viewer_<reservation_id>`; both are taken.

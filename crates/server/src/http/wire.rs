@@ -4,7 +4,7 @@
 
 pub(super) mod audit;
 pub(super) mod live;
-pub(super) mod operations;
+pub(crate) mod operations;
 pub(super) mod sources;
 
 use std::collections::BTreeMap;

@@ -58,3 +58,97 @@ pub(in crate::http) struct ResetAnswer {
     /// Pullers that are left.
     pub(in crate::http) pullers_left: u32,
 }
+
+/// `GET /api/v1/bundle`: what only the server itself knows. Nothing of it is secret: there is no field that a
+/// secret could be in.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(in crate::http) struct BundleAnswer {
+    pub(in crate::http) version: &'static str,
+    pub(in crate::http) uptime_seconds: u64,
+    pub(in crate::http) settings: SettingsView,
+    /// The newest lines of the log, oldest first.
+    pub(in crate::http) log: Vec<String>,
+}
+
+/// The settings without secrets: of a secret there is only whether there is one.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub(crate) struct SettingsView {
+    pub(in crate::http) listen: Vec<String>,
+    pub(in crate::http) audio_listen: Option<String>,
+    pub(in crate::http) https: Option<String>,
+    /// `local` or `files`.
+    pub(in crate::http) certificates: &'static str,
+    pub(in crate::http) allowed_origins: Vec<String>,
+    pub(in crate::http) livekit_url_set: bool,
+    pub(in crate::http) media: MediaView,
+    pub(in crate::http) rtsp_listen: Option<String>,
+    pub(in crate::http) rtsp_users: usize,
+    pub(in crate::http) voice: VoiceView,
+    pub(in crate::http) auth: AuthView,
+    pub(in crate::http) quota_unit: String,
+    pub(in crate::http) quota_total: u32,
+    pub(in crate::http) sources: Vec<SourceView>,
+    pub(in crate::http) cameras: Vec<CameraView>,
+    pub(in crate::http) log_format: String,
+    pub(in crate::http) log_level: String,
+}
+
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub(in crate::http) struct MediaView {
+    pub(in crate::http) udp: String,
+    pub(in crate::http) tcp: Option<String>,
+    pub(in crate::http) advertise: Vec<String>,
+    pub(in crate::http) workers: Option<u32>,
+    pub(in crate::http) priority: String,
+    /// STUN and TURN servers, each by its addresses.
+    pub(in crate::http) ice_servers: Vec<Vec<String>>,
+    pub(in crate::http) turn: Vec<Vec<String>>,
+}
+
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub(in crate::http) struct VoiceView {
+    pub(in crate::http) enabled: bool,
+    pub(in crate::http) token_set: bool,
+    pub(in crate::http) allowed_origins: Vec<String>,
+    pub(in crate::http) max_connections: u32,
+    pub(in crate::http) queue_size: u32,
+    pub(in crate::http) connection_timeout_seconds: u64,
+    pub(in crate::http) levels: String,
+    pub(in crate::http) sample_rate: u32,
+    pub(in crate::http) channels: u8,
+}
+
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub(in crate::http) struct AuthView {
+    /// `open` or `keys`.
+    pub(in crate::http) mode: &'static str,
+    pub(in crate::http) keys: usize,
+    pub(in crate::http) token_ttl_seconds: u64,
+}
+
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub(in crate::http) struct SourceView {
+    pub(in crate::http) id: String,
+    pub(in crate::http) name: String,
+    pub(in crate::http) limit: u32,
+}
+
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub(in crate::http) struct CameraView {
+    pub(in crate::http) id: String,
+    pub(in crate::http) source: String,
+    pub(in crate::http) main: UrlView,
+    pub(in crate::http) sub: Option<UrlView>,
+    pub(in crate::http) transport: &'static str,
+    pub(in crate::http) on_demand: bool,
+    pub(in crate::http) close_after_ms: u64,
+}
+
+/// Where a camera is. Its path is left out: some cameras have their password in it.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub(in crate::http) struct UrlView {
+    pub(in crate::http) scheme: &'static str,
+    pub(in crate::http) host: Option<String>,
+    pub(in crate::http) port: Option<u16>,
+    pub(in crate::http) credentials: bool,
+}
