@@ -82,6 +82,7 @@ livekit_url = "wss://live.example"
 udp = "0.0.0.0:8555"
 advertise = ["192.0.2.7"]
 workers = 2
+realtime = false
 [[media.ice_servers]]
 urls = ["turn:turn.example:3478"]
 username = "u"
@@ -127,6 +128,7 @@ fn every_setting_is_read() {
     assert_eq!(config.http.livekit_url.as_deref(), Some("wss://live.example"));
     assert_eq!(config.media.advertise[0].to_string(), "192.0.2.7");
     assert_eq!(config.media.workers, Some(2));
+    assert_eq!(config.media.priority, Priority::Ordinary);
     assert_eq!(config.media.ice_servers[0].urls, ["turn:turn.example:3478"]);
     assert_eq!(config.auth.mode, AuthMode::Keys);
     assert_eq!(config.auth.token_ttl, Duration::from_secs(600));
@@ -193,7 +195,7 @@ fn unknown_keys_are_refused_on_every_level() {
     assert_eq!(
         wrong(text),
         "manifold.toml:3: media.upd: there is no such setting; known here: udp, tcp, advertise, \
-         workers, ice_servers, turn"
+         workers, realtime, ice_servers, turn"
     );
     assert!(wrong("colour = 1").starts_with("manifold.toml:1: colour: "));
     let camera = "[[cameras]]\nid=\"a\"\nsource=\"METRO\"\nurl=\"test://\"\npassword=\"x\"";
