@@ -2,6 +2,7 @@
 
 import { render } from "preact";
 import { Api } from "./api/client";
+import { LiveStats, liveAddress } from "./api/live";
 import { startHooks } from "./hooks";
 import { startClock } from "./state/clock";
 import { startPark } from "./state/park";
@@ -33,7 +34,16 @@ startWall((cameraId, among) => {
   const expectedWidthPx = devicePixelRatio * expectedTileWidth(among, innerWidth, innerHeight);
   return new Tile(cameraId, { api, certificate: () => certificate, expectedWidthPx });
 });
-startPark(api);
+startPark(
+  api,
+  (told) =>
+    new LiveStats({
+      address: () => liveAddress(location.origin, apiKey.peek()),
+      newSocket: (address) => new WebSocket(address),
+      random: Math.random,
+      ...told,
+    }),
+);
 startClock();
 startKeys();
 

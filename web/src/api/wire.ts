@@ -24,6 +24,15 @@ export interface Camera {
   readonly viewerCount: number;
 }
 
+/** A camera that is in another state than before. */
+export interface CameraNews {
+  readonly id: string;
+  /** `REMOVED` where there is no such camera any more. */
+  readonly status: string;
+  readonly state: string;
+  readonly reason: string;
+}
+
 export interface Usage {
   readonly current: number;
   readonly limit: number;
@@ -62,6 +71,16 @@ export function cameraFrom(value: unknown): Camera {
     reason: asSentence(text(json["reason"])),
     retryInS: typeof json["retry_in_s"] === "number" ? json["retry_in_s"] : null,
     viewerCount: count(json["viewer_count"]),
+  };
+}
+
+export function cameraNewsFrom(value: unknown): CameraNews {
+  const json = record(value);
+  return {
+    id: text(json["camera_id"]),
+    status: text(json["status"]),
+    state: text(json["state"]),
+    reason: asSentence(text(json["reason"])),
   };
 }
 

@@ -447,7 +447,7 @@ class Attempt {
   /** The connection was ended; where the place is gone too, the server knows why. */
   async #askWhy(): Promise<void> {
     try {
-      if (this.#reservation !== null) await this.#api.heartbeat(this.#reservation.reservationId, null);
+      if (this.#reservation !== null) await this.#api.heartbeat(this.#reservation.reservationId, null, this.#framesDecoded);
     } catch (thrown) {
       const cause = asRefusal(thrown);
       if (cause.status === 404) return this.#handleLeaseEnded(cause);

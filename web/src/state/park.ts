@@ -1,9 +1,15 @@
-/** The camera park and the totals, as the server last told them. Asks while the page is seen. */
+/**
+ * The camera park and the totals, as the server last told them.
+ *
+ * Is told by a WebSocket while the page is seen, and asks from time to time where there is none.
+ */
 
-import { computed, signal } from "@preact/signals";
+import { computed, effect, signal } from "@preact/signals";
 import type { Api } from "../api/client";
-import type { Camera, Totals } from "../api/wire";
+import type { LiveOptions, LiveStats } from "../api/live";
+import type { Camera, CameraNews, Totals } from "../api/wire";
 import { asRefusal } from "../rtc/errors";
+import { apiKey } from "./settings";
 
 const TOTALS_MS = 2_000;
 const CAMERAS_MS = 4_000;
@@ -35,7 +41,17 @@ export async function refresh(): Promise<void> {
   await Promise.all([refreshCameras(), refreshTotals()]);
 }
 
-export function startPark(api: Api): void {
+/** Makes what tells of news, given where to tell it. */
+export type NewLive = (told: Pick<LiveOptions, "onTotals" | "onCamera">) => LiveStats;
+
+export function startPark(api: Api, newLive: NewLive): void {
+  const live = newLive({
+    onTotals: (told) => {
+      totals.value = told;
+    },
+    onCamera: handleCamera,
+  });
+
   refreshCameras = guarded(async () => {
     cameras.value = await api.cameras();
     camerasLoaded.value = true;
@@ -43,11 +59,29 @@ export function startPark(api: Api): void {
   refreshTotals = guarded(async () => {
     totals.value = await api.totals();
   });
-  repeat(refreshCameras, () => (cameras.value.length > LARGE_PARK ? LARGE_PARK_MS : CAMERAS_MS));
-  repeat(refreshTotals, () => TOTALS_MS);
-  document.addEventListener("visibilitychange", () => {
-    if (!document.hidden) void refresh();
+  const isLarge = () => live.fresh || cameras.value.length > LARGE_PARK;
+  repeat(refreshCameras, () => (isLarge() ? LARGE_PARK_MS : CAMERAS_MS));
+  repeat(async () => {
+    if (!live.fresh) await refreshTotals();
+  }, () => TOTALS_MS);
+  // A new key is another socket.
+  effect(() => {
+    void apiKey.value;
+    if (!document.hidden) live.restart();
   });
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) return live.stop();
+    live.start();
+    void refresh();
+  });
+}
+
+/** A camera that is not in the list comes, and one that is removed goes, with the next list. */
+function handleCamera(news: CameraNews): void {
+  const isKnown = camerasById.value.has(news.id);
+  if (!isKnown || news.status === "REMOVED") return void refreshCameras();
+  const { id, ...now } = news;
+  cameras.value = cameras.value.map((camera) => (camera.id === id ? { ...camera, ...now } : camera));
 }
 
 /** Keeps what is known on failure, and says why. */

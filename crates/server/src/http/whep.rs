@@ -151,10 +151,16 @@ pub(super) async fn trickle(
 ) -> Result<Response, Problem> {
     match Patch::read(request, &http).await? {
         Patch::Trickle { tag, fragment } => {
-            trickled(http.app().trickle(&resource, tag.as_deref(), fragment).await)
+            match http.app().trickle(&resource, tag.as_deref(), fragment).await {
+                None => Err(why_no_session(&http, &resource).await),
+                outcome => trickled(outcome),
+            }
         }
         Patch::Restart { theirs, fragment } => {
-            restarted(http.app().restart_ice(&resource, theirs).await, &fragment)
+            match http.app().restart_ice(&resource, theirs).await {
+                None => Err(why_no_session(&http, &resource).await),
+                outcome => restarted(outcome, &fragment),
+            }
         }
     }
 }
@@ -245,7 +251,20 @@ pub(super) async fn end(
     State(http): State<Http>,
     Path((_, resource)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
-    if http.app().end_watch(&resource).await { Ok(StatusCode::OK) } else { Err(no_session()) }
+    if http.app().end_watch(&resource).await {
+        Ok(StatusCode::OK)
+    } else {
+        Err(why_no_session(&http, &resource).await)
+    }
+}
+
+/// A session that is over, with the reason while that is known.
+async fn why_no_session(http: &Http, resource: &str) -> Problem {
+    let over = http.app().ending_of(resource).await;
+    match over.code() {
+        None => no_session(),
+        code => Problem::not_found(over.to_string()).with_code(code),
+    }
 }
 
 pub(super) fn no_session() -> Problem {
