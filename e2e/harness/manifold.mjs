@@ -180,7 +180,7 @@ async function answer(response) {
 }
 
 function withDefaults(config, data) {
-  const { cameras = [], http = {}, media = {}, rtsp = {}, store = {}, log = {}, ...rest } = config;
+  const { cameras = [], http = {}, media = {}, rtsp = {}, store = {}, log = {}, park = {}, ...rest } = config;
   return {
     listen: ['127.0.0.1:0'],
     audio_listen: 'off',
@@ -188,6 +188,8 @@ function withDefaults(config, data) {
     media: { udp: '127.0.0.1:0', ...media },
     rtsp: { listen: '127.0.0.1:0', ...rtsp },
     store: { data_dir: data, ...store },
+    // Tests count who comes to their cameras.
+    park: { probe_interval: '0s', ...park },
     log: { format: 'json', level: 'debug', ...log },
     sources: [{ id: 'TEST', name: 'Test agency', name_ar: 'جهة الاختبار', limit: 500 }],
     ...rest,

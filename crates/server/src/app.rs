@@ -11,6 +11,7 @@ mod grants;
 mod joins;
 mod limits;
 mod outlets;
+mod park;
 mod publishing;
 mod pullers;
 mod snapshot;
@@ -39,6 +40,7 @@ pub(crate) use grants::{KeyNumber, Permit};
 pub(crate) use joins::JOIN_BUCKETS_MS;
 pub(crate) use limits::{LeaseError, LimitError, Over};
 pub(crate) use outlets::{Held, HoldError, ReadError, Reading};
+pub(crate) use park::{CameraChange, CameraOrigin, Probed, Unwatched};
 pub(crate) use publishing::{Accepted, Credentials, KeyRefusal, PublishRefusal, Publishing};
 pub(crate) use snapshot::{
     CameraSnapshot, RenditionSnapshot, ReservationSnapshot, Snapshot, SourceSnapshot, Stage,
@@ -79,6 +81,8 @@ pub(crate) struct CameraConfig {
     pub(crate) main: SourceUrl,
     /// The smaller picture, if it has one.
     pub(crate) sub: Option<SourceUrl>,
+    /// Who says that it is so.
+    pub(crate) origin: CameraOrigin,
     /// Where its addresses may lead.
     pub(crate) reach: Reach,
     /// How RTP comes from it.
@@ -87,6 +91,8 @@ pub(crate) struct CameraConfig {
     pub(crate) on_demand: bool,
     /// How long it is kept after its last viewer.
     pub(crate) close_after: Duration,
+    /// Changes when it is reached differently. The application counts; what others put here is not looked at.
+    pub(crate) revision: u64,
 }
 
 /// Answer to reserve and heartbeat, without the token (HTTP signs it).

@@ -3,16 +3,19 @@
 //!
 //! Nothing is opened, bound or resolved here; that a port is free is found out by whoever binds it.
 
+mod cameras;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod https;
 mod json;
 mod layers;
+mod park;
 mod reader;
 mod rtsp;
 mod runbook;
 mod shipped;
 mod store;
+mod stored;
 mod tree;
 mod voice;
 
@@ -26,20 +29,23 @@ use std::time::Duration;
 use control::{CameraId, SourceId, Unit};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::app::{AppConfig, CameraConfig};
+use crate::app::{AppConfig, CameraConfig, CameraOrigin};
 use crate::audit::Audit;
 use crate::ingest::{PublishPoint, Reach, RtspTransport, SourceUrl};
 use crate::net::{MediaTcp, Priority};
 use reader::{Section, Setting, text};
-use tree::{Node, Origin};
+use tree::Node;
 
+pub(crate) use cameras::{Problems, Row, SHARED_KEY, rows_of_csv, rows_of_json};
 pub(crate) use https::{Door, Https};
 pub(crate) use layers::{Environment, Flags, LoadError, Loaded, load};
+pub(crate) use park::Park;
 pub(crate) use rtsp::{Rtsp, RtspUser};
 pub(crate) use store::Store;
+pub(crate) use stored::{StoredCamera, StoredLayout, StoredTile, StoredUrl};
 #[cfg(test)]
 pub(crate) use tests::right as from_toml;
-pub(crate) use tree::Problem;
+pub(crate) use tree::{Origin, Problem};
 pub(crate) use voice::Voice;
 
 /// HMAC-SHA-256 wants a key of at least its output's length (RFC 7518 §3.2).
@@ -93,6 +99,7 @@ pub(crate) struct Config {
     pub(crate) sources: Vec<Source>,
     /// Ids unique; each source exists.
     pub(crate) cameras: Vec<Camera>,
+    pub(crate) park: Park,
     pub(crate) store: Store,
     pub(crate) audit: AuditTrail,
     pub(crate) log: Log,
@@ -278,8 +285,9 @@ impl Config {
         let store = store::read(section.section("store"));
         let audit = read_audit(section.section("audit"));
         let log = read_log(section.section("log"));
+        let park = park::read(section.section("park"), auth.mode);
         let sources = read_sources(&mut section);
-        let cameras = read_cameras(&mut section, &sources);
+        let cameras = cameras::read_all(&mut section, &sources);
         check_listen(&mut section, listen_origin, &listen, auth.mode, open_on_network);
         for (written, door) in [
             ((audio_origin, "audio_listen"), audio_listen),
@@ -301,6 +309,7 @@ impl Config {
             quota,
             sources,
             cameras,
+            park,
             store,
             audit,
             log,
@@ -331,7 +340,8 @@ impl Camera {
         points.next().zip(points.next()).is_some_and(|(main, sub)| main.shares_key_with(sub))
     }
 
-    fn application(&self) -> CameraConfig {
+    /// The camera as the application runs it.
+    pub(crate) fn application(&self) -> CameraConfig {
         let definition = control::Camera {
             id: self.id.clone(),
             name: self.name.clone(),
@@ -345,9 +355,11 @@ impl Camera {
             main: self.url.clone(),
             sub: self.sub_url.clone(),
             reach: Reach::Anywhere,
+            origin: CameraOrigin::Config,
             transport: self.transport,
             on_demand: self.on_demand,
             close_after: self.close_after,
+            revision: 0,
         }
     }
 }
@@ -558,66 +570,6 @@ fn read_sources(parent: &mut Section<'_>) -> Vec<Source> {
     sources
 }
 
-fn read_cameras(parent: &mut Section<'_>, sources: &[Source]) -> Vec<Camera> {
-    let Some(items) = parent.list("cameras") else { return shipped::cameras(sources) };
-    let mut seen = HashSet::new();
-    let mut cameras = Vec::new();
-    for (path, node) in items {
-        let mut section = Section::new(path, node, parent.problems);
-        let origin = section.origin_of("id");
-        let url_origin = section.origin_of("url");
-        if let Some(camera) = read_camera(&mut section, sources) {
-            if !seen.insert(camera.id.clone()) {
-                let sentence = format!("there is another camera {}", camera.id);
-                section.problem(origin, "id", &sentence);
-            }
-            if cameras.iter().any(|other| camera.shares_key_with(other)) || camera.shares_own_key()
-            {
-                let sentence =
-                    "another camera or sub_url has the same stream key; give each its own";
-                section.problem(url_origin, "url", sentence);
-            }
-            cameras.push(camera);
-        }
-        section.finish();
-    }
-    cameras
-}
-
-fn read_camera(section: &mut Section<'_>, sources: &[Source]) -> Option<Camera> {
-    let id: Option<CameraId> = section.required("id");
-    let name: Option<Name> = section.optional("name");
-    let name_ar: Option<Name> = section.optional("name_ar");
-    let location = section.optional("location").map_or_else(String::new, |Name(text)| text);
-    let source_origin = section.origin_of("source");
-    let source: Option<SourceId> = section.required("source");
-    let url = section.required("url");
-    let sub_url = section.optional::<OptionalUrl>("sub_url").and_then(|url| url.0);
-    let transport = section.value("transport", RtspTransport::Tcp);
-    let on_demand = section.value("on_demand", true);
-    let close_after = section.value("close_after", CLOSE_AFTER);
-    if let Some(source) = source.as_ref().filter(|id| sources.iter().all(|s| s.id != **id)) {
-        let ids: Vec<&str> = sources.iter().map(|source| source.id.as_str()).collect();
-        let sentence = format!("there is no source {source}; the sources are {}", ids.join(", "));
-        section.problem(source_origin, "source", &sentence);
-    }
-    let (id, source, url) = (id?, source?, url?);
-    let name = name.map_or_else(|| id.to_string(), |name| name.0);
-    let name_ar = name_ar.map_or_else(|| name.clone(), |name| name.0);
-    Some(Camera {
-        id,
-        name,
-        name_ar,
-        location,
-        source,
-        url,
-        sub_url,
-        transport,
-        on_demand,
-        close_after,
-    })
-}
-
 /// A name that people read. Any script; no control characters, which logs and terminals obey.
 struct Name(String);
 
@@ -643,22 +595,6 @@ impl Setting for SourceId {
 impl Setting for CameraId {
     fn read(node: &Node) -> Result<Self, String> {
         Self::parse(text(node, "a camera id")?).map_err(|error| error.to_string())
-    }
-}
-
-impl Setting for SourceUrl {
-    fn read(node: &Node) -> Result<Self, String> {
-        Self::parse(text(node, "a camera address")?).map_err(|error| error.to_string())
-    }
-}
-
-/// An address, or an empty text for none.
-struct OptionalUrl(Option<SourceUrl>);
-
-impl Setting for OptionalUrl {
-    fn read(node: &Node) -> Result<Self, String> {
-        let text = text(node, "a camera address or empty")?;
-        if text.is_empty() { Ok(Self(None)) } else { SourceUrl::read(node).map(Some).map(Self) }
     }
 }
 

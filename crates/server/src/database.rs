@@ -190,15 +190,14 @@ impl Database {
 
     fn failed_to_open(&self, error: redb::Error) -> DatabaseError {
         let path = self.path();
-        match error {
-            redb::Error::DatabaseAlreadyOpen => DatabaseError::InUse { path },
-            redb::Error::UpgradeRequired(version) => {
-                let detail =
-                    format!("it is of version {version}, which this program does not read");
-                DatabaseError::Damaged { path, detail }
-            }
-            error => told(path, error),
+        if let redb::Error::UpgradeRequired(version) = error {
+            let detail = format!("it is of version {version}, which this program does not read");
+            return DatabaseError::Damaged { path, detail };
         }
+        if matches!(error, redb::Error::DatabaseAlreadyOpen) {
+            return DatabaseError::InUse { path };
+        }
+        told(path, error)
     }
 
     /// A handle that saw the disk fail refuses everything from then on; the next call opens anew.
@@ -229,14 +228,19 @@ fn guarded<T>(act: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::E
 }
 
 fn told(path: PathBuf, error: redb::Error) -> DatabaseError {
-    match error {
-        redb::Error::Corrupted(detail) => DatabaseError::Damaged { path, detail },
+    if let redb::Error::Corrupted(detail) = error {
+        return DatabaseError::Damaged { path, detail };
+    }
+    let detail = error.to_string();
+    let is_no_database = matches!(
+        error,
         redb::Error::Io(error)
-            if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
-        {
-            DatabaseError::Damaged { path, detail: error.to_string() }
-        }
-        error => DatabaseError::Unusable { path, detail: error.to_string() },
+            if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof)
+    );
+    if is_no_database {
+        DatabaseError::Damaged { path, detail }
+    } else {
+        DatabaseError::Unusable { path, detail }
     }
 }
 

@@ -15,7 +15,7 @@ export interface Camera {
   readonly source: string;
   readonly synthetic: boolean;
   readonly status: string;
-  /** `idle connecting live closing unreachable unauthorized not_found no_publisher no_keyframe b_frames unsupported_codec lost protocol`. */
+  /** `idle connecting live closing unreachable unauthorized not_found no_publisher no_keyframe b_frames unsupported_codec unusable lost protocol`. */
   readonly state: string;
   /** One sentence, where there is no picture. */
   readonly reason: string;

@@ -59,6 +59,7 @@ export function cameraHeadline(state: string): string {
     no_keyframe: "No keyframe",
     b_frames: "B-frames",
     unsupported_codec: "Codec not playable",
+    unusable: "Address not usable",
     lost: "Signal lost",
     protocol: "Protocol error",
   };

@@ -22,6 +22,7 @@ use super::grants::{GrantCommand, Grants};
 use super::joins::Joins;
 use super::limits::{LimitCommand, LimitError};
 use super::outlets::{OutletCommand, OutletMessage, Outlets};
+use super::park::{Findings, ParkCommand};
 use super::publishing::{Presence, Publishing};
 use super::pullers::{Ended, Pullers, Way};
 use super::snapshot::Snapshot;
@@ -98,6 +99,8 @@ pub(super) enum Command {
     Grant(GrantCommand),
     /// Of those who take frames inside this process.
     Outlet(OutletCommand),
+    /// Of those who change the park.
+    Park(ParkCommand),
     Snapshot {
         reply: oneshot::Sender<Snapshot>,
     },
@@ -195,6 +198,9 @@ pub(super) struct Actor {
     pub(super) quota: Quota,
     pub(super) cameras: HashMap<CameraId, CameraConfig>,
     pub(super) outlets: Outlets,
+    /// Of cameras that nobody watches.
+    pub(super) findings: Findings,
+    pub(super) next_revision: u64,
     pub(super) grants: Grants,
     pub(super) journal: Journal,
     pub(super) endings: Endings,
@@ -245,6 +251,8 @@ impl Actor {
             quota: config.quota.clone(),
             cameras: config.cameras.into_iter().map(by_id).collect(),
             outlets: Outlets::default(),
+            findings: Findings::default(),
+            next_revision: 1,
             grants: Grants::default(),
             journal,
             endings: Endings::default(),
@@ -361,6 +369,7 @@ impl Actor {
             Command::Limit(command) => self.handle_limit_command(command),
             Command::Grant(command) => self.handle_grant_command(command),
             Command::Outlet(command) => self.handle_outlet_command(command),
+            Command::Park(command) => self.handle_park_command(command),
             Command::Snapshot { reply } => self.ask(Request::Snapshot, Waiting::Snapshot(reply)),
             Command::Shutdown { reply } => self.shut_down(reply),
         }
@@ -430,7 +439,7 @@ impl Actor {
     fn begin_publisher(&mut self, publisher: PublisherId) {
         let Some((camera_id, rendition)) = self.publishing.place_of(publisher) else { return };
         info!(%camera_id, rendition = rendition.as_str(), "a publisher is connected");
-        self.engine.handle_publisher(camera_id, rendition, self.clock.now());
+        self.engine.handle_publisher(&camera_id, rendition, self.clock.now());
     }
 
     fn end_publisher(&self, publisher: PublisherId, reason: PublisherEnd) {
@@ -467,6 +476,7 @@ impl Actor {
             Message::Ledger(News::Ended(ended)) => self.engine.handle_ended(ended, now),
             Message::Outlet(message) => self.handle_outlet_message(message),
             Message::Live { stream, attempt, codec } => {
+                self.forget_finding(stream);
                 self.engine.handle_source(stream, attempt, SourceEvent::Live { codec }, now);
             }
         }
@@ -474,6 +484,7 @@ impl Actor {
 
     fn handle_ended(&mut self, ended: Option<Ended>) {
         if let Some(Ended { stream, attempt, failure }) = ended {
+            self.forget_finding(stream);
             let found_nobody = failure == SourceFailure::NoPublisher;
             let event = SourceEvent::Failed(failure);
             self.engine.handle_source(stream, attempt, event, self.clock.now());
@@ -821,13 +832,14 @@ impl Actor {
     }
 }
 
-fn spec(config: &CameraConfig) -> CameraSpec {
+/// The camera as the engine runs it.
+pub(super) fn spec(config: &CameraConfig) -> CameraSpec {
     let has_sub = config.sub.is_some();
     CameraSpec {
         camera: control::Camera { has_sub, ..config.definition.clone() },
         on_demand: config.on_demand,
         close_after: linger(config.close_after),
-        revision: 0,
+        revision: config.revision,
     }
 }
 

@@ -3,7 +3,7 @@
 //! Keys are kept as digests, in memory: a key that was made by the API ends with the process, one of
 //! the config comes back with it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use control::CameraId;
@@ -20,7 +20,7 @@ pub(crate) struct Publishing(Arc<Inner>);
 
 struct Inner {
     media: Option<MediaPlane>,
-    places: Vec<Place>,
+    places: Mutex<Vec<Arc<Place>>>,
     /// By the name of their resource. At most a session a place, and those that are ending.
     sessions: Mutex<HashMap<String, Session>>,
 }
@@ -81,7 +81,7 @@ pub(crate) enum PublishRefusal {
 pub(crate) enum KeyRefusal {
     #[error("there is no camera {0}")]
     UnknownCamera(String),
-    #[error("camera {0} is not published to; set its url to whip:// and start the server anew")]
+    #[error("camera {0} is not published to; set its url to whip:// first")]
     NotPublished(CameraId),
 }
 
@@ -91,31 +91,46 @@ impl Publishing {
         cameras: impl Iterator<Item = &'a CameraConfig>,
         media: MediaPlane,
     ) -> Self {
-        let places = cameras.flat_map(|camera| {
-            let main = (Rendition::Main, Some(&camera.main));
-            let sub = (Rendition::Sub, camera.sub.as_ref());
-            [main, sub].into_iter().filter_map(|(rendition, url)| match url? {
-                SourceUrl::Whip(point) => Some(Place {
-                    camera: camera.definition.id.clone(),
-                    rendition,
-                    point: Arc::clone(point),
-                    door: tokio::sync::Mutex::default(),
-                }),
-                SourceUrl::Rtsp { .. }
-                | SourceUrl::Whep { .. }
-                | SourceUrl::Test { .. }
-                | SourceUrl::Sealed { .. } => None,
-            })
-        });
-        let inner =
-            Inner { media: Some(media), places: places.collect(), sessions: Mutex::default() };
-        Self(Arc::new(inner))
+        let places = Mutex::new(cameras.flat_map(places_of).collect());
+        Self(Arc::new(Inner { media: Some(media), places, sessions: Mutex::default() }))
+    }
+
+    /// Cameras have `changed`, or are `gone`. A place that stays keeps its publisher; those of the others
+    /// are sent away.
+    pub(super) fn change<'a>(
+        &self,
+        changed: impl Iterator<Item = &'a CameraConfig>,
+        gone: &[CameraId],
+    ) {
+        let changed: Vec<&CameraConfig> = changed.collect();
+        let concerned: HashSet<&CameraId> =
+            changed.iter().map(|camera| &camera.definition.id).chain(gone).collect();
+        let new: Vec<Arc<Place>> = changed.iter().flat_map(|camera| places_of(camera)).collect();
+        let mut left = Vec::new();
+        {
+            let mut places = self.0.places.lock().unwrap_or_else(PoisonError::into_inner);
+            let (before, mut kept): (Vec<_>, Vec<_>) = std::mem::take(&mut *places)
+                .into_iter()
+                .partition(|place| concerned.contains(&place.camera));
+            for place in new {
+                let same = before.iter().find(|old| old.is_same(&place));
+                kept.push(same.map_or(place, Arc::clone));
+            }
+            left.extend(before.into_iter().filter(|old| !kept.iter().any(|k| Arc::ptr_eq(k, old))));
+            *places = kept;
+        }
+        for place in left {
+            if let Some(publisher) = place.point.publisher() {
+                tracing::info!(camera_id = %place.camera, "a publisher is sent away: the camera changed");
+                publisher.close();
+            }
+        }
     }
 
     /// Where nobody can publish.
     #[cfg(test)]
     pub(super) fn nowhere() -> Self {
-        Self(Arc::new(Inner { media: None, places: Vec::new(), sessions: Mutex::default() }))
+        Self(Arc::new(Inner { media: None, places: Mutex::default(), sessions: Mutex::default() }))
     }
 
     /// WHIP POST: answers the offer if the credentials open a place where nobody is.
@@ -205,7 +220,7 @@ impl Publishing {
         camera: CameraId,
         rendition: Rendition,
     ) -> Result<SecretString, KeyRefusal> {
-        let place = self.0.places.iter().find(|p| p.camera == camera && p.rendition == rendition);
+        let place = self.find(|p| p.camera == camera && p.rendition == rendition);
         let place = place.ok_or(KeyRefusal::NotPublished(camera))?;
         let key = uuid::Uuid::new_v4().simple().to_string();
         place.point.set_key(&key);
@@ -218,8 +233,7 @@ impl Publishing {
 
     /// Whether a camera's stream is published to, and if, whether somebody does.
     pub(super) fn presence(&self, camera: &CameraId, rendition: Rendition) -> Option<Presence> {
-        let is_it = |place: &&Place| place.camera == *camera && place.rendition == rendition;
-        let place = self.0.places.iter().find(is_it)?;
+        let place = self.find(|place| place.camera == *camera && place.rendition == rendition)?;
         Some(match place.point.publisher() {
             Some(_) => Presence::Here,
             None => Presence::Nobody,
@@ -227,20 +241,17 @@ impl Publishing {
     }
 
     /// Which stream a publisher sends.
-    pub(super) fn place_of(&self, publisher: PublisherId) -> Option<(&CameraId, Rendition)> {
-        let sends = |place: &&Place| {
+    pub(super) fn place_of(&self, publisher: PublisherId) -> Option<(CameraId, Rendition)> {
+        let place = self.find(|place| {
             place.point.publisher().is_some_and(|current| current.id() == publisher)
-        };
-        let place = self.0.places.iter().find(sends)?;
-        Some((&place.camera, place.rendition))
+        })?;
+        Some((place.camera.clone(), place.rendition))
     }
 
     /// A publisher's session is over.
     pub(super) fn forget(&self, publisher: PublisherId) {
         self.sessions(|sessions| sessions.retain(|_, session| session.publisher.id() != publisher));
-        for place in &self.0.places {
-            place.point.forget(publisher);
-        }
+        self.places().iter().for_each(|place| place.point.forget(publisher));
     }
 
     /// The camera that the credentials open, if any.
@@ -250,23 +261,61 @@ impl Publishing {
 
     /// The place that the credentials open. Every key is compared, whichever fits, so that the time
     /// says nothing of the others.
-    fn place(&self, credentials: Credentials<'_>) -> Result<&Place, PublishRefusal> {
+    fn place(&self, credentials: Credentials<'_>) -> Result<Arc<Place>, PublishRefusal> {
         let Credentials { name, bearer } = credentials;
+        let places = self.places();
         let opened_by = |key: &str| {
-            self.0.places.iter().filter(|place| place.point.admits(key)).fold(None, |_, p| Some(p))
+            let opened = places.iter().filter(|place| place.point.admits(key));
+            opened.fold(None, |_, place| Some(Arc::clone(place)))
         };
         let by_path = opened_by(name);
         let Some(bearer) = bearer else {
             return by_path.ok_or(PublishRefusal::UnknownKey);
         };
         let by_bearer = opened_by(bearer);
-        let is_named = |place: &&Place| place.camera.as_str() == name || place.point.admits(name);
+        let is_named =
+            |place: &Arc<Place>| place.camera.as_str() == name || place.point.admits(name);
         by_bearer.filter(is_named).ok_or(PublishRefusal::WrongBearer)
+    }
+
+    fn places(&self) -> Vec<Arc<Place>> {
+        self.0.places.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn find(&self, is_it: impl Fn(&Place) -> bool) -> Option<Arc<Place>> {
+        let places = self.0.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.iter().find(|place| is_it(place)).cloned()
     }
 
     fn sessions<T>(&self, act: impl FnOnce(&mut HashMap<String, Session>) -> T) -> T {
         act(&mut self.0.sessions.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+impl Place {
+    /// Whether it is the same place with the same key, so that its publisher may stay.
+    fn is_same(&self, other: &Self) -> bool {
+        self.camera == other.camera
+            && self.rendition == other.rendition
+            && Arc::ptr_eq(&self.point, &other.point)
+    }
+}
+
+fn places_of(camera: &CameraConfig) -> impl Iterator<Item = Arc<Place>> {
+    let main = (Rendition::Main, Some(&camera.main));
+    let sub = (Rendition::Sub, camera.sub.as_ref());
+    [main, sub].into_iter().filter_map(|(rendition, url)| match url? {
+        SourceUrl::Whip(point) => Some(Arc::new(Place {
+            camera: camera.definition.id.clone(),
+            rendition,
+            point: Arc::clone(point),
+            door: tokio::sync::Mutex::default(),
+        })),
+        SourceUrl::Rtsp { .. }
+        | SourceUrl::Whep { .. }
+        | SourceUrl::Test { .. }
+        | SourceUrl::Sealed { .. } => None,
+    })
 }
 
 /// Whether somebody publishes.
@@ -323,13 +372,13 @@ mod tests {
         let closed = told.recv().await;
         let Some(MediaEvent::PublisherClosed { reason, .. }) = closed else { panic!("{closed:?}") };
         assert_eq!(reason, PublisherEnd::Asked, "not only when its handshake has had its time");
-        assert!(publishing.0.places[0].point.publisher().is_none());
+        assert!(publishing.places()[0].point.publisher().is_none());
     }
 
     #[tokio::test]
     async fn who_waits_at_the_door_while_the_key_is_replaced_stays_outside() {
         let (publishing, offer, _told) = world();
-        let place = &publishing.0.places[0];
+        let place = &publishing.places()[0];
 
         let door = place.door.lock().await;
         let mut waiting = std::pin::pin!(publishing.publish(by(KEY), offer.clone()));

@@ -8,15 +8,15 @@ use engine::{
 };
 use media::estimate::LineState;
 
-use super::CameraConfig;
 use super::actor::Actor;
 use super::clock::Clock;
 use super::endings::QuotaFigures;
 use super::grants::RevocationFigures;
 use super::joins::Joins;
 use super::publishing::Presence;
+use super::{CameraConfig, CameraOrigin};
 use crate::audit::AuditFigures;
-use crate::ingest::SourceFormat;
+use crate::ingest::{RtspTransport, SourceFormat, SourceUrl};
 use crate::net::MediaFigures;
 
 /// The whole state at one instant, computed from the leases and the sessions.
@@ -73,6 +73,15 @@ pub(crate) struct CameraSnapshot {
     pub(crate) source: SourceId,
     /// Credentials removed.
     pub(crate) url: String,
+    /// Credentials removed.
+    pub(crate) sub_url: Option<String>,
+    /// There is something in its addresses that is not shown.
+    pub(crate) has_credentials: bool,
+    pub(crate) origin: CameraOrigin,
+    pub(crate) transport: RtspTransport,
+    pub(crate) close_after: Duration,
+    /// When it was last asked how it is, without a viewer.
+    pub(crate) probed_at: Option<SystemTime>,
     pub(crate) has_sub: bool,
     pub(crate) on_demand: bool,
     pub(crate) synthetic: bool,
@@ -237,7 +246,7 @@ impl Actor {
             (Condition::Idle, Some(Presence::Nobody)) => {
                 Condition::Failed(&SourceFailure::NoPublisher)
             }
-            (condition, _) => condition,
+            (condition, _) => self.as_found(camera, condition, leading.is_pulling),
         };
         let format = self.pullers.format(leading.id);
         let active_since = view.streams().filter_map(|stream| stream.active_since).min();
@@ -250,6 +259,12 @@ impl Actor {
             location: camera.location.clone(),
             source: camera.source.clone(),
             url: config.main.display(),
+            sub_url: config.sub.as_ref().map(SourceUrl::display),
+            has_credentials: config.has_credentials(),
+            origin: config.origin,
+            transport: config.transport,
+            close_after: config.close_after,
+            probed_at: self.findings.get(&camera.id).map(|finding| finding.at),
             has_sub: camera.has_sub,
             on_demand: view.on_demand,
             synthetic: config.main.is_synthetic(),
@@ -268,6 +283,22 @@ impl Actor {
             pulls_failed: view.streams().map(|stream| stream.failures).sum(),
             packets_lost: view.streams().map(|stream| self.pullers.lost(stream.id)).sum(),
             renditions: view.streams().map(|stream| self.rendition_snapshot(&stream)).collect(),
+        }
+    }
+
+    /// What was last found of a camera that no puller runs for, where that is known.
+    fn as_found<'a>(
+        &'a self,
+        camera: &control::Camera,
+        condition: Condition<'a>,
+        is_pulling: bool,
+    ) -> Condition<'a> {
+        let finding = self.findings.get(&camera.id).map(|finding| &finding.result);
+        match (condition, finding) {
+            (Condition::Idle | Condition::Failed(_), Some(Err(failure))) if !is_pulling => {
+                Condition::Failed(failure)
+            }
+            (condition, _) => condition,
         }
     }
 

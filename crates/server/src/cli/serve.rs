@@ -20,14 +20,16 @@ use crate::audit::Audit;
 use crate::bind_error::BindError;
 use crate::config::{self, Config, Environment, Loaded};
 use crate::data_dir::DataDir;
-use crate::database::Database;
+use crate::database::{Database, DatabaseError};
 use crate::http::wire::Ready;
 use crate::http::{self, Http, Keyring};
 use crate::ingest;
+use crate::layouts::Layouts;
 use crate::ledger::{self, LedgerPlace};
 use crate::logging;
 use crate::metrics::Outlets;
 use crate::net::{MediaConfig, MediaPlane, StartError, raise_descriptor_limit};
+use crate::park::{self, Park};
 use crate::rtsp_out::{Cameras, RtspOut};
 use crate::voice::Voice;
 
@@ -70,15 +72,17 @@ async fn serve(loaded: &Loaded, args: &ServeArgs) -> anyhow::Result<()> {
     let rtsp = bind_rtsp(config, &settings).await?;
     let rtsp_address = rtsp.as_ref().map(RtspOut::address);
     let keyring = Arc::new(Keyring::new(&config.auth)?);
-    let database = Database::new(DataDir::of_process(config.store.data_dir.as_deref()));
+    let database = open_database(config)?;
+    let parked = park::Loaded::read(config, &database)?;
     let audit = if config.audit.enabled {
         Audit::start(database.clone(), config.audit.keep)
     } else {
         Audit::off()
     };
-    let application = AppConfig { audit, ..config.application() };
+    let application = AppConfig { audit, cameras: parked.cameras(), ..config.application() };
     try_store(&application.ledger).await?;
     let (app, plane, media) = start_app(config, application, &settings)?;
+    let park = Park::new(parked, app.clone());
     let voice = config.voice.enabled.then(|| Voice::start(config.voice.relay(), plane));
     let outlets = Arc::new(Outlets::default());
     let http = Http::new(
@@ -88,8 +92,12 @@ async fn serve(loaded: &Loaded, args: &ServeArgs) -> anyhow::Result<()> {
         doors,
         Arc::clone(&outlets),
         voice.clone(),
+        http::Kept { park, layouts: Layouts::new(database) },
     );
     let closing = CancellationToken::new();
+    if let Some(interval) = config.park.probe_interval {
+        tokio::spawn(park::probe_unwatched(app.clone(), interval, closing.clone()));
+    }
     if let Some(upkeep) = upkeep {
         tokio::spawn(upkeep.run(closing.clone()));
     }
@@ -228,6 +236,22 @@ impl Signals {
             _ = self.interrupt.recv() => "SIGINT",
         }
     }
+}
+
+/// A database that somebody asked for must be there; else the server goes without, so that a second one
+/// can be tried beside the first.
+fn open_database(config: &Config) -> anyhow::Result<Database> {
+    let data_dir = config.store.data_dir.as_deref();
+    let database = Database::new(DataDir::of_process(data_dir));
+    match database.check() {
+        Ok(()) => {}
+        Err(error @ DatabaseError::InUse { .. }) if data_dir.is_none() => {
+            tracing::warn!("cameras that were added over the API are not there: {error}");
+            database.give_up(&error);
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(database)
 }
 
 /// A store that is away is waited for while the server runs; one that lets us not in is told at once.

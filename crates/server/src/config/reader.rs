@@ -131,7 +131,7 @@ pub(super) fn text<'n>(node: &'n Node, wanted: &str) -> Result<&'n str, String> 
 
 /// The bare text of a variable or flag, which may have to be read as something else.
 fn untyped(node: &Node) -> Option<&str> {
-    let is_bare = matches!(node.origin, Origin::Environment(_) | Origin::Flag(_));
+    let is_bare = matches!(node.origin, Origin::Environment(_) | Origin::Flag(_) | Origin::Row(_));
     if is_bare { text(node, "").ok() } else { None }
 }
 

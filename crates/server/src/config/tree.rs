@@ -26,6 +26,8 @@ pub(crate) enum Origin {
     Environment(String),
     /// A flag of the command line, with its hyphens.
     Flag(&'static str),
+    /// A camera in what the API was sent, counted as the sender does.
+    Row(usize),
     /// Nowhere: the built-in value.
     Default,
 }
@@ -36,6 +38,7 @@ impl fmt::Display for Origin {
             Self::File { path, line } => write!(f, "{path}:{line}"),
             Self::Environment(name) => write!(f, "environment variable {name}"),
             Self::Flag(name) => write!(f, "flag {name}"),
+            Self::Row(number) => write!(f, "row {number}"),
             Self::Default => f.write_str("built-in defaults"),
         }
     }
@@ -51,6 +54,16 @@ pub(crate) struct Problem {
     pub(crate) key: String,
     /// What is wrong and what to do.
     pub(crate) sentence: String,
+}
+
+impl Problem {
+    /// The row that it is about; 1 where what was sent has no rows.
+    pub(crate) fn row(&self) -> usize {
+        match self.origin {
+            Origin::Row(number) => number,
+            Origin::File { .. } | Origin::Environment(_) | Origin::Flag(_) | Origin::Default => 1,
+        }
+    }
 }
 
 impl fmt::Display for Problem {

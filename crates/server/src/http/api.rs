@@ -399,14 +399,19 @@ pub(super) async fn camera(
     Ok(Json(camera_answer(camera)))
 }
 
-fn camera_answer(camera: &CameraSnapshot) -> Camera {
+pub(super) fn camera_answer(camera: &CameraSnapshot) -> Camera {
     Camera {
         id: camera.id.to_string(),
         name: camera.name.clone(),
         name_ar: camera.name_ar.clone(),
         location: camera.location.clone(),
         source: camera.source.to_string(),
+        origin: camera.origin.word(),
         url: camera.url.clone(),
+        sub_url: camera.sub_url.clone(),
+        has_credentials: camera.has_credentials,
+        transport: camera.transport.word(),
+        close_after: humantime::format_duration(camera.close_after).to_string(),
         has_sub: camera.has_sub,
         on_demand: camera.on_demand,
         synthetic: camera.synthetic,
@@ -414,6 +419,7 @@ fn camera_answer(camera: &CameraSnapshot) -> Camera {
         state: camera.state,
         reason: camera.reason.clone(),
         retry_in_s: camera.retry_in.map(|wait| wait.as_secs()),
+        probed_at: camera.probed_at.map(rfc3339),
         viewer_count: camera.viewer_count,
         active_since: camera.active_since.map(rfc3339),
         codec: camera.codec,

@@ -82,11 +82,13 @@ enum Rule {
 use Rule::{Asks, Open};
 
 const READ_LIST: Rule = Asks([[401; 3], [403; 3], [200; 3], [200; 3], [200; 3]]);
+/// Nobody has saved one.
+const NO_LAYOUT: Rule = Asks([[401; 3], [403; 3], [404; 3], [404; 3], [404; 3]]);
 const OWN_TOKEN: Rule = Open("the token or key of the session itself is its guard");
 const DOCUMENT: Rule = Open("what the API is stands in the documentation, too");
 const VOICE: Rule = Open("the relay has a token and rules of its own");
 
-const RULES: [(&str, &str, Rule); 45] = [
+const RULES: [(&str, &str, Rule); 54] = [
     (
         "POST",
         "/api/v1/stream/reserve",
@@ -114,6 +116,28 @@ const RULES: [(&str, &str, Rule); 45] = [
         "/api/v1/cameras/{id}/frame.jpeg",
         Asks([[401; 3], [200, 200, 403], [200, 200, 404], [200, 200, 404], [200; 3]]),
     ),
+    // 503: whoever may is told that nothing can be kept here.
+    ("POST", "/api/v1/cameras", Asks([[401; 3], [403; 3], [403; 3], [503, 503, 400], [503; 3]])),
+    (
+        "POST",
+        "/api/v1/cameras/import",
+        Asks([[401; 3], [403; 3], [403; 3], [503, 503, 400], [503; 3]]),
+    ),
+    (
+        "PUT",
+        "/api/v1/cameras/{id}",
+        Asks([[401; 3], [403; 3], [403, 403, 404], [503, 503, 404], [503; 3]]),
+    ),
+    (
+        "DELETE",
+        "/api/v1/cameras/{id}",
+        Asks([[401; 3], [403; 3], [403, 403, 404], [503, 503, 404], [503; 3]]),
+    ),
+    ("GET", "/api/v1/layouts", READ_LIST),
+    ("POST", "/api/v1/layouts", Asks([[401; 3], [403; 3], [503; 3], [503; 3], [503; 3]])),
+    ("GET", "/api/v1/layouts/{id}", NO_LAYOUT),
+    ("PUT", "/api/v1/layouts/{id}", NO_LAYOUT),
+    ("DELETE", "/api/v1/layouts/{id}", NO_LAYOUT),
     // 409: the cameras are not published to.
     (
         "POST",
@@ -221,7 +245,8 @@ impl World {
         let app = App::start(config.application(), media, events);
         let keyring = Arc::new(Keyring::new(&config.auth).unwrap());
         let doors = Doors { plain: vec!["127.0.0.1:8080".parse().unwrap()], secure: None };
-        let http = Http::new(app, keyring, &config, doors, Arc::default(), None);
+        let kept = Kept::nowhere(&config, app.clone());
+        let http = Http::new(app, keyring, &config, doors, Arc::default(), None, kept);
         Self { router: router(http.clone()), http }
     }
 
@@ -300,6 +325,11 @@ fn request_for(route: &str, whose: Whose, place: &Place) -> (String, Option<Valu
     let path = path.replace("{identity}", &identity);
     let user = if whose == Whose::Others { "omar" } else { "mira" };
     let body = match route {
+        "/api/v1/cameras" => Some(new_camera(whose)),
+        "/api/v1/cameras/import" => Some(json!([new_camera(whose)])),
+        "/api/v1/cameras/{id}" | "/api/v1/layouts" | "/api/v1/layouts/{id}" => {
+            Some(json!({"name": "New"}))
+        }
         "/api/v1/stream/reserve" => Some(json!({"camera_id": camera.as_str(), "user_id": user})),
         "/api/v1/sources/{id}/limit" => Some(json!({"limit": 500})),
         "/api/v1/reset" => Some(json!({"camera_id": camera.as_str()})),
@@ -309,6 +339,11 @@ fn request_for(route: &str, whose: Whose, place: &Place) -> (String, Option<Valu
         _ => None,
     };
     (path, body)
+}
+
+fn new_camera(whose: Whose) -> Value {
+    let source = if whose == Whose::Foreign { "TAXI" } else { "METRO" };
+    json!({"id": "new", "source": source, "url": "test://"})
 }
 
 #[tokio::test]

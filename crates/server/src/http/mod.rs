@@ -3,6 +3,8 @@
 //! | module | what |
 //! |---|---|
 //! | `api` | reserve, release, heartbeat, stats, cameras |
+//! | `cameras` | changes of the park |
+//! | `layouts` | saved walls |
 //! | `whep` | the viewers' door (RFC 9725 turned around) |
 //! | `frame` | still pictures |
 //! | `whip` | the publishers' door (RFC 9725), and their keys |
@@ -32,10 +34,12 @@ mod audit;
 mod auth;
 mod bundle;
 mod caller;
+mod cameras;
 mod extract;
 mod frame;
 mod guard;
 mod ice_servers;
+mod layouts;
 mod listen;
 mod live;
 mod mp3;
@@ -82,9 +86,13 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::app::App;
 use crate::config::{self, AuthMode, Config};
+use crate::layouts::Layouts;
 use crate::metrics::{Outlets, Requests};
+use crate::park::Park;
 use crate::stills::Stills;
 use crate::voice::Voice;
+#[cfg(test)]
+use crate::{data_dir::DataDir, database::Database, park};
 use guard::SiteRules;
 use ice_servers::IceServers;
 use problem::Problem;
@@ -151,6 +159,25 @@ struct Inner {
     /// What of the settings may be shown.
     settings: SettingsView,
     started: Instant,
+    kept: Kept,
+}
+
+/// What is kept in the database.
+pub(crate) struct Kept {
+    pub(crate) park: Park,
+    pub(crate) layouts: Layouts,
+}
+
+#[cfg(test)]
+impl Kept {
+    /// Of a server that keeps nothing.
+    fn nowhere(config: &Config, app: App) -> Self {
+        let nowhere = DataDir::of_process(Some(std::path::Path::new("/dev/null/nowhere")));
+        let database = Database::new(nowhere);
+        let parked = park::Loaded::read(config, &database);
+        let parked = parked.unwrap_or_else(|error| panic!("there is nothing to read: {error}"));
+        Self { park: Park::new(parked, app), layouts: Layouts::new(database) }
+    }
 }
 
 impl Http {
@@ -162,6 +189,7 @@ impl Http {
         doors: Doors,
         outlets: Arc<Outlets>,
         voice: Option<Voice>,
+        kept: Kept,
     ) -> Self {
         let places = usize::try_from(config.voice.max_connections).unwrap_or_default();
         let stills = Stills::new(app.clone(), Arc::clone(&outlets));
@@ -185,6 +213,7 @@ impl Http {
             players: Places::new(mp3::PLAYERS_MAX, mp3::PLAYERS_OF_ADDRESS_MAX),
             settings: SettingsView::of(config),
             started: Instant::now(),
+            kept,
         }))
     }
 
@@ -199,6 +228,14 @@ impl Http {
 
     fn app(&self) -> &App {
         &self.0.app
+    }
+
+    fn park(&self) -> &Park {
+        &self.0.kept.park
+    }
+
+    fn layouts(&self) -> &Layouts {
+        &self.0.kept.layouts
     }
 
     fn uptime(&self) -> Duration {
@@ -309,10 +346,22 @@ fn api_routes() -> Router<Http> {
         .route("/api/v1/stream/stats", get(api::stats))
         .route("/api/v1/sources", get(sources::sources))
         .route("/api/v1/sources/{id}/limit", put(sources::set_limit))
-        .route("/api/v1/cameras", get(api::cameras))
-        .route("/api/v1/cameras/{id}", get(api::camera))
+        .route("/api/v1/cameras", get(api::cameras).post(cameras::add))
+        .route(
+            "/api/v1/cameras/import",
+            post(cameras::import).layer(DefaultBodyLimit::max(cameras::LIST_LENGTH_MAX)),
+        )
+        .route(
+            "/api/v1/cameras/{id}",
+            get(api::camera).put(cameras::change).delete(cameras::remove),
+        )
         .route("/api/v1/cameras/{id}/frame.jpeg", get(frame::jpeg))
         .route("/api/v1/cameras/{id}/stream-key", post(whip::new_key))
+        .route("/api/v1/layouts", get(layouts::list).post(layouts::add))
+        .route(
+            "/api/v1/layouts/{id}",
+            get(layouts::one).put(layouts::change).delete(layouts::remove),
+        )
         .route("/rooms", get(rooms::rooms))
         .route("/rooms/{name}", get(rooms::room))
         .route("/rooms/{name}/participants/{identity}", delete(participants::remove))

@@ -15,7 +15,7 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
 use super::wire::ProblemBody;
-use super::{Http, api, audit, bundle, frame, reset, sources, trace, whip, why};
+use super::{Http, api, audit, bundle, cameras, frame, layouts, reset, sources, trace, whip, why};
 
 /// What is told of the API as a whole. Paths are those of `mod.rs`.
 #[derive(OpenApi)]
@@ -33,6 +33,15 @@ use super::{Http, api, audit, bundle, frame, reset, sources, trace, whip, why};
         api::stats,
         api::cameras,
         api::camera,
+        cameras::add,
+        cameras::change,
+        cameras::remove,
+        cameras::import,
+        layouts::list,
+        layouts::add,
+        layouts::one,
+        layouts::change,
+        layouts::remove,
         frame::jpeg,
         sources::sources,
         sources::set_limit,
@@ -47,6 +56,7 @@ use super::{Http, api, audit, bundle, frame, reset, sources, trace, whip, why};
     tags(
         (name = "stream", description = "Reservations, and what they add up to"),
         (name = "cameras", description = "The park"),
+        (name = "layouts", description = "Saved walls"),
         (name = "operations", description = "For those who run the server"),
     ),
     security(("token" = [])),

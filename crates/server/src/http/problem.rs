@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::auth::{GrantError, TokenError};
 use super::wire::ProblemBody;
+use super::wire::park::RowProblem;
 use crate::app::LeaseError;
 
 const CONTENT: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -21,12 +22,19 @@ pub(crate) struct Problem {
     detail: String,
     code: Option<&'static str>,
     headers: Vec<(HeaderName, HeaderValue)>,
+    problems: Vec<RowProblem>,
 }
 
 impl Problem {
     /// `detail` is one sentence for the person at the other end; it must hold no secret.
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), code: None, headers: Vec::new() }
+        Self {
+            status,
+            detail: detail.into(),
+            code: None,
+            headers: Vec::new(),
+            problems: Vec::new(),
+        }
     }
 
     /// Its status.
@@ -43,6 +51,11 @@ impl Problem {
     pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
+    }
+
+    /// The same with each thing that is wrong by itself, for programs.
+    pub(super) fn with_problems(self, problems: Vec<RowProblem>) -> Self {
+        Self { problems, ..self }
     }
 
     /// The same with a word by which programs tell it from others of its status.
@@ -79,6 +92,7 @@ impl IntoResponse for Problem {
             title: self.status.canonical_reason().unwrap_or("Error"),
             status: self.status.as_u16(),
             detail: &self.detail,
+            problems: &self.problems,
             code: self.code,
         };
         let mut response = (self.status, Json(body)).into_response();

@@ -11,10 +11,12 @@ use tower::ServiceExt;
 use super::extract::Scheme;
 use super::*;
 use crate::app::{
-    CameraSnapshot, RenditionSnapshot, Reservation, ReservationSnapshot, Snapshot, SourceSnapshot,
+    CameraOrigin, CameraSnapshot, RenditionSnapshot, Reservation, ReservationSnapshot, Snapshot,
+    SourceSnapshot,
 };
 use crate::config::{self, ApiKey};
 use crate::data_dir::tests::Temporary;
+use crate::ingest::RtspTransport;
 use crate::tls::{self, Certificates};
 
 const SECRET: &str = "a-secret-of-at-least-32-characters!!";
@@ -40,7 +42,15 @@ impl Server {
         let keyring = Arc::new(Keyring::new(&config.auth).unwrap());
         let plain = vec!["127.0.0.1:8080".parse().unwrap(), "127.0.0.1:7880".parse().unwrap()];
         let doors = Doors { plain, secure };
-        let http = Http::new(App::ended(), keyring, config, doors, Arc::default(), None);
+        let http = Http::new(
+            App::ended(),
+            keyring,
+            config,
+            doors,
+            Arc::default(),
+            None,
+            Kept::nowhere(config, App::ended()),
+        );
         Self { router: router(http.clone()), http }
     }
 
@@ -485,6 +495,12 @@ pub(in crate::http) fn snapshot() -> Snapshot {
         location: "Gate 4".to_owned(),
         source: source.clone(),
         url: "rtsp://192.0.2.8/1".to_owned(),
+        sub_url: None,
+        has_credentials: true,
+        origin: CameraOrigin::Config,
+        transport: RtspTransport::Tcp,
+        close_after: Duration::from_millis(2_500),
+        probed_at: None,
         has_sub: false,
         on_demand: true,
         synthetic: false,
@@ -642,9 +658,10 @@ fn a_broken_camera_says_why_and_when_it_is_tried_again() {
         serde_json::to_value(&answer.cameras[0]).unwrap(),
         json!({
             "id": "cam-2", "name": "Union", "name_ar": "شارع الشيخ زايد", "location": "Gate 4",
-            "source": "METRO", "url": "rtsp://192.0.2.8/1", "has_sub": false, "on_demand": true,
-            "synthetic": false, "status": "OFFLINE", "state": "lost",
-            "reason": "the camera's stream ended: timeout", "retry_in_s": 3, "viewer_count": 0,
+            "source": "METRO", "origin": "config", "url": "rtsp://192.0.2.8/1", "sub_url": null,
+            "has_credentials": true, "has_sub": false, "transport": "tcp", "close_after": "2s 500ms",
+            "on_demand": true, "synthetic": false, "status": "OFFLINE", "state": "lost",
+            "reason": "the camera's stream ended: timeout", "retry_in_s": 3, "probed_at": null, "viewer_count": 0,
             "active_since": null, "codec": "H264", "width": 640, "height": 360, "audio": "opus", "pullers": 0,
             "pulls_started": 3,
             "renditions": [{

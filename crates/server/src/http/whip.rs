@@ -129,7 +129,7 @@ pub(super) async fn new_key(
 ) -> Result<Response, Problem> {
     let camera = camera_id(&id)?;
     caller.require_camera(&http, &camera, Wish::Change).await?;
-    let key = http.app().new_stream_key(camera.clone()).await.map_err(|refusal| {
+    let key = http.park().new_stream_key(camera.clone()).await?.map_err(|refusal| {
         let status = match &refusal {
             KeyRefusal::UnknownCamera(_) => StatusCode::NOT_FOUND,
             KeyRefusal::NotPublished(_) => StatusCode::CONFLICT,

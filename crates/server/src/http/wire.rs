@@ -5,6 +5,7 @@
 pub(super) mod audit;
 pub(super) mod live;
 pub(crate) mod operations;
+pub(super) mod park;
 pub(super) mod sources;
 
 use std::collections::BTreeMap;
@@ -222,15 +223,27 @@ pub(super) struct Camera {
     pub(super) name_ar: String,
     pub(super) location: String,
     pub(super) source: String,
+    /// `config` (the settings file) or `stored` (the API).
+    pub(super) origin: &'static str,
     /// Credentials removed.
     pub(super) url: String,
+    /// Credentials removed.
+    pub(super) sub_url: Option<String>,
+    /// There is something in the addresses that is not shown.
+    pub(super) has_credentials: bool,
     pub(super) has_sub: bool,
+    /// `tcp` or `udp`.
+    pub(super) transport: &'static str,
+    /// As `5s`.
+    pub(super) close_after: String,
     pub(super) on_demand: bool,
     pub(super) synthetic: bool,
     pub(super) status: &'static str,
     pub(super) state: &'static str,
     pub(super) reason: Option<String>,
     pub(super) retry_in_s: Option<u64>,
+    /// When it was last asked how it is while nobody watched it.
+    pub(super) probed_at: Option<String>,
     pub(super) viewer_count: u32,
     pub(super) active_since: Option<String>,
     pub(super) codec: Option<&'static str>,
@@ -364,6 +377,9 @@ pub(super) struct ProblemBody<'a> {
     pub(super) title: &'a str,
     pub(super) status: u16,
     pub(super) detail: &'a str,
+    /// Each thing that is wrong by itself, of cameras that were sent.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub(super) problems: &'a [park::RowProblem],
     /// Tells it from others of its status.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) code: Option<&'static str>,

@@ -42,6 +42,21 @@ pub(crate) enum RtspTransport {
     Udp,
 }
 
+impl RtspTransport {
+    /// As it is written in settings.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+
+    /// What [`Self::word`] says again.
+    pub(crate) fn of_word(word: &str) -> Option<Self> {
+        [Self::Tcp, Self::Udp].into_iter().find(|transport| transport.word() == word)
+    }
+}
+
 /// Where a source puts what it has. Implementations never block.
 pub(crate) trait Output: Send + Sync + 'static {
     /// The next frame of any of the source's tracks.

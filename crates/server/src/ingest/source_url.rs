@@ -66,6 +66,8 @@ pub(crate) enum SourceUrl {
     Sealed {
         /// What [`SourceUrl::display`] said of it.
         shown: String,
+        /// As it was kept.
+        sealed: Vec<u8>,
         /// Why it cannot be read.
         reason: String,
     },

@@ -1,0 +1,71 @@
+//! How cameras and layouts are written into the database. Fields that a later version adds must have a
+//! default, so that what an earlier one wrote is still read.
+
+use serde::{Deserialize, Serialize};
+
+/// A camera as it is kept. Nothing in it is secret: what is, is sealed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredCamera {
+    pub(crate) name: String,
+    pub(crate) name_ar: String,
+    pub(crate) location: String,
+    pub(crate) source: String,
+    pub(crate) url: StoredUrl,
+    #[serde(default)]
+    pub(crate) sub_url: Option<StoredUrl>,
+    /// `tcp` or `udp`.
+    pub(crate) transport: String,
+    pub(crate) on_demand: bool,
+    pub(crate) close_after_ms: u64,
+    /// The camera of the settings file whose place it has taken, by its fingerprint.
+    #[serde(default)]
+    pub(crate) covers: Option<Vec<u8>>,
+}
+
+/// An address as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredUrl {
+    /// As it is shown to people.
+    pub(crate) shown: String,
+    /// All of it under seal, where what is shown is not all.
+    #[serde(default)]
+    pub(crate) sealed: Option<Vec<u8>>,
+}
+
+/// A wall as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredLayout {
+    pub(crate) name: String,
+    pub(crate) owner: String,
+    pub(crate) tiles: Vec<StoredTile>,
+    /// Milliseconds since the Unix epoch.
+    pub(crate) changed_at_ms: u64,
+}
+
+/// A camera on a wall, in units of the wall's own grid.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredTile {
+    pub(crate) camera: String,
+    pub(crate) x: u16,
+    pub(crate) y: u16,
+    pub(crate) width: u16,
+    pub(crate) height: u16,
+}
+
+macro_rules! bytes {
+    ($($stored:ty),*) => {$(
+        impl $stored {
+            /// As it goes into the database.
+            pub(crate) fn to_bytes(&self) -> Vec<u8> {
+                serde_json::to_vec(self).unwrap_or_default()
+            }
+
+            /// `None`: it was not written by [`Self::to_bytes`].
+            pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+                serde_json::from_slice(bytes).ok()
+            }
+        }
+    )*};
+}
+
+bytes!(StoredCamera, StoredLayout);
