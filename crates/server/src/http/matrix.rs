@@ -86,7 +86,7 @@ const OWN_TOKEN: Rule = Open("the token or key of the session itself is its guar
 const DOCUMENT: Rule = Open("what the API is stands in the documentation, too");
 const VOICE: Rule = Open("the relay has a token and rules of its own");
 
-const RULES: [(&str, &str, Rule); 41] = [
+const RULES: [(&str, &str, Rule); 44] = [
     (
         "POST",
         "/api/v1/stream/reserve",
@@ -103,6 +103,13 @@ const RULES: [(&str, &str, Rule); 41] = [
         Asks([[401; 3], [200, 403, 403], [200, 404, 404], [200, 200, 404], [200; 3]]),
     ),
     ("GET", "/api/v1/stream/stats", READ_LIST),
+    ("ANY", "/ws/stream/stats", Open("it asks by itself: browsers give a WebSocket no header")),
+    ("GET", "/api/v1/sources", READ_LIST),
+    (
+        "PUT",
+        "/api/v1/sources/{id}/limit",
+        Asks([[401; 3], [403; 3], [403, 403, 404], [403, 403, 404], [200; 3]]),
+    ),
     ("GET", "/api/v1/cameras", READ_LIST),
     (
         "GET",
@@ -283,6 +290,8 @@ fn request_for(route: &str, whose: Whose, place: &Place) -> (String, Option<Valu
     let id = match route {
         "/ingress/{id}" => camera.pusher_name(),
         _ if route.contains("cameras") => camera.to_string(),
+        _ if route.contains("sources") && whose == Whose::Foreign => "TAXI".to_owned(),
+        _ if route.contains("sources") => "METRO".to_owned(),
         _ => place.id.to_string(),
     };
     let path = route.replace("{id}", &id).replace("{name}", &camera.room_name());
@@ -290,6 +299,7 @@ fn request_for(route: &str, whose: Whose, place: &Place) -> (String, Option<Valu
     let user = if whose == Whose::Others { "omar" } else { "mira" };
     let body = match route {
         "/api/v1/stream/reserve" => Some(json!({"camera_id": camera.as_str(), "user_id": user})),
+        "/api/v1/sources/{id}/limit" => Some(json!({"limit": null})),
         "/api/v1/reset" => Some(json!({"camera_id": camera.as_str()})),
         _ if route.starts_with("/twirp/") => {
             Some(json!({"room": camera.room_name(), "identity": identity}))
