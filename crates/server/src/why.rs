@@ -14,7 +14,7 @@ use control::{CameraId, ReservationId};
 use crate::app::{CameraSnapshot, ReservationSnapshot, Snapshot, SourceSnapshot, Stage};
 use crate::voice::Status;
 
-pub(crate) use viewer::reservation;
+pub(crate) use viewer::{elsewhere, reservation};
 
 /// How long a voice is silent before it counts as muted. Who listens for a while says nothing himself.
 const SILENCE: Duration = Duration::from_secs(5);

@@ -226,6 +226,16 @@ fn what_is_over_says_why() {
 }
 
 #[test]
+fn a_viewer_of_another_node_is_told_as_such() {
+    let mut far = snapshot("live", None);
+    far.reservations[0].stage = None;
+    let found = elsewhere(&far, &reservation_id()).unwrap();
+    assert!(found.sentence.starts_with("another node serves amal"), "{found:?}");
+    far.reservations.clear();
+    assert!(elsewhere(&far, &reservation_id()).is_none());
+}
+
+#[test]
 fn a_camera_is_well_idle_and_live_and_not_when_its_source_is_full() {
     assert!(camera(&snapshot("live", None), &camera_id()).unwrap().is_well);
     let idle = camera(&snapshot("idle", None), &camera_id()).unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use control::Timestamp;
+use control::{ReservationId, Timestamp};
 
 use super::{Explanation, Kind, Rung, RungState, Verdict, camera_rungs, places};
 use crate::app::{ReservationSnapshot, Snapshot};
@@ -44,6 +44,21 @@ pub(crate) fn reservation(snapshot: &Snapshot, life: &Life, now: SystemTime) -> 
         ladder: ladder.rungs,
         viewers: Vec::new(),
     }
+}
+
+/// A reservation that lives, and whose viewer another node serves. `None`: there is no such one.
+pub(crate) fn elsewhere(snapshot: &Snapshot, id: &ReservationId) -> Option<Explanation> {
+    let viewer = snapshot.reservations.iter().find(|viewer| viewer.id == *id)?;
+    let rung = |name| Rung { name, state: RungState::Unseen, detail: "on another node".to_owned() };
+    let (user, camera) = (&viewer.user, &viewer.camera);
+    Some(Explanation {
+        kind: Kind::Reservation,
+        is_well: false,
+        sentence: format!("another node serves {user}, who watches camera {camera}"),
+        remedy: Some("ask that node; the viewer's whep_url names it".to_owned()),
+        ladder: ["offer", "ice", "dtls", "packet", "decode"].map(rung).to_vec(),
+        viewers: Vec::new(),
+    })
 }
 
 struct Ladder {
