@@ -180,14 +180,14 @@ async function answer(response) {
 }
 
 function withDefaults(config, data) {
-  const { cameras = [], http = {}, media = {}, rtsp = {}, log = {}, ...rest } = config;
+  const { cameras = [], http = {}, media = {}, rtsp = {}, store = {}, log = {}, ...rest } = config;
   return {
     listen: ['127.0.0.1:0'],
     audio_listen: 'off',
     http: { https: 'off', ...http },
     media: { udp: '127.0.0.1:0', ...media },
     rtsp: { listen: '127.0.0.1:0', ...rtsp },
-    store: { data_dir: data },
+    store: { data_dir: data, ...store },
     log: { format: 'json', level: 'debug', ...log },
     sources: [{ id: 'TEST', name: 'Test agency', name_ar: 'جهة الاختبار', limit: 500 }],
     ...rest,

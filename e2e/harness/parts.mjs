@@ -36,6 +36,10 @@ const parts = {
     path: '/usr/bin/turnserver',
     install: 'cargo xtask setup   # or: sudo apt-get install coturn',
   },
+  redis: {
+    path: '/usr/bin/redis-server',
+    install: 'cargo xtask setup   # or: sudo apt-get install redis-server redis-tools',
+  },
   ffmpeg: {
     path: '/usr/bin/ffmpeg',
     install: 'cargo xtask setup   # or: sudo apt-get install ffmpeg',

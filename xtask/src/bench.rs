@@ -54,10 +54,11 @@ enum Program {
 }
 
 /// In the order in which they run: what needs a quiet machine first.
-const PARTS: [Part; 11] = [
+const PARTS: [Part; 12] = [
     Part { name: "egress", program: Program::Manifold, title: "A packet" },
     Part { name: "curve", program: Program::Manifold, title: "A packet, by viewers" },
     Part { name: "memory", program: Program::Manifold, title: "Memory" },
+    Part { name: "ledger", program: Program::Manifold, title: "Reservations on a store" },
     Part { name: "voice", program: Program::Manifold, title: "A voice" },
     Part { name: "mp3", program: Program::Manifold, title: "A voice as MP3" },
     Part { name: "voice_latency", program: Program::Node, title: "From mouth to ear in Chromium" },

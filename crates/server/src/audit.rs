@@ -61,6 +61,15 @@ struct Inner {
     figures: Arc<Figures>,
 }
 
+/// Counters since the start; both rise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct AuditFigures {
+    /// Rows that are on the disk.
+    pub(crate) written: u64,
+    /// Rows that found no place in the queue.
+    pub(crate) lost: u64,
+}
+
 #[derive(Debug, Default)]
 struct Figures {
     /// Not told to the trail yet.
@@ -124,11 +133,12 @@ impl Audit {
         self.add(Row::changed(actor, action, object));
     }
 
-    /// Rows that were written and rows that were lost since the start.
-    pub(crate) fn figures(&self) -> (u64, u64) {
-        let Some(inner) = &self.0 else { return (0, 0) };
+    /// What was counted so far.
+    pub(crate) fn figures(&self) -> AuditFigures {
+        let Some(inner) = &self.0 else { return AuditFigures::default() };
         let Figures { lost_ever, written, .. } = &*inner.figures;
-        (written.load(Ordering::Relaxed), lost_ever.load(Ordering::Relaxed))
+        let (written, lost) = (written.load(Ordering::Relaxed), lost_ever.load(Ordering::Relaxed));
+        AuditFigures { written, lost }
     }
 
     /// Rows that are asked for.

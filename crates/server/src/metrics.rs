@@ -95,6 +95,14 @@ impl Collector for Figures {
         self.media(encoder)?;
         self.switches(encoder)?;
         self.revocations(encoder)?;
+        let audit = &self.snapshot.audit;
+        counters(
+            encoder,
+            &[
+                ("manifold_audit_rows_written", "Rows added to the audit trail", audit.written),
+                ("manifold_audit_rows_lost", "Rows of it that found no place", audit.lost),
+            ],
+        )?;
         self.quotas(encoder)?;
         self.joins(encoder)?;
         gauge(encoder, "manifold_viewers_connected", "Viewers to whom media flows")?

@@ -15,6 +15,7 @@ use super::endings::QuotaFigures;
 use super::grants::RevocationFigures;
 use super::joins::Joins;
 use super::publishing::Presence;
+use crate::audit::AuditFigures;
 use crate::ingest::SourceFormat;
 use crate::net::MediaFigures;
 
@@ -47,6 +48,8 @@ pub(crate) struct Snapshot {
     pub(crate) switches: SwitchFigures,
     /// Viewers that lost their right to watch since the start.
     pub(crate) revocations: RevocationFigures,
+    /// Rows of the audit trail.
+    pub(crate) audit: AuditFigures,
 }
 
 #[derive(Debug, Clone)]
@@ -165,6 +168,7 @@ impl Snapshot {
             join_sum_ms: 0,
             switches: SwitchFigures::default(),
             revocations: RevocationFigures::default(),
+            audit: AuditFigures::default(),
         }
     }
 }
@@ -194,6 +198,7 @@ impl Actor {
             join_sum_ms: self.joins.sum_ms,
             switches: *self.engine.switches(),
             revocations: self.grants.ended,
+            audit: self.journal.audit().figures(),
         }
     }
 

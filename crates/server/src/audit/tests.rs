@@ -26,7 +26,7 @@ fn what_is_told_is_written_and_the_next_server_goes_on() {
         [Kind::Started, Kind::Changed, Kind::Stopped, Kind::Started, Kind::Changed, Kind::Stopped];
     assert_eq!(kinds(&database), expected);
     assert!(matches!(verify_now(&database, None), Ok(Some(Verdict::Whole { rows: 6, .. }))));
-    assert_eq!(next.figures().1, 0);
+    assert_eq!(next.figures().lost, 0);
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn more_than_the_disk_takes_is_counted_and_the_loss_is_a_row() {
         .write_now(|_| {
             let audit = Audit::start(database.clone(), None);
             let mut told = 0_u64;
-            while audit.figures().1 < 3 {
+            while audit.figures().lost < 3 {
                 audit.note("amal", "limit_changed", "METRO");
                 told += 1;
             }
@@ -75,5 +75,5 @@ fn a_place_that_cannot_be_written_stops_nobody() {
     for _ in 0..2 * MAX_WAITING {
         audit.note("amal", "limit_changed", "METRO");
     }
-    assert!(audit.figures().1 > 0);
+    assert!(audit.figures().lost > 0);
 }

@@ -1,4 +1,4 @@
-//! `manifold bench egress|curve|voice|mp3|memory|cameras`
+//! `manifold bench egress|curve|voice|mp3|memory|ledger|cameras`
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::{Failure, say};
-use crate::bench::{self, EgressBench, Generator, MemoryBench, VoiceBench};
+use crate::bench::{self, EgressBench, Generator, LedgerBench, MemoryBench, VoiceBench};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BenchCommand {
@@ -29,6 +29,8 @@ pub(super) enum BenchCommand {
         #[command(flatten)]
         common: CommonArgs,
     },
+    /// Reservations a second on a store of leases, each released at once
+    Ledger(LedgerArgs),
     /// One voice for many listeners: CPU a packet, its way through a server that is started for it on
     /// free ports, memory a listener, and what joins and leaves leave behind
     Voice(VoiceArgs),
@@ -107,6 +109,28 @@ pub(super) struct CommonArgs {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct LedgerArgs {
+    /// Where leases are kept, as in `store.url`, or "memory" [default: a redis-server that is started for it]
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// Reservations a second
+    #[arg(long, value_name = "NUMBER", default_value_t = 10_000,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rate: u32,
+    /// Callers, each of which waits for its answer
+    #[arg(long, value_name = "NUMBER", default_value_t = 64,
+        value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    callers: u32,
+    /// For how long
+    #[arg(long, value_name = "SECONDS", default_value_t = 60,
+        value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    seconds: u64,
+    /// Print one line of JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
 /// Most listeners of the benchmark: each has a socket and a connection in this process, and in the
 /// server's.
 const LISTENERS_MAX: u64 = 10_000;
@@ -142,6 +166,11 @@ pub(super) fn run(command: &BenchCommand) -> Result<(), Failure> {
         BenchCommand::Cameras(cameras) => return run_cameras(cameras),
         BenchCommand::Memory { common } => {
             (common.json, bench::memory(MemoryBench { viewers: common.viewers })?)
+        }
+        BenchCommand::Ledger(LedgerArgs { store, rate, callers, seconds, json }) => {
+            let (store, rate, callers) = (store.clone(), *rate, *callers);
+            let bench = LedgerBench { store, rate, callers, time: Duration::from_secs(*seconds) };
+            (*json, bench::ledger(&bench)?)
         }
         BenchCommand::Voice(VoiceArgs { listeners, rounds, seconds, joins, json }) => {
             let bench = VoiceBench {

@@ -217,7 +217,6 @@ pub(super) async fn heartbeat(
     let reservation = http.app().heartbeat(&id, extend, quality).await?;
     let now = SystemTime::now();
     let token = renewal::sign(&http, &reservation.id, &reservation.camera, now).await?.token;
-    http.app().journal().token(&reservation.id, http.keyring().ttl());
     if let Some(frames) = request.frames_decoded {
         http.app().journal().decoded(&reservation.id, frames);
     }

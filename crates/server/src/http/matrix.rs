@@ -86,7 +86,7 @@ const OWN_TOKEN: Rule = Open("the token or key of the session itself is its guar
 const DOCUMENT: Rule = Open("what the API is stands in the documentation, too");
 const VOICE: Rule = Open("the relay has a token and rules of its own");
 
-const RULES: [(&str, &str, Rule); 38] = [
+const RULES: [(&str, &str, Rule); 41] = [
     (
         "POST",
         "/api/v1/stream/reserve",
@@ -151,6 +151,15 @@ const RULES: [(&str, &str, Rule); 38] = [
         "/api/v1/reset",
         Asks([[401; 3], [403; 3], [403, 403, 404], [200, 200, 404], [200; 3]]),
     ),
+    ("GET", "/api/v1/bundle", Asks([[401; 3], [403; 3], [403; 3], [403; 3], [200; 3]])),
+    (
+        "GET",
+        "/api/v1/trace/{id}",
+        Asks([[401; 3], [403; 3], [200, 404, 404], [200, 200, 404], [200; 3]]),
+    ),
+    ("GET", "/api/v1/audit", Asks([[401; 3], [403; 3], [403; 3], [200; 3], [200; 3]])),
+    // 404: without a database there is no trail.
+    ("GET", "/api/v1/audit/verify", Asks([[401; 3], [403; 3], [403; 3], [403; 3], [404; 3]])),
     ("GET", "/api/openapi.json", DOCUMENT),
     ("?", "/api/docs", DOCUMENT),
     ("?", "/api/docs.js", DOCUMENT),

@@ -17,6 +17,7 @@
 //! | `secure` | what a page must know to get to HTTPS |
 //! | `voice` | the voice relay's WebSocket and status |
 //! | `sources` | sources and their limits, and 429 |
+//! | `live` | dashboards are told what changes |
 //! | `page` | the embedded web page |
 //! | `auth` | tokens |
 //! | `caller` | who calls, and what is his |
@@ -36,6 +37,7 @@ mod frame;
 mod guard;
 mod ice_servers;
 mod listen;
+mod live;
 mod mp3;
 mod openapi;
 mod page;
@@ -143,6 +145,8 @@ struct Inner {
     voice: Option<Voice>,
     voice_settings: config::Voice,
     sockets: Places,
+    feed: live::Feed,
+    live_places: Places,
     players: Places,
     /// What of the settings may be shown.
     settings: SettingsView,
@@ -162,6 +166,8 @@ impl Http {
         let places = usize::try_from(config.voice.max_connections).unwrap_or_default();
         let stills = Stills::new(app.clone(), Arc::clone(&outlets));
         Self(Arc::new(Inner {
+            feed: live::Feed::new(app.clone()),
+            live_places: Places::new(live::SOCKETS_MAX, live::SOCKETS_OF_ADDRESS_MAX),
             app,
             keyring,
             auth_mode: config.auth.mode,
@@ -238,6 +244,16 @@ impl Http {
         &self.0.sockets
     }
 
+    /// What dashboards are told of.
+    fn feed(&self) -> &live::Feed {
+        &self.0.feed
+    }
+
+    /// Room for dashboards.
+    fn live_places(&self) -> &Places {
+        &self.0.live_places
+    }
+
     fn requests(&self) -> &Requests {
         &self.0.requests
     }
@@ -263,6 +279,7 @@ pub(crate) fn router(http: Http) -> Router {
         .merge(mp3::routes())
         .merge(openapi::routes())
         .merge(voice_routes())
+        .route("/ws/stream/stats", any(live::connect))
         .route("/health", get(status::health))
         .route("/ca.crt", get(secure::authority))
         .fallback(voice::connect_or_page)

@@ -75,6 +75,7 @@ async fn send_away(
     let released = http.app().remove_viewer(id.clone()).await.ok_or_else(no_participant)?;
     let camera_id = &holder.camera;
     tracing::info!(%camera_id, reservation_id = %id, by = ?caller.identity(), "viewer sent away");
+    http.app().audit().note(caller.identity(), "viewer_sent_away", id.as_str());
     Ok(released)
 }
 

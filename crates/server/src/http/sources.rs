@@ -158,6 +158,7 @@ pub(super) async fn set_limit(
         };
         Problem::new(status, error.to_string())
     })?;
+    http.app().audit().note(caller.identity(), "limit_changed", &id);
     let usage = usage(set.current, set.limit);
     let (current, limit, available) = (usage.current, usage.limit, usage.available);
     Ok(Json(LimitAnswer { source: id, current, limit, available }))

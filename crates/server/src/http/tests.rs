@@ -476,7 +476,7 @@ async fn a_panic_is_an_answer_and_the_server_lives_on() {
 }
 
 /// Two reservations on `cam-1`, one of which is connected; `cam-2` is broken and idle.
-fn snapshot() -> Snapshot {
+pub(in crate::http) fn snapshot() -> Snapshot {
     let source = control::SourceId::parse("METRO").unwrap();
     let camera = |id: &str, name: &str, state, status, viewer_count| CameraSnapshot {
         id: control::CameraId::parse(id).unwrap(),
@@ -548,6 +548,7 @@ fn snapshot() -> Snapshot {
         join_sum_ms: 12_250,
         switches: engine::SwitchFigures::default(),
         revocations: crate::app::RevocationFigures::default(),
+        audit: crate::audit::AuditFigures::default(),
     }
 }
 

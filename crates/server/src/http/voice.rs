@@ -30,7 +30,7 @@ use super::wire::{AudioConstraints, StreamStatus, VoiceQuery, VoiceSettings};
 use crate::voice::Voice;
 
 pub(super) use places::{Place, Places};
-pub(super) use upgrade::is_upgrade;
+pub(super) use upgrade::{accept as accept_upgrade, is_upgrade};
 
 /// Longest message that is read: the promise of the API reference. An offer of a browser with every
 /// codec has about 8 KiB.

@@ -3,6 +3,7 @@
 //! Field names are the contract with dashboards and scripts; `docs/ref/api.md` describes them.
 
 pub(super) mod audit;
+pub(super) mod live;
 pub(crate) mod operations;
 pub(super) mod sources;
 
@@ -149,7 +150,7 @@ pub(super) struct HeartbeatAnswer {
     pub(super) switches: u32,
 }
 
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
 pub(super) struct StatsAnswer {
     pub(super) active_streams: usize,
     pub(super) total_viewers: u32,
@@ -161,7 +162,7 @@ pub(super) struct StatsAnswer {
     pub(super) timestamp: String,
 }
 
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
 pub(super) struct SourceStats {
     pub(super) source: String,
     pub(super) current: u32,
@@ -171,7 +172,7 @@ pub(super) struct SourceStats {
     pub(super) available: u32,
 }
 
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
 pub(super) struct CameraStats {
     pub(super) camera_id: String,
     pub(super) camera_name: String,
@@ -180,14 +181,14 @@ pub(super) struct CameraStats {
     pub(super) active_since: Option<String>,
 }
 
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
 pub(super) struct SourceUsage {
     pub(super) source: String,
     #[serde(flatten)]
     pub(super) usage: Usage,
 }
 
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
 pub(super) struct Usage {
     pub(super) current: u32,
     pub(super) limit: u32,

@@ -98,21 +98,28 @@ pub(super) async fn run(viewing: Arc<Viewing>, index: usize) {
 async fn visit(viewing: &Viewing, index: usize, http: &mut HttpClient) -> Result<(), Failure> {
     let plan = &viewing.plan;
     let target = plan.targets.of(index);
-    let (reserved, token) = match &plan.reserve {
-        None => (None, plan.token.clone()),
+    let (reserved, place) = match &plan.reserve {
+        None => (None, None),
         Some(base) => {
             let asked = Instant::now();
             let place = reserve(http, base, &target.camera, "load", plan.token.as_ref()).await?;
-            (Some(asked.elapsed()), Some(place.token))
+            (Some(asked.elapsed()), Some(place))
         }
     };
+    let token = place.as_ref().map(|place| place.token.clone()).or_else(|| plan.token.clone());
     let times = JoinTimes { reserved, ..JoinTimes::default() };
     let (session, mut watching) = open(viewing, index, http, target, token.as_ref(), times).await?;
     if plan.joins.is_none() {
         // A thousand connections that nobody uses are a load of their own.
         http.hang_up();
     }
-    let watched = watching.run(viewing).await;
+    let watched = match &place {
+        None => watching.run(viewing).await,
+        Some(place) => tokio::select! {
+            watched = watching.run(viewing) => watched,
+            never = place.renew(http) => match never {},
+        },
+    };
     let left = session.close(http, token.as_ref()).await;
     watching.say_goodbye();
     watched?;

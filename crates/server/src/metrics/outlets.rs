@@ -30,7 +30,7 @@ impl Figure {
     }
 }
 
-/// The figures. All rise, except `rtsp_connections`.
+/// The figures. All rise, except `rtsp_connections` and `live_sockets`.
 #[derive(Debug, Default)]
 pub(crate) struct Outlets {
     /// Open RTSP connections.
@@ -57,6 +57,12 @@ pub(crate) struct Outlets {
     pub(crate) rtsp_dropped_stranger: Figure,
     /// Of such, those that gave way to others before.
     pub(crate) rtsp_dropped_evicted: Figure,
+    /// Open WebSockets of dashboards.
+    pub(crate) live_sockets: Figure,
+    /// Those that were not let in, since there were too many.
+    pub(crate) live_refused: Figure,
+    /// Those that took nothing of what was written.
+    pub(crate) live_dropped_slow: Figure,
     /// Still pictures answered from the cache.
     pub(crate) stills_cached: Figure,
     /// Still pictures decoded and encoded.
@@ -81,7 +87,19 @@ impl Collector for OutletFigures {
         let outlets = &self.0;
         gauge(encoder, "manifold_rtsp_connections", "Open RTSP connections")?
             .encode_gauge(&outlets.rtsp_connections.value())?;
+        gauge(encoder, "manifold_live_sockets", "Open WebSockets of dashboards")?
+            .encode_gauge(&outlets.live_sockets.value())?;
         let plain = [
+            (
+                "manifold_live_sockets_refused",
+                "WebSockets of dashboards not let in, since there were too many",
+                &outlets.live_refused,
+            ),
+            (
+                "manifold_live_sockets_slow",
+                "WebSockets of dashboards dropped, since nothing was taken of what was written",
+                &outlets.live_dropped_slow,
+            ),
             (
                 "manifold_rtsp_connections_refused",
                 "RTSP connections closed at once, since there were too many",

@@ -2,11 +2,15 @@
 //!
 //! Redirections are followed. Candidates are not trickled: offers carry theirs.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::{Duration, SystemTime};
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use hyper::Method;
 use hyper::header::{LINK, LOCATION};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use url::Url;
 
@@ -42,6 +46,50 @@ pub(crate) struct Session {
 pub(crate) struct Reservation {
     /// Opens the camera's WHEP endpoint.
     pub(crate) token: SecretString,
+    /// Where its heartbeats go.
+    heartbeat: Url,
+}
+
+/// A heartbeat that failed is repeated after this time, and none is sent more often: a token that is good
+/// for less is of no use to a viewer.
+const RENEWAL_INTERVAL_MIN: Duration = Duration::from_secs(5);
+
+impl Reservation {
+    /// Sends a heartbeat whenever half of its token's time is over, for ever: without them the viewer is sent
+    /// away when the token expires. They are few, since they are no part of what is measured.
+    pub(crate) async fn renew(&self, http: &mut HttpClient) -> Infallible {
+        let mut token = self.token.clone();
+        loop {
+            let left = time_left(token.expose_secret(), SystemTime::now());
+            let Some(left) = left else { return std::future::pending().await };
+            tokio::time::sleep((left / 2).max(RENEWAL_INTERVAL_MIN)).await;
+            let ask = Ask {
+                method: Method::POST,
+                url: &self.heartbeat,
+                content_type: None,
+                token: Some(&token),
+                body: String::new(),
+            };
+            match http.ask(&ask).await {
+                Ok(answer) => {
+                    let json: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+                    if let Some(fresh) = json["token"].as_str() {
+                        token = fresh.into();
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "a heartbeat was not answered"),
+            }
+            http.hang_up();
+        }
+    }
+}
+
+/// How long a token is good, as its claims say; `None` where they do not.
+fn time_left(token: &str, now: SystemTime) -> Option<Duration> {
+    let claims = BASE64_URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    let claims: Value = serde_json::from_slice(&claims).ok()?;
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
+    Some(Duration::from_secs(claims["exp"].as_u64()?.saturating_sub(now)))
 }
 
 impl Session {
@@ -133,7 +181,10 @@ pub(crate) async fn reserve(
         path: path.to_owned(),
         reason: "the answer has no token: is this Manifold's API?".to_owned(),
     })?;
-    Ok(Reservation { token: token.into() })
+    let id = json["reservation_id"].as_str().unwrap_or_default();
+    let path = format!("/api/v1/stream/heartbeat/{id}");
+    let heartbeat = base.join(&path).map_err(|_| RemoteError::Scheme(base.clone()))?;
+    Ok(Reservation { token: token.into(), heartbeat })
 }
 
 /// This machine's address on the way to a server.
@@ -154,4 +205,21 @@ fn route_to(server: SocketAddr) -> std::io::Result<IpAddr> {
     let socket = UdpSocket::bind(any)?;
     socket.connect(server)?;
     Ok(socket.local_addr()?.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_says_how_long_it_is_good() {
+        let token = |claims: &str| format!("h.{}.s", BASE64_URL_SAFE_NO_PAD.encode(claims));
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(100);
+        let left = |token: &str| time_left(token, now).map(|left| left.as_secs());
+        assert_eq!(left(&token(r#"{"exp":160}"#)), Some(60));
+        assert_eq!(left(&token(r#"{"exp":60}"#)), Some(0));
+        for other in [token("{}"), token("x"), "a.b.c".to_owned(), "opaque".to_owned()] {
+            assert_eq!(left(&other), None, "{other}");
+        }
+    }
 }

@@ -27,7 +27,7 @@ pub(in crate::http) fn is_upgrade(headers: &HeaderMap) -> bool {
 }
 
 /// Answers a request for a WebSocket. The connection is there once the answer is written.
-pub(super) fn accept(mut parts: Parts) -> Result<(Response, OnUpgrade), Problem> {
+pub(in crate::http) fn accept(mut parts: Parts) -> Result<(Response, OnUpgrade), Problem> {
     if parts.method != Method::GET || !is_upgrade(&parts.headers) {
         return Err(upgrade_required("this is a WebSocket; connect to it with ws:// or wss://"));
     }

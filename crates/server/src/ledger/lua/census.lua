@@ -23,11 +23,16 @@ local this_epoch = redis.call('GET', epoch)
 
 -- The index is derived anew where a count differs.
 local total = redis.call('ZCARD', leases)
-local indexed = count('s') + count('u') + count('n') + count('w') + count('v')
-if redis.call('HLEN', records) ~= total or count('s') ~= total or count('u') ~= total or count('n') ~= total
+local mark = 'x/' .. unit
+local indexed = count('s') + count('u') + count('n') + count('w') + count('v') + 1
+if total == 0 and redis.call('EXISTS', index) == 0 then
+  redis.call('ZADD', index, 0, mark)
+end
+if redis.call('ZSCORE', index, mark) ~= '0' or redis.call('HLEN', records) ~= total or count('s') ~= total or count('u') ~= total or count('n') ~= total
     or redis.call('ZCARD', index) ~= indexed or redis.call('ZCOUNT', index, 0, 0) ~= indexed then
   local known, all = {}, redis.call('ZRANGE', leases, 0, -1)
   redis.call('UNLINK', index)
+  redis.call('ZADD', index, 0, mark)
   for _, id in ipairs(all) do
     local lease = read(id)
     if lease then

@@ -4,7 +4,8 @@
 --       2 records  HASH   id: source|camera|user|quality|class|created|last packet|node
 --       3 index    ZSET   all of score 0, derived from the records, for counting by ZLEXCOUNT:
 --                         s/source/watched/id, u/user/watched/id, n/node/id: a lease each;
---                         w/source/watched, v/user/watched: a watched camera each (source:camera)
+--                         w/source/watched, v/user/watched: a watched camera each (source:camera),
+--                         if the unit is a camera; x/unit: what it was derived for
 --       4 ended    STREAM leases that one node ended and another one runs
 --       5 epoch    STRING missing or another: somebody emptied the store
 --       6 mirrors  HASH   sources whose count for people was let go stale, by whom
@@ -65,9 +66,11 @@ local function enter(id, lease)
   redis.call('ZADD', index,
     0, 's/' .. lease.source .. '/' .. lease.watched .. '/' .. id,
     0, 'u/' .. lease.user .. '/' .. lease.watched .. '/' .. id,
-    0, 'n/' .. lease.owner .. '/' .. id,
-    0, 'w/' .. lease.source .. '/' .. lease.watched,
-    0, 'v/' .. lease.user .. '/' .. lease.watched)
+    0, 'n/' .. lease.owner .. '/' .. id)
+  if unit == 'camera' then
+    redis.call('ZADD', index, 0, 'w/' .. lease.source .. '/' .. lease.watched,
+      0, 'v/' .. lease.user .. '/' .. lease.watched)
+  end
 end
 
 local function insert(id, lease, expires)
@@ -85,6 +88,9 @@ local function remove(id, lease)
   local of_source = 's/' .. lease.source .. '/' .. lease.watched
   local of_user = 'u/' .. lease.user .. '/' .. lease.watched
   redis.call('ZREM', index, of_source .. '/' .. id, of_user .. '/' .. id, 'n/' .. lease.owner .. '/' .. id)
+  if unit == 'viewer' then
+    return
+  end
   if count(of_source) == 0 then
     redis.call('ZREM', index, 'w/' .. lease.source .. '/' .. lease.watched)
   end
@@ -135,15 +141,23 @@ local function decoded(user)
   return (string.gsub(user, '%%(%x%x)', function(hex) return string.char(tonumber(hex, 16)) end))
 end
 
--- What people read of a lease. What they put in its place is taken away.
+-- What people put in the place of a hash is taken away.
+local function set_fields(key, ...)
+  local done = redis.pcall('HSET', key, ...)
+  if type(done) == 'table' and done.err then
+    redis.call('UNLINK', key)
+    redis.call('HSET', key, ...)
+  end
+end
+
+-- What people read of a lease.
 local function show(id, lease, expires, keys, name)
   local room = 'camera_' .. lease.camera
   local rest = whole(math.max(expires - now, 0) + GRACE_MS)
-  redis.call('UNLINK', keys[1], keys[2])
-  redis.call('HSET', keys[1], 'camera_id', lease.camera, 'source', lease.source, 'user_id', decoded(lease.user),
+  set_fields(keys[1], 'camera_id', lease.camera, 'source', lease.source, 'user_id', decoded(lease.user),
     'created_at', whole(lease.created), 'expires_at', whole(expires), 'room_name', room, 'node', lease.owner)
   redis.call('PEXPIRE', keys[1], rest)
-  redis.call('HSET', keys[2], 'camera_name', name, 'room_name', room, 'identity', 'viewer_' .. id,
+  set_fields(keys[2], 'camera_name', name, 'room_name', room, 'identity', 'viewer_' .. id,
     'ingress_id', 'whip-pusher-' .. lease.camera, 'quality', lease.quality, 'class', lease.class)
   redis.call('PEXPIRE', keys[2], rest)
   redis.call('SET', keys[3], whole(now), 'PX', 30000)

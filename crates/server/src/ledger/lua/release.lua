@@ -9,12 +9,14 @@ end
 local expires = redis.call('ZSCORE', leases, id) or whole(now)
 remove(id, lease)
 redis.call('UNLINK', KEYS[7], KEYS[8], KEYS[9])
+local viewers = count('s/' .. lease.source)
 if KEYS[10] then
-  redis.call('SET', KEYS[10], count('s/' .. lease.source))
+  redis.call('SET', KEYS[10], viewers)
 else
   redis.call('HSET', mirrors, lease.source, 'stale')
 end
 if lease.owner ~= node then
   log_ended(id, lease, 'released', '')
 end
-return answer('released', pack(lease), expires, units_of(lease.source))
+local units = unit == 'viewer' and viewers or units_of(lease.source)
+return answer('released', pack(lease), expires, units)

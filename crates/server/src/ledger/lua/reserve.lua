@@ -76,7 +76,11 @@ if all >= tonumber(ARGV[12]) then
 end
 local full, one_is_enough = {}, true
 for _, scope in ipairs(scopes) do
-  scope.current = count(unit == 'camera' and scope.cameras or scope.from)
+  if unit == 'viewer' and scope.name == 'total' then
+    scope.current = all
+  else
+    scope.current = count(unit == 'camera' and scope.cameras or scope.from)
+  end
   if scope.current >= scope.limit and (unit == 'viewer' or of_camera(scope, lease) == 0) then
     full[#full + 1] = scope
     one_is_enough = one_is_enough and scope.current == scope.limit
@@ -112,5 +116,7 @@ end
 local expires = now + tonumber(ARGV[11])
 insert(id, lease, expires)
 show(id, lease, expires, { KEYS[7], KEYS[8], KEYS[9] }, name)
-redis.call('SET', KEYS[10], count('s/' .. lease.source))
-return answer('reserved', pack(lease), whole(expires), units_of(lease.source), source_limit)
+local viewers = count('s/' .. lease.source)
+redis.call('SET', KEYS[10], viewers)
+local units = unit == 'viewer' and viewers or units_of(lease.source)
+return answer('reserved', pack(lease), whole(expires), units, source_limit)

@@ -1,0 +1,153 @@
+// Real redis-servers: one alone, a leader with its replica under Sentinel, and a cluster of three.
+
+import { execFile } from 'node:child_process';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { promisify } from 'node:util';
+
+import { part } from './parts.mjs';
+import { Child } from './process.mjs';
+import { until } from './wait.mjs';
+
+const run = promisify(execFile);
+let servers = 0;
+
+/** A free port of 127.0.0.1, below where a cluster adds 10,000 for its bus. */
+async function freePort() {
+  for (;;) {
+    const server = createServer().listen(0, '127.0.0.1');
+    await new Promise((resolve) => server.once('listening', resolve));
+    const { port } = server.address();
+    await new Promise((resolve) => server.close(resolve));
+    if (port < 55_000) return port;
+  }
+}
+
+/** A running redis-server. */
+export class Redis {
+  /**
+   * @param {import('./world.mjs').World} world
+   * @param {string[]} args settings of its own, as on its command line
+   */
+  static async start(world, args = []) {
+    servers += 1;
+    const redis = new Redis(world, await freePort(), args, servers);
+    await redis.launch();
+    return redis;
+  }
+
+  constructor(world, port, args, number) {
+    Object.assign(this, { world, port, args, number });
+    this.folder = world.file(`redis-${number}`);
+    mkdirSync(this.folder, { recursive: true });
+  }
+
+  get url() {
+    return `redis://127.0.0.1:${this.port}`;
+  }
+
+  /** Starts it, or starts it again with what it saved. */
+  async launch() {
+    this.child = new Child(
+      'redis-server',
+      part('redis'),
+      // prettier-ignore
+      ['--port', `${this.port}`, '--bind', '127.0.0.1', '--dir', this.folder, '--save', '', '--appendonly', 'no',
+        '--enable-debug-command', 'local', ...this.args],
+      { log: this.world.file(`redis-${this.number}.log`) },
+    );
+    this.world.own(this.child);
+    await until('redis-server answers', async () => /^PONG|NOAUTH/.test(await this.cli('PING')), {
+      show: () => this.child.tail(5),
+    });
+  }
+
+  /** SIGKILL; nothing is saved. */
+  kill() {
+    return this.child.kill();
+  }
+
+  /** SIGTERM, and a start. */
+  async restart() {
+    await this.child.stop();
+    await this.launch();
+  }
+
+  /** What `redis-cli` prints. */
+  async cli(...words) {
+    const { stdout } = await run('redis-cli', ['-p', `${this.port}`, '-c', ...words]);
+    return stdout.trimEnd();
+  }
+
+  /** Names of keys, as the runbook lists them. */
+  async keys(pattern) {
+    const listed = await this.cli('--scan', '--pattern', pattern);
+    return listed === '' ? [] : listed.split('\n');
+  }
+}
+
+/** A leader, its replica, and a Sentinel that decides alone. */
+export class SentinelGroup {
+  static async start(world) {
+    const leader = await Redis.start(world);
+    const replica = await Redis.start(world, ['--replicaof', '127.0.0.1', `${leader.port}`]);
+    await until('the replica follows', async () =>
+      (await replica.cli('INFO', 'replication')).includes('master_link_status:up'),
+    );
+    const port = await freePort();
+    const settings = world.file('sentinel.conf');
+    writeFileSync(
+      settings,
+      [
+        `port ${port}`,
+        'bind 127.0.0.1',
+        `dir ${world.folder}`,
+        `sentinel monitor main 127.0.0.1 ${leader.port} 1`,
+        'sentinel down-after-milliseconds main 1000',
+        'sentinel failover-timeout main 5000',
+      ].join('\n'),
+    );
+    const child = new Child('sentinel', part('redis'), [settings, '--sentinel'], { log: world.file('sentinel.log') });
+    world.own(child);
+    const group = new SentinelGroup();
+    Object.assign(group, { leader, replica, port, child });
+    await until('the Sentinel knows both', async () => {
+      const { stdout } = await run('redis-cli', ['-p', `${port}`, 'SENTINEL', 'replicas', 'main']);
+      return stdout.includes(`${replica.port}`);
+    });
+    return group;
+  }
+
+  get url() {
+    return `redis+sentinel://127.0.0.1:${this.port}/main`;
+  }
+}
+
+/** Three masters that share the slots. */
+export class Cluster {
+  static async start(world) {
+    const cluster = new Cluster();
+    cluster.nodes = [];
+    for (let number = 0; number < 3; number += 1) {
+      cluster.nodes.push(
+        await Redis.start(world, ['--cluster-enabled', 'yes', '--cluster-node-timeout', '2000']),
+      );
+    }
+    const places = cluster.nodes.map(({ port }) => `127.0.0.1:${port}`);
+    await run('redis-cli', ['--cluster', 'create', ...places, '--cluster-yes']);
+    await until('the cluster is whole', async () => {
+      const states = await Promise.all(cluster.nodes.map((node) => node.cli('CLUSTER', 'INFO')));
+      return states.every((state) => state.includes('cluster_state:ok'));
+    });
+    return cluster;
+  }
+
+  get url() {
+    return `redis+cluster://${this.nodes.map(({ port }) => `127.0.0.1:${port}`).join(',')}`;
+  }
+
+  /** By whichever of them has the key. */
+  cli(...words) {
+    return this.nodes[0].cli(...words);
+  }
+}
