@@ -86,7 +86,7 @@ const OWN_TOKEN: Rule = Open("the token or key of the session itself is its guar
 const DOCUMENT: Rule = Open("what the API is stands in the documentation, too");
 const VOICE: Rule = Open("the relay has a token and rules of its own");
 
-const RULES: [(&str, &str, Rule); 41] = [
+const RULES: [(&str, &str, Rule); 42] = [
     (
         "POST",
         "/api/v1/stream/reserve",
