@@ -14,7 +14,7 @@ use control::{CameraId, ReservationId};
 use crate::app::{CameraSnapshot, ReservationSnapshot, Snapshot, SourceSnapshot, Stage};
 use crate::voice::Status;
 
-pub(crate) use viewer::reservation;
+pub(crate) use viewer::{elsewhere, reservation};
 
 /// How long a voice is silent before it counts as muted. Who listens for a while says nothing himself.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -260,7 +260,7 @@ fn watchers(snapshot: &Snapshot, camera: &CameraId) -> Vec<Watcher> {
 fn quota(snapshot: &Snapshot, camera: &CameraSnapshot) -> Rung {
     let source = snapshot.sources.iter().find(|source| source.id == camera.source);
     let is_full = |source: &SourceSnapshot| source.current >= source.limit;
-    let total_is_full = snapshot.total_current >= snapshot.total_limit;
+    let total_is_full = source.is_some() && snapshot.total_current >= snapshot.total_limit;
     let detail = places(snapshot, camera);
     let state = if source.is_some_and(is_full) || total_is_full {
         RungState::Failed
@@ -270,17 +270,14 @@ fn quota(snapshot: &Snapshot, camera: &CameraSnapshot) -> Rung {
     Rung { name: "quota", state, detail }
 }
 
-/// Who has a reservation has a place.
-fn placed(snapshot: &Snapshot, camera: &CameraSnapshot) -> Rung {
-    Rung { name: "quota", state: RungState::Done, detail: places(snapshot, camera) }
-}
-
 fn places(snapshot: &Snapshot, camera: &CameraSnapshot) -> String {
+    let (current, limit) = (snapshot.total_current, snapshot.total_limit);
     let source = snapshot.sources.iter().find(|source| source.id == camera.source);
-    let of_source =
-        source.map(|source| format!("{} uses {} of {}, ", source.id, source.current, source.limit));
-    let total = format!("all together {} of {}", snapshot.total_current, snapshot.total_limit);
-    of_source.unwrap_or_default() + &total
+    // Quotas of others are not the caller's to see.
+    source.map_or_else(String::new, |source| {
+        let SourceSnapshot { id, current: used, limit: of, .. } = source;
+        format!("{id} uses {used} of {of}, all together {current} of {limit}")
+    })
 }
 
 /// The camera and its first keyframe.

@@ -126,7 +126,7 @@ async fn running(
 ) -> Result<Option<RunningServer>, Failure> {
     const PART: &str = "server";
     let mut client = Client::new(server)?;
-    let mut health = Value::Null;
+    let health: Value;
     let found = match client.any(Method::GET, "/health", None).await {
         Ok(answer) => {
             health = serde_json::from_str(&answer.body).unwrap_or_default();

@@ -7,6 +7,7 @@
 //! | `reach` | the media port, by STUN checks to each candidate that viewers are told |
 //! | `certificate` | HTTPS: until when, and for which names |
 //! | `clocks` | this machine's clock beside the server's |
+//! | `stores` | the store of leases, and its clock |
 //! | `cameras` | each camera: reached, password, codec, keyframes, B-frames, sound |
 //!
 //! It works beside a running server, of which it asks, and without one. It changes nothing; for the
@@ -17,6 +18,7 @@ mod certificate;
 mod clocks;
 mod ports;
 mod reach;
+mod stores;
 
 use secrecy::SecretString;
 use url::Url;
@@ -122,5 +124,9 @@ pub(crate) async fn run(checkup: Checkup<'_>, tell: &mut dyn FnMut(Progress)) {
         clocks::check(server).await.into_iter().for_each(|found| tell(Progress::Found(found)));
     }
     let config = settings.map(|(config, _)| config);
+    if let Some(config) = config {
+        tell(Progress::Begins("the store of leases".to_owned()));
+        stores::check(config).await.into_iter().for_each(|found| tell(Progress::Found(found)));
+    }
     cameras::check(config, server.as_mut(), &cameras, tell).await;
 }

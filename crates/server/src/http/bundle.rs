@@ -14,6 +14,7 @@ use super::wire::operations::{
 };
 use crate::config::{self, AuthMode, Camera, Config, Door};
 use crate::ingest::{RtspTransport, SourceUrl};
+use crate::ledger::LedgerPlace;
 use crate::logging;
 use crate::net::MediaTcp;
 use crate::tls::Certificates;
@@ -63,6 +64,10 @@ impl SettingsView {
                 },
                 keys: config.auth.keys.len(),
                 token_ttl_seconds: config.auth.token_ttl.as_secs(),
+            },
+            store: match config.store.ledger() {
+                LedgerPlace::Memory => "memory".to_owned(),
+                LedgerPlace::Store { store, .. } => store.place(),
             },
             quota_unit: format!("{:?}", config.quota.unit),
             quota_total: config.quota.total,
@@ -177,6 +182,8 @@ mod tests {
             {CANARY} = "{CANARY}"
             [rtsp.users]
             {CANARY} = "{CANARY}"
+            [store]
+            url = "redis://{CANARY}:{CANARY}@store.example:6379"
             [voice]
             token = "{CANARY}"
             [[sources]]
@@ -192,9 +199,13 @@ mod tests {
         let view = SettingsView::of(&config::from_toml(&settings));
         let shown = serde_json::to_string(&view).unwrap();
         assert!(!shown.contains("canary"), "{shown}");
-        for known in
-            ["camera.example", "t.example:3478", "\"credentials\":true", "\"token_set\":true"]
-        {
+        for known in [
+            "camera.example",
+            "store.example",
+            "t.example:3478",
+            "\"credentials\":true",
+            "\"token_set\":true",
+        ] {
             assert!(shown.contains(known), "{known}: {shown}");
         }
     }

@@ -175,6 +175,7 @@ const RULES: [(&str, &str, Rule); 54] = [
         "/api/v1/reset",
         Asks([[401; 3], [403; 3], [403, 403, 404], [200, 200, 404], [200; 3]]),
     ),
+    ("GET", "/api/v1/bundle", Asks([[401; 3], [403; 3], [403; 3], [403; 3], [200; 3]])),
     (
         "GET",
         "/api/v1/trace/{id}",
@@ -189,7 +190,6 @@ const RULES: [(&str, &str, Rule); 54] = [
         "/api/v1/sources/{id}/limit",
         Asks([[401; 3], [403; 3], [403, 403, 404], [403, 403, 404], [200; 3]]),
     ),
-    ("GET", "/api/v1/bundle", Asks([[401; 3], [403; 3], [403; 3], [403; 3], [200; 3]])),
     // 426: this is no upgrade. What is told over it is what `stats` and `cameras` answer.
     ("ANY", "/ws/stream/stats", Asks([[401; 3], [426; 3], [426; 3], [426; 3], [426; 3]])),
     ("GET", "/api/openapi.json", DOCUMENT),

@@ -485,6 +485,19 @@ async fn a_panic_is_an_answer_and_the_server_lives_on() {
     }
 }
 
+fn reservation_on_cam_1(id: &str, connected: bool) -> ReservationSnapshot {
+    ReservationSnapshot {
+        id: control::ReservationId::parse(id).unwrap(),
+        camera: control::CameraId::parse("cam-1").unwrap(),
+        user: "u".to_owned(),
+        created_at: at(1_800_000_002),
+        expires_at: at(1_800_000_032),
+        connected,
+        stage: None,
+        line: None,
+    }
+}
+
 /// Two reservations on `cam-1`, one of which is connected; `cam-2` is broken and idle.
 pub(in crate::http) fn snapshot() -> Snapshot {
     let source = control::SourceId::parse("METRO").unwrap();
@@ -528,16 +541,6 @@ pub(in crate::http) fn snapshot() -> Snapshot {
             height: Some(360),
         }],
     };
-    let reservation = |id: &str, connected| ReservationSnapshot {
-        id: control::ReservationId::parse(id).unwrap(),
-        camera: control::CameraId::parse("cam-1").unwrap(),
-        user: "u".to_owned(),
-        created_at: at(1_800_000_002),
-        expires_at: at(1_800_000_032),
-        connected,
-        stage: None,
-        line: None,
-    };
     Snapshot {
         total_current: 2,
         total_limit: 500,
@@ -558,7 +561,7 @@ pub(in crate::http) fn snapshot() -> Snapshot {
             camera("cam-1", "<script>alert(1)</script>", "live", "ONLINE", 2),
             camera("cam-2", "Union", "lost", "OFFLINE", 0),
         ],
-        reservations: vec![reservation(ONE, true), reservation(TWO, false)],
+        reservations: vec![reservation_on_cam_1(ONE, true), reservation_on_cam_1(TWO, false)],
         media: crate::net::MediaFigures { packets_sent: 7, ..Default::default() },
         join_buckets: vec![0, 2, 0, 0, 1, 0, 0, 0, 0, 0, 1],
         join_sum_ms: 12_250,

@@ -55,7 +55,9 @@ fn of_reservation(
     id: &str,
 ) -> Option<Explanation> {
     let id = ReservationId::parse(viewer_of(id)).ok()?;
-    let life = http.app().journal().life(&id)?;
+    let Some(life) = http.app().journal().life(&id) else {
+        return why::elsewhere(snapshot, &id);
+    };
     let is_his = caller.is_admin()
         || caller.owns(&id, &life.user)
         || life.source.as_ref().is_some_and(|source| caller.may_change(source));

@@ -89,35 +89,7 @@ impl Collector for OutletFigures {
             .encode_gauge(&outlets.rtsp_connections.value())?;
         gauge(encoder, "manifold_live_sockets", "Open WebSockets of dashboards")?
             .encode_gauge(&outlets.live_sockets.value())?;
-        let plain = [
-            (
-                "manifold_live_sockets_refused",
-                "WebSockets of dashboards not let in, since there were too many",
-                &outlets.live_refused,
-            ),
-            (
-                "manifold_live_sockets_slow",
-                "WebSockets of dashboards dropped, since nothing was taken of what was written",
-                &outlets.live_dropped_slow,
-            ),
-            (
-                "manifold_rtsp_connections_refused",
-                "RTSP connections closed at once, since there were too many",
-                &outlets.rtsp_connections_refused,
-            ),
-            (
-                "manifold_rtsp_packets_sent",
-                "Media packets written to RTSP readers",
-                &outlets.rtsp_packets_sent,
-            ),
-            ("manifold_rtsp_bytes_sent", "Bytes written to RTSP clients", &outlets.rtsp_bytes_sent),
-            (
-                "manifold_rtsp_reports_received",
-                "RTCP packets that RTSP readers sent",
-                &outlets.rtsp_reports_received,
-            ),
-        ];
-        for (name, help, figure) in plain {
+        for (name, help, figure) in plain(outlets) {
             counter(encoder, name, help)?
                 .encode_counter::<NoLabelSet, _, f64>(&figure.value(), None)?;
         }
@@ -165,6 +137,38 @@ impl Collector for OutletFigures {
             ],
         )
     }
+}
+
+/// What is counted without a label: name, help, figure.
+fn plain(outlets: &Outlets) -> [(&'static str, &'static str, &Figure); 6] {
+    [
+        (
+            "manifold_live_sockets_refused",
+            "WebSockets of dashboards not let in, since there were too many",
+            &outlets.live_refused,
+        ),
+        (
+            "manifold_live_sockets_slow",
+            "WebSockets of dashboards dropped, since nothing was taken of what was written",
+            &outlets.live_dropped_slow,
+        ),
+        (
+            "manifold_rtsp_connections_refused",
+            "RTSP connections closed at once, since there were too many",
+            &outlets.rtsp_connections_refused,
+        ),
+        (
+            "manifold_rtsp_packets_sent",
+            "Media packets written to RTSP readers",
+            &outlets.rtsp_packets_sent,
+        ),
+        ("manifold_rtsp_bytes_sent", "Bytes written to RTSP clients", &outlets.rtsp_bytes_sent),
+        (
+            "manifold_rtsp_reports_received",
+            "RTCP packets that RTSP readers sent",
+            &outlets.rtsp_reports_received,
+        ),
+    ]
 }
 
 fn labelled(

@@ -14,6 +14,9 @@ use crate::voice::VoiceLevel;
 
 const VIEWER: ViewerId = ViewerId(7);
 
+/// A rung, a part of its sentence, and what brings the viewer there.
+type Climb<'a> = (&'a str, &'a str, Box<dyn Fn() + 'a>);
+
 fn reservation_id() -> ReservationId {
     ReservationId::parse("0b6b2e0c-8f2f-4b8e-9d4e-1f7a5d3c2b1a").unwrap()
 }
@@ -39,7 +42,7 @@ fn snapshot(state: &'static str, reason: Option<&str>) -> Snapshot {
         has_credentials: false,
         origin: crate::app::CameraOrigin::Config,
         transport: crate::ingest::RtspTransport::Tcp,
-        close_after: std::time::Duration::from_secs(5),
+        close_after: Duration::from_secs(5),
         probed_at: None,
         has_sub: false,
         on_demand: true,
@@ -123,7 +126,7 @@ fn each_rung_is_named_until_the_picture_is_there() {
         std::net::SocketAddr::from(([10, 0, 0, 1], 8555)),
         std::net::SocketAddr::from(([10, 0, 0, 2], 4000)),
     );
-    let mut steps: Vec<(&str, &str, Box<dyn Fn()>)> = vec![
+    let mut steps: Vec<Climb<'_>> = vec![
         ("offer", "no offer", Box::new(|| ())),
         ("offer", "being answered", Box::new(|| journal.step(&id, Step::Offered))),
         ("ice", "ICE", Box::new(|| journal.handle_note(&id, Note::Answered { viewer: VIEWER }))),
@@ -229,6 +232,16 @@ fn what_is_over_says_why() {
     let found = told(&nobody, &refused);
     assert_eq!(found.sentence, "the reservation was refused: quota of METRO is used up: 2 of 2");
     assert_eq!((stands_on(&found), found.ladder[0].state), ("quota", RungState::Failed));
+}
+
+#[test]
+fn a_viewer_of_another_node_is_told_as_such() {
+    let mut far = snapshot("live", None);
+    far.reservations[0].stage = None;
+    let found = elsewhere(&far, &reservation_id()).unwrap();
+    assert!(found.sentence.starts_with("another node serves amal"), "{found:?}");
+    far.reservations.clear();
+    assert!(elsewhere(&far, &reservation_id()).is_none());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use control::Timestamp;
+use control::{ReservationId, Timestamp};
 
 use super::{Explanation, Kind, Rung, RungState, Verdict, camera_rungs, places};
 use crate::app::{ReservationSnapshot, Snapshot};
@@ -46,6 +46,21 @@ pub(crate) fn reservation(snapshot: &Snapshot, life: &Life, now: SystemTime) -> 
     }
 }
 
+/// A reservation that lives, and whose viewer another node serves. `None`: there is no such one.
+pub(crate) fn elsewhere(snapshot: &Snapshot, id: &ReservationId) -> Option<Explanation> {
+    let viewer = snapshot.reservations.iter().find(|viewer| viewer.id == *id)?;
+    let rung = |name| Rung { name, state: RungState::Unseen, detail: "on another node".to_owned() };
+    let (user, camera) = (&viewer.user, &viewer.camera);
+    Some(Explanation {
+        kind: Kind::Reservation,
+        is_well: false,
+        sentence: format!("another node serves {user}, who watches camera {camera}"),
+        remedy: Some("ask that node; the viewer's whep_url names it".to_owned()),
+        ladder: ["offer", "ice", "dtls", "packet", "decode"].map(rung).to_vec(),
+        viewers: Vec::new(),
+    })
+}
+
 struct Ladder {
     rungs: Vec<Rung>,
     /// The first that was found.
@@ -83,12 +98,11 @@ impl Ladder {
     /// Whether it was granted.
     fn climb_quota(&mut self, snapshot: &Snapshot, life: &Life) -> bool {
         let refusal = life.newest(|step| matches!(step, Step::Refused(_)));
-        match refusal.map(|moment| &moment.step) {
-            Some(Step::Refused(Refusal::Quota(reason) | Refusal::Server(reason))) => {
-                self.push("quota", RungState::Failed, reason);
-                return false;
-            }
-            Some(_) | None => {}
+        if let Some(Step::Refused(Refusal::Quota(reason) | Refusal::Server(reason))) =
+            refusal.map(|moment| &moment.step)
+        {
+            self.push("quota", RungState::Failed, reason);
+            return false;
         }
         let camera = snapshot.cameras.iter().find(|camera| camera.id == life.camera);
         let detail = camera.map(|camera| places(snapshot, camera)).unwrap_or_default();
@@ -186,7 +200,7 @@ impl Ladder {
         let sent = life.sent.packets;
         match (life.decoded, reached >= Reached::Sent) {
             (Some(0), true) => {
-                self.push("decode", RungState::Waiting, "the page has decoded nothing")
+                self.push("decode", RungState::Waiting, "the page has decoded nothing");
             }
             (Some(frames), true) => {
                 self.push(

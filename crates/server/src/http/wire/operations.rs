@@ -85,6 +85,8 @@ pub(crate) struct SettingsView {
     pub(in crate::http) rtsp_users: usize,
     pub(in crate::http) voice: VoiceView,
     pub(in crate::http) auth: AuthView,
+    /// Without user and password.
+    pub(in crate::http) store: String,
     pub(in crate::http) quota_unit: String,
     pub(in crate::http) quota_total: u32,
     pub(in crate::http) sources: Vec<SourceView>,
