@@ -32,10 +32,11 @@ use crate::config::AuthMode;
 const SOURCES_MAX: usize = 64;
 
 /// What the token of a reservation opens, of what stands behind the question who calls.
-const ROUTES_OF_VIEWERS: [&str; 4] = [
+const ROUTES_OF_VIEWERS: [&str; 5] = [
     "/api/v1/stream/release/{id}",
     "/api/v1/stream/heartbeat/{id}",
     "/api/v1/cameras/{id}/frame.jpeg",
+    "/api/v1/why/{id}",
     // For renewals.
     "/ws/stream/stats",
 ];
