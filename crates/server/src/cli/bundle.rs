@@ -54,7 +54,7 @@ const OF_MACHINE: [(&str, &str); 5] = [
 
 #[derive(Debug, Args)]
 pub(super) struct BundleArgs {
-    /// Where to [default: manifold-bundle-<time>.tar.gz in this directory]
+    /// Where to [default: manifold-bundle-TIME.tar.gz in this directory]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Config file of the server [default: ./manifold.toml if it exists]
