@@ -80,13 +80,12 @@ function firstMessage(url) {
 }
 
 scenario('OpenSSL and curl trust every address and name by the certificate that a start before made', async (world) => {
-  const before = await world.manifold(OUTSIDE);
-  const { text: installed } = await before.call('GET', '/ca.crt');
-  await before.child.stop();
+  const manifold = await world.manifold(OUTSIDE);
+  const { text: installed } = await manifold.call('GET', '/ca.crt');
   const file = world.file('ca.crt');
   await writeFile(file, installed);
 
-  const manifold = await world.manifold(OUTSIDE);
+  await manifold.restart();
 
   const at = port(manifold.https);
   const { stdout: name } = await run('hostname', []);
