@@ -110,8 +110,8 @@ impl Engine {
             self.reply(request, Reply::Watch(Err(WatchRefusal::Codec(mismatch))));
             return;
         }
+        let is_there = self.is_of(&reservation, stream);
         let session = self.sessions.get_mut(&reservation);
-        let is_there = self.streams.contains_key(&stream);
         let Some(session) = session.filter(|_| is_there) else {
             self.actions.push_back(Action::CloseViewer { viewer, cause: CloseCause::NotLetIn });
             self.reply(request, Reply::Watch(Err(WatchRefusal::ReservationEnded)));
@@ -134,6 +134,15 @@ impl Engine {
         // The earlier peer may have gone to another stream meanwhile.
         self.move_to(&reservation, stream, now);
         self.review(&reservation, now);
+    }
+
+    /// Whether a stream is one of the camera that a reservation is for. It may have been, until the camera was
+    /// removed.
+    fn is_of(&self, reservation: &ReservationId, stream: StreamId) -> bool {
+        let session = self.sessions.get(reservation);
+        let entry = session.and_then(|session| self.cameras.get(&session.reservation.camera));
+        entry.is_some_and(|entry| entry.streams().any(|own| own == stream))
+            && self.streams.contains_key(&stream)
     }
 
     fn refuse_watch(&mut self, viewer: ViewerId, refusal: WatchRefusal) {
