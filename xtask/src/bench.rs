@@ -99,13 +99,20 @@ pub(crate) fn run(repo: &Repo, keep: Keep, only: Option<&str>) -> Result<()> {
     }
     let results = Results::read(&measured)?;
     step::say(&format!("\n{}", results.tables()));
-    if keep == Keep::InDocs {
-        std::fs::write(repo.path("docs/design/performance.svg"), results.plot()?)?;
-        std::fs::write(repo.path("docs/design/performance.md"), results.page()?)?;
-        std::fs::write(repo.path("docs/design/performance.json"), results.json()?)?;
-        step::say("written: docs/design/performance.md, performance.svg, performance.json");
+    if keep == Keep::InDocs { results.write(repo) } else { Ok(()) }
+}
+
+/// Writes what `target/bench` keeps of each part, as it was measured last: after parts were measured anew.
+pub(crate) fn report(repo: &Repo) -> Result<()> {
+    let mut kept = Vec::new();
+    for part in &PARTS {
+        let missing = || format!("{0} was never measured here: cargo xtask bench {0}", part.name);
+        kept.push((part, part.kept(repo)?.with_context(missing)?));
     }
-    Ok(())
+    if let Some(soak) = SOAK.kept(repo)? {
+        kept.push((&SOAK, soak));
+    }
+    Results::read(&kept)?.write(repo)
 }
 
 impl Part {
@@ -203,6 +210,14 @@ impl Results {
         self.raw.get(name).with_context(|| format!("the benchmark {name} did not run"))
     }
 
+    fn write(&self, repo: &Repo) -> Result<()> {
+        std::fs::write(repo.path("docs/design/performance.svg"), self.plot()?)?;
+        std::fs::write(repo.path("docs/design/performance.md"), self.page()?)?;
+        std::fs::write(repo.path("docs/design/performance.json"), self.json()?)?;
+        step::say("written: docs/design/performance.md, performance.svg, performance.json");
+        Ok(())
+    }
+
     fn json(&self) -> Result<String> {
         Ok(serde_json::to_string_pretty(&self.raw)? + "\n")
     }
@@ -253,9 +268,10 @@ impl Results {
     fn page(&self) -> Result<String> {
         Ok(format!(
             "# Performance\n\n\
-             Written by `cargo xtask bench --commit-results`, which measures all of it in one run; \
-             the floor is measured beside it, because machines differ. The raw results are in \
-             [performance.json](performance.json).\n\n\
+             Written by `cargo xtask bench --commit-results`, which measures all of it, or by \
+             `cargo xtask bench report`, which takes each part as it was measured last. Floors and \
+             others' servers are measured in one run with what stands beside them, because machines \
+             differ. The raw results are in [performance.json](performance.json).\n\n\
              Machine: {}.\n\n\
              ![CPU a packet, by viewers and beside others, and the distribution of join times]\
              (performance.svg)\n\n{}{METHOD}",

@@ -36,6 +36,7 @@ usage: cargo xtask <chore>
                             compare, or one of them; needs Janus and Go, which it installs
   bench soak                hours of the same (SOAK_MINUTES, two hours by default)
   bench --commit-results    all of them, written to docs/design/performance.md, .svg and .json
+  bench report              the same of each part as it was measured last
   screenshot                makes docs/guide/wall.png and talk.png, the pictures of README and guide";
 
 fn main() -> ExitCode {
@@ -65,6 +66,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["web"] => web::build(&repo),
         ["web", "--check"] => web::check(&repo),
         ["bench"] => bench::run(&repo, bench::Keep::InTarget, None),
+        ["bench", "report"] => bench::report(&repo),
         ["bench", "--commit-results"] => bench::run(&repo, bench::Keep::InDocs, None),
         ["bench", part] => bench::run(&repo, bench::Keep::InTarget, Some(part)),
         ["screenshot"] => screenshot::run(&repo),
