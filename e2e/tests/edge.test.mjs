@@ -8,10 +8,11 @@ import { scenario } from '../harness/world.mjs';
 import { until } from '../harness/wait.mjs';
 
 /** A camera, a server that pulls it, and one that pulls that server. */
-async function chain(world, { listen = ['127.0.0.1:0'] } = {}) {
+async function chain(world, { listen = ['127.0.0.1:0'], auth } = {}) {
   const camera = await world.camera();
   const origin = await world.manifold({
     listen,
+    ...(auth && { auth }),
     cameras: [{ id: 'cam-1', url: camera.url('/h264opus'), close_after: '1s' }],
   });
   const url = `${origin.url.replace('http', 'whep+http')}/whep/cam-1`;
@@ -45,6 +46,19 @@ scenario('viewers of one server see and hear the camera of another, which is pul
   await until('the origin is left too, and its camera', async () => {
     return (await viewersOf(origin)) === 0 && camera.connections() === 0;
   });
+});
+
+scenario('the edge renews its place: the picture outlives the token that it began with', async (world) => {
+  const { origin, edge } = await chain(world, { auth: { token_ttl: '15s' } });
+  const viewer = await world.open(`${edge.url}/?open=far-1`);
+  await viewer.plays('far-1');
+
+  // One each half of a token's life.
+  const renewals = () => origin.logs.match(/"method":"POST","path":"\/api\/v1\/stream\/heartbeat\//g)?.length ?? 0;
+  await until('three heartbeats came', () => renewals() >= 3, { within: 60_000, show: renewals });
+
+  await viewer.advances('far-1');
+  assert.equal((await edge.camera('far-1')).pulls_started, 1);
 });
 
 scenario('the origin is restarted: those who watch at the edge see its picture again', async (world) => {

@@ -26,7 +26,9 @@ use super::source_url::{authority, masked_path};
 use super::wall_clock::WallClock;
 use super::whip::{Feed, SILENCE_MAX};
 use super::{FIRST_KEYFRAME_TIMEOUT, Output};
-use crate::remote::{HttpClient, Redirects, RemoteError, Session, own_address, reserve};
+use crate::remote::{
+    HttpClient, Redirects, RemoteError, Reservation, Session, own_address, reserve,
+};
 
 /// How long a request may take.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
@@ -88,7 +90,26 @@ async fn attempt(
     output: Arc<dyn Output>,
     keyframe_wanted: &Notify,
 ) -> Result<Infallible, SourceFailure> {
-    let mut pull = Box::pin(Pull::open(origin)).await?;
+    let (mut pull, place) = Box::pin(Pull::open(origin)).await?;
+    let renewed = async {
+        match place {
+            Some(place) => place.renew(&mut HttpClient::new(REQUEST_TIME_MAX)).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        ended = Box::pin(watch(&mut pull, origin, output, keyframe_wanted)) => ended,
+        never = renewed => match never {},
+    }
+}
+
+/// Hands on what comes, until nothing does.
+async fn watch(
+    pull: &mut Pull,
+    origin: &Origin<'_>,
+    output: Arc<dyn Output>,
+    keyframe_wanted: &Notify,
+) -> Result<Infallible, SourceFailure> {
     pull.connect(origin).await?;
     let clock = WallClock::start();
     let mut feed = Feed::new(output);
@@ -177,9 +198,9 @@ impl Origin<'_> {
         &self,
         http: &mut HttpClient,
         offer: &str,
-    ) -> Result<(Session, Option<SecretString>), SourceFailure> {
+    ) -> Result<(Session, Option<SecretString>, Option<Reservation>), SourceFailure> {
         let refusal = match Session::open(http, self.url, self.token, offer, self.redirects).await {
-            Ok(session) => return Ok((session, self.token.cloned())),
+            Ok(session) => return Ok((session, self.token.cloned(), None)),
             Err(error) => error,
         };
         let Some(camera) = self.camera().filter(|_| is_of_token(&refusal)) else {
@@ -193,7 +214,7 @@ impl Origin<'_> {
         let session =
             Session::open(http, self.url, Some(&place.token), offer, self.redirects).await;
         let session = session.map_err(|error| self.explain(&error))?;
-        Ok((session, Some(place.token)))
+        Ok((session, Some(place.token.clone()), Some(place)))
     }
 }
 
@@ -241,8 +262,8 @@ enum Next {
 }
 
 impl Pull {
-    /// Offers, and has an answer.
-    async fn open(origin: &Origin<'_>) -> Result<Self, SourceFailure> {
+    /// Offers, and has an answer; with the place that was reserved for it, if one was.
+    async fn open(origin: &Origin<'_>) -> Result<(Self, Option<Reservation>), SourceFailure> {
         let no_socket =
             |error: std::io::Error| origin.unreachable(&format!("there is no socket: {error}"));
         let own = own_address(origin.url).await.map_err(|error| origin.explain(&error))?;
@@ -260,7 +281,7 @@ impl Pull {
         let offered = factory.offer(SocketAddr::new(own, port), now);
         let (mut puller, offer) = offered.map_err(|error| failed(error.to_string()))?;
         let mut http = HttpClient::new(REQUEST_TIME_MAX);
-        let (session, token) = origin.offer(&mut http, &offer).await?;
+        let (session, token, place) = origin.offer(&mut http, &offer).await?;
         let answered = puller.handle_answer(&session.answer);
         let now = Instant::now();
         puller.handle_timeout(now);
@@ -269,7 +290,7 @@ impl Pull {
         let pull = Self { socket, puller, session, due: now, heard: now, buffer };
         // From here on the other server is told when it is over.
         answered.map_err(|error| failed(origin.scrub(&error.to_string())))?;
-        Ok(pull)
+        Ok((pull, place))
     }
 
     async fn connect(&mut self, origin: &Origin<'_>) -> Result<(), SourceFailure> {

@@ -6,4 +6,4 @@ mod http;
 mod session;
 
 pub(crate) use http::{Answer, Ask, HttpClient, RemoteError};
-pub(crate) use session::{Redirects, Session, own_address, reserve};
+pub(crate) use session::{Redirects, Reservation, Session, own_address, reserve};
