@@ -13,7 +13,7 @@ mod sessions;
 mod streams;
 mod views;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use control::{CameraId, LedgerOp, ReservationId, Timestamp};
@@ -26,7 +26,7 @@ use crate::session::Session;
 use crate::stream::Stream;
 use crate::timers::{Timer, Timers};
 
-pub use holds::{HOLD_TIME_MAX, MAX_HOLDS};
+pub use holds::{HOLD_TIME_MAX, MAX_FEEDS, MAX_HOLDS};
 pub use renditions::SwitchFigures;
 pub use views::{CameraView, Residue, SessionView, StreamView};
 
@@ -42,7 +42,7 @@ pub const KEYFRAME_INTERVAL_MIN: Duration = Duration::from_millis(500);
 /// The engine. See the crate's documentation.
 ///
 /// Its collections are bounded: sessions and viewers by [`control::MAX_LEASES`], cameras by
-/// [`MAX_CAMERAS`], streams and timers by two a camera, holds by [`MAX_HOLDS`]; `accepting` and `pending` by the caller's
+/// [`MAX_CAMERAS`], streams and timers by two a camera, holds by [`MAX_HOLDS`] and [`MAX_FEEDS`]; `accepting` and `pending` by the caller's
 /// requests and viewer events under way; `actions` by what one input causes, since the caller
 /// drains them after each.
 #[derive(Debug)]
@@ -57,8 +57,10 @@ pub struct Engine {
     accepting: BTreeMap<ViewerId, Accepting>,
     /// Ledger operations under way.
     pending: BTreeMap<OpId, Pending>,
-    /// Streams that are needed for a moment.
+    /// Streams that are needed for a moment, or by another node.
     holds: BTreeMap<HoldId, StreamId>,
+    /// Those of other nodes among the holds.
+    feeds: BTreeSet<HoldId>,
     timers: Timers,
     switches: SwitchFigures,
     actions: VecDeque<Action>,
@@ -116,6 +118,7 @@ impl Engine {
             accepting: BTreeMap::new(),
             pending: BTreeMap::new(),
             holds: BTreeMap::new(),
+            feeds: BTreeSet::new(),
             timers: Timers::default(),
             switches: SwitchFigures::default(),
             actions: VecDeque::new(),

@@ -102,6 +102,14 @@ pub enum Request {
         /// Which of its streams.
         rendition: Rendition,
     },
+    /// A stream's source for as long as another node passes its picture on, without a lease: those who
+    /// watch there have theirs. It is answered as a hold, let go as one, and has no time of its own.
+    Feed {
+        /// Which camera.
+        camera: CameraId,
+        /// Which of its streams.
+        rendition: Rendition,
+    },
     /// The end of a peer, and of its lease.
     EndWatch {
         /// Which peer.
@@ -240,7 +248,7 @@ pub enum HoldRefusal {
     NoSub,
     /// The camera's last attempt failed and none succeeded since.
     CameraOffline(SourceFailure),
-    /// [`crate::MAX_HOLDS`] are there already.
+    /// [`crate::MAX_HOLDS`] are there already, or [`crate::MAX_FEEDS`].
     TooMany,
     /// The server is shutting down.
     ShuttingDown,

@@ -7,6 +7,7 @@
 mod actor;
 mod clock;
 mod endings;
+mod feeds;
 mod grants;
 mod joins;
 mod limits;
@@ -25,6 +26,7 @@ use secrecy::SecretString;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::audit::Audit;
+use crate::cluster::{self, Cluster};
 use crate::ingest::{Reach, RtspTransport, SourceUrl};
 use crate::journal::Journal;
 use crate::ledger::{LedgerPlace, StoreHealth, StoreStatus};
@@ -34,6 +36,7 @@ use actor::{Actor, Command};
 
 pub(crate) use control::Quality;
 pub(crate) use engine::Rendition;
+pub(crate) use feeds::FeedError;
 #[cfg(test)]
 pub(crate) use grants::RevocationFigures;
 pub(crate) use grants::{KeyNumber, Permit};
@@ -54,6 +57,9 @@ const MAX_WAITING_COMMANDS: usize = 1_024;
 /// answers some 400 a second, so that the last of these waits 3 s.
 const MAX_OFFERS: usize = 1_024;
 
+/// How long the store may take to hear that this node leaves; other nodes wait for its leases else.
+const LEAVE_TIME_MAX: Duration = Duration::from_millis(500);
+
 /// Longest user name that is kept with a reservation, in characters. It is shown, never compared.
 const MAX_USER_CHARACTERS: usize = 256;
 
@@ -70,6 +76,8 @@ pub(crate) struct AppConfig {
     pub(crate) ledger: LedgerPlace,
     /// Where it is kept who watched what.
     pub(crate) audit: Audit,
+    /// Which node of which others this server is, if it is one.
+    pub(crate) cluster: Option<cluster::Settings>,
 }
 
 /// A camera and how it is reached.
@@ -192,6 +200,7 @@ pub(crate) struct App {
     publishing: Publishing,
     journal: Journal,
     store: Arc<StoreStatus>,
+    cluster: Option<Cluster>,
 }
 
 impl App {
@@ -204,10 +213,12 @@ impl App {
         let (commands, inbox) = mpsc::channel(MAX_WAITING_COMMANDS);
         let publishing = Publishing::new(config.cameras.iter(), media.clone());
         let journal = Journal::new(config.audit.clone());
-        let actor = Actor::new(config, media, publishing.clone(), journal.clone());
+        let cluster = config.cluster.clone().map(Cluster::start);
+        let actor = Actor::new(config, media, publishing.clone(), journal.clone(), cluster.clone());
         let store = actor.ledger.status();
         tokio::spawn(actor.run(inbox, media_events));
-        Self { commands, offers: Arc::new(Semaphore::new(MAX_OFFERS)), publishing, journal, store }
+        let offers = Arc::new(Semaphore::new(MAX_OFFERS));
+        Self { commands, offers, publishing, journal, store, cluster }
     }
 
     /// A handle to an application that has ended.
@@ -220,6 +231,7 @@ impl App {
             publishing: Publishing::nowhere(),
             journal: Journal::new(Audit::off()),
             store: Arc::new(StoreStatus::new("memory".to_owned())),
+            cluster: None,
         }
     }
 
@@ -336,6 +348,11 @@ impl App {
         self.store.health()
     }
 
+    /// The other nodes, if there are any.
+    pub(crate) fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.as_ref()
+    }
+
     /// The lives of reservations.
     pub(crate) fn journal(&self) -> &Journal {
         &self.journal
@@ -371,6 +388,9 @@ impl App {
         let _ = self.ask(|reply| Command::Shutdown { reply }).await;
         // Answered when all is heard that the media plane told before.
         let _ = self.ask(|reply| Command::Snapshot { reply }).await;
+        if let Some(cluster) = &self.cluster {
+            cluster.leave(LEAVE_TIME_MAX).await;
+        }
     }
 
     /// Resolves when the application has ended by itself, which it does only when a part of it failed
@@ -422,6 +442,7 @@ mod tests {
             quota,
             ledger: LedgerPlace::Memory,
             audit: Audit::off(),
+            cluster: None,
         };
         let app = App::start(config, media, events_in);
         assert!(app.is_running() && app.snapshot().await.total_limit == 1);

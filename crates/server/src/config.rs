@@ -4,6 +4,7 @@
 //! Nothing is opened, bound or resolved here; that a port is free is found out by whoever binds it.
 
 mod cameras;
+mod cluster;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod https;
@@ -37,6 +38,7 @@ use reader::{Section, Setting, text};
 use tree::Node;
 
 pub(crate) use cameras::{Problems, Row, SHARED_KEY, rows_of_csv, rows_of_json};
+pub(crate) use cluster::Cluster;
 pub(crate) use https::{Door, Https};
 pub(crate) use layers::{Environment, Flags, LoadError, Loaded, load};
 pub(crate) use park::Park;
@@ -102,6 +104,8 @@ pub(crate) struct Config {
     pub(crate) park: Park,
     pub(crate) store: Store,
     pub(crate) audit: AuditTrail,
+    /// Where this server is one of several.
+    pub(crate) cluster: Option<Cluster>,
     pub(crate) log: Log,
 }
 
@@ -266,7 +270,9 @@ impl Config {
         let quota = control::Quota::new(self.quota.unit, self.quota.total, &sources)
             .per_user(self.quota.per_user);
         let cameras = self.cameras.iter().map(Camera::application).collect();
-        AppConfig { sources, cameras, quota, ledger: self.store.ledger(), audit: Audit::off() }
+        let cluster = self.cluster.as_ref().and_then(|cluster| cluster.application(&self.store));
+        let (ledger, audit) = (self.store.ledger(), Audit::off());
+        AppConfig { sources, cameras, quota, ledger, cluster, audit }
     }
 
     /// Takes the whole tree of settings apart. Whatever is wrong is appended to `problems`.
@@ -284,6 +290,7 @@ impl Config {
         let voice = voice::read(section.section("voice"));
         let store = store::read(section.section("store"));
         let audit = read_audit(section.section("audit"));
+        let cluster = cluster::read(section.section("cluster"), &store);
         let log = read_log(section.section("log"));
         let park = park::read(section.section("park"), auth.mode);
         let sources = read_sources(&mut section);
@@ -312,6 +319,7 @@ impl Config {
             park,
             store,
             audit,
+            cluster,
             log,
         }
     }

@@ -9,6 +9,7 @@ mod audit;
 mod bench;
 mod bind_error;
 mod cli;
+mod cluster;
 mod config;
 mod data_dir;
 mod database;

@@ -1,6 +1,7 @@
 //! Holds: a stream's source is needed for a moment by somebody who does not watch.
 //!
-//! A description or a still picture needs a keyframe, and takes no quota. What is held ends by itself
+//! What another node passes on (a feed) is held as long as it does. Else:
+//! a description or a still picture needs a keyframe, and takes no quota. What is held ends by itself
 //! after [`HOLD_TIME_MAX`], and as soon as its source fails: holds never make a source be tried again.
 
 use std::time::Duration;
@@ -22,6 +23,9 @@ pub const MAX_HOLDS: usize = 64;
 /// The longest hold. Twice the time that a camera may take to its first keyframe.
 pub const HOLD_TIME_MAX: Duration = Duration::from_secs(30);
 
+/// Most feeds at once: a park of 500 cameras with two streams each, given to eight other nodes.
+pub const MAX_FEEDS: usize = 8_000;
+
 impl Engine {
     /// A hold is not needed any more. Harmless for one that has ended.
     pub fn handle_let_go(&mut self, hold: HoldId, now: Timestamp) {
@@ -35,18 +39,44 @@ impl Engine {
         rendition: Rendition,
         now: Timestamp,
     ) {
-        let held = self.may_hold(camera, rendition, now);
-        let held = held.map(|stream| (self.begin_hold(stream, now), stream));
+        let has_room = self.holds.len() - self.feeds.len() < MAX_HOLDS;
+        let held = self.may_hold(camera, rendition, has_room, now);
+        let held = held.map(|stream| {
+            let hold = self.begin_hold(stream, now);
+            self.timers.set(Timer::Hold(hold), now + HOLD_TIME_MAX);
+            (hold, stream)
+        });
         if let Err(refusal) = &held {
             debug!(camera_id = %camera, ?refusal, "not held");
         }
         self.reply(request, Reply::Hold(held));
     }
 
+    pub(super) fn feed(
+        &mut self,
+        request: RequestId,
+        camera: &CameraId,
+        rendition: Rendition,
+        now: Timestamp,
+    ) {
+        let has_room = self.feeds.len() < MAX_FEEDS;
+        let fed = self.may_hold(camera, rendition, has_room, now);
+        let fed = fed.map(|stream| {
+            let hold = self.begin_hold(stream, now);
+            self.feeds.insert(hold);
+            (hold, stream)
+        });
+        if let Err(refusal) = &fed {
+            debug!(camera_id = %camera, ?refusal, "another node is not fed");
+        }
+        self.reply(request, Reply::Hold(fed));
+    }
+
     fn may_hold(
         &mut self,
         camera: &CameraId,
         rendition: Rendition,
+        has_room: bool,
         now: Timestamp,
     ) -> Result<StreamId, HoldRefusal> {
         if self.is_shutting_down {
@@ -61,7 +91,7 @@ impl Engine {
             self.probe(stream, now);
             return Err(HoldRefusal::CameraOffline(failure));
         }
-        if self.holds.len() >= MAX_HOLDS { Err(HoldRefusal::TooMany) } else { Ok(stream) }
+        if has_room { Ok(stream) } else { Err(HoldRefusal::TooMany) }
     }
 
     fn begin_hold(&mut self, stream: StreamId, now: Timestamp) -> HoldId {
@@ -71,7 +101,6 @@ impl Engine {
         if let Some(on) = self.streams.get_mut(&stream) {
             on.holds += 1;
         }
-        self.timers.set(Timer::Hold(hold), now + HOLD_TIME_MAX);
         self.drive(stream, StreamEvent::Joined, now);
         hold
     }
@@ -114,6 +143,7 @@ impl Engine {
         let Some(stream) = self.holds.remove(&hold) else {
             return false;
         };
+        self.feeds.remove(&hold);
         self.timers.clear(Timer::Hold(hold));
         if let Some(on) = self.streams.get_mut(&stream) {
             on.holds -= 1;

@@ -33,6 +33,7 @@ impl Engine {
             Request::Watch { reservation, camera } => self.watch(id, reservation, &camera, now),
             Request::Read { reservation, camera } => self.read(id, reservation, &camera, now),
             Request::Hold { camera, rendition } => self.hold(id, &camera, rendition, now),
+            Request::Feed { camera, rendition } => self.feed(id, &camera, rendition, now),
             Request::EndWatch { viewer } => self.end_watch(id, viewer, now),
             Request::Revoke { reservation, cause } => {
                 self.end_session(&reservation, EndReason::Revoked(cause), now);

@@ -68,6 +68,8 @@ enum Step {
     Hold {
         camera: u32,
         sub: bool,
+        /// For another node.
+        feed: bool,
     },
     LetGo {
         hold: usize,
@@ -109,7 +111,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(viewer, quality)| Step::Heartbeat { viewer, quality }),
         2 => (viewer.clone(), camera.clone())
             .prop_map(|(viewer, camera)| Step::Read { viewer, camera }),
-        3 => (camera.clone(), any::<bool>()).prop_map(|(camera, sub)| Step::Hold { camera, sub }),
+        3 => (camera.clone(), any::<bool>(), any::<bool>()).prop_map(|(camera, sub, feed)| Step::Hold { camera, sub, feed }),
         2 => index.clone().prop_map(|hold| Step::LetGo { hold }),
         8 => (viewer, camera.clone()).prop_map(|(viewer, camera)| Step::Offer { viewer, camera }),
         8 => (index.clone(), prop::bool::weighted(0.9))
@@ -154,6 +156,10 @@ proptest! {
         let unanswered: Vec<_> = world.offers.keys().copied().collect();
         for peer in unanswered {
             world.answer(peer);
+        }
+        // Another node notices by itself that nothing comes.
+        for hold in std::mem::take(&mut world.holds) {
+            world.engine.handle_let_go(hold, world.now);
         }
         world.pass(Duration::from_secs(30));
         // Probes go on until they are decided; the sources decide.
@@ -240,7 +246,7 @@ fn take(world: &mut World, step: Step) {
             world.ask(Request::EndWatch { viewer });
         }),
         Step::Read { viewer, camera } => read(world, viewer, camera),
-        Step::Hold { camera, sub } => hold(world, camera, sub),
+        Step::Hold { camera, sub, feed } => hold(world, camera, sub, feed),
         Step::LetGo { hold } => let_go(world, hold),
         Step::StopSource { camera } => {
             world.ask(Request::StopSource { camera: camera_id(camera) });
@@ -308,9 +314,14 @@ fn read(world: &mut World, viewer: u32, camera: u32) {
     }
 }
 
-fn hold(world: &mut World, camera: u32, sub: bool) {
+fn hold(world: &mut World, camera: u32, sub: bool, feed: bool) {
     let rendition = if sub { Rendition::Sub } else { Rendition::Main };
-    let reply = world.call(Request::Hold { camera: camera_id(camera), rendition });
+    let camera = camera_id(camera);
+    let reply = world.call(if feed {
+        Request::Feed { camera, rendition }
+    } else {
+        Request::Hold { camera, rendition }
+    });
     if let Reply::Hold(Ok((hold, _))) = reply {
         world.holds.push(hold);
     }

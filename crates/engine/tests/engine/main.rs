@@ -1,6 +1,7 @@
 //! The engine with a ledger, cameras and peers that do as the test says, in virtual time.
 
 mod drive;
+mod feeds;
 mod holds;
 mod log_lines;
 mod places;

@@ -18,6 +18,7 @@ use tracing::{debug, error, info, warn};
 
 use super::clock::Clock;
 use super::endings::{Endings, QuotaFigures};
+use super::feeds::{FeedAnswered, FeedCommand, Feeds, WaitingFeed};
 use super::grants::{GrantCommand, Grants};
 use super::joins::Joins;
 use super::limits::{LimitCommand, LimitError};
@@ -30,6 +31,7 @@ use super::{
     AppConfig, CameraConfig, Held, HoldError, IceRestart, LeaseError, Over, ReadError, Reading,
     Released, Reservation, ReserveError, WatchError, Watching,
 };
+use crate::cluster::Cluster;
 use crate::journal::{Journal, Refusal, Step, Wish};
 use crate::ledger::{Ledger, News};
 use crate::net::{
@@ -101,6 +103,8 @@ pub(super) enum Command {
     Outlet(OutletCommand),
     /// Of those who change the park.
     Park(ParkCommand),
+    /// Of other nodes.
+    Feed(FeedCommand),
     Snapshot {
         reply: oneshot::Sender<Snapshot>,
     },
@@ -139,6 +143,7 @@ pub(super) enum Message {
         codec: Codec,
     },
     Outlet(OutletMessage),
+    Fed(FeedAnswered),
     /// Of a store of leases.
     Ledger(News<OpId>),
 }
@@ -155,6 +160,7 @@ pub(super) enum Waiting {
     Limit(oneshot::Sender<Result<Usage, LimitError>>),
     Watch(WaitingWatch),
     Hold(oneshot::Sender<Result<Held, HoldError>>, CameraId),
+    Feed(WaitingFeed),
     Read(oneshot::Sender<Result<Reading, ReadError>>),
     EndWatch(oneshot::Sender<bool>),
     StopSource(oneshot::Sender<bool>),
@@ -201,6 +207,7 @@ pub(super) struct Actor {
     /// Of cameras that nobody watches.
     pub(super) findings: Findings,
     pub(super) next_revision: u64,
+    pub(super) feeds: Feeds,
     pub(super) grants: Grants,
     pub(super) journal: Journal,
     pub(super) endings: Endings,
@@ -225,6 +232,7 @@ impl Actor {
         media: MediaPlane,
         publishing: Publishing,
         journal: Journal,
+        cluster: Option<Cluster>,
     ) -> Self {
         let clock = Clock::start();
         let (messages, messages_in) = mpsc::unbounded_channel();
@@ -243,7 +251,7 @@ impl Actor {
         Self {
             engine,
             clock,
-            pullers: Pullers::new(media.clone(), messages.clone()),
+            pullers: Pullers::new(media.clone(), messages.clone(), cluster),
             media,
             publishing,
             joins: Joins::default(),
@@ -253,6 +261,7 @@ impl Actor {
             outlets: Outlets::default(),
             findings: Findings::default(),
             next_revision: 1,
+            feeds: Feeds::default(),
             grants: Grants::default(),
             journal,
             endings: Endings::default(),
@@ -370,6 +379,7 @@ impl Actor {
             Command::Grant(command) => self.handle_grant_command(command),
             Command::Outlet(command) => self.handle_outlet_command(command),
             Command::Park(command) => self.handle_park_command(command),
+            Command::Feed(command) => self.handle_feed_command(command),
             Command::Snapshot { reply } => self.ask(Request::Snapshot, Waiting::Snapshot(reply)),
             Command::Shutdown { reply } => self.shut_down(reply),
         }
@@ -384,6 +394,9 @@ impl Actor {
 
     fn handle_media(&mut self, event: &MediaEvent) {
         let now = self.clock.now();
+        if self.is_of_feed(event) {
+            return;
+        }
         self.journal.handle_media(event);
         let (viewer, event) = match *event {
             MediaEvent::Connected { viewer, handshake_ms, .. } => {
@@ -475,6 +488,7 @@ impl Actor {
             }
             Message::Ledger(News::Ended(ended)) => self.engine.handle_ended(ended, now),
             Message::Outlet(message) => self.handle_outlet_message(message),
+            Message::Fed(answered) => self.handle_feed_answered(answered),
             Message::Live { stream, attempt, codec } => {
                 self.forget_finding(stream);
                 self.engine.handle_source(stream, attempt, SourceEvent::Live { codec }, now);
@@ -536,7 +550,11 @@ impl Actor {
                     }
                     self.journal.handle_note(&reservation, note);
                 }
-                Action::HoldEnded { hold, failure } => self.outlets.end_hold(hold, failure),
+                Action::HoldEnded { hold, failure } => {
+                    if !self.end_feed_of(hold) {
+                        self.outlets.end_hold(hold, failure);
+                    }
+                }
                 Action::RequestKeyframe { stream } => self.pullers.ask_for_keyframe(stream),
             }
         }
@@ -558,7 +576,7 @@ impl Actor {
             Rendition::Sub => config.sub.as_ref().unwrap_or(&config.main),
         };
         let way = Way { reach: config.reach, transport: config.transport };
-        self.pullers.start(stream, camera.clone(), attempt, url.clone(), way);
+        self.pullers.start(stream, (camera.clone(), rendition), attempt, url.clone(), way);
     }
 
     fn accept(&mut self, request: RequestId, viewer: ViewerId, stream: StreamId) {
@@ -613,6 +631,7 @@ impl Actor {
                 self.reply_hold(reply, &camera, held);
             }
             (Waiting::Read(reply), Reply::Read(reader)) => self.reply_read(reply, reader),
+            (Waiting::Feed(waiting), Reply::Hold(held)) => self.reply_feed(waiting, held),
             (Waiting::EndWatch(reply), Reply::EndWatch(done))
             | (Waiting::StopSource(reply), Reply::StopSource(done)) => {
                 let _ = reply.send(done);
@@ -816,7 +835,7 @@ impl Actor {
         if !residue.is_empty() {
             warn!(?residue, "something was left at the end");
         }
-        let idle = Pullers::new(self.media.clone(), self.messages.clone());
+        let idle = Pullers::new(self.media.clone(), self.messages.clone(), None);
         let mut tasks = std::mem::replace(&mut self.pullers, idle).into_tasks();
         let media = self.media.clone();
         tokio::spawn(async move {

@@ -327,7 +327,7 @@ impl Actor {
     }
 }
 
-fn hold_error(camera: &CameraId, refusal: HoldRefusal) -> HoldError {
+pub(super) fn hold_error(camera: &CameraId, refusal: HoldRefusal) -> HoldError {
     match refusal {
         HoldRefusal::UnknownCamera => HoldError::UnknownCamera(camera.to_string()),
         HoldRefusal::NoSub => HoldError::NoSub(camera.to_string()),

@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use control::CameraId;
-use engine::SourceFailure;
+use engine::{Rendition, SourceFailure};
 use media::{Frame, StreamId};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tracing::{Instrument, debug, info_span};
 
 use super::actor::Message;
+use crate::cluster::{Cluster, Place};
 use crate::ingest::{self, Output, Reach, RtspTransport, SourceFormat, SourceUrl};
 use crate::net::MediaPlane;
 
@@ -19,6 +20,7 @@ use crate::net::MediaPlane;
 pub(super) struct Pullers {
     media: MediaPlane,
     messages: mpsc::UnboundedSender<Message>,
+    cluster: Option<Cluster>,
     running: HashMap<StreamId, Puller>,
     tasks: JoinSet<SourceFailure>,
     /// Packets lost on the way from each stream's camera, over all attempts.
@@ -48,10 +50,15 @@ pub(super) struct Ended {
 }
 
 impl Pullers {
-    pub(super) fn new(media: MediaPlane, messages: mpsc::UnboundedSender<Message>) -> Self {
+    pub(super) fn new(
+        media: MediaPlane,
+        messages: mpsc::UnboundedSender<Message>,
+        cluster: Option<Cluster>,
+    ) -> Self {
         Self {
             media,
             messages,
+            cluster,
             running: HashMap::new(),
             tasks: JoinSet::new(),
             lost: HashMap::new(),
@@ -62,7 +69,7 @@ impl Pullers {
     pub(super) fn start(
         &mut self,
         stream: StreamId,
-        camera: CameraId,
+        (camera, rendition): (CameraId, Rendition),
         attempt: u64,
         url: SourceUrl,
         way: Way,
@@ -82,8 +89,15 @@ impl Pullers {
         });
         let keyframe_wanted = Arc::new(Notify::new());
         let (sink, wanted) = (Arc::clone(&output), Arc::clone(&keyframe_wanted));
-        let attempt_at_it =
-            async move { ingest::pull(&url, way.reach, way.transport, sink, wanted).await };
+        let (cluster, camera) = (self.cluster.clone(), output.camera.clone());
+        let attempt_at_it = async move {
+            let Way { reach, transport } = way;
+            let Some(cluster) = cluster else {
+                return ingest::pull(&url, reach, transport, sink, wanted).await;
+            };
+            let place = Place { camera: &camera, rendition, source: &url, reach, transport };
+            cluster.pull(&place, sink, wanted).await
+        };
         let task = self.tasks.spawn(attempt_at_it.instrument(span));
         self.running.insert(stream, Puller { attempt, task, output, keyframe_wanted });
     }

@@ -39,6 +39,14 @@ impl Store {
     }
 }
 
+impl Store {
+    /// A handle to it, where it is one that other servers can share.
+    pub(super) fn handle(&self) -> Option<StoreHandle> {
+        let address = self.address.as_ref()?;
+        Some(StoreHandle::new(address.clone(), self.prefix.clone()))
+    }
+}
+
 /// An address, or none for "memory".
 struct Address(Option<StoreAddress>);
 

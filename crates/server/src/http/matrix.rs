@@ -84,11 +84,13 @@ use Rule::{Asks, Open};
 const READ_LIST: Rule = Asks([[401; 3], [403; 3], [200; 3], [200; 3], [200; 3]]);
 /// Nobody has saved one.
 const NO_LAYOUT: Rule = Asks([[401; 3], [403; 3], [404; 3], [404; 3], [404; 3]]);
+const NODES: Rule =
+    Open("asks for what this node told the store; on a server that is no node, nothing is there");
 const OWN_TOKEN: Rule = Open("the token or key of the session itself is its guard");
 const DOCUMENT: Rule = Open("what the API is stands in the documentation, too");
 const VOICE: Rule = Open("the relay has a token and rules of its own");
 
-const RULES: [(&str, &str, Rule); 54] = [
+const RULES: [(&str, &str, Rule); 57] = [
     (
         "POST",
         "/api/v1/stream/reserve",
@@ -200,6 +202,9 @@ const RULES: [(&str, &str, Rule); 54] = [
     ("POST", "/whep/{camera}", OWN_TOKEN),
     ("PATCH", "/whep/{camera}/{resource}", OWN_TOKEN),
     ("DELETE", "/whep/{camera}/{resource}", OWN_TOKEN),
+    ("GET", "/node/store", NODES),
+    ("POST", "/node/{camera}/{rendition}", NODES),
+    ("DELETE", "/node/{camera}/{rendition}/{resource}", NODES),
     ("POST", "/whip/{name}", OWN_TOKEN),
     ("PATCH", "/whip/{name}/{resource}", OWN_TOKEN),
     ("DELETE", "/whip/{name}/{resource}", OWN_TOKEN),

@@ -43,6 +43,7 @@ mod layouts;
 mod listen;
 mod live;
 mod mp3;
+mod node;
 mod openapi;
 mod page;
 mod participants;
@@ -313,6 +314,7 @@ pub(crate) fn router(http: Http) -> Router {
                 .layer(whep_cors())
                 .layer(from_fn_with_state(http.clone(), whip::announce)),
         )
+        .merge(node_routes())
         .merge(mp3::routes())
         .merge(openapi::routes())
         .merge(voice_routes())
@@ -380,6 +382,14 @@ fn whep_routes() -> Router<Http> {
     Router::new()
         .route("/whep/{camera}", post(whep::offer))
         .route("/whep/{camera}/{resource}", patch(whep::trickle).delete(whep::end))
+}
+
+/// Behind checks of their own: nodes have tokens for each other.
+fn node_routes() -> Router<Http> {
+    Router::new()
+        .route("/node/store", get(node::store))
+        .route("/node/{camera}/{rendition}", post(node::offer))
+        .route("/node/{camera}/{rendition}/{resource}", delete(node::end))
 }
 
 fn whip_routes() -> Router<Http> {

@@ -22,7 +22,9 @@ use std::time::Duration;
 
 use engine::SourceFailure;
 use media::{Codec, Frame};
+use secrecy::SecretString;
 use tokio::sync::Notify;
+use url::Url;
 
 use self::testcard::TestCard;
 
@@ -107,7 +109,7 @@ pub(crate) async fn pull(
                 Ok(url) => url,
                 Err(failure) => return failure,
             };
-            let origin = whep::Origin { url: &url, token: token.as_ref(), redirects: reach.into() };
+            let origin = whep::Origin::new(&url, token.as_ref(), reach.into());
             whep::pull(&origin, output, &keyframe_wanted).await
         }
         SourceUrl::Test { pattern, width, height, fps, gop } => {
@@ -117,6 +119,16 @@ pub(crate) async fn pull(
             testcard::pull(card, output, keyframe_wanted).await
         }
     }
+}
+
+/// One attempt at another node's stream: `token` opens it there. As [`pull`].
+pub(crate) async fn pull_node(
+    url: &Url,
+    token: &SecretString,
+    output: Arc<dyn Output>,
+    keyframe_wanted: &Notify,
+) -> SourceFailure {
+    whep::pull(&whep::Origin::of_node(url, token), output, keyframe_wanted).await
 }
 
 /// Asks a camera what it has, and takes nothing of it. `None`: there is nobody to ask.

@@ -40,6 +40,9 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// nothing answers our checks, of which one goes out every 3 s.
 const DATAGRAM_SILENCE_MAX: Duration = Duration::from_secs(4);
 
+/// The same of a node of ours, which reports once a second. One that was killed is to be found out soon.
+const NODE_SILENCE_MAX: Duration = Duration::from_millis(1_500);
+
 /// Longest datagram that a server sends.
 const DATAGRAM_BYTES: usize = 2048;
 
@@ -59,11 +62,13 @@ static FACTORY: LazyLock<Option<PullerFactory>> = LazyLock::new(PullerFactory::n
 /// Where a picture is watched.
 pub(super) struct Origin<'a> {
     /// The endpoint, without the token.
-    pub(super) url: &'a Url,
+    url: &'a Url,
     /// Goes along as the bearer token.
-    pub(super) token: Option<&'a SecretString>,
+    token: Option<&'a SecretString>,
     /// Where it may send us on to.
-    pub(super) redirects: Redirects,
+    redirects: Redirects,
+    /// From one datagram to the next.
+    silence: Duration,
 }
 
 /// One attempt: see [`super::pull`].
@@ -129,7 +134,7 @@ async fn watch(
             Next::Connected => {}
             Next::Closed => return Err(lost("the other server ended the session")),
             Next::Silent => {
-                let silence = DATAGRAM_SILENCE_MAX.as_secs();
+                let silence = origin.silence.as_secs_f32();
                 return Err(lost(&format!("the other server was silent for {silence} s")));
             }
             Next::Late if feed.is_live() => {
@@ -146,6 +151,19 @@ async fn watch(
 
 fn lost(detail: &str) -> SourceFailure {
     SourceFailure::Lost { detail: detail.to_owned() }
+}
+
+impl<'a> Origin<'a> {
+    /// Any server.
+    pub(super) fn new(url: &'a Url, token: Option<&'a SecretString>, redirects: Redirects) -> Self {
+        Self { url, token, redirects, silence: DATAGRAM_SILENCE_MAX }
+    }
+
+    /// Another node of ours.
+    pub(super) fn of_node(url: &'a Url, token: &'a SecretString) -> Self {
+        let redirects = Redirects::SameServer;
+        Self { url, token: Some(token), redirects, silence: NODE_SILENCE_MAX }
+    }
 }
 
 impl Origin<'_> {
@@ -247,6 +265,8 @@ struct Pull {
     due: Instant,
     /// When a datagram came last.
     heard: Instant,
+    /// From one to the next, at most.
+    silence: Duration,
     buffer: Box<[u8; DATAGRAM_BYTES]>,
 }
 
@@ -255,7 +275,7 @@ enum Next {
     Connected,
     Track(TrackOutput),
     Closed,
-    /// Nothing at all came for [`DATAGRAM_SILENCE_MAX`].
+    /// Nothing at all came for as long as is allowed.
     Silent,
     /// What was waited for did not come in time.
     Late,
@@ -287,7 +307,8 @@ impl Pull {
         puller.handle_timeout(now);
         let session = Some((session, token));
         let buffer = Box::new([0; DATAGRAM_BYTES]);
-        let pull = Self { socket, puller, session, due: now, heard: now, buffer };
+        let pull =
+            Self { socket, puller, session, due: now, heard: now, silence: origin.silence, buffer };
         // From here on the other server is told when it is over.
         answered.map_err(|error| failed(origin.scrub(&error.to_string())))?;
         Ok((pull, place))
@@ -330,7 +351,7 @@ impl Pull {
                 PullerOutput::Closed => return Next::Closed,
                 PullerOutput::Timeout(at) => self.due = at,
             }
-            let silent = self.heard + DATAGRAM_SILENCE_MAX;
+            let silent = self.heard + self.silence;
             tokio::select! {
                 received = self.socket.recv_from(&mut self.buffer[..]) => {
                     // An error is what an earlier datagram came to; silence tells.

@@ -1,0 +1,191 @@
+//! Several servers as one: who is there, and which of them pulls a camera.
+//!
+//! Each server is a **node** with a lease in the store. A camera has one **origin**, the node that holds
+//! the lease on it and pulls it; the others are **edges** and pull the origin, each once, over a WHEP of
+//! their own kind (`/node`) that takes no quota. Who watches is the ledger's business, not known here.
+
+mod origin;
+mod registry;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use control::CameraId;
+use engine::Rendition;
+use secrecy::SecretString;
+use url::Url;
+
+use crate::ledger::connection::{Script, Store, StoreError};
+
+pub(crate) use origin::Place;
+
+/// What a node is called: `[cluster] node`.
+const NAME_LENGTH_MAX: usize = 64;
+
+/// `[cluster]`.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// This node's name, which no other has.
+    pub(crate) node: String,
+    /// How other nodes reach it.
+    pub(crate) url: Url,
+    /// Where nodes and origins are kept.
+    pub(crate) store: Store,
+}
+
+/// Whether a node may be called so: it becomes part of keys in the store.
+pub(crate) fn is_node_name(text: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    (1..=NAME_LENGTH_MAX).contains(&text.len()) && text.chars().all(fits)
+}
+
+/// This node among the others; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Cluster(Arc<Inner>);
+
+struct Inner {
+    settings: Settings,
+    /// Name and process, so that a process that took the name over is another owner.
+    owner: String,
+    secret: String,
+    scripts: Scripts,
+    peers: Mutex<Peers>,
+    /// Leases on cameras that this node has.
+    held: Mutex<BTreeSet<String>>,
+}
+
+struct Scripts {
+    register: Script,
+    claim: Script,
+    release: Script,
+}
+
+/// The other nodes, as the store told last. Bounded by the servers that people run.
+#[derive(Default)]
+struct Peers {
+    by_name: BTreeMap<String, Peer>,
+    /// The store has answered the last time that it was asked.
+    sees_store: bool,
+}
+
+/// Another node.
+#[derive(Clone)]
+struct Peer {
+    name: String,
+    url: Url,
+    secret: String,
+}
+
+impl Cluster {
+    /// Joins the others, and stays until [`Self::leave`].
+    pub(crate) fn start(settings: Settings) -> Self {
+        let owner = format!("{} {}", settings.node, uuid::Uuid::new_v4());
+        let secret = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+        let scripts = Scripts {
+            register: Script::new(include_str!("register.lua")),
+            claim: Script::new(include_str!("claim.lua")),
+            release: Script::new(include_str!("release.lua")),
+        };
+        let (peers, held) = Default::default();
+        let cluster = Self(Arc::new(Inner { settings, owner, secret, scripts, peers, held }));
+        tokio::spawn(registry::stay(Arc::downgrade(&cluster.0)));
+        cluster
+    }
+
+    /// Gives back what this node has in the store, so that others need not wait for it to expire. After
+    /// `limit` it is left to that.
+    pub(crate) async fn leave(&self, limit: Duration) {
+        let inner = &self.0;
+        let held = std::mem::take(&mut *inner.held.lock().unwrap_or_else(PoisonError::into_inner));
+        let node = inner.settings.store.key(&registry::node_key(&inner.settings.node));
+        let leave = async {
+            for key in held {
+                self.release(&key).await;
+            }
+            let mut command = redis::cmd("DEL");
+            command.arg(node);
+            let _ = inner.settings.store.commands(vec![command]).await;
+        };
+        // What is left expires.
+        let _ = tokio::time::timeout(limit, leave).await;
+    }
+
+    /// What opens `place` at the node with this `secret`: not the secret itself, so that who reads a
+    /// request can repeat that one and no other.
+    fn token(secret: &str, place: &str) -> String {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+        BASE64_URL_SAFE_NO_PAD.encode(hmac::sign(&key, place.as_bytes()))
+    }
+
+    /// Whether the bearer `token` of a request was made for `place` at this node.
+    pub(crate) fn admits(&self, token: &str, place: &str) -> bool {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.0.secret.as_bytes());
+        let token = BASE64_URL_SAFE_NO_PAD.decode(token).unwrap_or_default();
+        hmac::verify(&key, place.as_bytes(), &token).is_ok()
+    }
+
+    /// Whether the store answered the last time that it was asked, at most a second ago.
+    pub(crate) fn sees_store(&self) -> bool {
+        self.peers(|peers| peers.sees_store)
+    }
+
+    async fn release(&self, key: &str) {
+        let inner = &self.0;
+        let args = vec![inner.owner.clone().into_bytes()];
+        let (script, keys) = (&inner.scripts.release, vec![key.to_owned()]);
+        // What is not given back expires.
+        let _: Result<_, StoreError> = inner.settings.store.eval(script, keys, args).await;
+    }
+
+    fn peers<T>(&self, act: impl FnOnce(&mut Peers) -> T) -> T {
+        act(&mut self.0.peers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Peer {
+    /// The address of `place` there, and what opens it.
+    fn at(&self, place: &str) -> Option<(Url, SecretString)> {
+        let url = self.url.join(&format!("/node/{place}")).ok()?;
+        Some((url, Cluster::token(&self.secret, place).into()))
+    }
+}
+
+/// A stream's name in addresses and keys.
+fn place_name(camera: &CameraId, rendition: Rendition) -> String {
+    format!("{camera}/{}", rendition.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_opens_one_place_at_one_node() {
+        let store = crate::ledger::StoreAddress::parse("redis://127.0.0.1:1").unwrap();
+        let settings = Settings {
+            node: "n1".to_owned(),
+            url: "http://10.0.0.1:8080".parse().unwrap(),
+            store: Store::new(store, String::new()),
+        };
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let _entered = runtime.enter();
+        let [one, other] = [0, 1].map(|_| Cluster::start(settings.clone()));
+        let token = Cluster::token(&one.0.secret, "cam-1/main");
+        assert!(one.admits(&token, "cam-1/main"));
+        assert!(!one.admits(&token, "cam-1/sub") && !one.admits(&token, "cam-2/main"));
+        assert!(!other.admits(&token, "cam-1/main"));
+        assert!(!one.admits("", "cam-1/main") && !one.admits("%", "cam-1/main"));
+    }
+
+    #[test]
+    fn names_of_nodes_fit_into_keys() {
+        assert!(is_node_name("n1") && is_node_name("edge-2.site_a"));
+        for text in ["", "a b", "a:b", "a/b", "{a}", "é", &"x".repeat(65)] {
+            assert!(!is_node_name(text), "{text:?}");
+        }
+    }
+}

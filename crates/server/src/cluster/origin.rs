@@ -1,0 +1,277 @@
+//! Which node pulls a camera: the one with the lease on it. The others pull that one.
+
+use std::pin::pin;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use control::CameraId;
+use engine::{Rendition, SourceFailure};
+use hyper::Method;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::{debug, info, warn};
+
+use super::registry::text;
+use super::{Cluster, Peer, place_name};
+use crate::ingest::{self, Output, Reach, RtspTransport, SourceUrl};
+use crate::ledger::connection::StoreError;
+use crate::remote::{Ask, HttpClient};
+
+/// How long a camera is a node's after it said so last. A node that was killed holds a camera for so long.
+const ORIGIN_LEASE: Duration = Duration::from_secs(2);
+
+/// How often the origin says so: three times may get lost.
+const RENEWAL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// From one look at whose a camera is to the next, where it could not be pulled from its owner.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How long an edge looks for an origin before the engine is told: a dead node's leases on camera and name
+/// are over by then.
+const SEARCH_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// An edge that pulled for so long had a picture, and its search begins anew.
+const STEADY_AFTER: Duration = Duration::from_secs(2);
+
+/// How long another node may take to say whether it sees the store.
+const QUESTION_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// One stream's source, as each node has it in its settings.
+pub(crate) struct Place<'a> {
+    pub(crate) camera: &'a CameraId,
+    pub(crate) rendition: Rendition,
+    pub(crate) source: &'a SourceUrl,
+    pub(crate) reach: Reach,
+    pub(crate) transport: RtspTransport,
+}
+
+/// Whose a camera is.
+enum Claim {
+    /// Ours, until then if nothing is said before.
+    Ours(Instant),
+    /// That node's.
+    Of(String),
+}
+
+/// What became of a lease that was ours.
+enum Kept {
+    Until(Instant),
+    Taken,
+    /// Others see the store, and this node does not: the camera is theirs.
+    CutOff,
+}
+
+impl Cluster {
+    /// One attempt at a camera, from here or from the node that pulls it.
+    pub(crate) async fn pull(
+        &self,
+        place: &Place<'_>,
+        output: Arc<dyn Output>,
+        keyframe_wanted: Arc<Notify>,
+    ) -> SourceFailure {
+        if !is_shared(place.source) {
+            return place.pull(output, keyframe_wanted).await;
+        }
+        let name = place_name(place.camera, place.rendition);
+        let key = self.0.settings.store.key(&format!("stream:origin:{name}"));
+        let mut searching = Instant::now();
+        loop {
+            let peer = match self.claim(&key).await {
+                Ok(Claim::Ours(until)) => {
+                    return self.originate(&key, until, place, output, keyframe_wanted).await;
+                }
+                Ok(Claim::Of(owner)) => self.peers(|peers| peers.by_name.get(&owner).cloned()),
+                Err(error) => match self.peer_with_store().await {
+                    Some(peer) => Some(peer),
+                    None => {
+                        warn!(%error, "nobody sees the store; the camera is pulled from here");
+                        return self.originate_alone(place, output, keyframe_wanted).await;
+                    }
+                },
+            };
+            let begun = Instant::now();
+            let failure = match &peer {
+                Some(peer) => {
+                    debug!(node = peer.name, "another node pulls this camera, and is pulled");
+                    let (output, wanted) = (Arc::clone(&output), Arc::clone(&keyframe_wanted));
+                    pull_peer(peer, &name, output, wanted).await
+                }
+                None => lost("the node that pulls this camera is gone"),
+            };
+            if begun.elapsed() >= STEADY_AFTER {
+                info!(reason = %failure, "the node that pulls this camera is lost; another is looked for");
+                searching = Instant::now();
+            }
+            if searching.elapsed() >= SEARCH_TIME_MAX {
+                return failure;
+            }
+            sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    /// Takes the lease, or renews it.
+    async fn claim(&self, key: &str) -> Result<Claim, StoreError> {
+        let inner = &self.0;
+        // The store counts from when it hears of it, which is later.
+        let until = Instant::now() + ORIGIN_LEASE;
+        let lease = ORIGIN_LEASE.as_millis().to_string();
+        let args = vec![inner.owner.clone().into_bytes(), lease.into_bytes()];
+        let answer = inner.settings.store.eval(&inner.scripts.claim, vec![key.to_owned()], args);
+        let owner = text(&answer.await?);
+        Ok(match owner {
+            None => Claim::Ours(until),
+            Some(owner) => Claim::Of(owner.split(' ').next().unwrap_or_default().to_owned()),
+        })
+    }
+
+    /// Pulls the camera as long as it is ours.
+    async fn originate(
+        &self,
+        key: &str,
+        mut until: Instant,
+        place: &Place<'_>,
+        output: Arc<dyn Output>,
+        keyframe_wanted: Arc<Notify>,
+    ) -> SourceFailure {
+        let _lease = Lease::new(self, key);
+        info!(node = self.0.settings.node, "this node is the camera's origin");
+        let mut pull = pin!(place.pull(output, keyframe_wanted));
+        loop {
+            let kept = tokio::select! {
+                failure = &mut pull => return failure,
+                kept = self.keep(key, until) => kept,
+            };
+            until = match kept {
+                Kept::Until(until) => until,
+                Kept::Taken => return lost("another node pulls the camera now"),
+                Kept::CutOff => {
+                    warn!("this node does not see the store, and others do: the camera is theirs");
+                    return lost("this node has lost the store, and another one pulls the camera");
+                }
+            };
+        }
+    }
+
+    /// As [`Self::originate`], without a lease, until this node or another one sees the store.
+    async fn originate_alone(
+        &self,
+        place: &Place<'_>,
+        output: Arc<dyn Output>,
+        keyframe_wanted: Arc<Notify>,
+    ) -> SourceFailure {
+        tokio::select! {
+            failure = place.pull(output, keyframe_wanted) => failure,
+            () = self.anybody_sees_store() => {
+                lost("the store is back, and says who pulls the camera")
+            }
+        }
+    }
+
+    /// Asked again and again: a node that was too busy to answer once may be the one.
+    async fn anybody_sees_store(&self) {
+        loop {
+            sleep(RENEWAL_INTERVAL).await;
+            if self.sees_store() || self.peer_with_store().await.is_some() {
+                return;
+            }
+        }
+    }
+
+    /// Renews the lease in time. Where the store is away for all, it is ours on.
+    async fn keep(&self, key: &str, until: Instant) -> Kept {
+        sleep(RENEWAL_INTERVAL).await;
+        loop {
+            match timeout_at(until, self.claim(key)).await {
+                Ok(Ok(Claim::Ours(until))) => return Kept::Until(until),
+                Ok(Ok(Claim::Of(_))) => return Kept::Taken,
+                Ok(Err(_)) | Err(_) if Instant::now() < until => sleep(LOOK_INTERVAL).await,
+                Ok(Err(_)) | Err(_) => break,
+            }
+        }
+        match self.peer_with_store().await {
+            Some(_) => Kept::CutOff,
+            None => Kept::Until(Instant::now() + RENEWAL_INTERVAL),
+        }
+    }
+
+    /// Another node that sees the store.
+    async fn peer_with_store(&self) -> Option<Peer> {
+        let peers: Vec<Peer> = self.peers(|peers| peers.by_name.values().cloned().collect());
+        let asked = peers.into_iter().map(|peer| async move {
+            let sees = sees_store(&peer).await;
+            sees.then_some(peer)
+        });
+        futures::future::join_all(asked).await.into_iter().flatten().next()
+    }
+}
+
+impl Place<'_> {
+    async fn pull(&self, output: Arc<dyn Output>, wanted: Arc<Notify>) -> SourceFailure {
+        ingest::pull(self.source, self.reach, self.transport, output, wanted).await
+    }
+}
+
+/// A lease that is given back when the camera is not pulled any more.
+struct Lease {
+    cluster: Cluster,
+    key: String,
+}
+
+impl Lease {
+    fn new(cluster: &Cluster, key: &str) -> Self {
+        let held = &cluster.0.held;
+        held.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned());
+        Self { cluster: cluster.clone(), key: key.to_owned() }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let held = &self.cluster.0.held;
+        // Where it is gone, the node has left and gives all of them back.
+        let was_held = held.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        if let (true, Ok(runtime)) = (was_held, tokio::runtime::Handle::try_current()) {
+            let (cluster, key) = (self.cluster.clone(), std::mem::take(&mut self.key));
+            runtime.spawn(async move { cluster.release(&key).await });
+        }
+    }
+}
+
+/// Whether one node pulls it for all. What is painted costs nobody a connection, and what is published is
+/// where its publisher is.
+fn is_shared(source: &SourceUrl) -> bool {
+    match source {
+        SourceUrl::Rtsp { .. } | SourceUrl::Whep { .. } => true,
+        SourceUrl::Test { .. } | SourceUrl::Whip(_) | SourceUrl::Sealed { .. } => false,
+    }
+}
+
+async fn pull_peer(
+    peer: &Peer,
+    place: &str,
+    output: Arc<dyn Output>,
+    wanted: Arc<Notify>,
+) -> SourceFailure {
+    let Some((url, token)) = peer.at(place) else {
+        return lost("the node that pulls this camera has an address that cannot be asked");
+    };
+    ingest::pull_node(&url, &token, output, &wanted).await
+}
+
+/// Whether another node sees the store.
+async fn sees_store(peer: &Peer) -> bool {
+    let Some((url, token)) = peer.at("store") else { return false };
+    let mut http = HttpClient::new(QUESTION_TIME_MAX);
+    let ask = Ask {
+        method: Method::GET,
+        url: &url,
+        content_type: None,
+        token: Some(&token),
+        body: String::new(),
+    };
+    http.ask(&ask).await.is_ok()
+}
+
+fn lost(detail: &str) -> SourceFailure {
+    SourceFailure::Lost { detail: detail.to_owned() }
+}

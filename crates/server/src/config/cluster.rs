@@ -1,0 +1,76 @@
+//! `[cluster]`: which node of which others this server is.
+
+use url::Url;
+
+use super::reader::{Section, Setting, text};
+use super::store::Store;
+use super::tree::Node;
+use crate::cluster;
+
+/// This server among others.
+#[derive(Debug, Clone)]
+pub(crate) struct Cluster {
+    node: String,
+    url: Url,
+}
+
+impl Cluster {
+    /// What the application runs, with a store that was found to be one.
+    pub(super) fn application(&self, store: &Store) -> Option<cluster::Settings> {
+        let store = store.handle()?;
+        Some(cluster::Settings { node: self.node.clone(), url: self.url.clone(), store })
+    }
+}
+
+struct Name(String);
+
+impl Setting for Name {
+    fn read(node: &Node) -> Result<Self, String> {
+        let text = text(node, "a name like \"n1\"")?;
+        if cluster::is_node_name(text) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err("a node's name is 1 to 64 letters, digits, -, _ and .".to_owned())
+    }
+}
+
+struct Address(Url);
+
+impl Setting for Address {
+    fn read(node: &Node) -> Result<Self, String> {
+        let wanted = "how other nodes reach this one, as in http://10.0.0.1:8080";
+        let url = Url::parse(text(node, wanted)?).map_err(|error| format!("{error}; {wanted}"))?;
+        let is_plain = url.scheme() == "http"
+            && url.host_str().is_some_and(|host| !host.is_empty())
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.path() == "/";
+        if is_plain { Ok(Self(url)) } else { Err(format!("this must be {wanted}")) }
+    }
+}
+
+/// `None` where nothing of it is written.
+pub(super) fn read(mut section: Section<'_>, store: &Store) -> Option<Cluster> {
+    let origin = section.origin_of("node");
+    let node: Option<Name> = section.optional("node");
+    let url: Option<Address> = section.optional("url");
+    let cluster = match (node, url) {
+        (Some(Name(node)), Some(Address(url))) => Some(Cluster { node, url }),
+        (None, None) => None,
+        (Some(_), None) => {
+            section.problem(origin, "url", "this is missing: how other nodes reach this one");
+            None
+        }
+        (None, Some(_)) => {
+            section.problem(origin, "node", "this is missing: what this node is called");
+            None
+        }
+    };
+    if cluster.is_some() && store.handle().is_none() {
+        let origin = section.origin_of("node");
+        let sentence = "nodes need a store that all of them share: set store.url";
+        section.problem(origin, "node", sentence);
+    }
+    section.finish();
+    cluster
+}
