@@ -74,13 +74,14 @@ scenario('fifty watch while counters are spoilt, keys deleted, everything flushe
 
   for (const key of ['stream:leases', 'stream:records', 'stream:index', 'stream:epoch']) {
     await redis.cli('DEL', key);
+    await until(`${key} is back`, async () => (await redis.cli('EXISTS', key)) === '1');
     await countIs(manifold, redis, VIEWERS + 1);
   }
   for (const key of ['stream:leases', 'stream:index']) {
     await redis.cli('SET', key, 'of somebody else');
+    const aside = await until('the strange key is put aside', async () => (await redis.keys(`${key}:foreign:*`))[0]);
+    assert.equal(await redis.cli('GET', aside), 'of somebody else', 'it is put aside, not deleted');
     await countIs(manifold, redis, VIEWERS + 1);
-    const aside = await redis.keys(`${key}:foreign:*`);
-    assert.equal(await redis.cli('GET', aside[0]), 'of somebody else', 'it is put aside, not deleted');
   }
 
   await redis.cli('FLUSHALL');
