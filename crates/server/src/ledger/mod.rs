@@ -10,6 +10,7 @@ mod census;
 pub(crate) mod connection;
 mod keeper;
 mod offset;
+mod operations;
 mod record;
 mod reply;
 mod scripts;
