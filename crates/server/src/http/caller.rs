@@ -359,7 +359,7 @@ impl Caller {
             return Err(GrantError::OtherReservation.into());
         }
         let known = ReservationId::parse(id).map_err(|_| no_reservation())?;
-        match http.app().holder_of(known.clone()).await {
+        match http.find_holder(&known).await {
             Some(holder) => {
                 let is_his = self.may_change(&holder.source) || self.owns(&known, &holder.user);
                 if is_his { Ok(()) } else { Err(no_reservation()) }

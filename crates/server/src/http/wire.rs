@@ -4,6 +4,7 @@
 
 pub(super) mod audit;
 pub(super) mod live;
+pub(super) mod nodes;
 pub(crate) mod operations;
 pub(super) mod park;
 pub(super) mod sources;

@@ -230,7 +230,7 @@ impl World {
             Request::EndWatch { viewer } => self.promise_end_of(*viewer),
             Request::Reserve { .. } | Request::Heartbeat { .. } | Request::Watch { .. } => {}
             // Viewers of the simulation come over WebRTC.
-            Request::Read { .. } | Request::Hold { .. } => {}
+            Request::Read { .. } | Request::Hold { .. } | Request::Feed { .. } => {}
             Request::StopSource { .. } | Request::SetLimit { .. } | Request::Snapshot => {}
         }
         self.server.handle_request(id, request, offer, self.now);
