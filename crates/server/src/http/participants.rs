@@ -16,6 +16,7 @@ use super::extract::JsonBody;
 use super::problem::Problem;
 use super::wire::{RemoveParticipant, RemovedAnswer, TwirpError};
 use crate::app::Released;
+use crate::audit::Change;
 
 /// `DELETE /rooms/{name}/participants/{identity}`
 pub(super) async fn remove(
@@ -75,7 +76,13 @@ async fn send_away(
     let released = http.app().remove_viewer(id.clone()).await.ok_or_else(no_participant)?;
     let camera_id = &holder.camera;
     tracing::info!(%camera_id, reservation_id = %id, by = ?caller.identity(), "viewer sent away");
-    http.app().audit().note(caller.identity(), "viewer_sent_away", id.as_str());
+    http.app().audit().tell(Change {
+        actor: caller.identity(),
+        action: "viewer_sent_away",
+        object: id.as_str(),
+        source: holder.source.as_str(),
+        detail: format!("{} from camera {camera_id}; the token is revoked", holder.user),
+    });
     Ok(released)
 }
 
