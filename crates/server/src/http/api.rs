@@ -23,6 +23,7 @@ use super::{Http, renewal, rfc3339};
 use crate::app::{
     self, CameraSnapshot, RenditionSnapshot, Reservation, ReserveError, Snapshot, SourceSnapshot,
 };
+use crate::audit::Change;
 use crate::config::AuthMode;
 
 /// Most cameras in one answer, and the number where none is asked for: twice the park that the
@@ -182,7 +183,13 @@ pub(super) async fn release(
     let released = http.app().release(&id).await?;
     // Without keys nobody is known, and each page ends its own.
     if http.auth_mode() == AuthMode::Keys && caller.role() >= Role::Operator {
-        http.app().audit().note(caller.identity(), "reservation_ended", &id);
+        http.app().audit().tell(Change {
+            actor: caller.identity(),
+            action: "reservation_ended",
+            object: &id,
+            source: released.source.as_str(),
+            detail: String::new(),
+        });
     }
     Ok(Json(ReleaseAnswer {
         reservation_id: released.id.to_string(),

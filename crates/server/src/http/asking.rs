@@ -169,7 +169,9 @@ async fn remove(http: &Http, question: &RemoveQuestion) -> Result<RemovedViewer,
     let RemoveQuestion { reservation_id, by } = question;
     let id = ReservationId::parse(reservation_id);
     let id = id.map_err(|_| LeaseError::Over(Over(None)))?;
-    participants::remove_here(http, &id, by).await
+    let holder = http.app().holder_of(id.clone()).await;
+    let holder = holder.ok_or(LeaseError::Over(Over(None)))?;
+    participants::remove_here(http, &id, &holder, by).await
 }
 
 impl HolderAnswer {

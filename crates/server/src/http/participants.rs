@@ -16,6 +16,8 @@ use super::extract::JsonBody;
 use super::problem::Problem;
 use super::wire::nodes::{RemoveQuestion, RemovedViewer};
 use super::wire::{RemoveParticipant, RemovedAnswer, TwirpError};
+use crate::app::Holder;
+use crate::audit::Change;
 
 /// `DELETE /rooms/{name}/participants/{identity}`
 pub(super) async fn remove(
@@ -76,12 +78,12 @@ async fn send_away(
         let question = RemoveQuestion { reservation_id, by };
         let removed = http.act_elsewhere(id.as_str(), question).await;
         if removed.is_ok() {
-            http.app().audit().note(caller.identity(), "viewer_sent_away", id.as_str());
+            note(http, &id, &holder, caller.identity());
             return removed;
         }
         // Its node cannot be asked: what the store ends is ended there as soon as it looks.
     }
-    remove_here(http, &id, caller.identity()).await
+    remove_here(http, &id, &holder, caller.identity()).await
 }
 
 impl Http {
@@ -96,13 +98,26 @@ impl Http {
 pub(super) async fn remove_here(
     http: &Http,
     id: &ReservationId,
+    holder: &Holder,
     by: &str,
 ) -> Result<RemovedViewer, Problem> {
     http.revoke(id).await;
     let released = http.app().remove_viewer(id.clone()).await.ok_or_else(no_participant)?;
-    tracing::info!(reservation_id = %id, ?by, "viewer sent away");
-    http.app().audit().note(by, "viewer_sent_away", id.as_str());
+    note(http, id, holder, by);
     Ok(RemovedViewer { source: released.source.to_string(), new_count: released.new_count })
+}
+
+/// Tells the log and the audit trail, at the node that was asked and at the one with the session.
+fn note(http: &Http, id: &ReservationId, holder: &Holder, by: &str) {
+    let Holder { user, camera: camera_id, source } = holder;
+    tracing::info!(%camera_id, reservation_id = %id, ?by, "viewer sent away");
+    http.app().audit().tell(Change {
+        actor: by,
+        action: "viewer_sent_away",
+        object: id.as_str(),
+        source: source.as_str(),
+        detail: format!("{user} from camera {camera_id}; the token is revoked"),
+    });
 }
 
 fn no_participant() -> Problem {

@@ -11,6 +11,7 @@ pub(crate) mod connection;
 mod keeper;
 mod lookup;
 mod offset;
+mod operations;
 mod record;
 mod reply;
 mod scripts;

@@ -49,7 +49,7 @@ impl Record {
 
     pub(super) fn pack(&self) -> String {
         let Self { source, camera, user, quality, class, created_ms, last_packet_ms, node } = self;
-        let user = utf8_percent_encode(user, NON_ALPHANUMERIC);
+        let user = encoded(user);
         let (quality, class) = (quality_word(*quality), class.get());
         let last = last_packet_ms.map(|last| last.to_string()).unwrap_or_default();
         format!("{source}|{camera}|{user}|{quality}|{class}|{created_ms}|{last}|{node}")
@@ -98,7 +98,12 @@ impl Record {
     }
 }
 
-const fn quality_word(quality: Quality) -> &'static str {
+/// A user's name as it stands in a record: without the signs that part it.
+pub(super) fn encoded(user: &str) -> String {
+    utf8_percent_encode(user, NON_ALPHANUMERIC).to_string()
+}
+
+pub(super) const fn quality_word(quality: Quality) -> &'static str {
     match quality {
         Quality::Low => "low",
         Quality::Medium => "medium",
