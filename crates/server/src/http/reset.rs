@@ -14,6 +14,7 @@ use super::extract::JsonBody;
 use super::problem::Problem;
 use super::wire::operations::{ResetAnswer, ResetRequest};
 use crate::app::{CameraSnapshot, ReservationSnapshot, Snapshot};
+use crate::audit::Change;
 
 /// What is reset.
 enum Extent {
@@ -96,7 +97,14 @@ pub(super) async fn reset(
     let camera = request.camera_id.as_deref().unwrap_or("all");
     let (reservations, pullers) = (reservations_ended.len(), pullers_stopped.len());
     tracing::info!(camera_id = camera, reservations, pullers, "reset on request");
-    http.app().audit().note(caller.identity(), "reset", camera);
+    let named = before.cameras.iter().find(|found| found.id.as_str() == camera);
+    http.app().audit().tell(Change {
+        actor: caller.identity(),
+        action: "reset",
+        object: camera,
+        source: named.map_or("", |camera| camera.source.as_str()),
+        detail: format!("{reservations} reservations and {pullers} pullers were ended"),
+    });
     Ok(Json(ResetAnswer {
         reservations_left: extent.reservations(&after).count(),
         pullers_left: extent.cameras(&after).map(|camera| camera.pullers).sum(),
