@@ -26,6 +26,7 @@ use super::outlets::{OutletCommand, OutletMessage, Outlets};
 use super::park::{Findings, ParkCommand};
 use super::publishing::{Presence, Publishing};
 use super::pullers::{Ended, Pullers, Way};
+use super::reset::ResetCommand;
 use super::snapshot::Snapshot;
 use super::{
     AppConfig, CameraConfig, Held, HoldError, IceRestart, LeaseError, Over, ReadError, Reading,
@@ -105,6 +106,8 @@ pub(super) enum Command {
     Park(ParkCommand),
     /// Of other nodes.
     Feed(FeedCommand),
+    /// The end of all reservations and pullers of a camera, or of all.
+    Reset(ResetCommand),
     Snapshot {
         reply: oneshot::Sender<Snapshot>,
     },
@@ -164,6 +167,9 @@ pub(super) enum Waiting {
     Read(oneshot::Sender<Result<Reading, ReadError>>),
     EndWatch(oneshot::Sender<bool>),
     StopSource(oneshot::Sender<bool>),
+    /// For the leases, of which it is then asked to end some.
+    Reset(ResetCommand),
+    ResetDone(oneshot::Sender<engine::Reset>),
     Snapshot(oneshot::Sender<Snapshot>),
 }
 
@@ -380,6 +386,7 @@ impl Actor {
             Command::Outlet(command) => self.handle_outlet_command(command),
             Command::Park(command) => self.handle_park_command(command),
             Command::Feed(command) => self.handle_feed_command(command),
+            Command::Reset(command) => self.handle_reset_command(command),
             Command::Snapshot { reply } => self.ask(Request::Snapshot, Waiting::Snapshot(reply)),
             Command::Shutdown { reply } => self.shut_down(reply),
         }
@@ -634,6 +641,10 @@ impl Actor {
             (Waiting::Feed(waiting), Reply::Hold(held)) => self.reply_feed(waiting, held),
             (Waiting::EndWatch(reply), Reply::EndWatch(done))
             | (Waiting::StopSource(reply), Reply::StopSource(done)) => {
+                let _ = reply.send(done);
+            }
+            (Waiting::Reset(command), Reply::Snapshot(leases)) => self.reset(command, leases),
+            (Waiting::ResetDone(reply), Reply::Reset(done)) => {
                 let _ = reply.send(done);
             }
             (Waiting::Snapshot(reply), Reply::Snapshot(leases)) => {
