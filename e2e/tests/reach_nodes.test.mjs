@@ -180,3 +180,49 @@ scenario('a password that is wrong at n1 is the reason at n2', async (world) => 
   const states = why.nodes.map(({ node, state }) => [node, state]);
   assert.deepEqual(states, [['n2', 'idle'], ['n1', 'unauthorized']]);
 });
+
+scenario('an offer, and the end of its session, come to n2 for a reservation of n1', async (world) => {
+  const { n1, n2 } = await pair(world, keys);
+  const { json: place } = await n1.call('POST', '/api/v1/stream/reserve', {
+    body: { camera_id: 'cam-1', user_id: 'mona' },
+    ...admin,
+  });
+  const { page } = await world.open(n2.url);
+  const played = await page.evaluate(async (text) => {
+    const peer = new RTCPeerConnection();
+    peer.addTransceiver('video', { direction: 'recvonly' });
+    await peer.setLocalDescription();
+    const answer = await fetch('/whep/cam-1', {
+      method: 'POST',
+      headers: { 'content-type': 'application/sdp', authorization: `Bearer ${text}` },
+      body: peer.localDescription.sdp,
+    });
+    const sdp = await answer.text();
+    if (!answer.ok) return { status: answer.status, text: sdp };
+    await peer.setRemoteDescription({ type: 'answer', sdp });
+    window.ended = new Promise((done) => {
+      peer.addEventListener('connectionstatechange', () => peer.connectionState !== 'connected' && done());
+    });
+    for (;;) {
+      const stats = [...(await peer.getStats()).values()];
+      const frames = stats.find(({ type }) => type === 'inbound-rtp')?.framesDecoded ?? 0;
+      if (frames > 5) return { status: answer.status, location: answer.headers.get('location') };
+      await new Promise((done) => setTimeout(done, 50));
+    }
+  }, place.token);
+  assert.equal(played.status, 201, JSON.stringify(played));
+  const why = await n2.call('GET', `/api/v1/why/${place.reservation_id}`, admin);
+  assert.deepEqual([why.json.well, why.json.node], [true, 'n1'], why.text);
+
+  const patched = await n2.call('PATCH', played.location, {
+    body: 'a=ice-ufrag:abcd\r\na=end-of-candidates\r\n',
+    headers: { 'content-type': 'application/trickle-ice-sdpfrag' },
+  });
+  assert.equal(patched.status, 204, patched.text);
+  assert.equal((await n2.call('DELETE', played.location)).status, 200);
+  const { json: life } = await n1.call('GET', `/api/v1/trace/${place.reservation_id}`, admin);
+  assert.equal(life.state, 'ended');
+  assert.equal((await n2.call('DELETE', played.location)).status, 404, 'it is over');
+  const late = await n2.whep('cam-1', place.token, chromium);
+  assert.equal(late.status, 410, 'as its node says it');
+});

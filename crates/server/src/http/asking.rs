@@ -15,9 +15,9 @@ use super::problem::Problem;
 use super::wire::nodes::{
     Act, CameraQuestion, EndingQuestion, HeartbeatQuestion, HolderAnswer, HolderQuestion,
     NodeQuestion, Question, Refusal, RemoveQuestion, RemovedViewer, RenewQuestion, TraceQuestion,
-    WhyQuestion,
+    WhepQuestion, WhyQuestion,
 };
-use super::{Http, api, participants, renewal, trace, why};
+use super::{Http, api, participants, renewal, trace, whep, why};
 use crate::app::{Holder, LeaseError, Over};
 use crate::cluster::{Asked, Cluster, Silent, SilentReason};
 use crate::journal::Step;
@@ -174,6 +174,9 @@ pub(super) async fn answer(
         }
         Question::Why(question) => {
             said::<WhyQuestion>(why::known_here(&http, &question.reservation_id).await)
+        }
+        Question::Whep(question) => {
+            said::<WhepQuestion>(whep::elsewhere::answer(&http, question).await)
         }
         Question::Camera(question) => {
             said::<CameraQuestion>(why::camera_here(&http, &question.camera_id).await)

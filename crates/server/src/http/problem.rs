@@ -50,6 +50,11 @@ impl Problem {
         &self.detail
     }
 
+    /// The same with another status.
+    pub(super) fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
     /// The same with a note behind its sentence.
     pub(super) fn with_note(mut self, note: &str) -> Self {
         self.detail = format!("{}; {note}", self.detail);

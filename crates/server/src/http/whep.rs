@@ -4,6 +4,8 @@
 //! a reservation opens the door; the session's own address, which nobody can guess, is all that is
 //! needed to trickle or to end it, so that a page can do so with an expired token.
 
+pub(super) mod elsewhere;
+
 use std::ops::RangeInclusive;
 use std::time::SystemTime;
 
@@ -17,9 +19,10 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::api::camera_id;
-use super::auth::claimed_reservation;
+use super::auth::{Grant, bearer, claimed_reservation};
 use super::extract::{body, require_content_type};
 use super::problem::Problem;
+use super::wire::nodes::WhepQuestion;
 use super::{ACCEPT_PATCH, Http};
 use crate::app::{IceRestart, WatchError, Watching};
 use crate::journal::Step;
@@ -49,10 +52,28 @@ pub(super) async fn offer(
     let reservation = reservation.inspect_err(|error| refused_token(error.to_string()))?;
     require_content_type(request.headers(), SDP)
         .map_err(|problem| problem.with_header(ACCEPT_POST, HeaderValue::from_static(SDP)))?;
+    let token = bearer(authorization.unwrap_or_default())?.to_owned();
     let offer = text(request, &http, "the offer").await?;
+    if http.may_be_elsewhere(&reservation).await {
+        let camera_id = camera.to_string();
+        let question = WhepQuestion::Offer { token, camera_id, offer };
+        return elsewhere::offer(&http, &reservation, question).await;
+    }
+    offer_here(&http, &grant, camera.as_str(), offer).await
+}
+
+/// The offer of a viewer of this node.
+async fn offer_here(
+    http: &Http,
+    grant: &Grant,
+    camera: &str,
+    offer: String,
+) -> Result<Response, Problem> {
+    let camera = camera_id(camera)?;
+    let reservation = grant.viewer_of(&camera.room_name())?;
     let permit = grant.permit();
     let watching = http.app().watch(reservation.as_str(), camera.as_str(), offer, permit).await;
-    created(&http, camera.as_str(), reservation.as_str(), watching.map_err(refused)?)
+    created(http, camera.as_str(), reservation.as_str(), watching.map_err(refused)?)
 }
 
 pub(super) async fn text(request: Request, http: &Http, what: &str) -> Result<String, Problem> {
@@ -151,14 +172,21 @@ pub(super) async fn trickle(
 ) -> Result<Response, Problem> {
     match Patch::read(request, &http).await? {
         Patch::Trickle { tag, fragment } => {
-            match http.app().trickle(&resource, tag.as_deref(), fragment).await {
-                None => Err(why_no_session(&http, &resource).await),
+            match http.app().trickle(&resource, tag.as_deref(), fragment.clone()).await {
+                None => {
+                    let of = resource.clone();
+                    let question = WhepQuestion::Trickle { resource: of, tag, fragment };
+                    elsewhere::session(&http, &resource, question).await
+                }
                 outcome => trickled(outcome),
             }
         }
         Patch::Restart { theirs, fragment } => {
             match http.app().restart_ice(&resource, theirs).await {
-                None => Err(why_no_session(&http, &resource).await),
+                None => {
+                    let question = WhepQuestion::Restart { resource: resource.clone(), fragment };
+                    elsewhere::session(&http, &resource, question).await
+                }
                 outcome => restarted(outcome, &fragment),
             }
         }
@@ -250,12 +278,12 @@ fn our_side(fragment: &str, ours: &Restarted) -> Result<Response, Problem> {
 pub(super) async fn end(
     State(http): State<Http>,
     Path((_, resource)): Path<(String, String)>,
-) -> Result<StatusCode, Problem> {
+) -> Result<Response, Problem> {
     if http.app().end_watch(&resource).await {
-        Ok(StatusCode::OK)
-    } else {
-        Err(why_no_session(&http, &resource).await)
+        return Ok(StatusCode::OK.into_response());
     }
+    let question = WhepQuestion::End { resource: resource.clone() };
+    elsewhere::session(&http, &resource, question).await
 }
 
 /// A session that is over, with the reason while that is known.

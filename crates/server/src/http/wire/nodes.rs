@@ -12,8 +12,8 @@ use super::audit::{TraceAnswer, TraceStep};
 use super::operations::WhyAnswer;
 use super::{HeartbeatAnswer, HeartbeatRequest};
 
-/// `POST /node/ask`
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// `POST /node/ask`. No `Debug`, for tokens are in it.
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(tag = "question", rename_all = "snake_case")]
 pub(in crate::http) enum Question {
     Holder(HolderQuestion),
@@ -24,6 +24,7 @@ pub(in crate::http) enum Question {
     Trace(TraceQuestion),
     Why(WhyQuestion),
     Camera(CameraQuestion),
+    Whep(WhepQuestion),
 }
 
 /// A question with its answer.
@@ -154,6 +155,24 @@ pub(in crate::http) struct CameraHere {
     pub(in crate::http) stages: BTreeMap<String, String>,
 }
 
+/// What a viewer asked of a session by WHEP. No `Debug`, for the token is a secret.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub(in crate::http) enum WhepQuestion {
+    Offer { token: String, camera_id: String, offer: String },
+    Trickle { resource: String, tag: Option<String>, fragment: String },
+    Restart { resource: String, fragment: String },
+    End { resource: String },
+}
+
+/// The answer, which goes to the viewer as it is.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::http) struct Passed {
+    pub(in crate::http) status: u16,
+    pub(in crate::http) headers: Vec<(String, String)>,
+    pub(in crate::http) body: String,
+}
+
 /// Ties questions to their variants and to their answers.
 macro_rules! questions {
     ($($variant:ident($question:ty) -> $answer:ty;)*) => {$(
@@ -178,4 +197,5 @@ questions! {
     Trace(TraceQuestion) -> TracePart;
     Why(WhyQuestion) -> Option<WhyFound>;
     Camera(CameraQuestion) -> Option<CameraHere>;
+    Whep(WhepQuestion) -> Act<Passed>;
 }
