@@ -68,6 +68,7 @@ impl Actor {
             Command::Outlet(command) => self.handle_outlet_command(command),
             Command::Park(command) => self.handle_park_command(command),
             Command::Feed(command) => self.handle_feed_command(command),
+            Command::Reset(command) => self.handle_reset_command(command),
             Command::Snapshot { reply } => self.ask(Request::Snapshot, Waiting::Snapshot(reply)),
             Command::Shutdown { reply } => self.shut_down(reply),
         }

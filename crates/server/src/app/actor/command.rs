@@ -12,6 +12,7 @@ use super::super::grants::GrantCommand;
 use super::super::limits::{LimitCommand, LimitError};
 use super::super::outlets::{OutletCommand, OutletMessage};
 use super::super::park::ParkCommand;
+use super::super::reset::ResetCommand;
 use super::super::snapshot::Snapshot;
 use super::super::{
     Held, HoldError, IceRestart, LeaseError, ReadError, Reading, Released, Reservation,
@@ -79,6 +80,8 @@ pub(in crate::app) enum Command {
     Park(ParkCommand),
     /// Of other nodes.
     Feed(FeedCommand),
+    /// The end of all reservations and pullers of a camera, or of all.
+    Reset(ResetCommand),
     Snapshot {
         reply: oneshot::Sender<Snapshot>,
     },
@@ -138,6 +141,9 @@ pub(in crate::app) enum Waiting {
     Read(oneshot::Sender<Result<Reading, ReadError>>),
     EndWatch(oneshot::Sender<bool>),
     StopSource(oneshot::Sender<bool>),
+    /// For the leases, of which it is then asked to end some.
+    Reset(ResetCommand),
+    ResetDone(oneshot::Sender<engine::Reset>),
     Snapshot(oneshot::Sender<Snapshot>),
 }
 

@@ -56,6 +56,10 @@ impl Actor {
             | (Waiting::StopSource(reply), Reply::StopSource(done)) => {
                 let _ = reply.send(done);
             }
+            (Waiting::Reset(command), Reply::Snapshot(leases)) => self.reset(command, leases),
+            (Waiting::ResetDone(reply), Reply::Reset(done)) => {
+                let _ = reply.send(done);
+            }
             (Waiting::Snapshot(reply), Reply::Snapshot(leases)) => {
                 // What was last known is nearer to the truth than nothing.
                 let is_store_lost = leases.is_none();
