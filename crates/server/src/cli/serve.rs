@@ -26,6 +26,7 @@ use crate::http::{self, Http, Keyring};
 use crate::ingest;
 use crate::layouts::Layouts;
 use crate::ledger::{self, LedgerPlace};
+use crate::limits::Limits;
 use crate::logging;
 use crate::metrics::Outlets;
 use crate::net::{MediaConfig, MediaPlane, StartError, raise_descriptor_limit};
@@ -81,7 +82,9 @@ async fn serve(loaded: &Loaded, args: &ServeArgs) -> anyhow::Result<()> {
     };
     let application = AppConfig { audit, cameras: parked.cameras(), ..config.application() };
     try_store(&application.ledger).await?;
+    let limits = Limits::new(&application.ledger, database.clone());
     let (app, plane, media) = start_app(config, application, &settings)?;
+    limits.restore(&app).await?;
     let park = Park::new(parked, app.clone());
     let voice = config.voice.enabled.then(|| Voice::start(config.voice.relay(), plane));
     let outlets = Arc::new(Outlets::default());
@@ -92,7 +95,7 @@ async fn serve(loaded: &Loaded, args: &ServeArgs) -> anyhow::Result<()> {
         doors,
         Arc::clone(&outlets),
         voice.clone(),
-        http::Kept { park, layouts: Layouts::new(database) },
+        http::Kept { park, layouts: Layouts::new(database), limits },
     );
     let closing = CancellationToken::new();
     if let Some(interval) = config.park.probe_interval {
