@@ -9,6 +9,7 @@ mod book;
 mod census;
 pub(crate) mod connection;
 mod keeper;
+mod lookup;
 mod offset;
 mod operations;
 mod record;
@@ -33,6 +34,7 @@ use keeper::Keeper;
 pub(crate) use address::{SentinelLogin, StoreAddress};
 pub(crate) use book::NodeClock;
 pub(crate) use keeper::{News, Tell};
+pub(crate) use lookup::{Leaseholder, look_up};
 pub(crate) use status::{Repair, StoreHealth, StoreStatus};
 
 /// How long the store may take at the end to hear of leases that ended.

@@ -5,6 +5,7 @@ use control::{
 };
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
+use super::lookup::Leaseholder;
 use super::offset::Offset;
 
 /// `source|camera|user|quality|class|created|last packet|node`, see `lua/prelude.lua`.
@@ -71,6 +72,11 @@ impl Record {
             node: parts.next()?.to_owned(),
         };
         parts.next().is_none().then_some(record)
+    }
+
+    /// Whose it is.
+    pub(super) fn into_holder(self) -> Leaseholder {
+        Leaseholder { user: self.user, camera: self.camera, source: self.source }
     }
 
     pub(super) fn into_lease(self, id: ReservationId, expires_ms: u64, offset: &Offset) -> Lease {

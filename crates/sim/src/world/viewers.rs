@@ -232,6 +232,8 @@ impl World {
             // Viewers of the simulation come over WebRTC.
             Request::Read { .. } | Request::Hold { .. } | Request::Feed { .. } => {}
             Request::StopSource { .. } | Request::SetLimit { .. } | Request::Snapshot => {}
+            // Its operators end sources and viewers one by one.
+            Request::Reset { .. } => {}
         }
         self.server.handle_request(id, request, offer, self.now);
         self.take_outputs();
