@@ -40,7 +40,7 @@ pub(crate) use engine::Rendition;
 pub(crate) use feeds::FeedError;
 #[cfg(test)]
 pub(crate) use grants::RevocationFigures;
-pub(crate) use grants::{KeyNumber, Permit};
+pub(crate) use grants::{Holder, KeyNumber, Permit};
 pub(crate) use joins::JOIN_BUCKETS_MS;
 pub(crate) use limits::{LeaseError, LimitError, Over};
 pub(crate) use outlets::{Held, HoldError, ReadError, Reading};

@@ -27,7 +27,7 @@ pub(crate) use store::{Answer, Found, Link, Query, Verdict};
 /// a row they take 16 MiB.
 const MAX_WAITING: usize = 8_192;
 
-/// Rows of one transaction: 2 MiB at most, so that others who write to the database wait milliseconds.
+/// Rows that are collected for one transaction: 2 MiB at most, so that others who write to the database wait milliseconds.
 const BATCH_ROWS: usize = 1_024;
 
 /// How long a row waits for others before it is written. So much is lost, at most, when the process is
@@ -80,8 +80,34 @@ struct Figures {
 
 enum Entry {
     Row(Box<Row>),
+    /// What one change has done, in one transaction: a park of 10,000 cameras that is imported at once is
+    /// 3 MB of rows, and the next import waits for its own place in the database.
+    Rows(Vec<Row>),
     /// The program ends; answered when all before it is written, or cannot be.
     Finish(Sender<()>),
+}
+
+/// What somebody changed. No secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Change<'a> {
+    /// Who.
+    pub(crate) actor: &'a str,
+    /// What he did, a word such as `camera_changed`.
+    pub(crate) action: &'a str,
+    /// The id of what was changed.
+    pub(crate) object: &'a str,
+    /// Whose it is, so that its operators read of it; empty: nobody's.
+    pub(crate) source: &'a str,
+    /// What is different, in words.
+    pub(crate) detail: String,
+}
+
+impl Change<'_> {
+    /// As it is kept.
+    pub(crate) fn into_row(self) -> Row {
+        let source = self.source.to_owned();
+        Row { source, reason: self.detail, ..Row::changed(self.actor, self.action, self.object) }
+    }
 }
 
 impl fmt::Debug for Audit {
@@ -119,18 +145,36 @@ impl Audit {
 
     /// Adds a row, soon.
     pub(crate) fn add(&self, row: Row) {
+        self.put(Entry::Row(Box::new(row)), 1);
+    }
+
+    /// Adds the rows of one change, soon: all of them or none.
+    pub(crate) fn add_all(&self, rows: Vec<Row>) {
+        let count = rows.len() as u64;
+        if count > 0 {
+            self.put(Entry::Rows(rows), count);
+        }
+    }
+
+    fn put(&self, entry: Entry, count: u64) {
         let Some(inner) = &self.0 else { return };
-        if inner.queue.try_send(Entry::Row(Box::new(row))).is_err() {
-            inner.figures.lost.fetch_add(1, Ordering::Relaxed);
-            inner.figures.lost_ever.fetch_add(1, Ordering::Relaxed);
+        if inner.queue.try_send(entry).is_err() {
+            inner.figures.lost.fetch_add(count, Ordering::Relaxed);
+            inner.figures.lost_ever.fetch_add(count, Ordering::Relaxed);
         }
     }
 
     /// Somebody changed something: `actor` is who, `action` a word such as `camera_changed`, `object` the id
     /// of what was changed. No secrets.
     pub(crate) fn note(&self, actor: &str, action: &str, object: &str) {
-        info!(actor, action, object, "changed");
-        self.add(Row::changed(actor, action, object));
+        self.tell(Change { actor, action, object, source: "", detail: String::new() });
+    }
+
+    /// [`Self::note`], and more of it.
+    pub(crate) fn tell(&self, change: Change<'_>) {
+        let Change { actor, action, object, source, detail } = &change;
+        info!(actor, action, object, source, detail, "changed");
+        self.add(change.into_row());
     }
 
     /// What was counted so far.
@@ -245,6 +289,7 @@ impl Writer {
         loop {
             match next {
                 Ok(Entry::Row(row)) => batch.push(*row),
+                Ok(Entry::Rows(rows)) => batch.extend(rows),
                 Ok(Entry::Finish(done)) => return Collected::Finish(done),
                 Err(_) => return Collected::Rows,
             }

@@ -129,14 +129,15 @@ impl Layouts {
         if saved.await? { Ok(()) } else { Err(LayoutError::Full) }
     }
 
-    /// Forgets a wall that is of `whose`.
-    pub(crate) async fn remove(&self, id: String, whose: Whose) -> Result<(), LayoutError> {
-        self.find(id.clone(), whose).await?;
+    /// Forgets a wall that is of `whose`, and returns it.
+    pub(crate) async fn remove(&self, id: String, whose: Whose) -> Result<Layout, LayoutError> {
+        let layout = self.find(id.clone(), whose).await?;
         let removed = self.0.write(move |transaction| {
             transaction.open_table(LAYOUTS)?.remove(id.as_str())?;
             Ok(())
         });
-        Ok(removed.await?)
+        removed.await?;
+        Ok(layout)
     }
 }
 

@@ -8,6 +8,7 @@
 //! A change is first kept, then applied to the running application; one that cannot be kept is not made.
 //! Who may change what is decided by the caller, who is asked for each camera with its source.
 
+mod changes;
 mod kept;
 mod probing;
 
@@ -20,6 +21,7 @@ use secrecy::SecretString;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::app::{App, CameraChange, CameraConfig, CameraOrigin, KeyRefusal};
+use crate::audit;
 use crate::config::{self, Camera, Config, Problem, Problems, Row, SHARED_KEY, Source};
 use crate::database::{Database, DatabaseError};
 use crate::ingest::{Reach, SourceUrl};
@@ -28,8 +30,9 @@ use kept::{Keeper, Record};
 
 pub(crate) use probing::probe_unwatched;
 
-/// Most problems that are told of one import. Who has more has made one mistake many times.
-const PROBLEMS_TOLD: usize = 100;
+/// Most problems that are told of one import: each line of a park of 500 is wrong in two ways. Who has more has
+/// made one mistake many times.
+const PROBLEMS_TOLD: usize = 1_000;
 
 /// Handle to the park; cheap to clone.
 #[derive(Clone)]
@@ -66,8 +69,22 @@ pub(crate) struct Loaded {
     cameras: Cameras,
 }
 
-/// Whether a source's cameras may be changed by who asks.
-pub(crate) type MayChange = Box<dyn Fn(&SourceId) -> bool + Send + Sync>;
+/// Who changes the park.
+pub(crate) struct Editor {
+    /// His identity, for the audit trail.
+    pub(crate) name: String,
+    /// Whether he may change a source's cameras.
+    pub(crate) may_change: Box<dyn Fn(&SourceId) -> bool + Send + Sync>,
+}
+
+/// A change that was kept.
+struct Done<T> {
+    answer: T,
+    /// What the application has to do.
+    change: CameraChange,
+    /// What the audit trail is told.
+    rows: Vec<audit::Row>,
+}
 
 /// How a list of cameras is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,33 +204,44 @@ impl Known {
         cameras
     }
 
-    /// The camera of a row, if it may be so.
+    /// What an editor may know of the sources: those of others are as if they were not there.
+    fn sources_of(&self, editor: &Editor) -> Vec<Source> {
+        self.sources.iter().filter(|source| (editor.may_change)(&source.id)).cloned().collect()
+    }
+
+    /// The camera of a row, if it may be so: it is of one of these `sources`, and was.
     fn read_row(
         &self,
         row: Row,
         before: Option<&Entry>,
-        may_change: &MayChange,
+        sources: &[Source],
     ) -> Result<Camera, Problems> {
-        let number = row.number();
         let before = before.map(|entry| &entry.camera);
-        let camera = row.read(&self.sources, before, self.reach)?;
-        let sources = before.map(|before| &before.source).into_iter().chain([&camera.source]);
-        if sources.into_iter().all(may_change) {
-            return Ok(camera);
+        let is_his = |camera: &Camera| sources.iter().any(|source| source.id == camera.source);
+        if before.is_some_and(|before| !is_his(before)) {
+            let sentence = ParkError::Forbidden.to_string();
+            return Err(vec![Row::problem(row.number(), "source", sentence)]);
         }
-        Err(vec![Row::problem(number, "source", ParkError::Forbidden.to_string())])
+        row.read(sources, before, self.reach)
     }
 
     /// Keeps cameras, all or none, and says what is different from here on.
-    fn keep(&self, cameras: &mut Cameras, put: Vec<Camera>) -> Result<CameraChange, ParkError> {
+    fn keep(
+        &self,
+        cameras: &mut Cameras,
+        put: Vec<Camera>,
+        editor: &Editor,
+    ) -> Result<Done<()>, ParkError> {
         self.keeper.keep(&put, &self.file)?;
-        let mut change = CameraChange::default();
+        let mut done = Done { answer: (), change: CameraChange::default(), rows: Vec::new() };
         for camera in put {
+            let before = cameras.get(&camera.id).map(|entry| &entry.camera);
+            done.rows.push(changes::put(&editor.name, before, &camera));
             let entry = Entry { camera, origin: CameraOrigin::Stored };
-            change.put.push(entry.application(self.reach));
+            done.change.put.push(entry.application(self.reach));
             cameras.insert(entry.camera.id.clone(), entry);
         }
-        Ok(change)
+        Ok(done)
     }
 }
 
@@ -237,25 +265,22 @@ impl Park {
     }
 
     /// Adds the camera of a JSON document.
-    pub(crate) async fn add(
-        &self,
-        text: String,
-        may_change: MayChange,
-    ) -> Result<CameraId, ParkError> {
+    pub(crate) async fn add(&self, text: String, editor: Editor) -> Result<CameraId, ParkError> {
         let add = move |known: &Known, cameras: &mut Cameras| {
             let row = Row::of_json(&text).map_err(ParkError::invalid)?;
             let id = row.id();
             if let Some(id) = id.filter(|id| cameras.contains_key(id)) {
                 return Err(ParkError::Exists(id));
             }
-            let camera = known.read_row(row, None, &may_change).map_err(ParkError::invalid)?;
+            let sources = known.sources_of(&editor);
+            let camera = known.read_row(row, None, &sources).map_err(ParkError::invalid)?;
             if cameras.len() >= MAX_CAMERAS {
                 return Err(ParkError::Full);
             }
             let id = camera.id.clone();
             check_keys(cameras, &[(1, &camera)]).map_err(ParkError::invalid)?;
             tracing::info!(camera_id = %id, url = camera.url.display(), "a camera is added over the API");
-            Ok((id, known.keep(cameras, vec![camera])?))
+            Ok(known.keep(cameras, vec![camera], &editor)?.with(id))
         };
         self.act(add).await
     }
@@ -265,13 +290,13 @@ impl Park {
         &self,
         id: CameraId,
         text: String,
-        may_change: MayChange,
+        editor: Editor,
     ) -> Result<(), ParkError> {
         let change = move |known: &Known, cameras: &mut Cameras| {
             let before = cameras.get(&id).ok_or_else(|| ParkError::Unknown(id.to_string()))?;
-            forbid_unless(&may_change, &before.camera.source)?;
+            forbid_unless(&editor, &before.camera.source)?;
             let row = Row::of_json(&text).map_err(ParkError::invalid)?;
-            let camera = known.read_row(row, Some(before), &may_change);
+            let camera = known.read_row(row, Some(before), &known.sources_of(&editor));
             let camera = camera.map_err(ParkError::invalid)?;
             if camera.id != id {
                 let sentence =
@@ -280,24 +305,22 @@ impl Park {
             }
             check_keys(cameras, &[(1, &camera)]).map_err(ParkError::invalid)?;
             tracing::info!(camera_id = %id, url = camera.url.display(), "a camera is changed over the API");
-            Ok(((), known.keep(cameras, vec![camera])?))
+            known.keep(cameras, vec![camera], &editor)
         };
         self.act(change).await
     }
 
     /// Removes a camera.
-    pub(crate) async fn remove(
-        &self,
-        id: CameraId,
-        may_change: MayChange,
-    ) -> Result<(), ParkError> {
+    pub(crate) async fn remove(&self, id: CameraId, editor: Editor) -> Result<(), ParkError> {
         let remove = move |known: &Known, cameras: &mut Cameras| {
             let before = cameras.get(&id).ok_or_else(|| ParkError::Unknown(id.to_string()))?;
-            forbid_unless(&may_change, &before.camera.source)?;
+            forbid_unless(&editor, &before.camera.source)?;
+            let rows = vec![changes::gone(&editor.name, &before.camera)];
             known.keeper.forget(&id, known.file.get(&id))?;
             cameras.remove(&id);
             tracing::info!(camera_id = %id, "a camera is deleted over the API");
-            Ok(((), CameraChange { put: Vec::new(), gone: vec![id] }))
+            let change = CameraChange { put: Vec::new(), gone: vec![id] };
+            Ok(Done { answer: (), change, rows })
         };
         self.act(remove).await
     }
@@ -308,7 +331,7 @@ impl Park {
         text: String,
         format: ListFormat,
         existing: Existing,
-        may_change: MayChange,
+        editor: Editor,
     ) -> Result<Imported, ParkError> {
         let import = move |known: &Known, cameras: &mut Cameras| {
             let rows = match format {
@@ -316,7 +339,7 @@ impl Park {
                 ListFormat::Csv => config::rows_of_csv(&text),
             };
             let rows = rows.map_err(ParkError::invalid)?;
-            let put = read_rows(known, cameras, rows, existing, &may_change);
+            let put = read_rows(known, cameras, rows, existing, &known.sources_of(&editor));
             let put = put.map_err(ParkError::invalid)?;
             let changed = put.iter().filter(|camera| cameras.contains_key(&camera.id)).count();
             let added = put.len() - changed;
@@ -324,7 +347,7 @@ impl Park {
                 return Err(ParkError::Full);
             }
             tracing::info!(added, changed, "cameras are imported over the API");
-            Ok((Imported { added, changed }, known.keep(cameras, put)?))
+            Ok(known.keep(cameras, put, &editor)?.with(Imported { added, changed }))
         };
         self.act(import).await
     }
@@ -344,7 +367,7 @@ impl Park {
             if let Some(entry) = entry {
                 known.keeper.keep(std::slice::from_ref(&entry.camera), &known.file)?;
             }
-            Ok(((), CameraChange::default()))
+            Ok(Done { answer: (), change: CameraChange::default(), rows: Vec::new() })
         };
         self.act(keep).await.map(|()| Ok(key))
     }
@@ -353,7 +376,7 @@ impl Park {
     /// done to its end even if who asked hangs up.
     async fn act<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Known, &mut Cameras) -> Result<(T, CameraChange), ParkError> + Send + 'static,
+        work: impl FnOnce(&Known, &mut Cameras) -> Result<Done<T>, ParkError> + Send + 'static,
     ) -> Result<T, ParkError> {
         let park = self.clone();
         let task = tokio::spawn(async move {
@@ -365,7 +388,8 @@ impl Park {
                 (cameras, done)
             });
             let (cameras, done) = working.await.map_err(|_| ParkError::ShuttingDown)?;
-            let (answer, change) = done?;
+            let Done { answer, change, rows } = done?;
+            park.0.app.audit().add_all(rows);
             let is_empty = change.put.is_empty() && change.gone.is_empty();
             let is_applied = is_empty || park.0.app.change_cameras(change).await;
             drop(cameras);
@@ -375,8 +399,14 @@ impl Park {
     }
 }
 
-fn forbid_unless(may_change: &MayChange, source: &SourceId) -> Result<(), ParkError> {
-    if may_change(source) { Ok(()) } else { Err(ParkError::Forbidden) }
+impl Done<()> {
+    fn with<T>(self, answer: T) -> Done<T> {
+        Done { answer, change: self.change, rows: self.rows }
+    }
+}
+
+fn forbid_unless(editor: &Editor, source: &SourceId) -> Result<(), ParkError> {
+    if (editor.may_change)(source) { Ok(()) } else { Err(ParkError::Forbidden) }
 }
 
 fn read_rows(
@@ -384,7 +414,7 @@ fn read_rows(
     cameras: &Cameras,
     rows: Vec<Row>,
     existing: Existing,
-    may_change: &MayChange,
+    sources: &[Source],
 ) -> Result<Vec<Camera>, Problems> {
     if rows.len() > MAX_CAMERAS {
         let sentence =
@@ -409,7 +439,7 @@ fn read_rows(
             );
             problems.push(Row::problem(number, "id", sentence));
         }
-        match known.read_row(row, before, may_change) {
+        match known.read_row(row, before, sources) {
             Ok(camera) => read.push((number, camera)),
             Err(more) => problems.extend(more),
         }

@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::App;
+use crate::app::{App, KeyNumber};
 use crate::config::{self, Environment, Flags};
 use crate::http::Keyring;
 
@@ -84,8 +84,10 @@ impl Reload {
             // The runtime ends.
             Err(_) => return,
         };
+        let before = self.keyring.numbered();
         match self.keyring.replace(&loaded.config.auth.keys) {
             Ok(kept) => {
+                self.note(&before);
                 self.app.keep_keys(kept).await;
                 let keys = self.keyring.ids().join(", ");
                 tracing::info!(keys, "auth.keys are read, the first signs");
@@ -93,7 +95,22 @@ impl Reload {
             Err(error) => tracing::warn!(reason = %error, "the keys stay as they are"),
         }
     }
+
+    /// Tells the audit trail which keys came and went, by their ids. A key with another secret did both.
+    fn note(&self, before: &[(String, KeyNumber)]) {
+        let after = self.keyring.numbered();
+        let is_in = |keys: &[(String, KeyNumber)], number| keys.iter().any(|(_, n)| *n == number);
+        for (id, _) in before.iter().filter(|(_, number)| !is_in(&after, *number)) {
+            self.app.audit().note(ACTOR, "key_removed", id);
+        }
+        for (id, _) in after.iter().filter(|(_, number)| !is_in(before, *number)) {
+            self.app.audit().note(ACTOR, "key_added", id);
+        }
+    }
 }
+
+/// Who changes keys, for the audit trail: whoever may write the file.
+const ACTOR: &str = "the settings file";
 
 /// Tells one state of a file from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 //! the lease on it and pulls it; the others are **edges** and pull the origin, each once, over a WHEP of
 //! their own kind (`/node`) that takes no quota. Who watches is the ledger's business, not known here.
 
+mod ask;
 mod origin;
 mod registry;
 
@@ -17,10 +18,12 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use control::CameraId;
 use engine::Rendition;
 use secrecy::SecretString;
+use tokio::time::Instant;
 use url::Url;
 
 use crate::ledger::connection::{Script, Store, StoreError};
 
+pub(crate) use ask::{Asked, Silent, SilentReason};
 pub(crate) use origin::Place;
 
 /// What a node is called: `[cluster] node`.
@@ -68,6 +71,8 @@ struct Scripts {
 #[derive(Default)]
 struct Peers {
     by_name: BTreeMap<String, Peer>,
+    /// Those that were there, and when they were missed first.
+    gone: BTreeMap<String, Instant>,
     /// The store has answered the last time that it was asked.
     sees_store: bool,
 }
@@ -179,6 +184,9 @@ mod tests {
         assert!(!one.admits(&token, "cam-1/sub") && !one.admits(&token, "cam-2/main"));
         assert!(!other.admits(&token, "cam-1/main"));
         assert!(!one.admits("", "cam-1/main") && !one.admits("%", "cam-1/main"));
+        let token = Cluster::token(&one.0.secret, &ask::place_of("who?"));
+        assert!(one.admits_question(&token, "who?") && !one.admits_question(&token, "why?"));
+        assert!(!one.admits(&token, "ask") && !other.admits_question(&token, "who?"));
     }
 
     #[test]

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use redis::Value;
 use serde_json::json;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::{Cluster, Inner, Peer};
+use super::ask::GONE_KEPT;
+use super::{Cluster, Inner, Peer, Peers};
 use crate::ledger::connection::StoreError;
 
 /// How long a node is there after it said so: two times may get lost.
@@ -79,7 +81,7 @@ impl Cluster {
     ) -> Result<(), String> {
         self.peers(|peers| match joined {
             Ok(Some(others)) => {
-                peers.by_name = others;
+                peers.replace(others, Instant::now());
                 peers.sees_store = true;
                 Ok(())
             }
@@ -96,6 +98,23 @@ impl Cluster {
     }
 }
 
+impl Peers {
+    /// Takes those who are there at `now`, and remembers who was.
+    pub(super) fn replace(&mut self, others: BTreeMap<String, Peer>, now: Instant) {
+        let before = std::mem::replace(&mut self.by_name, others);
+        let (by_name, gone) = (&self.by_name, &mut self.gone);
+        for name in before.into_keys() {
+            gone.entry(name).or_insert(now);
+        }
+        gone.retain(|name, since| {
+            !by_name.contains_key(name) && now.duration_since(*since) < GONE_KEPT
+        });
+        while gone.len() > NODES_MAX {
+            gone.pop_first();
+        }
+    }
+}
+
 /// What a node told of itself. Whatever else is in the store is passed over.
 fn peer(value: &Value) -> Option<Peer> {
     let known: serde_json::Value = serde_json::from_str(&text(value)?).ok()?;
@@ -106,4 +125,34 @@ fn peer(value: &Value) -> Option<Peer> {
 /// An answer that is text; nothing for every other.
 pub(super) fn text(value: &Value) -> Option<String> {
     if let Value::BulkString(bytes) = value { String::from_utf8(bytes.clone()).ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nodes(names: &[&str]) -> BTreeMap<String, Peer> {
+        let node = |name: &&str| {
+            let known = json!({"node": name, "url": "http://10.0.0.1:8080", "secret": "s"});
+            let known = Value::BulkString(known.to_string().into_bytes());
+            let peer = peer(&known).unwrap();
+            (peer.name.clone(), peer)
+        };
+        names.iter().map(node).collect()
+    }
+
+    #[test]
+    fn who_is_gone_is_remembered_until_he_is_back_or_forgotten() {
+        let start = Instant::now();
+        let mut peers = Peers::default();
+        peers.replace(nodes(&["n1", "n2"]), start);
+        assert!(peers.gone.is_empty());
+        peers.replace(nodes(&["n2"]), start);
+        peers.replace(nodes(&[]), start + GONE_KEPT / 2);
+        assert_eq!(peers.gone["n1"], start, "from when it was missed first");
+        peers.replace(nodes(&["n2"]), start + GONE_KEPT / 2);
+        assert_eq!(peers.gone.keys().collect::<Vec<_>>(), ["n1"]);
+        peers.replace(nodes(&["n2"]), start + GONE_KEPT);
+        assert!(peers.gone.is_empty());
+    }
 }

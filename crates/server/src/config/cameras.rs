@@ -268,9 +268,7 @@ fn read(section: &mut Section<'_>, sources: &[Source], before: Option<&Camera>) 
     let close_after =
         section.value("close_after", before.map_or(CLOSE_AFTER, |camera| camera.close_after));
     if let Some(source) = source.as_ref().filter(|id| sources.iter().all(|s| s.id != **id)) {
-        let ids: Vec<&str> = sources.iter().map(|source| source.id.as_str()).collect();
-        let sentence = format!("there is no source {source}; the sources are {}", ids.join(", "));
-        section.problem(source_origin, "source", &sentence);
+        section.problem(source_origin, "source", &no_source(source, sources));
     }
     let (id, source, url) = (id?, source?, url?);
     let or_before = |written: Option<Name>, of: fn(&Camera) -> &String| {
@@ -291,6 +289,16 @@ fn read(section: &mut Section<'_>, sources: &[Source], before: Option<&Camera>) 
         on_demand,
         close_after,
     })
+}
+
+/// Those that there are for who writes the camera, which may be none.
+fn no_source(source: &SourceId, sources: &[Source]) -> String {
+    let ids: Vec<&str> = sources.iter().map(|source| source.id.as_str()).collect();
+    match ids.as_slice() {
+        [] => format!("there is no source {source}"),
+        [one] => format!("there is no source {source}; use {one}"),
+        _ => format!("there is no source {source}; the sources are {}", ids.join(", ")),
+    }
 }
 
 fn required_or<T: Setting>(

@@ -233,6 +233,11 @@ impl Keyring {
         Ok(numbers)
     }
 
+    /// All keys as they are told apart: one that has another secret has another number.
+    pub(crate) fn numbered(&self) -> Vec<(String, KeyNumber)> {
+        self.keys().iter().map(|key| (key.id.clone(), key.number)).collect()
+    }
+
     /// The ids of all keys, the one that signs first.
     pub(crate) fn ids(&self) -> Vec<String> {
         self.keys().iter().map(|key| key.id.clone()).collect()

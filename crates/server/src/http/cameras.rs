@@ -18,7 +18,7 @@ use super::problem::Problem;
 use super::wire::Camera;
 use super::wire::park::{CameraRequest, DeletedCamera, ImportAnswer, ImportQuery, RowProblem};
 use crate::config;
-use crate::park::{Existing, Imported, ListFormat, MayChange, ParkError};
+use crate::park::{Editor, Existing, Imported, ListFormat, ParkError};
 
 /// Largest list of cameras: [`engine::MAX_CAMERAS`] with names in two scripts and two addresses each, some
 /// 800 bytes.
@@ -48,7 +48,7 @@ pub(super) async fn add(
 ) -> Result<impl IntoResponse, Problem> {
     require_operator(&caller)?;
     let text = document(request).await?;
-    let id = http.park().add(text, may_change(caller)).await?;
+    let id = http.park().add(text, editor(caller)).await?;
     let location = format!("/api/v1/cameras/{id}");
     Ok((StatusCode::CREATED, [(LOCATION, location)], Json(answer(&http, &id).await?)))
 }
@@ -77,7 +77,7 @@ pub(super) async fn change(
     let id = camera_id(&id)?;
     caller.require_camera(&http, &id, Wish::Change).await?;
     let text = document(request).await?;
-    http.park().change(id.clone(), text, may_change(caller)).await?;
+    http.park().change(id.clone(), text, editor(caller)).await?;
     answer(&http, &id).await.map(Json)
 }
 
@@ -101,7 +101,7 @@ pub(super) async fn remove(
 ) -> Result<Json<DeletedCamera>, Problem> {
     let id = camera_id(&id)?;
     caller.require_camera(&http, &id, Wish::Change).await?;
-    http.park().remove(id.clone(), may_change(caller)).await?;
+    http.park().remove(id.clone(), editor(caller)).await?;
     Ok(Json(DeletedCamera { camera_id: id.to_string(), deleted: true }))
 }
 
@@ -139,7 +139,7 @@ pub(super) async fn import(
     };
     let format = list_format(&headers)?;
     let text = utf8(list(request).await?)?;
-    match http.park().import(text, format, existing, may_change(caller)).await {
+    match http.park().import(text, format, existing, editor(caller)).await {
         Ok(Imported { added, changed }) => Ok(Json(ImportAnswer { added, changed })),
         Err(ParkError::Invalid { problems, count }) => Err(refused_list(&problems, count)),
         Err(error) => Err(error.into()),
@@ -150,8 +150,9 @@ fn require_operator(caller: &Caller) -> Result<(), Problem> {
     if caller.role() >= Role::Operator { Ok(()) } else { Err(GrantError::NotAnOperator.into()) }
 }
 
-pub(super) fn may_change(caller: Caller) -> MayChange {
-    Box::new(move |source| caller.may_change(source))
+fn editor(caller: Caller) -> Editor {
+    let name = caller.identity().to_owned();
+    Editor { name, may_change: Box::new(move |source| caller.may_change(source)) }
 }
 
 async fn answer(http: &Http, id: &CameraId) -> Result<Camera, Problem> {

@@ -14,6 +14,7 @@ use super::extract::JsonBody;
 use super::problem::Problem;
 use super::wire::park::{LayoutAnswer, LayoutRequest, LayoutsAnswer, TileBody};
 use super::{Http, rfc3339};
+use crate::audit::Change;
 use crate::database::DatabaseError;
 use crate::layouts::{GRID_MAX, Layout, LayoutError, NAME_LENGTH_MAX, TILES_MAX, Tile, Whose};
 
@@ -62,7 +63,8 @@ pub(super) async fn add(
     };
     let answer = answer(&layout);
     let location = format!("/api/v1/layouts/{}", layout.id);
-    http.layouts().save(layout).await?;
+    http.layouts().save(layout.clone()).await?;
+    note(&http, &caller, "layout_added", &layout);
     Ok((StatusCode::CREATED, [(LOCATION, location)], Json(answer)))
 }
 
@@ -117,7 +119,8 @@ pub(super) async fn change(
     }
     layout.changed_at = SystemTime::now();
     let answer = answer(&layout);
-    http.layouts().save(layout).await?;
+    http.layouts().save(layout.clone()).await?;
+    note(&http, &caller, "layout_changed", &layout);
     Ok(Json(answer))
 }
 
@@ -139,8 +142,21 @@ pub(super) async fn remove(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    http.layouts().remove(known(id)?, whose(&caller)).await?;
+    let layout = http.layouts().remove(known(id)?, whose(&caller)).await?;
+    note(&http, &caller, "layout_deleted", &layout);
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Tells the audit trail. A wall is of no source.
+fn note(http: &Http, caller: &Caller, action: &str, layout: &Layout) {
+    let cameras = layout.tiles.len();
+    http.app().audit().tell(Change {
+        actor: caller.identity(),
+        action,
+        object: &layout.id,
+        source: "",
+        detail: format!("{}, of {}, {cameras} cameras", layout.name, layout.owner),
+    });
 }
 
 fn whose(caller: &Caller) -> Whose {

@@ -90,7 +90,7 @@ const OWN_TOKEN: Rule = Open("the token or key of the session itself is its guar
 const DOCUMENT: Rule = Open("what the API is stands in the documentation, too");
 const VOICE: Rule = Open("the relay has a token and rules of its own");
 
-const RULES: [(&str, &str, Rule); 57] = [
+const RULES: [(&str, &str, Rule); 58] = [
     (
         "POST",
         "/api/v1/stream/reserve",
@@ -203,6 +203,7 @@ const RULES: [(&str, &str, Rule); 57] = [
     ("PATCH", "/whep/{camera}/{resource}", OWN_TOKEN),
     ("DELETE", "/whep/{camera}/{resource}", OWN_TOKEN),
     ("GET", "/node/store", NODES),
+    ("POST", "/node/ask", NODES),
     ("POST", "/node/{camera}/{rendition}", NODES),
     ("DELETE", "/node/{camera}/{rendition}/{resource}", NODES),
     ("POST", "/whip/{name}", OWN_TOKEN),

@@ -23,6 +23,7 @@
 //! | `page` | the embedded web page |
 //! | `auth` | tokens |
 //! | `caller` | who calls, and what is his |
+//! | `node`, `asking` | what other nodes pull, and ask |
 //! | `renewal` | fresh tokens for old ones |
 //! | `guard` | keys, origins, deadlines |
 //! | `listen` | sockets and connections |
@@ -30,6 +31,7 @@
 //! Handlers translate between JSON and [`App`]; no rule of who may watch what lives here.
 
 mod api;
+mod asking;
 mod audit;
 mod auth;
 mod bundle;
@@ -388,6 +390,7 @@ fn whep_routes() -> Router<Http> {
 fn node_routes() -> Router<Http> {
     Router::new()
         .route("/node/store", get(node::store))
+        .route("/node/ask", post(asking::answer))
         .route("/node/{camera}/{rendition}", post(node::offer))
         .route("/node/{camera}/{rendition}/{resource}", delete(node::end))
 }

@@ -16,6 +16,7 @@ use super::extract::require_content_type;
 use super::problem::Problem;
 use super::whep::{SDP, no_session, text};
 use crate::app::{FeedError, HoldError};
+use crate::cluster::Cluster;
 use crate::net::OfferError;
 
 /// `POST /node/{camera}/{rendition}`: a stream, for as long as the other node takes it.
@@ -61,11 +62,28 @@ pub(super) async fn store(
 }
 
 fn require_node(http: &Http, headers: &HeaderMap, place: &str) -> Result<(), Problem> {
+    require(http, headers, |cluster, token| cluster.admits(token, place))
+}
+
+/// Refuses a question that no node of the cluster has asked this one.
+pub(super) fn require_question(
+    http: &Http,
+    headers: &HeaderMap,
+    question: &str,
+) -> Result<(), Problem> {
+    require(http, headers, |cluster, token| cluster.admits_question(token, question))
+}
+
+fn require(
+    http: &Http,
+    headers: &HeaderMap,
+    admits: impl FnOnce(&Cluster, &str) -> bool,
+) -> Result<(), Problem> {
     let cluster = http.app().cluster();
     let cluster =
         cluster.ok_or_else(|| Problem::not_found("this server is no node of a cluster"))?;
     let token = headers.get(AUTHORIZATION).and_then(|value| bearer(value.as_bytes()).ok());
-    if token.is_some_and(|token| cluster.admits(token, place)) {
+    if token.is_some_and(|token| admits(cluster, token)) {
         return Ok(());
     }
     let sentence = "this is for other nodes of the cluster, and the token is none of theirs";

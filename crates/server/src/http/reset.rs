@@ -16,6 +16,7 @@ use super::extract::JsonBody;
 use super::problem::Problem;
 use super::wire::operations::{ResetAnswer, ResetRequest};
 use crate::app::{CameraSnapshot, ReservationSnapshot, Snapshot};
+use crate::audit::Change;
 
 /// What is reset.
 enum Extent {
@@ -100,7 +101,19 @@ pub(super) async fn reset(
     let Reset { reservations, cameras } =
         http.app().reset(extent.camera()).await.ok_or_else(ended)?;
     http.outlets().resets.add(1);
-    http.app().audit().note(caller.identity(), "reset", extent.word());
+    let named = extent.camera();
+    let named = before.cameras.iter().find(|camera| Some(&camera.id) == named.as_ref());
+    http.app().audit().tell(Change {
+        actor: caller.identity(),
+        action: "reset",
+        object: extent.word(),
+        source: named.map_or("", |camera| camera.source.as_str()),
+        detail: format!(
+            "{} reservations and {} pullers were ended",
+            reservations.len(),
+            cameras.len()
+        ),
+    });
     let after = http.app().snapshot().await;
     Ok(Json(ResetAnswer {
         reservations_left: extent.reservations(&after).count(),

@@ -18,6 +18,7 @@ use super::wire::sources::{
     LimitAnswer, LimitRequest, QuotaAnswer, QuotaError, SourceAnswer, SourcesAnswer,
 };
 use crate::app::{LimitError, SourceSnapshot};
+use crate::audit::Change;
 
 /// Said where a limit is 0, so that waiting does not help but somebody must raise it.
 const CLOSED_RETRY: Duration = Duration::from_secs(60);
@@ -158,7 +159,13 @@ pub(super) async fn set_limit(
         };
         Problem::new(status, error.to_string())
     })?;
-    http.app().audit().note(caller.identity(), "limit_changed", &id);
+    http.app().audit().tell(Change {
+        actor: caller.identity(),
+        action: "limit_changed",
+        object: &id,
+        source: &id,
+        detail: format!("to {}", set.limit),
+    });
     let usage = usage(set.current, set.limit);
     let (current, limit, available) = (usage.current, usage.limit, usage.available);
     Ok(Json(LimitAnswer { source: id, current, limit, available }))

@@ -9,7 +9,9 @@ mod book;
 mod census;
 pub(crate) mod connection;
 mod keeper;
+mod lookup;
 mod offset;
+mod operations;
 mod record;
 mod reply;
 mod scripts;
@@ -32,6 +34,7 @@ use keeper::Keeper;
 pub(crate) use address::StoreAddress;
 pub(crate) use book::NodeClock;
 pub(crate) use keeper::{News, Tell};
+pub(crate) use lookup::{Leaseholder, look_up};
 pub(crate) use status::{Repair, StoreHealth, StoreStatus};
 
 /// How long the store may take at the end to hear of leases that ended.
