@@ -145,8 +145,6 @@ scenario('an added camera plays after a restart, and tells in a sentence where i
   const lost = await manifold.camera('gate');
   assert.equal(lost.status, 'ERROR');
   assert.match(lost.reason, /manifold\.key/);
-  const refused = await manifold.reserve('gate');
-  assert.deepEqual([refused.status, /manifold\.key/.test(refused.text)], [409, true], refused.text);
   const page = await world.open(`${manifold.url}/?open=gate`);
   const tile = page.page.locator('[data-camera="gate"]');
   await until('the tile says it', async () => /manifold\.key/.test(await tile.innerText()), { show: () => tile.innerText() });
@@ -243,7 +241,7 @@ scenario('an operator hears of no source but his own', async (world) => {
   });
   const operator = (ids) => ({
     authorization: `Bearer ${token('', 'omar', {
-      video: { roomJoin: false, roomList: true },
+      video: { roomJoin: false, roomCreate: true },
       attributes: { role: 'operator', sources: ids },
     })}`,
   });

@@ -44,6 +44,8 @@ pub(crate) use grants::{Holder, KeyNumber, Permit};
 pub(crate) use joins::JOIN_BUCKETS_MS;
 pub(crate) use limits::{LeaseError, LimitError, Over};
 pub(crate) use outlets::{Held, HoldError, ReadError, Reading};
+#[cfg(test)]
+pub(crate) use park::ProbeFigures;
 pub(crate) use park::{CameraChange, CameraOrigin, Probed, Unwatched};
 pub(crate) use publishing::{Accepted, Credentials, KeyRefusal, PublishRefusal, Publishing};
 pub(crate) use snapshot::{

@@ -95,6 +95,7 @@ impl Collector for Figures {
         self.media(encoder)?;
         self.switches(encoder)?;
         self.revocations(encoder)?;
+        self.probes(encoder)?;
         let audit = &self.snapshot.audit;
         counters(
             encoder,
@@ -406,6 +407,16 @@ impl Figures {
         for (cause, count) in self.snapshot.revocations.counts() {
             let labels = [("reason", cause.word())];
             metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
+        }
+        Ok(())
+    }
+
+    fn probes(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Cameras that nobody watches, asked how they are";
+        let mut metric = counter(encoder, "manifold_probes", help)?;
+        for (outcome, count) in &self.snapshot.probes {
+            let labels = [("outcome", *outcome)];
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(count, None)?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! The camera park changes while the application runs; and what is known of cameras that nobody watches.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::SystemTime;
 
 use control::CameraId;
@@ -62,8 +62,46 @@ pub(crate) struct Probed {
     pub(crate) result: Result<(), SourceFailure>,
 }
 
-/// What was last found of each camera. At most one a camera.
-pub(super) type Findings = HashMap<CameraId, Probed>;
+/// How often cameras were asked how they are, by what became of it: `answered`, or the word of a failure.
+/// There are about ten.
+pub(crate) type ProbeFigures = BTreeMap<&'static str, u64>;
+
+/// What is known of cameras that nobody watches.
+#[derive(Default)]
+pub(super) struct Findings {
+    /// At most one a camera.
+    last: HashMap<CameraId, Probed>,
+    pub(super) figures: ProbeFigures,
+}
+
+impl Findings {
+    /// Before anybody is asked: an address that cannot be read is of no use.
+    pub(super) fn at_start(cameras: &[CameraConfig], at: SystemTime) -> Self {
+        let mut findings = Self::default();
+        cameras.iter().for_each(|camera| findings.keep_sealed(camera, at));
+        findings
+    }
+
+    pub(super) fn get(&self, camera: &CameraId) -> Option<&Probed> {
+        self.last.get(camera)
+    }
+
+    fn keep_sealed(&mut self, camera: &CameraConfig, at: SystemTime) {
+        let SourceUrl::Sealed { reason, .. } = &camera.main else { return };
+        let result = Err(SourceFailure::Unusable { detail: reason.clone() });
+        let id = camera.definition.id.clone();
+        let probed = Probed { camera: id.clone(), revision: camera.revision, at, result };
+        self.last.insert(id, probed);
+    }
+
+    fn count(&mut self, result: &Result<(), SourceFailure>) {
+        let outcome = match result {
+            Ok(()) => "answered",
+            Err(failure) => Condition::Failed(failure).word(),
+        };
+        *self.figures.entry(outcome).or_default() += 1;
+    }
+}
 
 /// A call of the methods below.
 pub(super) enum ParkCommand {
@@ -110,9 +148,10 @@ impl Actor {
 
     fn change_cameras(&mut self, change: CameraChange) {
         let CameraChange { put, gone } = change;
+        let now = self.clock.system_time(self.clock.now());
         for id in &gone {
             self.cameras.remove(id);
-            self.findings.remove(id);
+            self.findings.last.remove(id);
         }
         let changed: Vec<CameraId> = put.iter().map(|new| new.definition.id.clone()).collect();
         for mut new in put {
@@ -123,7 +162,8 @@ impl Actor {
             new.revision = if is_same { revision } else { self.next_revision };
             if !is_same {
                 self.next_revision += 1;
-                self.findings.remove(&id);
+                self.findings.last.remove(&id);
+                self.findings.keep_sealed(&new, now);
             }
             self.cameras.insert(id, new);
         }
@@ -156,6 +196,7 @@ impl Actor {
 
     /// One that was gone and answers again need not be waited for any more.
     fn keep_finding(&mut self, probed: Probed) {
+        self.findings.count(&probed.result);
         let Some(camera) = self.cameras.get(&probed.camera) else { return };
         let view = self.engine.camera(&probed.camera).filter(is_unwatched);
         let Some(view) = view.filter(|_| camera.revision == probed.revision) else { return };
@@ -168,13 +209,13 @@ impl Actor {
             let request = Request::StopSource { camera: probed.camera.clone() };
             self.ask(request, Waiting::StopSource(reply));
         }
-        self.findings.insert(probed.camera.clone(), probed);
+        self.findings.last.insert(probed.camera.clone(), probed);
     }
 
     /// Who is pulled tells more than who was asked.
     pub(super) fn forget_finding(&mut self, stream: StreamId) {
         if let Some((camera, _)) = self.engine.place_of(stream) {
-            self.findings.remove(&camera);
+            self.findings.last.remove(&camera);
         }
     }
 }

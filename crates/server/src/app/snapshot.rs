@@ -13,6 +13,7 @@ use super::clock::Clock;
 use super::endings::QuotaFigures;
 use super::grants::RevocationFigures;
 use super::joins::Joins;
+use super::park::ProbeFigures;
 use super::publishing::Presence;
 use super::{CameraConfig, CameraOrigin};
 use crate::audit::AuditFigures;
@@ -48,6 +49,8 @@ pub(crate) struct Snapshot {
     pub(crate) switches: SwitchFigures,
     /// Viewers that lost their right to watch since the start.
     pub(crate) revocations: RevocationFigures,
+    /// What became of asking cameras that nobody watches.
+    pub(crate) probes: ProbeFigures,
     /// Rows of the audit trail.
     pub(crate) audit: AuditFigures,
 }
@@ -177,6 +180,7 @@ impl Snapshot {
             join_sum_ms: 0,
             switches: SwitchFigures::default(),
             revocations: RevocationFigures::default(),
+            probes: ProbeFigures::default(),
             audit: AuditFigures::default(),
         }
     }
@@ -207,6 +211,7 @@ impl Actor {
             join_sum_ms: self.joins.sum_ms,
             switches: *self.engine.switches(),
             revocations: self.grants.ended,
+            probes: self.findings.figures.clone(),
             audit: self.journal.audit().figures(),
         }
     }

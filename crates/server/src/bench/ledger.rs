@@ -116,9 +116,11 @@ async fn by_http(bench: &LedgerBench) -> anyhow::Result<Found> {
     };
     let server = http::start(&url).await?;
     let callers = http::connect(server.address(), bench.callers).await?;
+    let before = server.cpu_time()?;
     let took = call_all(bench, bench.http_rate, callers).await?;
+    let cpu = server.cpu_time().map(|time| time.saturating_sub(before));
+    let cpu = took.cpu("HTTP: server", cpu);
     let mut left = http::left(server.address()).await?;
-    let cpu = took.cpu("HTTP: server", server.cpu_time());
     drop(server);
     if let LedgerPlace::Store { .. } = place {
         left += desk::start(place)?.left().await?;

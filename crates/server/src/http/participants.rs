@@ -72,7 +72,7 @@ async fn send_away(
     }
     caller.require_camera(http, &holder.camera, Wish::Change).await?;
     // Before the session ends, so that its page cannot come back in between.
-    http.keyring().revoke(&id, SystemTime::now());
+    http.revoke(&id).await;
     if http.may_be_elsewhere(&id).await {
         let (reservation_id, by) = (id.to_string(), caller.identity().to_owned());
         let question = RemoveQuestion { reservation_id, by };
@@ -86,6 +86,14 @@ async fn send_away(
     remove_here(http, &id, &holder, caller.identity()).await
 }
 
+impl Http {
+    /// The tokens of a reservation open nothing from here on, at no server of the store.
+    async fn revoke(&self, id: &ReservationId) {
+        self.keyring().revoke(id, SystemTime::now());
+        self.keyring().revocations().save().await;
+    }
+}
+
 /// Ends the session of a viewer of this node, and the lease of any.
 pub(super) async fn remove_here(
     http: &Http,
@@ -93,7 +101,7 @@ pub(super) async fn remove_here(
     holder: &Holder,
     by: &str,
 ) -> Result<RemovedViewer, Problem> {
-    http.keyring().revoke(id, SystemTime::now());
+    http.revoke(id).await;
     let released = http.app().remove_viewer(id.clone()).await.ok_or_else(no_participant)?;
     note(http, id, holder, by);
     Ok(RemovedViewer { source: released.source.to_string(), new_count: released.new_count })

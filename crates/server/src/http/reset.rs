@@ -101,20 +101,17 @@ pub(super) async fn reset(
     let Reset { reservations, cameras } =
         http.app().reset(extent.camera()).await.ok_or_else(ended)?;
     http.outlets().resets.add(1);
-    let named = extent.camera();
-    let named = before.cameras.iter().find(|camera| Some(&camera.id) == named.as_ref());
+    let after = http.app().snapshot().await;
+    let named = extent.camera().and_then(|id| before.cameras.iter().find(|found| found.id == id));
+    let (ended, stopped) = (reservations.len(), cameras.len());
+    tracing::info!(camera_id = extent.word(), ended, stopped, "reset on request");
     http.app().audit().tell(Change {
         actor: caller.identity(),
         action: "reset",
         object: extent.word(),
         source: named.map_or("", |camera| camera.source.as_str()),
-        detail: format!(
-            "{} reservations and {} pullers were ended",
-            reservations.len(),
-            cameras.len()
-        ),
+        detail: format!("{ended} reservations and {stopped} pullers were ended"),
     });
-    let after = http.app().snapshot().await;
     Ok(Json(ResetAnswer {
         reservations_left: extent.reservations(&after).count(),
         pullers_left: extent.cameras(&after).map(|camera| camera.pullers).sum(),

@@ -567,6 +567,7 @@ pub(in crate::http) fn snapshot() -> Snapshot {
         join_sum_ms: 12_250,
         switches: engine::SwitchFigures::default(),
         revocations: crate::app::RevocationFigures::default(),
+        probes: crate::app::ProbeFigures::default(),
         audit: crate::audit::AuditFigures::default(),
     }
 }

@@ -31,7 +31,7 @@ use book::{Asked, Book};
 use connection::{Store, StoreError};
 use keeper::Keeper;
 
-pub(crate) use address::StoreAddress;
+pub(crate) use address::{SentinelLogin, StoreAddress};
 pub(crate) use book::NodeClock;
 pub(crate) use keeper::{News, Tell};
 pub(crate) use lookup::{Leaseholder, look_up};
@@ -185,7 +185,11 @@ impl<T: Send + Sync + 'static> Ledger<T> {
 pub(crate) async fn try_store(store: &Store) -> Result<Option<StoreError>, StoreError> {
     match store.ping().await {
         Ok(()) => Ok(None),
-        Err(error @ StoreError::Forbidden { .. }) => Err(error),
+        Err(
+            error @ (StoreError::Forbidden { .. }
+            | StoreError::Untrusted { .. }
+            | StoreError::Authorities { .. }),
+        ) => Err(error),
         Err(error) => Ok(Some(error)),
     }
 }

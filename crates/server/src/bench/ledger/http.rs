@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-use super::{CAMERAS, Caller, LEASES_MAX, PREFIX, SOURCES, camera, source};
+use super::{Caller, LEASES_MAX, PREFIX, SOURCES, camera, source};
 use crate::bench::child::ServerProcess;
 
 /// Longest head of an answer, and longest body, in bytes; ours take a few hundred.
 const ANSWER_MAX: usize = 64 * 1024;
 
-/// A server whose leases are in the store at `url`, with the cameras that callers reserve.
+/// A server whose leases are in the store at `url`, with a camera of each source.
 pub(super) async fn start(url: &str) -> anyhow::Result<ServerProcess> {
     let mut settings = format!(
         r#"listen = ["127.0.0.1:0"]
@@ -34,9 +34,10 @@ prefix = "{PREFIX}"
         let id = source(number);
         write!(settings, "[[sources]]\nid = \"{id}\"\nname = \"{id}\"\nlimit = {LEASES_MAX}\n")?;
     }
-    for number in 0..CAMERAS {
+    for number in 0..SOURCES {
         let (id, source) = (camera(number), source(number));
-        let url = "test://?width=320&height=180";
+        // A camera plays as soon as it is reserved: no more of that than must be.
+        let url = "test://?width=192&height=108&fps=1&gop=1";
         write!(settings, "[[cameras]]\nid = \"{id}\"\nname = \"{id}\"\n")?;
         write!(settings, "source = \"{source}\"\nurl = \"{url}\"\n")?;
     }
@@ -115,7 +116,7 @@ impl Caller for Connection {
     type Place = String;
 
     async fn reserve(&mut self, number: u32) -> Option<String> {
-        let body = json!({"camera_id": camera(number), "user_id": "bench"}).to_string();
+        let body = json!({"camera_id": camera(number % SOURCES), "user_id": "bench"}).to_string();
         let (status, answer) = self.ask("POST", "/api/v1/stream/reserve", &body).await.ok()?;
         let id = answer["reservation_id"].as_str().filter(|_| status == 200)?;
         Some(id.to_owned())
