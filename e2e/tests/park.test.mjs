@@ -74,7 +74,7 @@ scenario('a list is imported whole or not at all, and each bad line is named', a
   }));
   const bad = [
     ['url', (row) => ({ ...row, url: `gopher://admin:${CANARY}@192.0.2.1/` }), /gopher|rtsp/],
-    ['source', (row) => ({ ...row, source: 'NAVY' }), /there is no source NAVY; use TEST/],
+    ['source', (row) => ({ ...row, source: 'NAVY' }), /there is no such source; use TEST/],
     ['id', (row) => ({ ...row, id: 'white space' }), /./],
     ['id', (row) => ({ ...row, id: 'still-here' }), /there is a camera still-here already|has the same id/],
     ['url', (row) => ({ ...row, url: 'rtsp://169.254.169.254/' }), /link-local|metadata|169\.254/],
@@ -252,12 +252,12 @@ scenario('an operator hears of no source but his own', async (world) => {
   for (const source of ['NAVY', 'NOBODY']) {
     const refused = await post('METRO', { id: 'x', source, url: 'rtsp://192.0.2.1/' });
     assert.equal(refused.status, 400);
-    assert.equal(refused.json.problems[0].sentence, `there is no source ${source}; use METRO`);
+    assert.equal(refused.json.problems[0].sentence, 'there is no such source; use METRO');
   }
   const two = await post('METRO,TAXI', { id: 'x', source: 'NAVY', url: 'rtsp://192.0.2.1/' });
-  assert.equal(two.json.problems[0].sentence, 'there is no source NAVY; the sources are METRO, TAXI');
+  assert.equal(two.json.problems[0].sentence, 'there is no such source; the sources are METRO, TAXI');
   const moved = await manifold.call('PUT', '/api/v1/cameras/mine', { body: { source: 'NAVY' }, headers: operator('METRO') });
-  assert.equal(moved.json.problems[0].sentence, 'there is no source NAVY; use METRO');
+  assert.equal(moved.json.problems[0].sentence, 'there is no such source; use METRO');
   const list = JSON.stringify([{ id: 'secret-gate', source: 'METRO', url: 'rtsp://192.0.2.1/' }]);
   const taken = await importList(manifold, 'application/json', list, '?existing=change', operator('METRO'));
   assert.equal(taken.status, 400);
