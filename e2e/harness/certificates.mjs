@@ -38,3 +38,26 @@ export async function putCertificate({ certificate, key }, name) {
   await rename(`${certificate}.new`, certificate);
   await rename(`${key}.new`, key);
 }
+
+/** A certificate authority: the file that others trust, and what it signs. */
+export class Authority {
+  static async make(world, name) {
+    const authority = new Authority();
+    Object.assign(authority, { world, name, file: world.file(`${name}.crt`), key: world.file(`${name}.key`) });
+    const kind = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '30'];
+    const subject = ['-subj', `/CN=${name}`];
+    await run('openssl', ['req', '-x509', ...kind, ...subject, '-out', authority.file, '-keyout', authority.key]);
+    return authority;
+  }
+
+  /** Files of a certificate for 127.0.0.1 and its key. */
+  async sign(name) {
+    const [certificate, key] = ['crt', 'key'].map((end) => this.world.file(`${name}.${end}`));
+    const kind = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '30'];
+    const names = ['-subj', `/CN=${name}`, '-addext', 'subjectAltName=IP:127.0.0.1'];
+    const constraints = ['-addext', 'basicConstraints=critical,CA:FALSE'];
+    const by = ['-CA', this.file, '-CAkey', this.key];
+    await run('openssl', ['req', '-x509', ...kind, ...names, ...constraints, ...by, '-out', certificate, '-keyout', key]);
+    return { certificate, key };
+  }
+}

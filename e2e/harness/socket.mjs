@@ -15,11 +15,13 @@ const PONG = 10;
 export class Socket {
   /**
    * @param {string} url as `http://host:port`
-   * @param {{ path?: string, headers?: Record<string, string> }} [options]
+   * @param {{ path?: string, headers?: Record<string, string>, from?: string }} [options] `from`: the address that
+   *   it comes from
    */
-  static async open(url, { path = '/ws', headers = {} } = {}) {
+  static async open(url, { path = '/ws', headers = {}, from } = {}) {
     const { hostname, port, host } = new URL(url);
-    const stream = connect({ host: hostname.replace(/[[\]]/g, ''), port: Number(port), noDelay: true });
+    const place = { host: hostname.replace(/[[\]]/g, ''), port: Number(port) };
+    const stream = connect({ ...place, noDelay: true, localAddress: from });
     const socket = new Socket(stream);
     const head = {
       host,

@@ -2,8 +2,9 @@
 
 import assert from 'node:assert/strict';
 
+import { Authority } from '../harness/certificates.mjs';
 import { Load } from '../harness/load.mjs';
-import { Cluster, Redis, SentinelGroup } from '../harness/redis.mjs';
+import { Cluster, Redis, SentinelGroup, redisWithTls } from '../harness/redis.mjs';
 import { scenario } from '../harness/world.mjs';
 import { holds, until } from '../harness/wait.mjs';
 
@@ -257,6 +258,34 @@ scenario('a cluster of three keeps the leases on one of its servers', async (wor
   assert.equal((await manifold.release(json.reservation_id)).json.new_count, 0);
 });
 
+scenario('a cluster loses the leader that has the leases: who watches keeps watching, and the account goes on', async (world) => {
+  const cluster = await Cluster.start(world);
+  const { id, node: leader } = await cluster.leaderOf('{manifold}stream:leases');
+  const replica = await cluster.addReplica(id);
+  const manifold = await on(world, cluster.url);
+  const page = await world.open(`${manifold.url}/?open=cam-1`);
+  await page.plays('cam-1');
+  await watchers(world, manifold, 10);
+  const { json: first } = await manifold.reserve('cam-1');
+  const shows = async (expected, within) =>
+    until(
+      `the count is ${expected}`,
+      async () => (await cluster.cli('GET', '{manifold}stream:count:TEST')) === `${expected}`,
+      { within, show: () => cluster.cli('GET', '{manifold}stream:count:TEST') },
+    );
+  await shows(12);
+
+  await leader.kill();
+  await until('the replica leads', async () => (await replica.cli('ROLE')).startsWith('master'), { within: 30_000 });
+  await until('the store is back', async () => (await manifold.get('/health')).store.available, { within: 10_000 });
+  assert.equal((await manifold.reserve('cam-1')).status, 200);
+  await shows(13, 5_000);
+  assert.equal((await manifold.release(first.reservation_id)).json.new_count, 12);
+  assert.equal(await replica.cli('ZCARD', '{manifold}stream:leases'), '12');
+  assert.equal(await connected(manifold), 11, 'nobody was cut off');
+  await page.advances('cam-1', 10);
+});
+
 scenario('Sentinel makes the replica the leader: who watches keeps watching, and the account goes on', async (world) => {
   const group = await SentinelGroup.start(world);
   const manifold = await on(world, group.url);
@@ -270,4 +299,56 @@ scenario('Sentinel makes the replica the leader: who watches keeps watching, and
   await page.advances('cam-1', 10);
   assert.equal((await manifold.reserve('cam-1')).status, 200);
   await countIs(manifold, group.replica, 2);
+});
+
+scenario('Sentinels ask for a password of their own', async (world) => {
+  const group = await SentinelGroup.start(world, 'sentinels-own-secret');
+  await assert.rejects(
+    on(world, group.url, { sentinel_password: 'not-that-secret' }),
+    (error) => /store.sentinel_password/.test(error.message) && !/not-that-secret/.test(error.message),
+  );
+  const manifold = await on(world, group.url, { sentinel_password: 'sentinels-own-secret' });
+  assert.equal((await manifold.reserve('cam-1')).status, 200);
+  await countIs(manifold, group.leader, 1);
+  assert.doesNotMatch(manifold.logs, /sentinels-own-secret/);
+});
+
+scenario('a store by TLS: its authority is trusted by file, and another one ends the start with a sentence', async (world) => {
+  const authority = await Authority.make(world, 'authority');
+  const stranger = await Authority.make(world, 'stranger');
+  const redis = await redisWithTls(world, authority);
+  for (const [ca, sentence] of [
+    [stranger.file, /the certificate of the store rediss:.* is not trusted: .*`store.ca`/],
+    [undefined, /the certificate of the store rediss:.* is not trusted: .*`store.ca`/],
+    [world.file('nowhere.crt'), /`store.ca` is of no use: .*nowhere.crt: No such file/],
+    [stranger.key, /`store.ca` is of no use: .*there is no certificate in it/],
+  ]) {
+    await assert.rejects(on(world, redis.tlsUrl, ca ? { ca } : {}), (error) => sentence.test(error.message));
+  }
+
+  const manifold = await on(world, redis.tlsUrl, { ca: authority.file });
+  const { json } = await manifold.reserve('cam-1');
+  await countIs(manifold, redis, 1);
+  await redis.restart();
+  await countIs(manifold, redis, 1);
+  assert.equal((await manifold.release(json.reservation_id)).json.new_count, 0);
+});
+
+scenario('Valkey keeps leases as Redis does', async (world) => {
+  const valkey = await Redis.start(world, [], 'valkey');
+  assert.match(await valkey.cli('INFO', 'server'), /server_name:valkey/);
+  const manifold = await on(world, valkey.url);
+  const page = await world.open(`${manifold.url}/?open=cam-1`);
+  await page.plays('cam-1');
+  await watchers(world, manifold, 10);
+  const { json } = await manifold.reserve('cam-1');
+  await countIs(manifold, valkey, 12);
+  await valkey.cli('FLUSHALL');
+  await valkey.cli('SCRIPT', 'FLUSH');
+  await countIs(manifold, valkey, 12);
+  await valkey.kill();
+  await valkey.launch();
+  await countIs(manifold, valkey, 12);
+  assert.equal((await manifold.release(json.reservation_id)).json.new_count, 11);
+  await page.advances('cam-1', 10);
 });

@@ -290,6 +290,10 @@ Cameras, server and viewers share the machine's cores, on loopback.
 - **A packet**: the server's own fan-out and sending in one thread, to sockets that nobody reads. The
   floor is AES-GCM and the same system call, nothing else. All contestants send in turns; medians.
 - **A packet, by viewers**: the same at 10, 100, 300 and 1,000 viewers.
+- **Reservations on a store**: a redis-server on the same machine; each caller reserves and releases in turn.
+  Reservations are timed from when their turn was, so that whoever waited because an earlier one took long
+  counts too. First the ledger is asked as the server's own parts ask it, then a whole server by HTTP over
+  connections that stay open. All of them, callers included, share the cores.
 - **A voice**: CPU a packet as above, for listeners of sound alone. For the rest the real server, a whole
   WebRTC speaker of 50 packets a second, and listeners that come by the relay's WebSocket and are real up
   to the keys. A packet's way is from just before the speaker's `sendto` to the kernel's note of its

@@ -9,6 +9,7 @@ mod outcomes;
 mod readers;
 mod renditions;
 mod requests;
+mod resets;
 mod sessions;
 mod streams;
 mod views;

@@ -63,6 +63,14 @@ pub enum Request {
         /// Whose.
         reservation: ReservationId,
     },
+    /// The end of all leases and pullers of a camera, or of all cameras. Cameras that are kept warm are called
+    /// again after that.
+    Reset {
+        /// Which camera; all when absent.
+        camera: Option<CameraId>,
+        /// Leases that the ledger told of, those of other nodes among them.
+        leases: Vec<ReservationId>,
+    },
     /// The end of a lease whose viewer may not watch any more. Answered like a release.
     Revoke {
         /// Whose.
@@ -164,6 +172,15 @@ pub struct Released {
     pub new_count: u32,
 }
 
+/// What a reset ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reset {
+    /// In the order of their ids.
+    pub reservations: Vec<ReservationId>,
+    /// Cameras whose pullers were stopped.
+    pub cameras: Vec<CameraId>,
+}
+
 /// The answer to the [`Request`] of the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
@@ -183,6 +200,8 @@ pub enum Reply {
     EndWatch(bool),
     /// Whether there is such a camera.
     StopSource(bool),
+    /// What was ended.
+    Reset(Reset),
     /// How far the source's quota is used. `None`: the ledger could not tell, and nothing changed.
     SetLimit(Option<Usage>),
     /// All leases and counts, as the ledger has them. `None`: the ledger could not tell.

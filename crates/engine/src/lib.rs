@@ -27,8 +27,8 @@ pub use engine::{
 pub use failure::{CodecMismatch, Retry, SourceFailure};
 pub use io::{
     Action, CameraSpec, CloseCause, Grant, HoldId, HoldRefusal, LeaseRefusal, OpId, Reader,
-    Released, Reply, Request, RequestId, ReserveRefusal, SourceEvent, ViewerEvent, WatchRefusal,
-    Watching,
+    Released, Reply, Request, RequestId, ReserveRefusal, Reset, SourceEvent, ViewerEvent,
+    WatchRefusal, Watching,
 };
 pub use note::{EndReason, Note};
 pub use revocation::Revocation;

@@ -64,6 +64,8 @@ pub enum EndReason {
     Ended,
     /// Its peer left.
     PeerLeft,
+    /// An operator reset its camera, or all.
+    Reset,
     /// Its right to watch was taken away.
     Revoked(Revocation),
     /// Its lease ran out.
@@ -94,6 +96,7 @@ impl EndReason {
             Self::Released => "RELEASED",
             Self::Ended => "ENDED",
             Self::PeerLeft => "LEFT",
+            Self::Reset => "RESET",
             Self::Revoked(cause) => cause.code(),
             Self::Expired => "EXPIRED",
             Self::Preempted => "PREEMPTED",
@@ -109,6 +112,7 @@ impl EndReason {
             Self::Released => "released",
             Self::Ended => "ended by the client",
             Self::PeerLeft => "the viewer closed its connection",
+            Self::Reset => "an operator reset the camera",
             Self::Revoked(cause) => cause.as_str(),
             Self::Expired => "the lease ran out",
             Self::Preempted => "a reservation of a higher class took its place",

@@ -15,6 +15,7 @@ mod outlets;
 mod park;
 mod publishing;
 mod pullers;
+mod reset;
 mod snapshot;
 
 use std::sync::Arc;

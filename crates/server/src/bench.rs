@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 pub(crate) use cameras::{Generator, serve as cameras};
 pub(crate) use egress::{EgressBench, curve, run as egress};
-pub(crate) use ledger::{LedgerBench, run as ledger};
+pub(crate) use ledger::{LedgerBench, Way, run as ledger};
 pub(crate) use memory::{MemoryBench, run as memory};
 pub(crate) use speakers::run as speakers;
 pub(crate) use voice::{VoiceBench, run as voice};

@@ -28,6 +28,7 @@ mod net;
 mod park;
 mod push;
 mod remote;
+mod revocations;
 mod rtsp_out;
 mod stills;
 mod tls;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use control::{Quality, Unit};
+use control::{Class, Quality, Unit};
 use media::Codec;
 
 use crate::clock::SimTime;
@@ -122,6 +122,7 @@ pub(crate) struct ViewerPlan {
     pub(crate) is_full: bool,
     pub(crate) camera: usize,
     pub(crate) quality: Quality,
+    pub(crate) class: Class,
     pub(crate) join_at: SimTime,
     pub(crate) path: Path,
     pub(crate) request_us: u64,
@@ -239,6 +240,12 @@ impl Plan {
         }
         if is_flood {
             plan.make_flood();
+        }
+        // Drawn last: what seeds drew before there were classes stays as it was.
+        if random.percent(50) {
+            for viewer in &mut plan.viewers {
+                viewer.class = Class::new(*random.pick(&[0, 0, 1, 2, 9])).unwrap_or_default();
+            }
         }
         plan
     }
@@ -397,6 +404,7 @@ fn viewer(random: &mut Random, cameras: usize, active_until: SimTime, is_full: b
         is_full,
         camera: random.between(0, cameras as u64 - 1) as usize,
         quality: *random.pick(&[Quality::Auto, Quality::High, Quality::Medium, Quality::Low]),
+        class: Class::LOWEST,
         join_at,
         path: path(random, join_at),
         request_us: random.between(100, 40_000),

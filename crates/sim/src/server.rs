@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use control::{LedgerOp, MemoryLedger, Outcome, ReservationId};
+use control::{EndCause, LedgerOp, MemoryLedger, Outcome, ReservationId};
 use engine::{
     Action, CameraSpec, Engine, OpId, Rendition, Reply, Request, RequestId, SourceEvent,
     ViewerEvent,
@@ -81,6 +81,10 @@ pub(crate) enum ServerOutput {
     },
     /// A lease ran out.
     Expired {
+        reservation: ReservationId,
+    },
+    /// A lease gave way to one of a higher class.
+    Preempted {
         reservation: ReservationId,
     },
     /// For the record.
@@ -480,7 +484,12 @@ impl Server {
         self.note(&format!("{note} -> {} ended", outcome.ended.len()));
         for ended in &outcome.ended {
             let reservation = ended.lease.id().clone();
-            self.outputs.push_back(ServerOutput::Expired { reservation });
+            self.outputs.push_back(match ended.cause {
+                EndCause::Preempted { .. } => ServerOutput::Preempted { reservation },
+                EndCause::Expired | EndCause::Deleted | EndCause::ReleasedElsewhere => {
+                    ServerOutput::Expired { reservation }
+                }
+            });
         }
         if let Err(error) = self.book.handle_outcome(&outcome) {
             self.failure.get_or_insert(error);

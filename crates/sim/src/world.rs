@@ -95,6 +95,8 @@ pub struct Report {
     pub full_viewers: u64,
     /// Leases that were granted.
     pub leases: u64,
+    /// Leases that gave way to others.
+    pub preemptions: u64,
     /// Pullers that were started.
     pub pulls: u64,
     /// RTP and RTCP packets that the server sent.
@@ -394,6 +396,11 @@ impl World {
                     self.handle_interrupted(stream);
                 }
                 ServerOutput::Expired { reservation } => self.handle_expired(&reservation),
+                ServerOutput::Preempted { reservation } => {
+                    self.report.preemptions += 1;
+                    self.note(|| format!("{reservation} gave way"));
+                    self.promise_end(reservation);
+                }
                 ServerOutput::Note(note) => self.note(|| note),
             }
         }

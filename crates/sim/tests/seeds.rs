@@ -38,12 +38,16 @@ fn runs() {
     let is_whole = seeds.len() >= SEEDS.count();
     let seeds = Mutex::new(seeds.into_iter());
     let repairs = AtomicU64::new(0);
+    let preemptions = AtomicU64::new(0);
     let failures = Mutex::new(Vec::new());
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     let work = || {
         while let Some(seed) = { seeds.lock().unwrap().next() } {
             match run(seed) {
-                Ok(report) => drop(repairs.fetch_add(report.repairs, Ordering::Relaxed)),
+                Ok(report) => {
+                    repairs.fetch_add(report.repairs, Ordering::Relaxed);
+                    preemptions.fetch_add(report.preemptions, Ordering::Relaxed);
+                }
                 Err(failure) => {
                     println!("{}: {:.200}", failure.seed, failure.what);
                     failures.lock().unwrap().push(failure);
@@ -63,6 +67,8 @@ fn runs() {
     }
     let repairs = repairs.into_inner();
     assert!(repairs > 0 || !is_whole, "no run had anything to repair");
+    let preemptions = preemptions.into_inner();
+    assert!(preemptions > 0 || !is_whole, "in no run did anybody give way");
 }
 
 #[test]

@@ -40,6 +40,7 @@ impl Engine {
                 self.apply(LedgerOp::Release(reservation), Pending::Release { request: Some(id) });
             }
             Request::StopSource { camera } => self.stop_source(id, &camera, now),
+            Request::Reset { camera, leases } => self.reset(id, camera.as_ref(), leases, now),
             Request::Snapshot => {
                 self.apply(LedgerOp::Snapshot, Pending::Snapshot { request: id });
             }

@@ -85,6 +85,9 @@ enum Step {
     StopSource {
         camera: u32,
     },
+    Reset {
+        camera: Option<u32>,
+    },
     Cameras {
         present: u8,
         warm: u8,
@@ -127,7 +130,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (index.clone(), prop::bool::weighted(0.8))
             .prop_map(|(puller, h264)| Step::SourceLive { puller, h264 }),
         4 => (index, 0u8..6).prop_map(|(puller, failure)| Step::SourceFails { puller, failure }),
-        1 => camera.prop_map(|camera| Step::StopSource { camera }),
+        1 => camera.clone().prop_map(|camera| Step::StopSource { camera }),
+        1 => prop::option::of(camera).prop_map(|camera| Step::Reset { camera }),
         1 => (0u8..8, 0u8..8, 0u64..3)
             .prop_map(|(present, warm, revision)| Step::Cameras { present, warm, revision }),
         1 => any::<bool>().prop_map(|slow| Step::SlowLedger { slow }),
@@ -160,6 +164,8 @@ proptest! {
         // Another node notices by itself that nothing comes.
         for hold in std::mem::take(&mut world.holds) {
             world.engine.handle_let_go(hold, world.now);
+            // Where an operator had stopped its source, the stream goes with it.
+            world.settle();
         }
         world.pass(Duration::from_secs(30));
         // Probes go on until they are decided; the sources decide.
@@ -250,6 +256,10 @@ fn take(world: &mut World, step: Step) {
         Step::LetGo { hold } => let_go(world, hold),
         Step::StopSource { camera } => {
             world.ask(Request::StopSource { camera: camera_id(camera) });
+        }
+        Step::Reset { camera } => {
+            let camera = camera.map(camera_id);
+            world.ask(Request::Reset { camera, leases: Vec::new() });
         }
         Step::Cameras { present, warm, revision } => change_cameras(world, present, warm, revision),
         Step::SourceLive { puller, h264 } => {

@@ -257,6 +257,38 @@ fn a_stopped_source_returns_with_the_next_viewer_and_viewers_stay() {
 }
 
 #[test]
+fn a_reset_ends_viewers_and_pullers_of_its_camera_in_one_step_and_no_others() {
+    let mut world = World::new(1, 2);
+    for (viewer, camera) in [(1, 0), (2, 0), (3, 1)] {
+        world.reserved(viewer, camera);
+    }
+    let (peer, other) = (world.watch(1, 0), world.watch(3, 1));
+    world.live(0);
+    world.live(1);
+    let camera = Some(camera_id(0));
+    // The ledger knows of one on another node, too.
+    let elsewhere = reservation_id(9);
+    let request = Request::Reset { camera, leases: vec![reservation_id(1), elsewhere.clone()] };
+
+    let Reply::Reset(done) = world.call(request) else { panic!("not the reply to a reset") };
+    assert_eq!(done.reservations, [reservation_id(1), reservation_id(2), elsewhere]);
+    assert_eq!(done.cameras, [camera_id(0)]);
+    assert_eq!(world.word(0), "idle");
+    assert!(!world.peers.contains_key(&peer) && world.peers.contains_key(&other));
+    assert!(world.puller(0).is_none() && world.puller(1).is_some());
+
+    // Who comes after it is served.
+    world.reserved(4, 0);
+    assert!(world.puller(0).is_some());
+    let Reply::Reset(all) = world.call(Request::Reset { camera: None, leases: Vec::new() }) else {
+        panic!("not the reply to a reset")
+    };
+    assert_eq!(all.reservations, [reservation_id(3), reservation_id(4)]);
+    assert_eq!(all.cameras, [camera_id(0), camera_id(1)]);
+    assert!(world.peers.is_empty() && world.pullers.is_empty());
+}
+
+#[test]
 fn what_an_ended_attempt_tells_late_is_ignored() {
     let mut world = World::new(1, 1);
     world.reserved(1, 0);

@@ -1,43 +1,43 @@
 //! The task that owns the engine and the ledger: calls, events and time in, actions out.
+//!
+//! Here are its loop and what it does of the engine's actions. `calls` takes what [`super::App`] asks,
+//! `told` what the media plane and the sources tell, `replies` puts the engine's answers into words, and
+//! `peers` keeps the viewers' connections. What concerns outlets, feeds, grants, limits or the park stands
+//! beside this module under those names.
+
+mod calls;
+mod command;
+mod peers;
+mod replies;
+mod told;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use control::{
-    CameraId, Class, Exceeded, Policy, Quality, Quota, ReservationId, Scope, Source, Usage,
-};
-use engine::{
-    Action, CameraSpec, CloseCause, EndReason, Engine, Grant, Note, OpId, Rendition, Reply,
-    Request, RequestId, ReserveRefusal, SourceEvent, SourceFailure, ViewerEvent, WatchRefusal,
-};
-use media::estimate::LineState;
-use media::{Codec, StreamId, ViewerId};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tracing::{debug, error, info, warn};
+use control::{CameraId, Policy, Quota, Source};
+use engine::{Action, CameraSpec, Engine, Note, OpId, Rendition, Request, RequestId};
+use media::{StreamId, ViewerId};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, error, warn};
 
+use self::command::WaitingWatch;
+pub(super) use self::command::{Command, Message, Offer, Waiting};
+use self::peers::Peer;
 use super::clock::Clock;
 use super::endings::{Endings, QuotaFigures};
-use super::feeds::{FeedAnswered, FeedCommand, Feeds, WaitingFeed};
-use super::grants::{GrantCommand, Grants};
+use super::feeds::Feeds;
+use super::grants::Grants;
 use super::joins::Joins;
-use super::limits::{LimitCommand, LimitError};
-use super::outlets::{OutletCommand, OutletMessage, Outlets};
-use super::park::{Findings, ParkCommand};
-use super::publishing::{Presence, Publishing};
-use super::pullers::{Ended, Pullers, Way};
-use super::snapshot::Snapshot;
-use super::{
-    AppConfig, CameraConfig, Held, HoldError, IceRestart, LeaseError, Over, ReadError, Reading,
-    Released, Reservation, ReserveError, WatchError, Watching,
-};
+use super::outlets::Outlets;
+use super::park::Findings;
+use super::publishing::Publishing;
+use super::pullers::{Pullers, Way};
+use super::{AppConfig, CameraConfig};
 use crate::cluster::Cluster;
-use crate::journal::{Journal, Refusal, Step, Wish};
-use crate::ledger::{Ledger, News};
-use crate::net::{
-    Accepted, IceCredentials, MediaEvent, MediaPlane, OfferError, PublisherEnd, PublisherId,
-    Restarted,
-};
+use crate::journal::Journal;
+use crate::ledger::Ledger;
+use crate::net::{MediaEvent, MediaPlane};
 
 /// How long the media plane and the sources may take to end. The promise to operators is 5 s for
 /// the whole program.
@@ -45,151 +45,6 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
 
 /// Media events that are taken in one go, so that calls and time get their turn in a storm.
 const EVENT_BATCH: usize = 256;
-
-/// A call of [`super::App`].
-pub(super) enum Command {
-    Reserve {
-        camera: CameraId,
-        user: String,
-        quality: Quality,
-        class: Class,
-        reply: oneshot::Sender<Result<Reservation, ReserveError>>,
-    },
-    Release {
-        reservation: ReservationId,
-        reply: oneshot::Sender<Result<Released, LeaseError>>,
-    },
-    Heartbeat {
-        reservation: ReservationId,
-        extend: Option<Duration>,
-        quality: Option<Quality>,
-        reply: oneshot::Sender<Result<Reservation, LeaseError>>,
-    },
-    Watch {
-        reservation: ReservationId,
-        camera: CameraId,
-        offer: Offer,
-        reply: oneshot::Sender<Result<Watching, WatchError>>,
-    },
-    Trickle {
-        resource: String,
-        etag: Option<String>,
-        fragment: String,
-        reply: oneshot::Sender<Option<Result<(), ()>>>,
-    },
-    RestartIce {
-        resource: String,
-        theirs: IceCredentials,
-        reply: oneshot::Sender<Option<IceRestart>>,
-    },
-    EndWatch {
-        resource: String,
-        reply: oneshot::Sender<bool>,
-    },
-    StopSource {
-        ingress: CameraId,
-        reply: oneshot::Sender<bool>,
-    },
-    /// How the reservation of a WHEP session ended.
-    EndingOf {
-        resource: String,
-        reply: oneshot::Sender<Option<EndReason>>,
-    },
-    /// Another limit for a source.
-    Limit(LimitCommand),
-    /// Whose things are.
-    Grant(GrantCommand),
-    /// Of those who take frames inside this process.
-    Outlet(OutletCommand),
-    /// Of those who change the park.
-    Park(ParkCommand),
-    /// Of other nodes.
-    Feed(FeedCommand),
-    Snapshot {
-        reply: oneshot::Sender<Snapshot>,
-    },
-    Shutdown {
-        reply: oneshot::Sender<()>,
-    },
-}
-
-/// A viewer's offer under way.
-pub(super) struct Offer {
-    pub(super) sdp: String,
-    /// When the WHEP POST came.
-    pub(super) started: Instant,
-    /// Bounds the offers under way; given back with the reply.
-    pub(super) _permit: OwnedSemaphorePermit,
-}
-
-/// What the actor's own tasks and outlets tell it. Bounded by them: one answer an offer, a source is
-/// live once an attempt and a change of format, an outlet says every few seconds that it lives.
-pub(super) enum Message {
-    Answered {
-        request: RequestId,
-        viewer: ViewerId,
-        result: Result<Accepted, OfferError>,
-    },
-    /// An ICE restart came about, or the viewer is gone.
-    Restarted {
-        viewer: ViewerId,
-        their_ufrag: String,
-        result: Option<Restarted>,
-        reply: oneshot::Sender<Option<IceRestart>>,
-    },
-    Live {
-        stream: StreamId,
-        attempt: u64,
-        codec: Codec,
-    },
-    Outlet(OutletMessage),
-    Fed(FeedAnswered),
-    /// Of a store of leases.
-    Ledger(News<OpId>),
-}
-
-/// Who waits for which reply of the engine.
-pub(super) enum Waiting {
-    Reserve {
-        reservation: ReservationId,
-        camera: CameraId,
-        reply: oneshot::Sender<Result<Reservation, ReserveError>>,
-    },
-    Release(ReservationId, oneshot::Sender<Result<Released, LeaseError>>),
-    Heartbeat(ReservationId, oneshot::Sender<Result<Reservation, LeaseError>>),
-    Limit(oneshot::Sender<Result<Usage, LimitError>>),
-    Watch(WaitingWatch),
-    Hold(oneshot::Sender<Result<Held, HoldError>>, CameraId),
-    Feed(WaitingFeed),
-    Read(oneshot::Sender<Result<Reading, ReadError>>),
-    EndWatch(oneshot::Sender<bool>),
-    StopSource(oneshot::Sender<bool>),
-    Snapshot(oneshot::Sender<Snapshot>),
-}
-
-pub(super) struct WaitingWatch {
-    reservation: ReservationId,
-    camera: CameraId,
-    offer: Offer,
-    answer: Option<Result<Accepted, OfferError>>,
-    reply: oneshot::Sender<Result<Watching, WatchError>>,
-}
-
-/// A viewer whose offer was answered, from the answer to its end.
-pub(super) struct Peer {
-    resource: String,
-    /// Our ICE user fragment.
-    etag: String,
-    /// The viewer's.
-    their_ufrag: Option<String>,
-    started: Instant,
-    /// An authentic ICE check came from it.
-    pub(super) is_checked: bool,
-    /// The first packet of media left for it.
-    pub(super) has_media: bool,
-    /// What it last told of its line.
-    pub(super) line: Option<LineState>,
-}
 
 /// See the module's documentation. The maps are bounded by the leases and by the calls under way.
 pub(super) struct Actor {
@@ -319,202 +174,11 @@ impl Actor {
         self.shut_down(reply);
     }
 
-    fn handle_command(&mut self, command: Command) {
-        match command {
-            Command::Reserve { camera, user, quality, class, reply } => {
-                let Some(reservation) = random_reservation() else {
-                    return;
-                };
-                let wish = Wish { camera: camera.clone(), user: user.clone(), quality, class };
-                self.journal.asked(&reservation, wish);
-                let waiting = Waiting::Reserve {
-                    reservation: reservation.clone(),
-                    camera: camera.clone(),
-                    reply,
-                };
-                self.ask(Request::Reserve { reservation, camera, user, quality, class }, waiting);
-            }
-            Command::Release { reservation, reply } => {
-                let waiting = Waiting::Release(reservation.clone(), reply);
-                self.ask(Request::Release { reservation }, waiting);
-            }
-            Command::Heartbeat { reservation, extend, quality, reply } => {
-                let waiting = Waiting::Heartbeat(reservation.clone(), reply);
-                self.ask(Request::Heartbeat { reservation, extend, quality }, waiting);
-            }
-            Command::Watch { reservation, camera, offer, reply } => {
-                self.journal.step(&reservation, Step::Offered);
-                let watch = WaitingWatch {
-                    reservation: reservation.clone(),
-                    camera: camera.clone(),
-                    offer,
-                    answer: None,
-                    reply,
-                };
-                self.ask(Request::Watch { reservation, camera }, Waiting::Watch(watch));
-            }
-            Command::Trickle { resource, etag, fragment, reply } => {
-                let _ = reply.send(self.trickle(&resource, etag.as_deref(), fragment));
-            }
-            Command::RestartIce { resource, theirs, reply } => {
-                self.restart_ice(&resource, theirs, reply);
-            }
-            Command::EndWatch { resource, reply } => match self.resources.get(&resource) {
-                Some(viewer) => {
-                    let request = Request::EndWatch { viewer: *viewer };
-                    self.ask(request, Waiting::EndWatch(reply));
-                }
-                None => {
-                    let _ = reply.send(false);
-                }
-            },
-            Command::StopSource { ingress, reply } => {
-                let camera = self.camera_of_ingress(ingress);
-                self.ask(Request::StopSource { camera }, Waiting::StopSource(reply));
-            }
-            Command::EndingOf { resource, reply } => {
-                let _ = reply.send(self.endings.of(&resource));
-            }
-            Command::Limit(command) => self.handle_limit_command(command),
-            Command::Grant(command) => self.handle_grant_command(command),
-            Command::Outlet(command) => self.handle_outlet_command(command),
-            Command::Park(command) => self.handle_park_command(command),
-            Command::Feed(command) => self.handle_feed_command(command),
-            Command::Snapshot { reply } => self.ask(Request::Snapshot, Waiting::Snapshot(reply)),
-            Command::Shutdown { reply } => self.shut_down(reply),
-        }
-    }
-
     pub(super) fn ask(&mut self, request: Request, waiting: Waiting) {
         let id = RequestId(self.next_request);
         self.next_request += 1;
         self.waiting.insert(id, waiting);
         self.engine.handle_request(id, request, self.clock.now());
-    }
-
-    fn handle_media(&mut self, event: &MediaEvent) {
-        let now = self.clock.now();
-        if self.is_of_feed(event) {
-            return;
-        }
-        self.journal.handle_media(event);
-        let (viewer, event) = match *event {
-            MediaEvent::Connected { viewer, handshake_ms, .. } => {
-                (viewer, ViewerEvent::Connected { handshake_ms })
-            }
-            MediaEvent::Alive { viewer, at, .. } => {
-                if let Some(peer) = self.peers.get_mut(&viewer) {
-                    peer.is_checked = true;
-                }
-                (viewer, ViewerEvent::Alive { at: self.clock.timestamp(at) })
-            }
-            MediaEvent::Closed { viewer, reason } => {
-                self.forget_peer(viewer);
-                (viewer, ViewerEvent::Closed(reason))
-            }
-            MediaEvent::FirstMedia { viewer } => {
-                self.observe_join(viewer);
-                (viewer, ViewerEvent::FirstMedia)
-            }
-            MediaEvent::Switched { viewer, stream } => (viewer, ViewerEvent::Switched { stream }),
-            MediaEvent::SwitchFailed { viewer, stream } => {
-                (viewer, ViewerEvent::SwitchFailed { stream })
-            }
-            MediaEvent::Line { viewer, line, stream } => {
-                if let Some(peer) = self.peers.get_mut(&viewer) {
-                    peer.line = Some(line);
-                }
-                (viewer, ViewerEvent::Line { line, stream })
-            }
-            // They are told to the journal alone.
-            MediaEvent::Reached { .. } | MediaEvent::Moved { .. } | MediaEvent::Detached { .. } => {
-                return;
-            }
-            MediaEvent::KeyframeWanted { stream } => {
-                return self.engine.handle_keyframe_wanted(stream, now);
-            }
-            MediaEvent::PublisherConnected { publisher } => return self.begin_publisher(publisher),
-            MediaEvent::PublisherClosed { publisher, reason } => {
-                return self.end_publisher(publisher, reason);
-            }
-            MediaEvent::Failed => {
-                error!("a thread of the media plane panicked; the message is on standard error");
-                self.has_failed = true;
-                return;
-            }
-        };
-        self.engine.handle_viewer(viewer, event, now);
-        // A batch may hold what causes many actions; they are not let pile up.
-        self.run_actions();
-    }
-
-    /// A camera that waits for its publisher is live at once.
-    fn begin_publisher(&mut self, publisher: PublisherId) {
-        let Some((camera_id, rendition)) = self.publishing.place_of(publisher) else { return };
-        info!(%camera_id, rendition = rendition.as_str(), "a publisher is connected");
-        self.engine.handle_publisher(&camera_id, rendition, self.clock.now());
-    }
-
-    fn end_publisher(&self, publisher: PublisherId, reason: PublisherEnd) {
-        if let Some((camera_id, rendition)) = self.publishing.place_of(publisher) {
-            let rendition = rendition.as_str();
-            info!(%camera_id, rendition, ?reason, "a publisher is gone");
-        }
-        self.publishing.forget(publisher);
-    }
-
-    fn handle_message(&mut self, message: Message) {
-        let now = self.clock.now();
-        match message {
-            Message::Restarted { viewer, their_ufrag, result, reply } => {
-                if let (Some(peer), Some(restarted)) = (self.peers.get_mut(&viewer), &result) {
-                    peer.etag.clone_from(&restarted.ice_ufrag);
-                    peer.their_ufrag = Some(their_ufrag);
-                }
-                let _ = reply.send(result.map(IceRestart::Done));
-            }
-            Message::Answered { request, viewer, result } => {
-                let event = match &result {
-                    Ok(accepted) => ViewerEvent::Accepted { codecs: accepted.codecs },
-                    Err(_) => ViewerEvent::Refused,
-                };
-                if let Some(Waiting::Watch(watch)) = self.waiting.get_mut(&request) {
-                    watch.answer = Some(result);
-                }
-                self.engine.handle_viewer(viewer, event, now);
-            }
-            Message::Ledger(News::Outcome(op, outcome)) => {
-                self.engine.handle_outcome(op, outcome, now);
-            }
-            Message::Ledger(News::Ended(ended)) => self.engine.handle_ended(ended, now),
-            Message::Outlet(message) => self.handle_outlet_message(message),
-            Message::Fed(answered) => self.handle_feed_answered(answered),
-            Message::Live { stream, attempt, codec } => {
-                self.forget_finding(stream);
-                self.engine.handle_source(stream, attempt, SourceEvent::Live { codec }, now);
-            }
-        }
-    }
-
-    fn handle_ended(&mut self, ended: Option<Ended>) {
-        if let Some(Ended { stream, attempt, failure }) = ended {
-            self.forget_finding(stream);
-            let found_nobody = failure == SourceFailure::NoPublisher;
-            let event = SourceEvent::Failed(failure);
-            self.engine.handle_source(stream, attempt, event, self.clock.now());
-            if found_nobody {
-                self.retry_if_published(stream);
-            }
-        }
-    }
-
-    /// Somebody may have come while an attempt found nobody.
-    fn retry_if_published(&mut self, stream: StreamId) {
-        let now = self.clock.now();
-        let Some((camera, rendition)) = self.engine.place_of(stream) else { return };
-        if self.publishing.presence(&camera, rendition) == Some(Presence::Here) {
-            self.engine.handle_publisher(&camera, rendition, now);
-        }
     }
 
     fn run_actions(&mut self) {
@@ -579,249 +243,6 @@ impl Actor {
         self.pullers.start(stream, (camera.clone(), rendition), attempt, url.clone(), way);
     }
 
-    fn accept(&mut self, request: RequestId, viewer: ViewerId, stream: StreamId) {
-        let Some(Waiting::Watch(watch)) = self.waiting.get_mut(&request) else {
-            error!(?request, "an offer was to be answered that is not there");
-            return self.engine.handle_viewer(viewer, ViewerEvent::Refused, self.clock.now());
-        };
-        let offer = std::mem::take(&mut watch.offer.sdp);
-        let (media, messages) = (self.media.clone(), self.messages.clone());
-        tokio::spawn(async move {
-            let result = media.accept(viewer, stream, offer).await;
-            // Nobody listens any more only while the application ends.
-            let _ = messages.send(Message::Answered { request, viewer, result });
-        });
-    }
-
-    /// Hands a reply to who waits for it. Who hung up meanwhile does not hear it; what was begun for
-    /// him ends with its lease.
-    fn reply(&mut self, request: RequestId, reply: Reply) {
-        let Some(waiting) = self.waiting.remove(&request) else {
-            return error!(?request, "nobody waits for this reply");
-        };
-        match (waiting, reply) {
-            (Waiting::Reserve { reservation, camera, reply }, Reply::Reserve(result)) => {
-                let result = match result {
-                    Ok(grant) => Ok(self.reservation(grant)),
-                    Err(refusal) => Err(self.reserve_error(&camera, refusal)),
-                };
-                if let Err(error) = &result {
-                    self.journal.refused(&reservation, refusal_of(error));
-                }
-                let _ = reply.send(result);
-            }
-            (Waiting::Release(id, reply), Reply::Release(released)) => {
-                let released = released.map(|released| Released {
-                    id: released.reservation,
-                    source: released.source,
-                    new_count: released.new_count,
-                });
-                let error = |refusal| self.lease_error(id.as_str(), refusal);
-                let _ = reply.send(released.map_err(error));
-            }
-            (Waiting::Heartbeat(id, reply), Reply::Heartbeat(grant)) => {
-                let error = |refusal| self.lease_error(id.as_str(), refusal);
-                let _ = reply.send(grant.map(|grant| self.reservation(grant)).map_err(error));
-            }
-            (Waiting::Limit(reply), Reply::SetLimit(usage)) => {
-                let _ = reply.send(usage.ok_or(LimitError::StoreLost));
-            }
-            (Waiting::Watch(watch), Reply::Watch(result)) => self.reply_watch(watch, result),
-            (Waiting::Hold(reply, camera), Reply::Hold(held)) => {
-                self.reply_hold(reply, &camera, held);
-            }
-            (Waiting::Read(reply), Reply::Read(reader)) => self.reply_read(reply, reader),
-            (Waiting::Feed(waiting), Reply::Hold(held)) => self.reply_feed(waiting, held),
-            (Waiting::EndWatch(reply), Reply::EndWatch(done))
-            | (Waiting::StopSource(reply), Reply::StopSource(done)) => {
-                let _ = reply.send(done);
-            }
-            (Waiting::Snapshot(reply), Reply::Snapshot(leases)) => {
-                // What was last known is nearer to the truth than nothing.
-                let is_store_lost = leases.is_none();
-                let known = leases.or_else(|| self.last_leases.take());
-                let known = known.unwrap_or_else(|| self.no_leases());
-                let snapshot = self.snapshot(&known, self.clock.now());
-                let _ = reply.send(Snapshot { is_store_lost, ..snapshot });
-                self.last_leases = Some(known);
-            }
-            (_, reply) => error!(?request, ?reply, "this reply answers another question"),
-        }
-    }
-
-    fn reply_watch(&mut self, watch: WaitingWatch, result: Result<ViewerId, WatchRefusal>) {
-        let WaitingWatch { reservation, camera, offer, answer, reply } = watch;
-        let result = match (result, answer) {
-            (Ok(viewer), Some(Ok(accepted))) => Ok(self.begin_peer(viewer, accepted, &offer)),
-            (Err(WatchRefusal::UnknownCamera), _) => {
-                Err(WatchError::UnknownCamera(camera.to_string()))
-            }
-            (Err(WatchRefusal::Offer), Some(Err(refused))) => Err(WatchError::Offer(refused)),
-            (Err(WatchRefusal::Codec(mismatch)), _) => Err(WatchError::Codec(mismatch)),
-            (Err(WatchRefusal::ShuttingDown), _) => Err(WatchError::ShuttingDown),
-            (Err(WatchRefusal::ReservationEnded | WatchRefusal::Offer) | Ok(_), _) => {
-                let over = Over(self.endings.of_reservation(&reservation));
-                Err(WatchError::ReservationEnded(over))
-            }
-        };
-        if let Err(refused) = &result {
-            info!(camera_id = %camera, reservation_id = %reservation, reason = %refused, "viewer not let in");
-            self.journal.step(&reservation, Step::OfferRefused { reason: refused.to_string() });
-        }
-        let _ = reply.send(result);
-    }
-
-    fn begin_peer(&mut self, viewer: ViewerId, accepted: Accepted, offer: &Offer) -> Watching {
-        let resource = uuid::Uuid::new_v4().to_string();
-        let etag = accepted.ice_ufrag;
-        let peer = Peer {
-            resource: resource.clone(),
-            etag: etag.clone(),
-            their_ufrag: accepted.their_ufrag,
-            started: offer.started,
-            is_checked: false,
-            has_media: false,
-            line: None,
-        };
-        self.peers.insert(viewer, peer);
-        self.resources.insert(resource.clone(), viewer);
-        Watching { resource, answer_sdp: accepted.answer_sdp, etag }
-    }
-
-    fn close_viewer(&mut self, viewer: ViewerId, cause: CloseCause) {
-        if self.outlets.close_reader(viewer) {
-            return;
-        }
-        if let (CloseCause::Ended(reason), Some(peer)) = (cause, self.peers.get(&viewer)) {
-            self.endings.note(&peer.resource, reason, self.clock.now());
-        }
-        self.forget_peer(viewer);
-        self.media.close(viewer, cause.as_str());
-    }
-
-    /// Before the ledger told anything.
-    fn no_leases(&self) -> control::ledger::Snapshot {
-        let total = Usage { current: 0, limit: self.quota.total() };
-        control::ledger::Snapshot { leases: Vec::new(), sources: Vec::new(), total }
-    }
-
-    fn forget_peer(&mut self, viewer: ViewerId) {
-        if let Some(peer) = self.peers.remove(&viewer) {
-            self.resources.remove(&peer.resource);
-        }
-    }
-
-    fn observe_join(&mut self, viewer: ViewerId) {
-        if let Some(peer) = self.peers.get_mut(&viewer)
-            && !std::mem::replace(&mut peer.has_media, true)
-        {
-            self.joins.observe(peer.started.elapsed());
-        }
-    }
-
-    fn trickle(
-        &self,
-        resource: &str,
-        etag: Option<&str>,
-        fragment: String,
-    ) -> Option<Result<(), ()>> {
-        let viewer = self.resources.get(resource)?;
-        let peer = self.peers.get(viewer)?;
-        if etag.is_some_and(|etag| etag != peer.etag) {
-            return Some(Err(()));
-        }
-        self.media.trickle(*viewer, fragment);
-        Some(Ok(()))
-    }
-
-    fn restart_ice(
-        &self,
-        resource: &str,
-        theirs: IceCredentials,
-        reply: oneshot::Sender<Option<IceRestart>>,
-    ) {
-        let found = self.resources.get(resource);
-        let Some((viewer, peer)) =
-            found.and_then(|viewer| Some((*viewer, self.peers.get(viewer)?)))
-        else {
-            let _ = reply.send(None);
-            return;
-        };
-        if peer.their_ufrag.as_ref() == Some(&theirs.ufrag) {
-            let _ = reply.send(Some(IceRestart::Unchanged));
-            return;
-        }
-        let (media, messages) = (self.media.clone(), self.messages.clone());
-        tokio::spawn(async move {
-            let their_ufrag = theirs.ufrag.clone();
-            let result = media.restart_ice(viewer, theirs).await;
-            // Failing means that the application has ended, and whoever asked is told so.
-            let _ = messages.send(Message::Restarted { viewer, their_ufrag, result, reply });
-        });
-    }
-
-    /// The camera that an operator means: by its own id, or by its pusher's name.
-    fn camera_of_ingress(&self, ingress: CameraId) -> CameraId {
-        if self.cameras.contains_key(&ingress) {
-            return ingress;
-        }
-        let named = self.cameras.keys().find(|camera| camera.pusher_name() == ingress.as_str());
-        named.cloned().unwrap_or(ingress)
-    }
-
-    fn reservation(&self, grant: Grant) -> Reservation {
-        let Grant { lease, usage, watching } = grant;
-        let camera = self.cameras.get(&lease.reservation.camera);
-        Reservation {
-            camera_name: camera.map(|camera| camera.definition.name.clone()).unwrap_or_default(),
-            id: lease.reservation.id,
-            camera: lease.reservation.camera,
-            source: lease.reservation.source,
-            quality: watching.quality,
-            rendition: watching.rendition,
-            switches: watching.switches,
-            expires_at: self.clock.system_time(lease.expires_at),
-            current_usage: usage.current,
-            limit: usage.limit,
-        }
-    }
-
-    fn reserve_error(&mut self, camera: &CameraId, refusal: ReserveRefusal) -> ReserveError {
-        match refusal {
-            ReserveRefusal::UnknownCamera => ReserveError::UnknownCamera(camera.to_string()),
-            ReserveRefusal::CameraOffline(failure) => {
-                ReserveError::CameraOffline(failure.to_string())
-            }
-            ReserveRefusal::Quota(exceeded) => {
-                self.quota_figures.count_refusal(&exceeded.scope);
-                self.quota_error(exceeded)
-            }
-            ReserveRefusal::Unavailable => ReserveError::StoreLost,
-            // 122 random bits met twice: there is no better word for it.
-            ReserveRefusal::IdTaken | ReserveRefusal::ShuttingDown => ReserveError::ShuttingDown,
-        }
-    }
-
-    fn quota_error(&self, exceeded: Exceeded) -> ReserveError {
-        let Exceeded { scope, usage, free_at } = exceeded;
-        let (source_name, source_name_ar) = match &scope {
-            Scope::Source(id) => {
-                let source = self.sources.iter().find(|source| source.id == *id);
-                source.map(|s| (s.name.clone(), s.name_ar.clone())).unwrap_or_default()
-            }
-            Scope::Total => ("all sources".to_owned(), "جميع الجهات".to_owned()),
-            Scope::User(user) => (user.clone(), user.clone()),
-        };
-        ReserveError::QuotaExceeded {
-            scope,
-            source_name,
-            source_name_ar,
-            current: usage.current,
-            limit: usage.limit,
-            retry_after: free_at.map(|at| at.saturating_since(self.clock.now())),
-        }
-    }
-
     /// Ends everything; `reply` hears of it when viewers are told and sources are gone.
     fn shut_down(&mut self, reply: oneshot::Sender<()>) {
         self.engine.handle_shutdown(self.clock.now());
@@ -862,28 +283,12 @@ pub(super) fn spec(config: &CameraConfig) -> CameraSpec {
     }
 }
 
-/// What the journal keeps of it.
-fn refusal_of(error: &ReserveError) -> Refusal {
-    let reason = error.to_string();
-    match error {
-        ReserveError::QuotaExceeded { .. } => Refusal::Quota(reason),
-        ReserveError::UnknownCamera(_) | ReserveError::CameraOffline(_) => Refusal::Camera(reason),
-        ReserveError::StoreLost | ReserveError::ShuttingDown => Refusal::Server(reason),
-    }
-}
-
 /// Never resolves without a time.
 async fn sleep_until(wake: Option<tokio::time::Instant>) {
     match wake {
         Some(wake) => tokio::time::sleep_until(wake).await,
         None => std::future::pending().await,
     }
-}
-
-/// A new reservation's id.
-fn random_reservation() -> Option<ReservationId> {
-    let text = uuid::Uuid::new_v4().hyphenated().to_string();
-    ReservationId::parse(&text).ok()
 }
 
 /// How long a stream stays without viewers, so that its puller is gone `close_after` its last one:

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::actor::{Actor, Command, Waiting};
 use super::{App, LeaseError, Released};
+use crate::ledger::Leaseholder;
 
 /// Permits without a session that are kept beside those with one, before they are looked for. Offers
 /// that are refused leave them, until their tokens run out.
@@ -38,6 +39,12 @@ pub(crate) struct Holder {
     pub(crate) user: String,
     pub(crate) camera: CameraId,
     pub(crate) source: SourceId,
+}
+
+impl From<Leaseholder> for Holder {
+    fn from(Leaseholder { user, camera, source }: Leaseholder) -> Self {
+        Self { user, camera, source }
+    }
 }
 
 /// A call of the methods below.

@@ -93,14 +93,7 @@ impl ServerProcess {
 
     /// CPU time of all of its threads, since its start.
     pub(super) fn cpu_time(&self) -> anyhow::Result<Duration> {
-        let path = format!("/proc/{}/stat", self.child.id());
-        let stat = fs::read_to_string(&path).context("the server has ended")?;
-        // Behind the name, which is in brackets: user and system time are the 12th and 13th field from
-        // there (proc_pid_stat(5)), in hundredths of a second on all that Linux runs on (USER_HZ).
-        let (_, fields) = stat.rsplit_once(')').with_context(|| format!("no name in {path}"))?;
-        let times = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
-        let hundredths: u64 = times.sum::<Result<u64, _>>()?;
-        Ok(Duration::from_millis(hundredths * 10))
+        cpu_time(self.child.id())
     }
 
     /// A line of the kernel's account of the process.
@@ -119,4 +112,16 @@ impl Drop for ServerProcess {
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// CPU time of all threads of a process, since its start.
+pub(super) fn cpu_time(process: u32) -> anyhow::Result<Duration> {
+    let path = format!("/proc/{process}/stat");
+    let stat = fs::read_to_string(&path).context("the server has ended")?;
+    // Behind the name, which is in brackets: user and system time are the 12th and 13th field from
+    // there (proc_pid_stat(5)), in hundredths of a second on all that Linux runs on (USER_HZ).
+    let (_, fields) = stat.rsplit_once(')').with_context(|| format!("no name in {path}"))?;
+    let times = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+    let hundredths: u64 = times.sum::<Result<u64, _>>()?;
+    Ok(Duration::from_millis(hundredths * 10))
 }

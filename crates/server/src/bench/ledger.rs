@@ -1,31 +1,31 @@
 //! Reservations a second on a store: many callers reserve and release at a fixed rate, however long the
-//! answers take, and in the end nothing may be left.
+//! answers take, and in the end nothing may be left. Once as the server's own parts ask the ledger,
+//! once through the HTTP interface of a server of its own.
 
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+mod desk;
+mod http;
+mod redis;
 
-use anyhow::{Context, bail, ensure};
-use control::{
-    Answer, CameraId, Class, LedgerOp, Outcome, Policy, Quality, Quota, Reservation, ReservationId,
-    Source, SourceId, Timestamp, Unit,
-};
-use tokio::sync::oneshot;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
 
 use super::{Figure, Report, quantile};
 use crate::ledger::connection::Store;
-use crate::ledger::{Ledger, LedgerPlace, News, OnStoreLoss, StoreAddress};
+use crate::ledger::{LedgerPlace, OnStoreLoss, StoreAddress};
+use redis::RedisServer;
 
 /// The longest that 99 of 100 operations may take.
 const P99_MS_MAX: f64 = 10.0;
-/// How much of the rate has to be reached.
-const REACHED_MIN: f64 = 0.99;
-/// How long redis-server may take to start.
-const START_TIME_MAX: Duration = Duration::from_secs(20);
+/// How much of the rate may be missed, in percent.
+const MISSING_MAX: f64 = 1.0;
 /// Cameras that are reserved in turn, of several sources.
-const CAMERAS: usize = 100;
-const SOURCES: usize = 4;
+const CAMERAS: u32 = 100;
+const SOURCES: u32 = 4;
+/// Limit of each source and of all: more than all callers hold at once.
+const LEASES_MAX: u32 = 50_000;
+/// Before every key: beside what else is in the store, and in one slot of a cluster.
+const PREFIX: &str = "{manifold-bench}";
 
 /// What is measured.
 #[derive(Debug, Clone)]
@@ -34,76 +34,137 @@ pub(crate) struct LedgerBench {
     pub(crate) store: Option<String>,
     /// Reservations a second, each of which is released again.
     pub(crate) rate: u32,
-    /// Callers, each of which waits for its answer.
+    /// The same through HTTP.
+    pub(crate) http_rate: u32,
+    /// Callers, each of which waits for its answer; of HTTP each by a connection of its own.
     pub(crate) callers: u32,
-    /// For how long.
+    /// For how long, each way.
     pub(crate) time: Duration,
+    /// `None`: both.
+    pub(crate) only: Option<Way>,
 }
 
-type Ticket = oneshot::Sender<Outcome>;
+/// How the ledger is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Way {
+    /// As the server's own parts ask it.
+    Ledger,
+    /// By HTTP requests to a server.
+    Http,
+}
 
-/// Measures for `time` and a moment.
+/// Measures for `time`, or twice that, and a moment.
 pub(crate) fn run(bench: &LedgerBench) -> anyhow::Result<Report> {
-    ensure!(bench.callers > 0 && bench.rate > 0, "there is nothing to measure");
+    let is_something = bench.callers > 0 && bench.rate > 0 && bench.http_rate > 0;
+    ensure!(is_something, "there is nothing to measure");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(measure(bench))
 }
 
 async fn measure(bench: &LedgerBench) -> anyhow::Result<Report> {
-    let (url, _server) = match &bench.store {
-        Some(url) => (url.clone(), None),
-        None => RedisServer::start().map(|server| (server.url(), Some(server)))?,
-    };
-    let place = if url == "memory" {
-        LedgerPlace::Memory
-    } else {
-        let address = StoreAddress::parse(&url).map_err(anyhow::Error::msg)?;
-        // Beside what else is in the store, and in one slot of a cluster.
-        let store = Store::new(address, "{manifold-bench}".to_owned());
-        store.ping().await?;
-        LedgerPlace::Store { store, on_loss: OnStoreLoss::Refuse }
-    };
-    let ledger = start(place)?;
-    let callers: Vec<_> = (0..bench.callers)
-        .map(|caller| tokio::spawn(call(ledger.clone(), bench.clone(), caller)))
-        .collect();
-    let began = Instant::now();
-    let (mut reserving, mut releasing, mut failed) = (Vec::new(), Vec::new(), 0);
-    for caller in callers {
-        let times = caller.await.context("a caller panicked")?;
-        reserving.extend(times.reserving);
-        releasing.extend(times.releasing);
-        failed += times.failed;
+    let mut figures = Vec::new();
+    let mut headline = Vec::new();
+    if bench.only != Some(Way::Http) {
+        let found = by_ledger(bench).await?;
+        headline.extend([("reserve_p99_ms", found.p99), ("reservations_per_second", found.rate)]);
+        figures.extend(found.figures);
     }
-    let took = began.elapsed().as_secs_f64();
-    let left = left(&ledger).await?;
-    let rate = reserving.len() as f64 / took;
-    let wanted = f64::from(bench.rate);
-    let p99 = quantile(&reserving, 0.99);
-    let figures = vec![
-        Figure::new("reservations a second", "/s", rate),
-        Figure::new("of those wanted, missing", "%", 100.0 * (1.0 - rate / wanted).max(0.0))
-            .under(100.0 * (1.0 - REACHED_MIN)),
-        Figure::median("reserve", "ms", &reserving),
-        Figure::new("reserve, 99 of 100", "ms", p99).under(P99_MS_MAX),
-        Figure::new("reserve, longest", "ms", quantile(&reserving, 1.0)),
-        Figure::median("release", "ms", &releasing),
-        Figure::new("release, 99 of 100", "ms", quantile(&releasing, 0.99)).under(P99_MS_MAX),
-        Figure::new("not granted", "", f64::from(failed)).under(1.0),
-        Figure::new("leases and counts left", "", f64::from(left)).under(1.0),
-    ];
+    if bench.only != Some(Way::Ledger) {
+        let found = by_http(bench).await?;
+        headline.extend([
+            ("http_reserve_p99_ms", found.p99),
+            ("http_reservations_per_second", found.rate),
+        ]);
+        figures.extend(found.figures);
+    }
     let title = format!(
-        "{} reservations a second for {} s by {} callers, each released at once, on {}",
+        "{} reservations a second for {} s by {} callers, {} through HTTP, each released at once, on {}",
         bench.rate,
         bench.time.as_secs(),
         bench.callers,
+        bench.http_rate,
         if bench.store.is_some() { "the given store" } else { "a redis-server of its own" },
     );
-    let headline = vec![("reserve_p99_ms", p99), ("reservations_per_second", rate)];
     Ok(Report { title, headline, figures })
 }
 
-/// What one caller found, in milliseconds from when its turn was.
+/// What one way came to.
+struct Found {
+    rate: f64,
+    /// Of reservations, in milliseconds.
+    p99: f64,
+    figures: Vec<Figure>,
+}
+
+async fn by_ledger(bench: &LedgerBench) -> anyhow::Result<Found> {
+    let (place, redis) = place(bench).await?;
+    let desk = desk::start(place)?;
+    let callers = (0..bench.callers).map(|_| desk.clone()).collect();
+    let took = call_all(bench, bench.rate, callers).await?;
+    let left = desk.left().await?;
+    let mut found = took.found("", bench.rate, left);
+    found.figures.extend(redis.map(|redis| took.cpu("redis-server", redis.cpu_time())));
+    Ok(found)
+}
+
+async fn by_http(bench: &LedgerBench) -> anyhow::Result<Found> {
+    let (place, redis) = place(bench).await?;
+    let url = match (&bench.store, &redis) {
+        (Some(url), _) => url.clone(),
+        (None, Some(redis)) => redis.url(),
+        (None, None) => "memory".to_owned(),
+    };
+    let server = http::start(&url).await?;
+    let callers = http::connect(server.address(), bench.callers).await?;
+    let before = server.cpu_time()?;
+    let took = call_all(bench, bench.http_rate, callers).await?;
+    let cpu = server.cpu_time().map(|time| time.saturating_sub(before));
+    let cpu = took.cpu("HTTP: server", cpu);
+    let mut left = http::left(server.address()).await?;
+    drop(server);
+    if let LedgerPlace::Store { .. } = place {
+        left += desk::start(place)?.left().await?;
+    }
+    let mut found = took.found("HTTP: ", bench.http_rate, left);
+    found.figures.push(cpu);
+    found.figures.extend(redis.map(|redis| took.cpu("HTTP: redis-server", redis.cpu_time())));
+    Ok(found)
+}
+
+/// Where leases are kept, and the server that was started for them.
+async fn place(bench: &LedgerBench) -> anyhow::Result<(LedgerPlace, Option<RedisServer>)> {
+    let (url, redis) = match &bench.store {
+        Some(url) => (url.clone(), None),
+        None => RedisServer::start().map(|redis| (redis.url(), Some(redis)))?,
+    };
+    if url == "memory" {
+        return Ok((LedgerPlace::Memory, redis));
+    }
+    let address = StoreAddress::parse(&url).map_err(anyhow::Error::msg)?;
+    let store = Store::new(address, PREFIX.to_owned());
+    store.ping().await?;
+    Ok((LedgerPlace::Store { store, on_loss: OnStoreLoss::Refuse }, redis))
+}
+
+/// Who reserves and releases.
+trait Caller: Send + 'static {
+    /// What is reserved.
+    type Place: Send;
+
+    /// `None`: it was not granted.
+    fn reserve(&mut self, camera: u32) -> impl Future<Output = Option<Self::Place>> + Send;
+
+    /// Whether it was there.
+    fn release(&mut self, place: Self::Place) -> impl Future<Output = bool> + Send;
+}
+
+/// What all callers found.
+struct Took {
+    seconds: f64,
+    times: Times,
+}
+
+/// In milliseconds, of reservations from when their turn was.
 #[derive(Default)]
 struct Times {
     reserving: Vec<f64>,
@@ -111,141 +172,97 @@ struct Times {
     failed: u32,
 }
 
-/// A ledger that several callers ask.
-#[derive(Clone)]
-struct Shared {
-    ledger: Arc<Mutex<Ledger<Ticket>>>,
-    clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
-}
-
-impl Shared {
-    async fn ask(&self, op: LedgerOp) -> anyhow::Result<Outcome> {
-        let (ticket, outcome) = oneshot::channel();
-        let at_once = {
-            let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-            ledger.apply(ticket, op, (self.clock)(), ToString::to_string)
-        };
-        match at_once {
-            Some((_, outcome)) => Ok(outcome),
-            None => outcome.await.context("the ledger ended"),
-        }
-    }
-}
-
-fn start(place: LedgerPlace) -> anyhow::Result<Shared> {
-    let sources: Result<Vec<Source>, _> = (0..SOURCES)
-        .map(|number| {
-            let id = SourceId::parse(&format!("BENCH_{number}"))?;
-            anyhow::Ok(Source { id, name: String::new(), name_ar: String::new(), limit: 50_000 })
+async fn call_all<C: Caller>(
+    bench: &LedgerBench,
+    rate: u32,
+    callers: Vec<C>,
+) -> anyhow::Result<Took> {
+    let began = Instant::now();
+    let interval = Duration::from_secs(1) * bench.callers / rate;
+    let tasks: Vec<_> = callers
+        .into_iter()
+        .zip(0u32..)
+        .map(|(caller, number)| {
+            let offset = interval * number / bench.callers;
+            tokio::spawn(call(caller, interval, offset, bench.time))
         })
         .collect();
-    let quota = Quota::new(Unit::Viewer, 50_000, &sources?);
-    let (began, wall) = (Instant::now(), SystemTime::now());
-    let since_epoch = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let clock: Arc<dyn Fn() -> Timestamp + Send + Sync> =
-        Arc::new(move || Timestamp::ZERO + since_epoch + began.elapsed());
-    let tell = |news| {
-        if let News::Outcome(ticket, outcome) = news {
-            // The caller gave up: the measurement has failed.
-            let _: Result<(), Outcome> = Ticket::send(ticket, outcome);
-        }
-    };
-    let ledger = Ledger::start(place, quota, Policy::default(), Arc::clone(&clock), Box::new(tell));
-    Ok(Shared { ledger: Arc::new(Mutex::new(ledger)), clock })
+    let mut times = Times::default();
+    for task in tasks {
+        let Times { reserving, releasing, failed } = task.await.context("a caller panicked")?;
+        times.reserving.extend(reserving);
+        times.releasing.extend(releasing);
+        times.failed += failed;
+    }
+    Ok(Took { seconds: began.elapsed().as_secs_f64(), times })
 }
 
-/// Reserves and releases at its share of the rate. Who comes late through slow answers has the time
+/// Reserves and releases once in each `interval`. Who comes late through slow answers has the time
 /// counted that he was late.
-async fn call(ledger: Shared, bench: LedgerBench, caller: u32) -> Times {
-    let interval = Duration::from_secs(1) * bench.callers / bench.rate;
-    let began = tokio::time::Instant::now() + interval * caller / bench.callers;
+async fn call<C: Caller>(
+    mut caller: C,
+    interval: Duration,
+    offset: Duration,
+    time: Duration,
+) -> Times {
+    let began = tokio::time::Instant::now() + offset;
     let mut times = Times::default();
     let mut turn = 0u32;
     loop {
         let due = began + interval * turn;
-        if due.duration_since(began) >= bench.time {
+        if due.duration_since(began) >= time {
             return times;
         }
         tokio::time::sleep_until(due).await;
-        let Some(reservation) = reservation(turn) else { return times };
-        let id = reservation.id.clone();
-        match ledger.ask(LedgerOp::Reserve(reservation)).await {
-            Ok(Outcome { answer: Answer::Reserved { .. }, .. }) => {
+        match caller.reserve(turn % CAMERAS).await {
+            Some(place) => {
                 times.reserving.push(due.elapsed().as_secs_f64() * 1e3);
-            }
-            Ok(_) | Err(_) => times.failed += 1,
-        }
-        let asked = Instant::now();
-        match ledger.ask(LedgerOp::Release(id)).await {
-            Ok(Outcome { answer: Answer::Released { .. }, .. }) => {
+                let asked = Instant::now();
+                let was_there = caller.release(place).await;
                 times.releasing.push(asked.elapsed().as_secs_f64() * 1e3);
+                times.failed += u32::from(!was_there);
             }
-            Ok(_) | Err(_) => times.failed += 1,
+            None => times.failed += 1,
         }
         turn += 1;
     }
 }
 
-fn reservation(turn: u32) -> Option<Reservation> {
-    let number = turn as usize % CAMERAS;
-    Some(Reservation {
-        id: ReservationId::parse(&uuid::Uuid::new_v4().to_string()).ok()?,
-        camera: CameraId::parse(&format!("cam-{number:03}")).ok()?,
-        source: SourceId::parse(&format!("BENCH_{}", number % SOURCES)).ok()?,
-        user: "bench".to_owned(),
-        quality: Quality::Auto,
-        class: Class::LOWEST,
-    })
-}
-
-/// Leases, and units that are still counted.
-async fn left(ledger: &Shared) -> anyhow::Result<u32> {
-    let Answer::Snapshot(snapshot) = ledger.ask(LedgerOp::Snapshot).await?.answer else {
-        bail!("the store could not be asked for what is left");
-    };
-    let mut left = u32::try_from(snapshot.leases.len()).unwrap_or(u32::MAX);
-    for source in snapshot.sources {
-        let counted = ledger.ask(LedgerOp::Count(source.source)).await?.answer;
-        if let Answer::Counted(usage) = counted {
-            left += usage.current;
-        }
-    }
-    Ok(left)
-}
-
-/// A redis-server that keeps nothing, and ends with the measurement.
-struct RedisServer {
-    port: u16,
-    child: Child,
-}
-
-impl RedisServer {
-    fn start() -> anyhow::Result<Self> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let child = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--appendonly", "no"])
-            .stdout(Stdio::null())
-            .spawn()
-            .context("redis-server does not start; install it, or name a store with --store")?;
-        let server = Self { port, child };
-        let began = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            ensure!(began.elapsed() < START_TIME_MAX, "redis-server does not answer");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(server)
+impl Took {
+    fn found(&self, way: &str, wanted: u32, left: u32) -> Found {
+        let Times { reserving, releasing, failed } = &self.times;
+        let rate = reserving.len() as f64 / self.seconds;
+        let missing = 100.0 * (1.0 - rate / f64::from(wanted)).max(0.0);
+        let p99 = quantile(reserving, 0.99);
+        let named = |name: &str| format!("{way}{name}");
+        let figures = vec![
+            Figure::new(named("reservations a second"), "/s", rate),
+            Figure::new(named("of those wanted, missing"), "%", missing).under(MISSING_MAX),
+            Figure::median(named("reserve"), "ms", reserving),
+            Figure::new(named("reserve, 99 of 100"), "ms", p99).under(P99_MS_MAX),
+            Figure::new(named("reserve, longest"), "ms", quantile(reserving, 1.0)),
+            Figure::median(named("release"), "ms", releasing),
+            Figure::new(named("release, 99 of 100"), "ms", quantile(releasing, 0.99))
+                .under(P99_MS_MAX),
+            Figure::new(named("not granted"), "", f64::from(*failed)).under(1.0),
+            Figure::new(named("leases and counts left"), "", f64::from(left)).under(1.0),
+        ];
+        Found { rate, p99, figures }
     }
 
-    fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+    /// What somebody's CPU time is a reservation and its release; not a number if he ended.
+    fn cpu(&self, whose: &str, time: anyhow::Result<Duration>) -> Figure {
+        let total_us = time.map_or(f64::NAN, |time| time.as_secs_f64() * 1e6);
+        let a_reservation = total_us / self.times.reserving.len() as f64;
+        Figure::new(format!("{whose}, CPU a reservation and its release"), "us", a_reservation)
     }
 }
 
-impl Drop for RedisServer {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn camera(number: u32) -> String {
+    format!("cam-{number:03}")
+}
+
+/// Of a camera.
+fn source(camera: u32) -> String {
+    format!("BENCH_{}", camera % SOURCES)
 }

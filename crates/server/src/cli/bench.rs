@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::{Failure, say};
-use crate::bench::{self, EgressBench, Generator, LedgerBench, MemoryBench, VoiceBench};
+use crate::bench::{self, EgressBench, Generator, LedgerBench, MemoryBench, VoiceBench, Way};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BenchCommand {
@@ -118,11 +118,18 @@ pub(super) struct LedgerArgs {
     #[arg(long, value_name = "NUMBER", default_value_t = 10_000,
         value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: u32,
-    /// Callers, each of which waits for its answer
+    /// Reservations a second through the HTTP interface of a server that is started for it
+    #[arg(long, value_name = "NUMBER", default_value_t = 2_000,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    http_rate: u32,
+    /// One way of asking alone
+    #[arg(long, value_name = "WAY")]
+    only: Option<Way>,
+    /// Callers, each of which waits for its answer; of HTTP each by a connection that it keeps
     #[arg(long, value_name = "NUMBER", default_value_t = 64,
         value_parser = clap::value_parser!(u32).range(1..=10_000))]
     callers: u32,
-    /// For how long
+    /// For how long, each way
     #[arg(long, value_name = "SECONDS", default_value_t = 60,
         value_parser = clap::value_parser!(u64).range(1..=3_600))]
     seconds: u64,
@@ -167,10 +174,16 @@ pub(super) fn run(command: &BenchCommand) -> Result<(), Failure> {
         BenchCommand::Memory { common } => {
             (common.json, bench::memory(MemoryBench { viewers: common.viewers })?)
         }
-        BenchCommand::Ledger(LedgerArgs { store, rate, callers, seconds, json }) => {
-            let (store, rate, callers) = (store.clone(), *rate, *callers);
-            let bench = LedgerBench { store, rate, callers, time: Duration::from_secs(*seconds) };
-            (*json, bench::ledger(&bench)?)
+        BenchCommand::Ledger(args) => {
+            let bench = LedgerBench {
+                store: args.store.clone(),
+                rate: args.rate,
+                http_rate: args.http_rate,
+                callers: args.callers,
+                time: Duration::from_secs(args.seconds),
+                only: args.only,
+            };
+            (args.json, bench::ledger(&bench)?)
         }
         BenchCommand::Voice(VoiceArgs { listeners, rounds, seconds, joins, json }) => {
             let bench = VoiceBench {

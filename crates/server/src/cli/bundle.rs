@@ -95,7 +95,7 @@ async fn gather(args: &BundleArgs) -> Result<Parts, Failure> {
         Err(error @ AskError::Absent { .. }) => of_machine(args, &error, &mut parts)?,
         Err(error) => return Err(error.into()),
     }
-    let findings = doctor::silent(&args.server, args.config.as_deref()).await?;
+    let findings = Box::pin(doctor::silent(&args.server, args.config.as_deref())).await?;
     parts.push(("doctor.json", pretty(&findings)));
     Ok(parts)
 }

@@ -2,6 +2,7 @@
 //! when that does not work.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -13,7 +14,10 @@ use url::Url;
 
 use super::Failure;
 use super::load::TOKEN_VARIABLE;
-use crate::remote::{Answer, Ask, HttpClient, RemoteError};
+use crate::config::{self, Environment, Flags};
+use crate::data_dir::DataDir;
+use crate::remote::{Answer, Ask, HttpClient, RemoteError, Trust, TrustError, disbelief};
+use crate::tls;
 
 /// Where the server is, for who does not want to type it each time.
 const URL_VARIABLE: &str = "MANIFOLD_URL";
@@ -33,6 +37,10 @@ pub(super) struct Server {
     /// Bearer token of each request [default: the variable MANIFOLD_TOKEN]
     #[arg(long, value_name = "TOKEN", value_parser = secret)]
     token: Option<SecretString>,
+    /// Certificate of the authority that an https:// server is believed by [default: those of this machine, and
+    /// that of its own server]
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -46,7 +54,7 @@ fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AskError {
     /// The address is none that can be asked. Exit code 2.
-    #[error("{0:?} is no address of a server; write it as http://host:8080")]
+    #[error("{0:?} is no address of a server; write it as http://host:8080 or https://host:8443")]
     Address(String),
     /// Nobody answers. Exit code 2.
     #[error(
@@ -58,6 +66,17 @@ pub(crate) enum AskError {
         /// What the network said.
         reason: String,
     },
+    /// Somebody answers there who cannot be believed. Exit code 2.
+    #[error("the server at {url} is not asked: {reason}")]
+    Untrusted {
+        /// As asked.
+        url: Url,
+        /// What it showed, and what to do.
+        reason: String,
+    },
+    /// There is nobody to believe it by. Exit code 2.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// It wants a key, or another one. Exit code 3.
     #[error("the server refuses: {0}; give a token with --token or {TOKEN_VARIABLE}")]
     Token(String),
@@ -73,7 +92,7 @@ impl AskError {
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Self::Strange(_) => 1,
-            Self::Address(_) | Self::Absent { .. } => 2,
+            Self::Address(_) | Self::Absent { .. } | Self::Untrusted { .. } | Self::Trust(_) => 2,
             Self::Token(_) | Self::Refused(_) => 3,
         }
     }
@@ -92,11 +111,16 @@ impl Client {
     pub(super) fn new(server: &Server) -> Result<Self, AskError> {
         let text = server.url.clone().or_else(|| std::env::var(URL_VARIABLE).ok());
         let text = text.filter(|text| !text.is_empty()).unwrap_or_else(|| URL_DEFAULT.to_owned());
-        let base = Url::parse(&text).ok().filter(Url::has_host);
-        let base = base.ok_or(AskError::Address(text))?;
+        let is_web = |url: &Url| url.has_host() && ["http", "https"].contains(&url.scheme());
+        let base = Url::parse(&text).ok().filter(is_web).ok_or(AskError::Address(text))?;
         let variable = || std::env::var(TOKEN_VARIABLE).ok().map(SecretString::from);
         let token = server.token.clone().or_else(variable);
-        Ok(Self { http: HttpClient::new(ANSWER_TIME_MAX), base, token })
+        let http = if base.scheme() == "https" {
+            HttpClient::with_trust(ANSWER_TIME_MAX, trust(server)?)
+        } else {
+            HttpClient::new(ANSWER_TIME_MAX)
+        };
+        Ok(Self { http, base, token })
     }
 
     /// Where the server is.
@@ -149,8 +173,13 @@ impl Client {
         let ask = Ask { method, url: &url, content_type, token: self.token.as_ref(), body };
         let absent = |error: RemoteError| {
             let reason = match error {
-                // Its address is told already.
-                RemoteError::Unreachable { reason, .. } => reason.to_string(),
+                RemoteError::Unreachable { reason, .. } => match disbelief(&reason) {
+                    Some(reason) => {
+                        return AskError::Untrusted { url: self.base.clone(), reason };
+                    }
+                    // Its address is told already.
+                    None => reason.to_string(),
+                },
                 RemoteError::Scheme(_)
                 | RemoteError::Cut { .. }
                 | RemoteError::Late { .. }
@@ -185,6 +214,17 @@ impl Client {
     }
 }
 
+/// By whom an https:// server is believed: a server of this machine that made its own certificate is known by
+/// what it keeps in its data directory.
+fn trust(server: &Server) -> Result<Trust, TrustError> {
+    if let Some(file) = &server.ca {
+        return Trust::of_file(file);
+    }
+    let settings = config::load(&Flags::default(), &Environment::of_process()).ok();
+    let configured = settings.and_then(|loaded| loaded.config.store.data_dir);
+    Trust::of_machine(tls::kept_authority(&DataDir::of_process(configured.as_deref())))
+}
+
 /// A path below `root` whose last segment is what a person typed.
 pub(super) fn path_of(root: &str, segment: &str) -> String {
     use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -205,7 +245,7 @@ mod tests {
     use super::*;
 
     fn server(url: &str) -> Server {
-        Server { url: Some(url.to_owned()), token: None, json: false }
+        Server { url: Some(url.to_owned()), token: None, ca: None, json: false }
     }
 
     #[test]
@@ -215,7 +255,7 @@ mod tests {
 
     #[test]
     fn an_address_without_a_host_is_refused_with_an_example() {
-        for wrong in ["nonsense", "http:", "127.0.0.1:8080"] {
+        for wrong in ["nonsense", "http:", "127.0.0.1:8080", "ftp://a.example"] {
             let error = Client::new(&server(wrong)).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{error}");
             assert!(error.to_string().contains("http://host:8080"), "{error}");

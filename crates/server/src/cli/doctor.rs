@@ -63,7 +63,7 @@ pub(super) async fn silent(server: &Server, config: Option<&Path>) -> Result<Val
         quiet: true,
         server: server.clone(),
     };
-    let findings = examine(&args, Show { is_quiet: true, is_json: true }).await?;
+    let findings = Box::pin(examine(&args, Show { is_quiet: true, is_json: true })).await?;
     Ok(json_of(&findings))
 }
 

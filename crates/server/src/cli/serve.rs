@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -73,6 +73,7 @@ async fn serve(loaded: &Loaded, args: &ServeArgs) -> anyhow::Result<()> {
     let rtsp_address = rtsp.as_ref().map(RtspOut::address);
     let keyring = Arc::new(Keyring::new(&config.auth)?);
     let database = open_database(config)?;
+    keyring.revocations().load(&database, SystemTime::now())?;
     let parked = park::Loaded::read(config, &database)?;
     let audit = if config.audit.enabled {
         Audit::start(database.clone(), config.audit.keep)
@@ -81,7 +82,10 @@ async fn serve(loaded: &Loaded, args: &ServeArgs) -> anyhow::Result<()> {
     };
     let application = AppConfig { audit, cameras: parked.cameras(), ..config.application() };
     try_store(&application.ledger).await?;
+    let leases = application.ledger.clone();
+    let closing = CancellationToken::new();
     let (app, plane, media) = start_app(config, application, &settings)?;
+    share_revocations(&keyring, leases, &app, &closing);
     let park = Park::new(parked, app.clone());
     let voice = config.voice.enabled.then(|| Voice::start(config.voice.relay(), plane));
     let outlets = Arc::new(Outlets::default());
@@ -94,7 +98,6 @@ async fn serve(loaded: &Loaded, args: &ServeArgs) -> anyhow::Result<()> {
         voice.clone(),
         http::Kept { park, layouts: Layouts::new(database) },
     );
-    let closing = CancellationToken::new();
     if let Some(interval) = config.park.probe_interval {
         tokio::spawn(park::probe_unwatched(app.clone(), interval, closing.clone()));
     }
@@ -264,6 +267,19 @@ async fn try_store(ledger: &LedgerPlace) -> anyhow::Result<()> {
             Ok(())
         }
         Err(refused) => Err(refused.into()),
+    }
+}
+
+/// Where there is a store, whoever is sent away by one of its servers is sent away by all.
+fn share_revocations(
+    keyring: &Keyring,
+    leases: LedgerPlace,
+    app: &App,
+    closing: &CancellationToken,
+) {
+    if let LedgerPlace::Store { store, .. } = leases {
+        let revocations = keyring.revocations().clone();
+        tokio::spawn(revocations.share(store, app.clone(), closing.clone()));
     }
 }
 

@@ -105,7 +105,12 @@ impl Look {
             "packets_per_second": self.rate(before, "manifold_packets_sent_total"),
             "bits_per_second": 8.0 * self.rate(before, "manifold_bytes_sent_total"),
             "send_drops_per_second": self.rate(before, "manifold_send_drops_total"),
+            "packets_lost_per_second": self.rate(before, "manifold_packets_lost_reported_total"),
             "voices": self.figure("manifold_voices"),
+            "voice_receivers": self.figure("manifold_voice_receivers"),
+            "voice_loss_percent": 100.0 * self.voice_loss(before),
+            "mp3_listeners": self.figure("manifold_mp3_listeners"),
+            "mp3_encoders": self.figure("manifold_mp3_encoders"),
         })
     }
 
@@ -124,25 +129,50 @@ impl Look {
                 self.figure("process_resident_memory_bytes") / 1e6,
             ),
             format!(
-                "reservations {}  connected {:.0}  cameras {live} live {on_the_way} on the way {idle} idle {failed} without a picture",
+                "reservations {}  connected {:.0}  frames in {:.0}/s",
                 self.stats["active_streams"],
                 self.figure("manifold_viewers_connected"),
+                self.rate(before, "manifold_frames_in_total"),
             ),
             format!(
-                "{:.0} packets/s  {:.1} Mbit/s  lost {:.0}/s  repaired {:.0}/s  dropped {:.0}/s  frames in {:.0}/s",
+                "cameras: {live} live, {on_the_way} on the way, {idle} idle, {failed} without a picture"
+            ),
+            format!(
+                "{:.0} packets/s  {:.1} Mbit/s  lost {:.0}/s  repaired {:.0}/s  dropped {:.0}/s",
                 self.rate(before, "manifold_packets_sent_total"),
                 8e-6 * self.rate(before, "manifold_bytes_sent_total"),
                 self.rate(before, "manifold_packets_lost_reported_total"),
                 self.rate(before, "manifold_repairs_total"),
                 self.rate(before, "manifold_send_drops_total"),
-                self.rate(before, "manifold_frames_in_total"),
             ),
-            String::new(),
         ];
+        lines.extend(self.voice_line(before));
+        lines.push(String::new());
         lines.extend(self.source_lines());
         lines.push(String::new());
         lines.extend(self.camera_lines());
         lines
+    }
+
+    /// Of the packets that senders sent, 0.0 to 1.0: those that never came.
+    fn voice_loss(&self, before: &Self) -> f64 {
+        let lost = self.rate(before, "manifold_voice_packets_lost_total");
+        let sent = lost + self.rate(before, "manifold_voice_packets_total");
+        if sent > 0.0 { lost / sent } else { 0.0 }
+    }
+
+    /// Nothing while nobody speaks.
+    fn voice_line(&self, before: &Self) -> Option<String> {
+        let voices = self.figure("manifold_voices");
+        (voices > 0.0).then(|| {
+            format!(
+                "voices {voices:.0}  receivers {:.0}  MP3 players {:.0}, encoders {:.0}  lost on the way here {:.0} %",
+                self.figure("manifold_voice_receivers"),
+                self.figure("manifold_mp3_listeners"),
+                self.figure("manifold_mp3_encoders"),
+                100.0 * self.voice_loss(before),
+            )
+        })
     }
 
     fn source_lines(&self) -> Vec<String> {
@@ -163,21 +193,22 @@ impl Look {
 
     fn camera_lines(&self) -> Vec<String> {
         let head = format!(
-            "{:<28} {:<14} {:>7} {:>7} {:<16} {}",
-            "CAMERA", "STATE", "VIEWERS", "PULLERS", "PICTURE", "REASON"
+            "{:<24} {:<17} {:>7} {:>7} {}",
+            "CAMERA", "STATE", "VIEWERS", "PULLERS", "PICTURE"
         );
         let viewers = |camera: &Value| camera["viewer_count"].as_u64().unwrap_or_default();
         let mut cameras: Vec<&Value> = self.cameras.iter().collect();
         cameras
             .sort_by_key(|camera| (std::cmp::Reverse(viewers(camera)), camera["state"] != "live"));
         let more = cameras.len().saturating_sub(CAMERAS_SHOWN);
-        let rows = cameras.into_iter().take(CAMERAS_SHOWN).map(camera_line);
+        let rows = cameras.into_iter().take(CAMERAS_SHOWN).flat_map(camera_lines);
         let rest = (more > 0).then(|| format!("and {more} more"));
         std::iter::once(head).chain(rows).chain(rest).collect()
     }
 }
 
-fn camera_line(camera: &Value) -> String {
+/// One line, and below it the reason why there is no picture. Both fit into a terminal's 80 columns.
+fn camera_lines(camera: &Value) -> Vec<String> {
     let text = |key: &str| camera[key].as_str().unwrap_or_default();
     let number = |key: &str| camera[key].as_u64().unwrap_or_default();
     let picture = match camera["codec"].as_str() {
@@ -185,14 +216,14 @@ fn camera_line(camera: &Value) -> String {
         None => String::new(),
     };
     let line = format!(
-        "{:<28} {:<14} {:>7} {:>7} {picture:<16} {}",
-        shortened(text("id"), 28),
+        "{:<24} {:<17} {:>7} {:>7} {picture}",
+        shortened(text("id"), 24),
         text("state"),
         number("viewer_count"),
         number("pullers"),
-        shortened(text("reason"), 60),
     );
-    line.trim_end().to_owned()
+    let reason = camera["reason"].as_str().map(|reason| format!("  {}", shortened(reason, 78)));
+    std::iter::once(line.trim_end().to_owned()).chain(reason).collect()
 }
 
 fn shortened(text: &str, characters: usize) -> String {
@@ -248,7 +279,7 @@ mod tests {
         assert!((now.figure("manifold_pulls_started_total") - 5.0).abs() < 1e-9);
         let lines = now.lines(&before);
         assert!(lines[0].contains("cpu 50 %"), "{}", lines[0]);
-        assert!(lines[2].starts_with("500 packets/s"), "{}", lines[2]);
+        assert!(lines[3].starts_with("500 packets/s"), "{}", lines[3]);
         assert!(lines.iter().any(|line| line.starts_with("METRO") && line.ends_with("27")));
         let cameras = now.camera_lines();
         assert!(cameras[1].starts_with("cam-29 ") && cameras[1].ends_with("H264 640x360"));

@@ -5,9 +5,12 @@
 
 use std::time::Duration;
 
+use control::ReservationId;
 use hyper::Method;
 
 use super::{Cluster, Peer};
+use crate::ledger::connection::StoreError;
+use crate::ledger::{self, Leaseholder};
 use crate::remote::{Ask, HttpClient, RemoteError};
 
 /// How long another node may take to answer. It takes milliseconds; whoever asks a server that has died
@@ -93,6 +96,14 @@ impl Cluster {
         });
         all.silent.extend(silent);
         all
+    }
+
+    /// Whose a reservation is, as the store tells it.
+    pub(crate) async fn holder_in_store(
+        &self,
+        id: &ReservationId,
+    ) -> Result<Option<Leaseholder>, StoreError> {
+        ledger::look_up(&self.0.settings.store, id).await
     }
 
     /// Whether the bearer `token` was made for this very question to this node.

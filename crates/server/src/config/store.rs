@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use secrecy::{ExposeSecret, SecretString};
+
 use super::choice;
 use super::reader::{Section, Setting, text};
 use super::tree::Node;
 use crate::ledger::connection::Store as StoreHandle;
-use crate::ledger::{LedgerPlace, OnStoreLoss, StoreAddress};
+use crate::ledger::{LedgerPlace, OnStoreLoss, SentinelLogin, StoreAddress};
 
 /// Longest prefix of keys, in bytes. It stands before each of them.
 const PREFIX_LENGTH_MAX: usize = 64;
@@ -94,9 +96,39 @@ pub(super) fn read(mut section: Section<'_>) -> Store {
     }
     let on_store_loss = section.value("on_store_loss", OnStoreLoss::Keep);
     let data_dir: Option<String> = section.optional("data_dir");
+    let ca = read_ca(&mut section, address.as_ref());
+    let login = read_sentinel_login(&mut section, address.as_ref());
+    let address = address.map(|address| address.trusting(ca).with_sentinel_login(login));
     section.finish();
     let data_dir = data_dir.filter(|path| !path.is_empty()).map(PathBuf::from);
     Store { address, prefix, on_store_loss, data_dir }
+}
+
+/// Whom to trust with the store.
+fn read_ca(section: &mut Section<'_>, address: Option<&StoreAddress>) -> Option<PathBuf> {
+    let origin = section.origin_of("ca");
+    let path: String = section.optional("ca").filter(|path: &String| !path.is_empty())?;
+    if !address.is_some_and(StoreAddress::is_tls) {
+        let sentence = "certificates are those of TLS: write rediss:// (with two s) in `store.url`";
+        section.problem(origin, "ca", sentence);
+    }
+    Some(PathBuf::from(path))
+}
+
+fn read_sentinel_login(section: &mut Section<'_>, address: Option<&StoreAddress>) -> SentinelLogin {
+    let origin = section.origin_of("sentinel_password");
+    let user: Option<String> = section.optional("sentinel_user");
+    let password: Option<SecretString> = section.optional("sentinel_password");
+    let login = SentinelLogin {
+        user: user.filter(|user| !user.is_empty()),
+        password: password.filter(|password| !password.expose_secret().is_empty()),
+    };
+    if login.password.is_some() && !address.is_some_and(StoreAddress::is_sentinel) {
+        let sentence =
+            "only redis+sentinel:// has Sentinels; the servers' password is in `store.url`";
+        section.problem(origin, "sentinel_password", sentence);
+    }
+    login
 }
 
 /// A cluster places a key by what stands between its first '{' and the next '}', if anything does.

@@ -234,6 +234,14 @@ fn wrong_settings_say_what_would_be_right() {
         ),
         ("[store]\non_store_loss = \"hope\"".to_owned(), "this must be \"keep\" or \"refuse\""),
         (
+            "[store]\nurl = \"redis://a\"\nca = \"ca.pem\"".to_owned(),
+            "store.ca: certificates are those of TLS: write rediss://",
+        ),
+        (
+            "[store]\nurl = \"redis://a\"\nsentinel_password = \"s\"".to_owned(),
+            "store.sentinel_password: only redis+sentinel:// has Sentinels",
+        ),
+        (
             "[store]\nurl = \"redis+cluster://a\"\nprefix = \"m:\"".to_owned(),
             "store.prefix: in a cluster this must have a hash tag",
         ),

@@ -1,8 +1,8 @@
 //! Each camera: called for a moment as the server would call it, and looked at for what viewers will
 //! meet: its codec, how long they wait for a keyframe, B-frames, sound.
 //!
-//! Cameras of the settings are called from here, which opens one more session at each; what others the
-//! server has is told as the server knows it.
+//! Cameras of the settings are called from here, which opens one more session at each; the server calls those
+//! that it alone has (`park`).
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,13 +10,12 @@ use std::time::{Duration, Instant};
 use engine::SourceFailure;
 use futures::StreamExt;
 use media::{Frame, MediaKind};
-use serde_json::Value;
 use tokio::sync::Notify;
 
+use super::park::Park;
 use super::{Finding, Progress, RunningServer};
 use crate::config::{Camera, Config};
 use crate::ingest::{self, Output, Reach, RtspTransport, SourceFormat, SourceUrl};
-use crate::remote::Ask;
 use crate::why::camera_remedy;
 
 const PART: &str = "camera";
@@ -40,7 +39,7 @@ pub(crate) enum CameraChoice {
 }
 
 impl CameraChoice {
-    fn takes(&self, id: &str) -> bool {
+    pub(super) fn takes(&self, id: &str) -> bool {
         match self {
             Self::All => true,
             Self::None => false,
@@ -55,9 +54,29 @@ pub(super) async fn check(
     choice: &CameraChoice,
     tell: &mut dyn FnMut(Progress),
 ) {
+    if *choice == CameraChoice::None {
+        return;
+    }
+    let mut park = None;
+    let server = match server {
+        None => None,
+        Some(server) => match Park::of(server).await {
+            Ok(told) => {
+                park = Some(told);
+                Some(&*server)
+            }
+            Err(found) => {
+                tell(Progress::Found(found));
+                None
+            }
+        },
+    };
     let all = config.map(|config| &config.cameras[..]).unwrap_or_default();
-    let chosen: Vec<&Camera> =
-        all.iter().filter(|camera| choice.takes(camera.id.as_str())).collect();
+    let is_here = |id: &str| park.as_ref().is_none_or(|park| !park.has_changed(id));
+    let chosen: Vec<&Camera> = all
+        .iter()
+        .filter(|camera| choice.takes(camera.id.as_str()) && is_here(camera.id.as_str()))
+        .collect();
     let calls: Vec<Call> = chosen.iter().flat_map(|camera| calls_of(camera)).collect();
     if !calls.is_empty() {
         tell(Progress::Begins(format!("{} camera streams, {AT_ONCE} at a time", calls.len())));
@@ -66,13 +85,22 @@ pub(super) async fn check(
     while let Some(found) = findings.next().await {
         found.into_iter().for_each(|found| tell(Progress::Found(found)));
     }
-    if let Some(server) = server {
-        let called = |id: &str| {
-            chosen.iter().any(|camera| camera.id.as_str() == id && !is_published(&camera.url))
-        };
-        for found in told_by(server, choice, called).await {
-            tell(Progress::Found(found));
-        }
+    let called = |id: &str| {
+        chosen.iter().any(|camera| camera.id.as_str() == id && !is_published(&camera.url))
+    };
+    if let (Some(server), Some(park)) = (server, &park) {
+        tell(Progress::Begins("cameras that the server calls itself".to_owned()));
+        let told = park.told(server, choice, called).await;
+        told.into_iter().for_each(|found| tell(Progress::Found(found)));
+    }
+    if let CameraChoice::One(id) = choice
+        && !called(id)
+        && park.as_ref().is_none_or(|park| !park.has(id))
+    {
+        let sentence =
+            format!("there is no camera {id}, neither in the settings nor at the server");
+        let remedy = "`manifold top --once` lists the server's cameras";
+        tell(Progress::Found(Finding::trouble(PART, sentence, remedy)));
     }
 }
 
@@ -81,16 +109,40 @@ struct Call {
     name: String,
     source: SourceUrl,
     transport: RtspTransport,
+    /// What a browser without the codec is shown instead.
+    instead: Instead,
+}
+
+/// Whether a camera has another picture for browsers that do not take this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Instead {
+    Sub,
+    Nothing,
+}
+
+/// What is to be said of a picture's codec: browsers without H.265 are many.
+pub(super) fn judge_codec(name: &str, codec: &str, instead: Instead) -> Option<Finding> {
+    let remedy = match instead {
+        _ if codec != media::Codec::H265.name() => return None,
+        Instead::Sub => "nothing where the sub stream is H.264: it is shown instead by itself",
+        Instead::Nothing => "set the camera to H.264, or give a sub_url that is",
+    };
+    let sentence =
+        format!("{name} sends H.265, which Firefox and many a Chrome on Linux do not take");
+    Some(Finding::note(PART, sentence, remedy))
 }
 
 fn calls_of(camera: &Camera) -> Vec<Call> {
-    let call = |name: String, source: &SourceUrl| Call {
+    let call = |name: String, source: &SourceUrl, instead| Call {
         name,
         source: source.clone(),
         transport: camera.transport,
+        instead,
     };
-    let main = call(format!("camera {}", camera.id), &camera.url);
-    let sub = camera.sub_url.as_ref().map(|url| call(format!("camera {} (sub)", camera.id), url));
+    let instead = if camera.sub_url.is_some() { Instead::Sub } else { Instead::Nothing };
+    let main = call(format!("camera {}", camera.id), &camera.url, instead);
+    let sub = |url| call(format!("camera {} (sub)", camera.id), url, Instead::Nothing);
+    let sub = camera.sub_url.as_ref().map(sub);
     std::iter::once(main).chain(sub).filter(|call| !is_published(&call.source)).collect()
 }
 
@@ -100,7 +152,7 @@ fn is_published(source: &SourceUrl) -> bool {
 }
 
 async fn call(call: Call) -> Vec<Finding> {
-    let Call { name, source, transport } = call;
+    let Call { name, source, transport, instead } = call;
     let look = Arc::new(Look::default());
     let output: Arc<dyn Output> = look.clone();
     let pull = ingest::pull(&source, Reach::Anywhere, transport, output, Arc::new(Notify::new()));
@@ -113,7 +165,9 @@ async fn call(call: Call) -> Vec<Finding> {
     match (failure, seen.format) {
         // It ended after it was seen; that is worth saying, and what was seen too.
         (Some(failure), _) => vec![failed(&name, &failure)],
-        (None, Some(format)) => judge(&name, format, &seen, begun.elapsed()),
+        (None, Some(format)) => std::iter::once(judge(&name, format, &seen, begun.elapsed()))
+            .chain(judge_codec(&name, format.codec.name(), instead))
+            .collect(),
         (None, None) => Vec::new(),
     }
 }
@@ -127,17 +181,17 @@ fn failed(name: &str, failure: &SourceFailure) -> Finding {
     Finding::trouble(PART, sentence, remedy)
 }
 
-fn judge(name: &str, format: SourceFormat, seen: &Seen, took: Duration) -> Vec<Finding> {
+fn judge(name: &str, format: SourceFormat, seen: &Seen, took: Duration) -> Finding {
     let SourceFormat { codec, width, height, audio } = format;
     let sound = audio.map_or("no sound", media::Codec::name);
     let picture = format!("{} {width}x{height}, {sound}", codec.name());
     let Some((frames, interval)) = seen.group else {
         let seconds = took.as_secs();
-        return vec![Finding::note(
+        return Finding::note(
             PART,
             format!("{name} sends {picture}, and no second keyframe came in {seconds} s"),
             "set an I-frame interval of 1 to 4 s in the camera",
-        )];
+        );
     };
     let sentence = format!(
         "{name} sends {picture}, no B-frames, a keyframe every {:.1} s ({frames} frames)",
@@ -145,9 +199,9 @@ fn judge(name: &str, format: SourceFormat, seen: &Seen, took: Duration) -> Vec<F
     );
     if interval > INTERVAL_GOOD {
         let remedy = "set an I-frame interval of 1 to 4 s in the camera: a viewer waits so long after a loss";
-        return vec![Finding::note(PART, sentence, remedy)];
+        return Finding::note(PART, sentence, remedy);
     }
-    vec![Finding::fine(PART, sentence)]
+    Finding::fine(PART, sentence)
 }
 
 /// What was seen of a camera.
@@ -230,47 +284,6 @@ impl Output for Look {
     fn lost(&self, _: u64) {}
 }
 
-/// What the server says of cameras that were not called from here.
-async fn told_by(
-    server: &mut RunningServer,
-    choice: &CameraChoice,
-    called: impl Fn(&str) -> bool,
-) -> Vec<Finding> {
-    let Ok(url) = server.base.join("/api/v1/cameras") else { return Vec::new() };
-    let ask = Ask {
-        method: hyper::Method::GET,
-        url: &url,
-        content_type: None,
-        token: server.token.as_ref(),
-        body: String::new(),
-    };
-    let json: Value = match server.http.ask(&ask).await {
-        Ok(answer) => serde_json::from_str(&answer.body).unwrap_or_default(),
-        Err(error) => {
-            let sentence = format!("the server does not tell its cameras: {error}");
-            return vec![Finding::note(PART, sentence, "give a token with --token")];
-        }
-    };
-    let all = json["cameras"].as_array().cloned().unwrap_or_default();
-    let told = all
-        .iter()
-        .filter(|camera| camera["id"].as_str().is_some_and(|id| choice.takes(id) && !called(id)));
-    told.map(told_camera).collect()
-}
-
-fn told_camera(camera: &Value) -> Finding {
-    let text = |key: &str| camera[key].as_str().unwrap_or_default();
-    let (id, state) = (text("id"), text("state"));
-    match camera["reason"].as_str() {
-        Some(reason) => Finding::trouble(
-            PART,
-            format!("camera {id}, says the server: {reason}"),
-            camera_remedy(state).unwrap_or("look at the camera's own page"),
-        ),
-        None => Finding::fine(PART, format!("camera {id} is {state}, says the server")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::Level;
@@ -280,7 +293,13 @@ mod tests {
     async fn a_camera_that_works_is_told_with_its_group_of_pictures() {
         let source = SourceUrl::parse("test://?width=192&height=108&fps=30&gop=10").unwrap();
         let transport = RtspTransport::Tcp;
-        let found = call(Call { name: "camera c".to_owned(), source, transport }).await;
+        let found = call(Call {
+            name: "camera c".to_owned(),
+            source,
+            transport,
+            instead: Instead::Nothing,
+        })
+        .await;
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].level, Level::Fine, "{found:?}");
         let sentence = &found[0].sentence;
@@ -298,7 +317,13 @@ mod tests {
         drop(listener);
         let source = SourceUrl::parse(&format!("rtsp://u:canary@{address}/a")).unwrap();
         let transport = RtspTransport::Tcp;
-        let found = call(Call { name: "camera c".to_owned(), source, transport }).await;
+        let found = call(Call {
+            name: "camera c".to_owned(),
+            source,
+            transport,
+            instead: Instead::Nothing,
+        })
+        .await;
         assert_eq!(found[0].level, Level::Trouble);
         let wanted = format!("camera c at {address} cannot be reached");
         assert!(found[0].sentence.starts_with(&wanted), "{found:?}");

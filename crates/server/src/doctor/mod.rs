@@ -7,15 +7,17 @@
 //! | `reach` | the media port, by STUN checks to each candidate that viewers are told |
 //! | `certificate` | HTTPS: until when, and for which names |
 //! | `clocks` | this machine's clock beside the server's |
-//! | `stores` | the store of leases, and its clock |
-//! | `cameras` | each camera: reached, password, codec, keyframes, B-frames, sound |
+//! | `stores` | the store of leases: way in, version, latency, clock, memory, its keys |
+//! | `cameras` | each camera of the settings: reached, password, codec, keyframes, B-frames, sound |
+//! | `park` | the server's other cameras, which it calls itself |
 //!
 //! It works beside a running server, of which it asks, and without one. It changes nothing; for the
-//! STUN checks it holds one reservation for a moment.
+//! STUN checks, and for each camera that the server alone can call, it holds one reservation for a moment.
 
 mod cameras;
 mod certificate;
 mod clocks;
+mod park;
 mod ports;
 mod reach;
 mod stores;

@@ -7,12 +7,13 @@ use axum::extract::{Path, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use control::{CameraId, Class};
+use control::{CameraId, Class, ReservationId};
 
 use super::caller::{Caller, Role, Wish, check_user, no_camera};
 use super::extract::{JsonBody, OptionalJsonBody, Params, Scheme, authority};
 use super::problem::Problem;
 use super::sources::{self, Full};
+use super::wire::nodes::HeartbeatQuestion;
 use super::wire::{
     Camera, CameraStats, CamerasAnswer, CamerasQuery, HeartbeatAnswer, HeartbeatRequest, Quality,
     ReleaseAnswer, Rendition, ReserveAnswer, ReserveRequest, SourceStats, SourceUsage, StatsAnswer,
@@ -219,24 +220,40 @@ pub(super) async fn heartbeat(
     OptionalJsonBody(request): OptionalJsonBody<HeartbeatRequest>,
 ) -> Result<Json<HeartbeatAnswer>, Problem> {
     caller.require_reservation(&http, &id).await?;
+    if let Ok(known) = ReservationId::parse(&id)
+        && http.may_be_elsewhere(&known).await
+    {
+        quality(request.quality.as_deref())?;
+        let question = HeartbeatQuestion { reservation_id: id.clone(), request };
+        return http.act_elsewhere(&id, question).await.map(Json);
+    }
+    heartbeat_here(&http, &id, &request).await.map(Json)
+}
+
+/// A heartbeat of a viewer of this node.
+pub(super) async fn heartbeat_here(
+    http: &Http,
+    id: &str,
+    request: &HeartbeatRequest,
+) -> Result<HeartbeatAnswer, Problem> {
     let extend = request.extend_ttl.map(|seconds| Duration::from_secs(seconds.into()));
     let quality = quality(request.quality.as_deref())?;
-    let reservation = http.app().heartbeat(&id, extend, quality).await?;
+    let reservation = http.app().heartbeat(id, extend, quality).await?;
     let now = SystemTime::now();
-    let token = renewal::sign(&http, &reservation.id, &reservation.camera, now).await?.token;
+    let token = renewal::sign(http, &reservation.id, &reservation.camera, now).await?.token;
     if let Some(frames) = request.frames_decoded {
         http.app().journal().decoded(&reservation.id, frames);
     }
-    Ok(Json(HeartbeatAnswer {
+    Ok(HeartbeatAnswer {
         reservation_id: reservation.id.to_string(),
         remaining_ttl: reservation.expires_at.duration_since(now).unwrap_or_default().as_secs(),
         updated: true,
         token,
         expires_at: rfc3339(reservation.expires_at),
         quality: reservation.quality.into(),
-        rendition: reservation.rendition.as_str(),
+        rendition: reservation.rendition.as_str().to_owned(),
         switches: reservation.switches,
-    }))
+    })
 }
 
 /// `GET /api/v1/stream/stats`

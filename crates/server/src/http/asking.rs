@@ -5,15 +5,19 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use control::{CameraId, ReservationId, SourceId};
 
-use super::Http;
 use super::node::require_question;
 use super::problem::Problem;
-use super::wire::nodes::{HolderAnswer, HolderQuestion, NodeQuestion, Question};
-use crate::app::Holder;
+use super::wire::nodes::{
+    Act, EndingQuestion, HeartbeatQuestion, HolderAnswer, HolderQuestion, NodeQuestion, Question,
+    Refusal, RemoveQuestion, RemovedViewer, RenewQuestion,
+};
+use super::{Http, api, participants, renewal};
+use crate::app::{Holder, LeaseError, Over};
 use crate::cluster::{Asked, Silent, SilentReason};
 
 impl Http {
@@ -27,24 +31,78 @@ impl Http {
         for (node, answer) in answers {
             match serde_json::from_str(&answer) {
                 Ok(answer) => all.answers.push((node, answer)),
-                Err(error) => all.silent.push(garbled(node, &error)),
+                Err(error) => {
+                    let reason = SilentReason::Garbled(error.to_string());
+                    all.silent.push(Silent { node, reason });
+                }
             }
         }
         all
     }
 
-    /// Whose a reservation is, whichever node has its session; `None`: none that answers has it.
+    /// Whose a reservation is, whichever node has its session: as the store tells it, and where it cannot
+    /// be asked as the nodes do. `None`: nobody who answers knows it.
     pub(super) async fn find_holder(&self, id: &ReservationId) -> Option<Holder> {
         if let Some(holder) = self.app().holder_of(id.clone()).await {
             return Some(holder);
         }
+        let cluster = self.app().cluster()?;
+        if let Ok(Some(holder)) = cluster.holder_in_store(id).await {
+            return Some(holder.into());
+        }
         let asked = self.ask_nodes(HolderQuestion { reservation_id: id.to_string() }).await;
         asked.answers.into_iter().find_map(|(_, answer)| answer?.read())
     }
-}
 
-fn garbled(node: String, error: &serde_json::Error) -> Silent {
-    Silent { node, reason: SilentReason::Garbled(error.to_string()) }
+    /// Whether the session of a reservation may be another node's: there are others, and it is not here.
+    pub(super) async fn may_be_elsewhere(&self, id: &ReservationId) -> bool {
+        self.app().cluster().is_some() && self.app().holder_of(id.clone()).await.is_none()
+    }
+
+    /// Lets the node act that has the session of a reservation.
+    pub(super) async fn act_elsewhere<T, Q>(&self, id: &str, question: Q) -> Result<T, Problem>
+    where
+        Q: NodeQuestion<Answer = Act<T>>,
+    {
+        let asked = self.ask_nodes(question).await;
+        let mut refused = None;
+        for (_, act) in asked.answers {
+            match act {
+                Act::Done(done) => return Ok(done),
+                Act::Refused(refusal) => refused = Some(refusal),
+                Act::NotHere => {}
+            }
+        }
+        match refused {
+            Some(refusal) => Err(refusal.into()),
+            None => Err(self.not_found_at(id, &asked.silent).await),
+        }
+    }
+
+    /// No node that answered has the session. One that was too busy may, and is worth another try; with one
+    /// that is gone its sessions are.
+    async fn not_found_at(&self, id: &str, silent: &[Silent]) -> Problem {
+        let said: Vec<String> = silent.iter().map(ToString::to_string).collect();
+        let is_gone = |silent: &Silent| matches!(silent.reason, SilentReason::Gone { .. });
+        if silent.iter().all(is_gone) {
+            let over = self.why_over(id).await;
+            return if said.is_empty() { over } else { over.with_note(&said.join("; ")) };
+        }
+        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, said.join("; "));
+        problem.with_header(RETRY_AFTER, HeaderValue::from(1))
+    }
+
+    /// That a reservation is not there any more, with the reason where a node knows it.
+    pub(super) async fn why_over(&self, id: &str) -> Problem {
+        let over = self.app().ending_of(id).await;
+        if over.0.is_none() {
+            let asked = self.ask_nodes(EndingQuestion { reservation_id: id.to_owned() }).await;
+            if let Some(refusal) = asked.answers.into_iter().find_map(|(_, ending)| ending) {
+                return refusal.into();
+            }
+        }
+        LeaseError::Over(over).into()
+    }
 }
 
 /// `POST /node/ask`: another node's question.
@@ -57,7 +115,21 @@ pub(super) async fn answer(
     let question = serde_json::from_str(&body)
         .map_err(|error| Problem::bad_request(format!("this is no question of ours: {error}")))?;
     Ok(match question {
-        Question::Holder(question) => said::<HolderQuestion>(holder(&http, question).await),
+        Question::Holder(question) => said::<HolderQuestion>(holder(&http, &question).await),
+        Question::Ending(question) => said::<EndingQuestion>(ending(&http, &question).await),
+        Question::Heartbeat(question) => {
+            let HeartbeatQuestion { reservation_id: id, request } = &question;
+            let act = async { api::heartbeat_here(&http, id, request).await };
+            said::<HeartbeatQuestion>(acted(&http, id, act).await)
+        }
+        Question::Renew(question) => {
+            let id = &question.reservation_id;
+            said::<RenewQuestion>(acted(&http, id, renewal::renew_here(&http, id)).await)
+        }
+        Question::Remove(question) => {
+            let id = &question.reservation_id;
+            said::<RemoveQuestion>(acted(&http, id, remove(&http, &question)).await)
+        }
     })
 }
 
@@ -66,7 +138,19 @@ fn said<Q: NodeQuestion>(answer: Q::Answer) -> Response {
     Json(answer).into_response()
 }
 
-async fn holder(http: &Http, question: HolderQuestion) -> Option<HolderAnswer> {
+/// Acts where the session is this node's.
+async fn acted<T>(http: &Http, id: &str, act: impl Future<Output = Result<T, Problem>>) -> Act<T> {
+    let Ok(known) = ReservationId::parse(id) else { return Act::NotHere };
+    if http.app().holder_of(known).await.is_none() {
+        return Act::NotHere;
+    }
+    match act.await {
+        Ok(done) => Act::Done(done),
+        Err(problem) => Act::Refused(problem.into()),
+    }
+}
+
+async fn holder(http: &Http, question: &HolderQuestion) -> Option<HolderAnswer> {
     let id = ReservationId::parse(&question.reservation_id).ok()?;
     let holder = http.app().holder_of(id).await?;
     Some(HolderAnswer {
@@ -74,6 +158,20 @@ async fn holder(http: &Http, question: HolderQuestion) -> Option<HolderAnswer> {
         camera_id: holder.camera.to_string(),
         source: holder.source.to_string(),
     })
+}
+
+async fn ending(http: &Http, question: &EndingQuestion) -> Option<Refusal> {
+    let over: Over = http.app().ending_of(&question.reservation_id).await;
+    over.0.map(|_| Problem::from(LeaseError::Over(over)).into())
+}
+
+async fn remove(http: &Http, question: &RemoveQuestion) -> Result<RemovedViewer, Problem> {
+    let RemoveQuestion { reservation_id, by } = question;
+    let id = ReservationId::parse(reservation_id);
+    let id = id.map_err(|_| LeaseError::Over(Over(None)))?;
+    let holder = http.app().holder_of(id.clone()).await;
+    let holder = holder.ok_or(LeaseError::Over(Over(None)))?;
+    participants::remove_here(http, &id, &holder, by).await
 }
 
 impl HolderAnswer {

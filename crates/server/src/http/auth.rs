@@ -4,9 +4,9 @@
 //! says of it is compared, never followed. What a token is good for is decided here too; whether
 //! the reservation still lives is not.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -17,6 +17,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::wire::{Claims, VideoGrant};
 use crate::app::{KeyNumber, Permit};
 use crate::config;
+use crate::revocations::Revocations;
 
 /// Longest token that is looked at. Ours have about 400 characters.
 const TOKEN_LENGTH_MAX: usize = 4096;
@@ -30,17 +31,13 @@ const LAST_SECOND: u64 = 253_402_300_799;
 /// Name of the key that is made at start when none is configured.
 const OWN_KEY_ID: &str = "manifold";
 
-/// Reservations and tokens that may be taken back at once. A token lives an hour, so that this is one
-/// viewer sent away a second for 18 hours; those beyond push out the next to expire.
-const REVOKED_MAX: usize = 65_536;
-
 /// Signs and checks tokens.
 pub(crate) struct Keyring {
     /// Never empty; the first signs.
     keys: RwLock<Arc<[Key]>>,
     /// Lifetime of viewers' tokens.
     ttl: Duration,
-    revoked: Mutex<Revoked>,
+    revoked: Revocations,
     next_number: AtomicU32,
 }
 
@@ -87,36 +84,6 @@ impl Key {
             )
         };
         self.id == entry.id && self.secret.as_ref().is_some_and(|secret| same(secret).is_ok())
-    }
-}
-
-/// What was taken back before it expired, and when it does (seconds since the Unix epoch). What stands
-/// here is the `sub` of viewers' tokens, or the `jti` of others.
-#[derive(Debug, Default)]
-struct Revoked {
-    until: HashMap<String, u64>,
-    /// The same, the next to expire first.
-    due: BTreeSet<(u64, String)>,
-}
-
-impl Revoked {
-    fn insert(&mut self, name: String, until: u64, now: u64) {
-        let earlier = self.until.remove(&name);
-        if let Some(earlier) = earlier {
-            self.due.remove(&(earlier, name.clone()));
-        }
-        let is_over = |due: &BTreeSet<(u64, String)>| due.first().is_some_and(|(at, _)| *at <= now);
-        while self.due.len() >= REVOKED_MAX || is_over(&self.due) {
-            let Some((_, oldest)) = self.due.pop_first() else { break };
-            self.until.remove(&oldest);
-        }
-        let until = until.max(earlier.unwrap_or_default());
-        self.until.insert(name.clone(), until);
-        self.due.insert((until, name));
-    }
-
-    fn contains(&self, name: &str) -> bool {
-        !name.is_empty() && self.until.contains_key(name)
     }
 }
 
@@ -207,7 +174,7 @@ impl Keyring {
         let keyring = Self {
             keys: RwLock::new(Arc::new([])),
             ttl: auth.token_ttl,
-            revoked: Mutex::default(),
+            revoked: Revocations::default(),
             next_number: AtomicU32::new(0),
         };
         keyring.replace(&auth.keys)?;
@@ -296,13 +263,12 @@ impl Keyring {
 
     /// Takes back all tokens of a reservation, whether they were made already or not.
     pub(crate) fn revoke(&self, reservation: &ReservationId, now: SystemTime) {
-        let now = unix(now);
-        let until = now.saturating_add(self.ttl.as_secs()).saturating_add(CLOCK_SKEW.as_secs());
-        self.revoked().insert(reservation.viewer_identity(), until, now);
+        self.revoked.insert(reservation.viewer_identity(), now + self.ttl + CLOCK_SKEW, now);
     }
 
-    fn revoked(&self) -> MutexGuard<'_, Revoked> {
-        self.revoked.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What was taken back.
+    pub(crate) fn revocations(&self) -> &Revocations {
+        &self.revoked
     }
 
     /// How long a viewer's token is good.
@@ -333,7 +299,7 @@ impl Keyring {
         let data = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation())
             .map_err(|_| TokenError::Signature)?;
         check_times(&data.claims, now)?;
-        let revoked = self.revoked();
+        let revoked = &self.revoked;
         if revoked.contains(&data.claims.sub) || revoked.contains(&data.claims.jti) {
             return Err(TokenError::Revoked);
         }
@@ -612,19 +578,6 @@ mod tests {
         let mut other = claims();
         other["sub"] = "viewer_67e55044-10b1-426f-9247-bb680e5fe0c9".into();
         assert!(verify(&keyring, &forged(HS256, &other)).is_ok());
-    }
-
-    #[test]
-    fn what_is_taken_back_is_bounded_and_forgotten_in_time() {
-        let mut revoked = Revoked::default();
-        (0..=REVOKED_MAX as u64).for_each(|n| revoked.insert(n.to_string(), 1_000 + n, 0));
-        assert_eq!((revoked.until.len(), revoked.due.len()), (REVOKED_MAX, REVOKED_MAX));
-        assert!(!revoked.contains("0") && revoked.contains("1"));
-        revoked.insert("1".to_owned(), 10, 0);
-        assert!(revoked.due.contains(&(1_001, "1".to_owned())), "never earlier");
-        revoked.insert("late".to_owned(), u64::MAX, 2_000_000);
-        assert_eq!((revoked.until.len(), revoked.due.len()), (1, 1));
-        assert!(revoked.contains("late") && !revoked.contains(""));
     }
 
     #[test]

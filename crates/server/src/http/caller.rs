@@ -365,7 +365,7 @@ impl Caller {
                 if is_his { Ok(()) } else { Err(no_reservation()) }
             }
             // His own he may be told the end of.
-            None if self.viewer.is_some() => Err(why_no_reservation(http, id).await),
+            None if self.viewer.is_some() => Err(http.why_over(id).await),
             None => Err(no_reservation()),
         }
     }
@@ -379,11 +379,6 @@ pub(super) fn no_camera(camera: &CameraId) -> Problem {
 /// As for a reservation that is not there.
 fn no_reservation() -> Problem {
     LeaseError::Over(Over(None)).into()
-}
-
-/// The same, with the reason where it ended for one that its holder should know.
-pub(super) async fn why_no_reservation(http: &Http, id: &str) -> Problem {
-    LeaseError::Over(http.app().ending_of(id).await).into()
 }
 
 impl FromRequestParts<Http> for Caller {

@@ -256,18 +256,18 @@ impl Conversation<'_> {
 
     /// A fresh token for one that holds; where it is this socket's own, it lives on with it.
     async fn renew(&mut self, token: &str) -> News {
-        let pass = match renewal::renew(self.http, token).await {
-            Ok(pass) => pass,
+        let fresh = match renewal::renew(self.http, token).await {
+            Ok(fresh) => fresh,
             Err(problem) => return refusal(problem.detail()),
         };
         let is_own =
             |own: &HeaderValue| own.as_bytes().strip_prefix(b"Bearer ") == Some(token.as_bytes());
         if self.token.as_ref().is_some_and(is_own)
-            && let Ok(fresh) = HeaderValue::try_from(format!("Bearer {}", pass.token))
+            && let Ok(header) = HeaderValue::try_from(format!("Bearer {}", fresh.token))
         {
-            self.token = Some(fresh);
+            self.token = Some(header);
         }
-        News::Token(RenewedToken { expires_at: rfc3339(pass.permit.until), token: pass.token })
+        News::Token(RenewedToken { expires_at: fresh.expires_at, token: fresh.token })
     }
 }
 

@@ -14,8 +14,9 @@ use super::Http;
 use super::caller::{Caller, Wish};
 use super::extract::JsonBody;
 use super::problem::Problem;
+use super::wire::nodes::{RemoveQuestion, RemovedViewer};
 use super::wire::{RemoveParticipant, RemovedAnswer, TwirpError};
-use crate::app::Released;
+use crate::app::Holder;
 use crate::audit::Change;
 
 /// `DELETE /rooms/{name}/participants/{identity}`
@@ -24,9 +25,8 @@ pub(super) async fn remove(
     caller: Caller,
     Path((room, identity)): Path<(String, String)>,
 ) -> Result<Json<RemovedAnswer>, Problem> {
-    let released = send_away(&http, &caller, &room, &identity).await?;
-    let source = released.source.to_string();
-    Ok(Json(RemovedAnswer { room, identity, removed: true, source, new_count: released.new_count }))
+    let RemovedViewer { source, new_count } = send_away(&http, &caller, &room, &identity).await?;
+    Ok(Json(RemovedAnswer { room, identity, removed: true, source, new_count }))
 }
 
 /// `POST /twirp/livekit.RoomService/RemoveParticipant`
@@ -59,12 +59,12 @@ async fn send_away(
     caller: &Caller,
     room: &str,
     identity: &str,
-) -> Result<Released, Problem> {
+) -> Result<RemovedViewer, Problem> {
     let id = identity.strip_prefix("viewer_").and_then(|id| ReservationId::parse(id).ok());
     let Some(id) = id else {
         return Err(no_viewer(http, caller, room, identity).await);
     };
-    let holder = http.app().holder_of(id.clone()).await;
+    let holder = http.find_holder(&id).await;
     let holder = holder.filter(|holder| holder.camera.room_name() == room);
     let holder = holder.ok_or_else(no_participant)?;
     if !caller.may_read(&holder.source) {
@@ -72,18 +72,52 @@ async fn send_away(
     }
     caller.require_camera(http, &holder.camera, Wish::Change).await?;
     // Before the session ends, so that its page cannot come back in between.
-    http.keyring().revoke(&id, SystemTime::now());
+    http.revoke(&id).await;
+    if http.may_be_elsewhere(&id).await {
+        let (reservation_id, by) = (id.to_string(), caller.identity().to_owned());
+        let question = RemoveQuestion { reservation_id, by };
+        let removed = http.act_elsewhere(id.as_str(), question).await;
+        if removed.is_ok() {
+            note(http, &id, &holder, caller.identity());
+            return removed;
+        }
+        // Its node cannot be asked: what the store ends is ended there as soon as it looks.
+    }
+    remove_here(http, &id, &holder, caller.identity()).await
+}
+
+impl Http {
+    /// The tokens of a reservation open nothing from here on, at no server of the store.
+    async fn revoke(&self, id: &ReservationId) {
+        self.keyring().revoke(id, SystemTime::now());
+        self.keyring().revocations().save().await;
+    }
+}
+
+/// Ends the session of a viewer of this node, and the lease of any.
+pub(super) async fn remove_here(
+    http: &Http,
+    id: &ReservationId,
+    holder: &Holder,
+    by: &str,
+) -> Result<RemovedViewer, Problem> {
+    http.revoke(id).await;
     let released = http.app().remove_viewer(id.clone()).await.ok_or_else(no_participant)?;
-    let camera_id = &holder.camera;
-    tracing::info!(%camera_id, reservation_id = %id, by = ?caller.identity(), "viewer sent away");
+    note(http, id, holder, by);
+    Ok(RemovedViewer { source: released.source.to_string(), new_count: released.new_count })
+}
+
+/// Tells the log and the audit trail, at the node that was asked and at the one with the session.
+fn note(http: &Http, id: &ReservationId, holder: &Holder, by: &str) {
+    let Holder { user, camera: camera_id, source } = holder;
+    tracing::info!(%camera_id, reservation_id = %id, ?by, "viewer sent away");
     http.app().audit().tell(Change {
-        actor: caller.identity(),
+        actor: by,
         action: "viewer_sent_away",
         object: id.as_str(),
-        source: holder.source.as_str(),
-        detail: format!("{} from camera {camera_id}; the token is revoked", holder.user),
+        source: source.as_str(),
+        detail: format!("{user} from camera {camera_id}; the token is revoked"),
     });
-    Ok(released)
 }
 
 fn no_participant() -> Problem {

@@ -1,5 +1,7 @@
 //! What goes wrong, as `application/problem+json` (RFC 9457): a status and one clear sentence.
 
+use std::borrow::Cow;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::Request;
@@ -10,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::auth::{GrantError, TokenError};
 use super::wire::ProblemBody;
+use super::wire::nodes::Refusal;
 use super::wire::park::RowProblem;
 use crate::app::LeaseError;
 
@@ -20,7 +23,7 @@ const CONTENT: HeaderValue = HeaderValue::from_static("application/problem+json"
 pub(crate) struct Problem {
     status: StatusCode,
     detail: String,
-    code: Option<&'static str>,
+    code: Option<Cow<'static, str>>,
     headers: Vec<(HeaderName, HeaderValue)>,
     problems: Vec<RowProblem>,
 }
@@ -47,6 +50,12 @@ impl Problem {
         &self.detail
     }
 
+    /// The same with a note behind its sentence.
+    pub(super) fn with_note(mut self, note: &str) -> Self {
+        self.detail = format!("{}; {note}", self.detail);
+        self
+    }
+
     /// The same with a header.
     pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
@@ -60,7 +69,7 @@ impl Problem {
 
     /// The same with a word by which programs tell it from others of its status.
     pub(super) fn with_code(self, code: Option<&'static str>) -> Self {
-        Self { code, ..self }
+        Self { code: code.map(Cow::Borrowed), ..self }
     }
 
     /// 503, while the store of reservations does not answer. It is asked again every second.
@@ -85,6 +94,21 @@ impl Problem {
     }
 }
 
+impl From<Refusal> for Problem {
+    /// Another node's.
+    fn from(Refusal { status, detail, code }: Refusal) -> Self {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+        Self { code: code.map(Cow::Owned), ..Self::new(status, detail) }
+    }
+}
+
+impl From<Problem> for Refusal {
+    /// For another node, whose caller it is told to.
+    fn from(Problem { status, detail, code, .. }: Problem) -> Self {
+        Self { status: status.as_u16(), detail, code: code.map(Cow::into_owned) }
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = ProblemBody {
@@ -93,7 +117,7 @@ impl IntoResponse for Problem {
             status: self.status.as_u16(),
             detail: &self.detail,
             problems: &self.problems,
-            code: self.code,
+            code: self.code.as_deref(),
         };
         let mut response = (self.status, Json(body)).into_response();
         response.headers_mut().extend(self.headers);

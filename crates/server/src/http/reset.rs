@@ -1,11 +1,13 @@
 //! `POST /api/v1/reset`: ends reservations and pullers, of one camera or of all.
 //!
-//! It goes the same way as each viewer's own release and as `DELETE /ingress/{id}`: viewers are told, the
-//! account stays exact, cameras are let go with a TEARDOWN. Who reserves meanwhile is not ended.
+//! It is one step of the application: viewers are told, the account stays exact, cameras are let go with a
+//! TEARDOWN. Who reserves after it stays.
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use control::CameraId;
+use engine::Reset;
 
 use super::Http;
 use super::api::camera_id;
@@ -30,6 +32,22 @@ impl Extent {
             (Some(_), true) | (None, false) => {
                 Err(Problem::bad_request("give either camera_id or all = true"))
             }
+        }
+    }
+
+    /// `None`: all.
+    fn camera(&self) -> Option<CameraId> {
+        match self {
+            Self::Camera(id) => Some(id.clone()),
+            Self::All => None,
+        }
+    }
+
+    /// As the audit trail has it.
+    fn word(&self) -> &str {
+        match self {
+            Self::Camera(id) => id.as_str(),
+            Self::All => "all",
         }
     }
 
@@ -80,35 +98,28 @@ pub(super) async fn reset(
     {
         return Err(Problem::not_found(format!("there is no camera {id}")));
     }
-    let mut reservations_ended = Vec::new();
-    for viewer in extent.reservations(&before) {
-        // It may have ended by itself meanwhile.
-        if http.app().release(viewer.id.as_str()).await.is_ok() {
-            reservations_ended.push(viewer.id.to_string());
-        }
-    }
-    let mut pullers_stopped = Vec::new();
-    for camera in extent.cameras(&before).filter(|camera| camera.pullers > 0) {
-        if http.app().stop_source(camera.id.as_str()).await {
-            pullers_stopped.push(camera.id.to_string());
-        }
-    }
+    let Reset { reservations, cameras } =
+        http.app().reset(extent.camera()).await.ok_or_else(ended)?;
+    http.outlets().resets.add(1);
     let after = http.app().snapshot().await;
-    let camera = request.camera_id.as_deref().unwrap_or("all");
-    let (reservations, pullers) = (reservations_ended.len(), pullers_stopped.len());
-    tracing::info!(camera_id = camera, reservations, pullers, "reset on request");
-    let named = before.cameras.iter().find(|found| found.id.as_str() == camera);
+    let named = extent.camera().and_then(|id| before.cameras.iter().find(|found| found.id == id));
+    let (ended, stopped) = (reservations.len(), cameras.len());
+    tracing::info!(camera_id = extent.word(), ended, stopped, "reset on request");
     http.app().audit().tell(Change {
         actor: caller.identity(),
         action: "reset",
-        object: camera,
+        object: extent.word(),
         source: named.map_or("", |camera| camera.source.as_str()),
-        detail: format!("{reservations} reservations and {pullers} pullers were ended"),
+        detail: format!("{ended} reservations and {stopped} pullers were ended"),
     });
     Ok(Json(ResetAnswer {
         reservations_left: extent.reservations(&after).count(),
         pullers_left: extent.cameras(&after).map(|camera| camera.pullers).sum(),
-        reservations_ended,
-        pullers_stopped,
+        reservations_ended: reservations.iter().map(ToString::to_string).collect(),
+        pullers_stopped: cameras.iter().map(ToString::to_string).collect(),
     }))
+}
+
+fn ended() -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down")
 }

@@ -11,7 +11,7 @@ use super::problem::Problem;
 use super::wire::audit::{TraceAnswer, TraceStep};
 use crate::audit::{Found, Kind, Row};
 use crate::database::DatabaseError;
-use crate::journal::{Life, LifeState, Token};
+use crate::journal::{Life, LifeState, Step, Token};
 
 #[utoipa::path(
     get,
@@ -73,7 +73,8 @@ fn of_life(life: Life) -> TraceAnswer {
         LifeState::Granted => "granted",
         LifeState::Ended(_) => "ended",
     };
-    let last = life.steps.last().filter(|_| life.ended.is_some());
+    let last = life.newest(|step| matches!(step, Step::Ended(_) | Step::Refused(_)));
+    let reason = last.map(|moment| moment.step.detail());
     let now = Timestamp::ZERO + std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
     let (began, token) = (life.began, life.token);
     let steps = life.steps.iter().map(|moment| TraceStep {
@@ -90,7 +91,7 @@ fn of_life(life: Life) -> TraceAnswer {
         began: written(began),
         ended: life.ended.map(written),
         duration_ms: since(began, life.ended.unwrap_or(now)),
-        reason: last.map(|moment| moment.step.detail()),
+        reason,
         rendition: life.rendition.map(engine::Rendition::as_str),
         packets_sent: life.sent.packets,
         bytes_sent: life.sent.octets,

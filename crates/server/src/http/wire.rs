@@ -64,7 +64,7 @@ pub(super) struct ReserveRequest {
     pub(super) priority: Option<u64>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[derive(utoipa::ToSchema)]
 pub(super) enum Quality {
@@ -124,7 +124,7 @@ pub(super) struct StreamKeyAnswer {
     pub(super) whip_url: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, utoipa::ToSchema)]
 pub(super) struct HeartbeatRequest {
     /// Seconds.
     #[serde(default)]
@@ -137,7 +137,7 @@ pub(super) struct HeartbeatRequest {
     pub(super) frames_decoded: Option<u64>,
 }
 
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(super) struct HeartbeatAnswer {
     pub(super) reservation_id: String,
     /// Seconds.
@@ -147,7 +147,7 @@ pub(super) struct HeartbeatAnswer {
     pub(super) expires_at: String,
     pub(super) quality: Quality,
     /// The stream that the viewer sees: `main` or `sub`.
-    pub(super) rendition: &'static str,
+    pub(super) rendition: String,
     /// How often it went from one to the other.
     pub(super) switches: u32,
 }
@@ -383,7 +383,7 @@ pub(super) struct ProblemBody<'a> {
     pub(super) problems: &'a [park::RowProblem],
     /// Tells it from others of its status.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) code: Option<&'static str>,
+    pub(super) code: Option<&'a str>,
 }
 
 /// Query of `GET /api/v1/cameras/{id}/frame.jpeg`.

@@ -1,6 +1,7 @@
 //! `store.url`: where leases are kept, taken apart into what cannot be wrong.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -23,6 +24,19 @@ pub(crate) struct StoreAddress {
     pub(super) password: Option<SecretString>,
     /// The numbered database; always 0 in a cluster.
     pub(super) database: i64,
+    /// The file of whom to trust instead of the system's certificate authorities.
+    pub(super) ca: Option<PathBuf>,
+    /// How Sentinels let us in, where they ask.
+    pub(super) sentinel_login: SentinelLogin,
+}
+
+/// User and password of Sentinels, which are not those of the servers that they look after.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SentinelLogin {
+    /// Left out: Sentinel's default user.
+    pub(crate) user: Option<String>,
+    /// Left out: Sentinels ask for none.
+    pub(crate) password: Option<SecretString>,
 }
 
 /// How the servers of a store stand to each other.
@@ -75,7 +89,28 @@ impl StoreAddress {
                 "several hosts are those of redis+sentinel:// or redis+cluster://".to_owned()
             );
         }
-        Ok(Self { kind, hosts, tls, user, password, database })
+        let (ca, sentinel_login) = (None, SentinelLogin::default());
+        Ok(Self { kind, hosts, tls, user, password, database, ca, sentinel_login })
+    }
+
+    /// Trusts the certificate authorities in a file of PEM, and nobody else.
+    pub(crate) fn trusting(self, ca: Option<PathBuf>) -> Self {
+        Self { ca, ..self }
+    }
+
+    /// With what Sentinels ask for.
+    pub(crate) fn with_sentinel_login(self, sentinel_login: SentinelLogin) -> Self {
+        Self { sentinel_login, ..self }
+    }
+
+    /// Whether it is reached by TLS.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// Whether its hosts are Sentinels.
+    pub(crate) fn is_sentinel(&self) -> bool {
+        matches!(self.kind, StoreKind::Sentinel { .. })
     }
 
     /// Whether all keys must lie in one hash slot.
@@ -85,6 +120,18 @@ impl StoreAddress {
 
     pub(super) fn password(&self) -> Option<&str> {
         self.password.as_ref().map(ExposeSecret::expose_secret)
+    }
+
+    /// Where user and password are written, for sentences.
+    pub(super) const fn login_settings(&self) -> &'static str {
+        match self.kind {
+            StoreKind::Single | StoreKind::Cluster => "`store.url`",
+            StoreKind::Sentinel { .. } => "`store.url` or `store.sentinel_password`",
+        }
+    }
+
+    pub(super) fn sentinel_password(&self) -> Option<&str> {
+        self.sentinel_login.password.as_ref().map(ExposeSecret::expose_secret)
     }
 }
 

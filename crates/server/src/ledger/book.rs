@@ -11,22 +11,22 @@ use std::time::Duration;
 
 use control::ledger::{Snapshot, SourceUsage};
 use control::{
-    Answer, EndCause, EndedLease, Exceeded, Lease, LedgerOp, MAX_LEASES, Outcome, Policy, Quota,
-    Reservation, ReservationId, Scope, SourceId, Timestamp, Unit, Usage,
+    Answer, EndCause, EndedLease, Exceeded, Lease, LedgerOp, Outcome, Policy, Quota, Reservation,
+    ReservationId, Scope, SourceId, Timestamp, Unit, Usage,
 };
 use redis::Value;
 use tracing::warn;
 
 use super::connection::{Call, Script, Store, StoreError};
 use super::offset::Offset;
-use super::record::Record;
-use super::reply::{Reply, Told, Values};
+use super::operations::Operations;
+use super::reply::{Each, Reply, Told, Values};
 use super::scripts::SCRIPTS;
 use super::status::{Repair, StoreStatus};
 
-/// Packets that one call of the script tells of. Each takes the store some 10 µs, so that others wait
-/// a millisecond for it.
-const PACKETS_A_CALL: usize = 100;
+/// Operations that one call of a script does, or packets that it tells of. Each takes the store some
+/// 10 µs, so that others wait a millisecond for it.
+const OPERATIONS_A_CALL: usize = 100;
 
 /// A lease that its node believes to live longer than this was not ended by its time: the store's clock
 /// jumped. Answers are under way for less.
@@ -92,14 +92,6 @@ pub(super) struct Book {
     pub(super) status: Arc<StoreStatus>,
 }
 
-/// What one answer means for the operations that it answers.
-enum Verdict {
-    Done(Vec<(usize, Outcome)>),
-    /// The store lost something: to be asked again after a census.
-    Again,
-    Failed(StoreError),
-}
-
 impl Book {
     pub(super) fn new(
         store: Store,
@@ -149,7 +141,6 @@ impl Book {
             };
             for (place, outcome) in finished {
                 if let Some(asked) = slots[place].take() {
-                    self.remember(&asked, &outcome);
                     done.push((asked.ticket, outcome));
                 }
             }
@@ -185,9 +176,8 @@ impl Book {
         for (place, asked) in ops {
             match jobs.last_mut() {
                 Some(job)
-                    if is_packet(&asked.op)
-                        && job.len() < PACKETS_A_CALL
-                        && job.iter().all(|(_, asked)| is_packet(&asked.op)) =>
+                    if job.len() < OPERATIONS_A_CALL
+                        && job.last().is_some_and(|(_, last)| go_together(&last.op, &asked.op)) =>
                 {
                     job.push((place, asked));
                 }
@@ -201,68 +191,65 @@ impl Book {
         let mut error = None;
         for (job, answer) in answers {
             let Some(job) = jobs.get(job) else { continue };
-            match self.judge(job, answer, asked_at, is_last) {
-                Verdict::Done(outcomes) => finished.extend(outcomes),
-                Verdict::Again => {}
-                Verdict::Failed(failed) => error = Some(failed),
-            }
+            let result = match answer {
+                Ok(value) => self.judge(job, value, asked_at, is_last, &mut finished),
+                Err(StoreError::Foreign { .. }) if !is_last => Ok(()),
+                Err(error) => Err(error),
+            };
+            error = result.err().or(error);
         }
         Ok((finished, error))
     }
 
+    /// Reads what one call answered to the operations of `job`, in their order: outcomes are remembered,
+    /// because a later one may end a lease that an earlier one granted, and go to `finished`. Operations
+    /// are left out that are to be asked again after a census, because the store lost something.
     fn judge<T>(
         &mut self,
         job: &[(usize, &Asked<T>)],
-        answer: Result<Value, StoreError>,
+        value: Value,
         asked_at: Timestamp,
         is_last: bool,
-    ) -> Verdict {
-        let value = match answer {
-            Ok(value) => value,
-            Err(StoreError::Foreign { .. }) if !is_last => return Verdict::Again,
-            Err(error) => return Verdict::Failed(error),
-        };
-        if is_word(&value, "flushed") {
-            if is_last {
-                let reason = "somebody empties it again and again".to_owned();
-                return Verdict::Failed(StoreError::Refused { store: self.store.place(), reason });
-            }
-            return Verdict::Again;
-        }
+        finished: &mut Vec<(usize, Outcome)>,
+    ) -> Result<(), StoreError> {
         let shown = if tracing::enabled!(tracing::Level::DEBUG) {
             format!("{value:?}")
         } else {
             String::new()
         };
-        let Some(mut reply) = Reply::read(value) else {
+        let Some(reply) = Reply::read(value) else {
             tracing::debug!(answer = shown, "an answer of the store is not understood");
-            return Verdict::Failed(self.store.garbled("not the form of an answer"));
+            return Err(self.store.garbled("not the form of an answer"));
         };
         self.hear(&reply, asked_at);
-        let mut ended = self.take_told(std::mem::take(&mut reply.told));
         let next_expiry = reply.next_expiry_ms.map(|ms| self.due(ms));
-        let mut outcomes = Vec::with_capacity(job.len());
-        let answers = if reply.word == "seen" {
-            reply.rest.lists()
-        } else {
-            Some(vec![std::mem::replace(&mut reply.rest, Values::none())])
-        };
-        for ((place, asked), mut values) in job.iter().zip(answers.unwrap_or_default()) {
-            let word = if reply.word == "seen" { values.text() } else { Some(reply.word.clone()) };
-            let answer = word.and_then(|word| self.answer(&asked.op, &word, &mut values));
-            let Some(answer) = answer else {
+        let mut ended = self.take_told(reply.told);
+        for ((place, asked), each) in job.iter().zip(Each::of(reply.word, reply.rest)) {
+            let Each { told, word, mut values } = each;
+            ended.extend(self.take_told(told));
+            if word == "flushed" {
+                self.ended.append(&mut ended);
+                if is_last {
+                    let reason = "somebody empties it again and again".to_owned();
+                    return Err(StoreError::Refused { store: self.store.place(), reason });
+                }
+                continue;
+            }
+            let Some(answer) = self.answer(&asked.op, &word, &mut values) else {
+                self.ended.append(&mut ended);
                 tracing::debug!(answer = shown, op = ?asked.op, "an answer of the store is not understood");
                 let reason = format!("not an answer to {:?}", std::mem::discriminant(&asked.op));
-                return Verdict::Failed(self.store.garbled(reason));
+                return Err(self.store.garbled(reason));
             };
             if answer == Answer::NotFound && !is_last && self.is_missed(&asked.op, &ended) {
                 self.ended.append(&mut ended);
                 continue;
             }
-            outcomes
-                .push((*place, Outcome { answer, ended: std::mem::take(&mut ended), next_expiry }));
+            let outcome = Outcome { answer, ended: std::mem::take(&mut ended), next_expiry };
+            self.remember(asked, &outcome);
+            finished.push((*place, outcome));
         }
-        if outcomes.is_empty() { Verdict::Again } else { Verdict::Done(outcomes) }
+        Ok(())
     }
 
     /// Whether this node holds the lease that the store does not know.
@@ -379,20 +366,8 @@ impl Book {
             return self.script(&SCRIPTS.expire, Vec::new(), Vec::new());
         };
         match &first.op {
-            LedgerOp::Reserve(reservation) => self.reserve(reservation, &first.name),
-            LedgerOp::Release(id) => {
-                let mut keys = self.lease_keys(id).to_vec();
-                // Of a lease of another node the source is not known here.
-                keys.extend(
-                    self.own.get(id).map(|own| self.count_key(&own.lease.reservation.source)),
-                );
-                self.script(&SCRIPTS.release, keys, vec![id.to_string()])
-            }
-            LedgerOp::Heartbeat { id, extend } => {
-                let longest = self.policy.heartbeat;
-                let extend = extend.map_or(longest, |asked| asked.min(longest));
-                let args = vec![id.to_string(), millis(extend)];
-                self.script(&SCRIPTS.heartbeat, self.lease_keys(id).to_vec(), args)
+            LedgerOp::Reserve(_) | LedgerOp::Release(_) | LedgerOp::Heartbeat { .. } => {
+                self.operate(job)
             }
             LedgerOp::MediaSeen { .. } => self.media_seen(job),
             LedgerOp::Expire => self.script(&SCRIPTS.expire, Vec::new(), Vec::new()),
@@ -415,22 +390,33 @@ impl Book {
         }
     }
 
-    fn reserve(&self, reservation: &Reservation, name: &str) -> Call<'static> {
-        let Reservation { id, source, .. } = reservation;
-        let mut keys = self.lease_keys(id).to_vec();
-        keys.extend([self.count_key(source), self.limit_key(source), self.good_limits_key()]);
-        let args = vec![
-            self.epoch.clone(),
-            id.to_string(),
-            Record::of_reservation(reservation, &self.node).pack(),
-            name.to_owned(),
-            self.configured(source),
-            self.quota.total().to_string(),
-            self.quota.user_limit().map(|limit| limit.to_string()).unwrap_or_default(),
-            millis(self.policy.initial),
-            MAX_LEASES.to_string(),
-        ];
-        self.script(&SCRIPTS.reserve, keys, args)
+    /// Reservations, releases and heartbeats.
+    fn operate<T>(&self, job: &[(usize, &Asked<T>)]) -> Call<'static> {
+        let mut operations = Operations::default();
+        for (_, Asked { op, name, .. }) in job {
+            match op {
+                LedgerOp::Reserve(reservation) => operations.reserve(self, reservation, name),
+                LedgerOp::Release(id) => operations.release(self, id),
+                LedgerOp::Heartbeat { id, extend } => operations.heartbeat(self, id, *extend),
+                // They are asked for in calls of their own.
+                LedgerOp::MediaSeen { .. }
+                | LedgerOp::Expire
+                | LedgerOp::Count(_)
+                | LedgerOp::SetLimit { .. }
+                | LedgerOp::Snapshot => {}
+            }
+        }
+        operations.into_call(self)
+    }
+
+    /// Ends leases.
+    pub(super) fn release<'i>(
+        &self,
+        ids: impl Iterator<Item = &'i ReservationId>,
+    ) -> Call<'static> {
+        let mut operations = Operations::default();
+        ids.for_each(|id| operations.release(self, id));
+        operations.into_call(self)
     }
 
     fn media_seen<T>(&self, job: &[(usize, &Asked<T>)]) -> Call<'static> {
@@ -601,13 +587,13 @@ impl Book {
     }
 }
 
-fn is_packet(op: &LedgerOp) -> bool {
-    matches!(op, LedgerOp::MediaSeen { .. })
-}
-
-fn is_word(value: &Value, word: &str) -> bool {
-    let Value::Array(values) = value else { return false };
-    matches!(values.first(), Some(Value::BulkString(first)) if first == word.as_bytes())
+/// Whether one call of a script does an operation and the one that was asked for next.
+fn go_together(first: &LedgerOp, next: &LedgerOp) -> bool {
+    let is_operation = |op: &LedgerOp| {
+        matches!(op, LedgerOp::Reserve(_) | LedgerOp::Release(_) | LedgerOp::Heartbeat { .. })
+    };
+    let is_packet = |op: &LedgerOp| matches!(op, LedgerOp::MediaSeen { .. });
+    (is_operation(first) && is_operation(next)) || (is_packet(first) && is_packet(next))
 }
 
 pub(super) fn millis(duration: Duration) -> String {

@@ -179,9 +179,9 @@ impl Book {
     async fn end_ghosts(&mut self, in_store: &HashSet<ReservationId>) -> Result<(), StoreError> {
         let ghosts: Vec<ReservationId> =
             in_store.iter().filter(|id| !self.own.contains_key(*id)).cloned().collect();
-        for id in &ghosts {
-            let keys = self.lease_keys(id).to_vec();
-            let call = self.script(&SCRIPTS.release, keys, vec![id.to_string()]);
+        let calls: Vec<Call<'static>> =
+            ghosts.chunks(LEASES_A_CALL).map(|ids| self.release(ids.iter())).collect();
+        for call in calls {
             self.ask(call).await?;
         }
         if !ghosts.is_empty() {

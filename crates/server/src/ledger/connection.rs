@@ -9,10 +9,10 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
-use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
+use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, Pipeline,
-    RedisConnectionInfo, RedisError, RedisResult, ServerErrorKind, TlsMode, Value,
+    RedisConnectionInfo, RedisError, RedisResult, ServerErrorKind, TlsCertificates, TlsMode, Value,
 };
 use tokio::sync::Mutex;
 
@@ -73,11 +73,31 @@ pub(crate) enum StoreError {
         store: String,
     },
     /// It does not let us in.
-    #[error("the store {store} refuses user or password of `store.url`: {reason}")]
+    #[error("the store {store} refuses user or password of {setting}: {reason}")]
     Forbidden {
         /// Where.
         store: String,
+        /// Where they are written.
+        setting: &'static str,
         /// In its words.
+        reason: String,
+    },
+    /// It shows a certificate that is not to be trusted.
+    #[error(
+        "the certificate of the store {store} is not trusted: {reason}; `store.ca` names the file of the authority that made it"
+    )]
+    Untrusted {
+        /// Where.
+        store: String,
+        /// In the words of TLS.
+        reason: String,
+    },
+    /// Whom to trust cannot be read.
+    #[error("`store.ca` is of no use: {path}: {reason}")]
+    Authorities {
+        /// The file.
+        path: String,
+        /// In the words of the system.
         reason: String,
     },
     /// It has no memory left.
@@ -261,7 +281,9 @@ impl Store {
             return Ok(link.clone());
         }
         let address = &self.inner.address;
-        let wire = match tokio::time::timeout(CONNECT_TIME_MAX, connect(address)).await {
+        let authorities = authorities(address)?;
+        let connected = connect(address, authorities);
+        let wire = match tokio::time::timeout(CONNECT_TIME_MAX, connected).await {
             Ok(Ok(wire)) => wire,
             Ok(Err(error)) => return Err(self.error(&error)),
             Err(_) => {
@@ -291,7 +313,15 @@ impl Store {
         };
         match (error.kind(), error.code()) {
             (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS" | "NOPERM")) => {
-                StoreError::Forbidden { store, reason }
+                StoreError::Forbidden {
+                    store,
+                    setting: self.inner.address.login_settings(),
+                    reason,
+                }
+            }
+            // So rustls begins what is wrong with the other's certificate.
+            _ if reason.contains("invalid peer certificate") => {
+                StoreError::Untrusted { store, reason }
             }
             _ if error.is_timeout() => StoreError::Slow { store },
             (_, Some("OOM")) => StoreError::Full { store },
@@ -304,7 +334,24 @@ impl Store {
     }
 }
 
-async fn connect(address: &StoreAddress) -> RedisResult<Wire> {
+/// Whom to trust, where a file says so. It is small and local, and read for each connection: it may have
+/// been renewed.
+fn authorities(address: &StoreAddress) -> Result<Option<TlsCertificates>, StoreError> {
+    let Some(path) = address.ca.as_ref().filter(|_| address.tls) else { return Ok(None) };
+    let useless =
+        |reason: String| StoreError::Authorities { path: path.display().to_string(), reason };
+    let pem = std::fs::read(path).map_err(|error| useless(error.to_string()))?;
+    let begin = b"-----BEGIN CERTIFICATE-----";
+    if !pem.windows(begin.len()).any(|part| part == begin) {
+        return Err(useless("there is no certificate in it (PEM)".to_owned()));
+    }
+    Ok(Some(TlsCertificates { client_tls: None, root_cert: Some(pem) }))
+}
+
+async fn connect(
+    address: &StoreAddress,
+    authorities: Option<TlsCertificates>,
+) -> RedisResult<Wire> {
     if address.tls {
         // Several cryptography libraries are linked; this one does all TLS of this server.
         let provider = rustls::crypto::aws_lc_rs::default_provider();
@@ -321,45 +368,77 @@ async fn connect(address: &StoreAddress) -> RedisResult<Wire> {
                 return Err((ErrorKind::InvalidClientConfig, "no host").into());
             };
             let host = host(address, first).into_connection_info()?;
-            let client = Client::open(host.set_redis_settings(login(address)))?;
+            let host = host.set_redis_settings(login(address));
+            let client = match authorities {
+                Some(authorities) => Client::build_with_tls(host, authorities)?,
+                None => Client::open(host)?,
+            };
             let wire = client.get_multiplexed_async_connection_with_config(&settings).await?;
             Ok(Wire::One(wire))
         }
         StoreKind::Sentinel { master } => {
-            let sentinels = address.hosts.iter().map(|at| host(address, at));
-            let mut builder =
-                SentinelClientBuilder::new(sentinels, master, SentinelServerType::Master)?
-                    .set_client_to_redis_db(address.database);
-            if address.tls {
-                builder = builder
-                    .set_client_to_redis_tls_mode(TlsMode::Secure)
-                    .set_client_to_sentinel_tls_mode(TlsMode::Secure);
-            }
-            if let Some(user) = &address.user {
-                builder = builder.set_client_to_redis_username(user);
-            }
-            if let Some(password) = address.password() {
-                builder = builder.set_client_to_redis_password(password);
-            }
-            let mut client = builder.build()?;
+            let mut client = by_sentinels(address, master, authorities)?;
             Ok(Wire::One(client.get_async_connection_with_config(&settings).await?))
         }
         StoreKind::Cluster => {
-            let hosts: RedisResult<Vec<_>> = address
-                .hosts
-                .iter()
-                .map(|at| {
-                    let info = host(address, at).into_connection_info()?;
-                    Ok(info.set_redis_settings(login(address)))
-                })
-                .collect();
-            let client = ClusterClient::builder(hosts?)
-                .connection_timeout(CONNECT_TIME_MAX)
-                .response_timeout(ANSWER_TIME_MAX)
-                .retries(CLUSTER_RETRIES)
-                .build()?;
+            let client = of_cluster(address, authorities)?;
             Ok(Wire::Cluster(client.get_async_connection().await?))
         }
+    }
+}
+
+fn by_sentinels(
+    address: &StoreAddress,
+    master: &str,
+    authorities: Option<TlsCertificates>,
+) -> RedisResult<SentinelClient> {
+    let sentinels = address.hosts.iter().map(|at| host(address, at));
+    let mut builder = SentinelClientBuilder::new(sentinels, master, SentinelServerType::Master)?
+        .set_client_to_redis_db(address.database);
+    if address.tls {
+        builder = builder
+            .set_client_to_redis_tls_mode(TlsMode::Secure)
+            .set_client_to_sentinel_tls_mode(TlsMode::Secure);
+    }
+    if let Some(authorities) = authorities {
+        builder = builder
+            .set_client_to_redis_certificates(authorities.clone())
+            .set_client_to_sentinel_certificates(authorities);
+    }
+    if let Some(user) = &address.user {
+        builder = builder.set_client_to_redis_username(user);
+    }
+    if let Some(password) = address.password() {
+        builder = builder.set_client_to_redis_password(password);
+    }
+    if let Some(user) = &address.sentinel_login.user {
+        builder = builder.set_client_to_sentinel_username(user);
+    }
+    if let Some(password) = address.sentinel_password() {
+        builder = builder.set_client_to_sentinel_password(password);
+    }
+    builder.build()
+}
+
+fn of_cluster(
+    address: &StoreAddress,
+    authorities: Option<TlsCertificates>,
+) -> RedisResult<ClusterClient> {
+    let hosts: RedisResult<Vec<_>> = address
+        .hosts
+        .iter()
+        .map(|at| {
+            let info = host(address, at).into_connection_info()?;
+            Ok(info.set_redis_settings(login(address)))
+        })
+        .collect();
+    let builder = ClusterClient::builder(hosts?)
+        .connection_timeout(CONNECT_TIME_MAX)
+        .response_timeout(ANSWER_TIME_MAX)
+        .retries(CLUSTER_RETRIES);
+    match authorities {
+        Some(authorities) => builder.certs(authorities).build(),
+        None => builder.build(),
     }
 }
 

@@ -9,7 +9,9 @@ mod book;
 mod census;
 pub(crate) mod connection;
 mod keeper;
+mod lookup;
 mod offset;
+mod operations;
 mod record;
 mod reply;
 mod scripts;
@@ -29,9 +31,10 @@ use book::{Asked, Book};
 use connection::{Store, StoreError};
 use keeper::Keeper;
 
-pub(crate) use address::StoreAddress;
+pub(crate) use address::{SentinelLogin, StoreAddress};
 pub(crate) use book::NodeClock;
 pub(crate) use keeper::{News, Tell};
+pub(crate) use lookup::{Leaseholder, look_up};
 pub(crate) use status::{Repair, StoreHealth, StoreStatus};
 
 /// How long the store may take at the end to hear of leases that ended.
@@ -182,7 +185,11 @@ impl<T: Send + Sync + 'static> Ledger<T> {
 pub(crate) async fn try_store(store: &Store) -> Result<Option<StoreError>, StoreError> {
     match store.ping().await {
         Ok(()) => Ok(None),
-        Err(error @ StoreError::Forbidden { .. }) => Err(error),
+        Err(
+            error @ (StoreError::Forbidden { .. }
+            | StoreError::Untrusted { .. }
+            | StoreError::Authorities { .. }),
+        ) => Err(error),
         Err(error) => Ok(Some(error)),
     }
 }

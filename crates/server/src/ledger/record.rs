@@ -5,6 +5,7 @@ use control::{
 };
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
+use super::lookup::Leaseholder;
 use super::offset::Offset;
 
 /// `source|camera|user|quality|class|created|last packet|node`, see `lua/prelude.lua`.
@@ -48,7 +49,7 @@ impl Record {
 
     pub(super) fn pack(&self) -> String {
         let Self { source, camera, user, quality, class, created_ms, last_packet_ms, node } = self;
-        let user = utf8_percent_encode(user, NON_ALPHANUMERIC);
+        let user = encoded(user);
         let (quality, class) = (quality_word(*quality), class.get());
         let last = last_packet_ms.map(|last| last.to_string()).unwrap_or_default();
         format!("{source}|{camera}|{user}|{quality}|{class}|{created_ms}|{last}|{node}")
@@ -73,6 +74,11 @@ impl Record {
         parts.next().is_none().then_some(record)
     }
 
+    /// Whose it is.
+    pub(super) fn into_holder(self) -> Leaseholder {
+        Leaseholder { user: self.user, camera: self.camera, source: self.source }
+    }
+
     pub(super) fn into_lease(self, id: ReservationId, expires_ms: u64, offset: &Offset) -> Lease {
         let time = |ms| offset.to_node(ms);
         let basis: fn(Timestamp) -> Basis = |last_packet| Basis::Media { last_packet };
@@ -92,7 +98,12 @@ impl Record {
     }
 }
 
-const fn quality_word(quality: Quality) -> &'static str {
+/// A user's name as it stands in a record: without the signs that part it.
+pub(super) fn encoded(user: &str) -> String {
+    utf8_percent_encode(user, NON_ALPHANUMERIC).to_string()
+}
+
+pub(super) const fn quality_word(quality: Quality) -> &'static str {
     match quality {
         Quality::Low => "low",
         Quality::Medium => "medium",

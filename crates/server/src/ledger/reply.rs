@@ -34,10 +34,6 @@ pub(super) struct Told {
 pub(super) struct Values(std::vec::IntoIter<Value>);
 
 impl Values {
-    pub(super) fn none() -> Self {
-        Self(Vec::new().into_iter())
-    }
-
     fn of(value: Value) -> Option<Self> {
         if let Value::Array(values) = value { Some(Self(values.into_iter())) } else { None }
     }
@@ -49,6 +45,10 @@ impl Values {
     /// Lists, one after the other, to the end.
     pub(super) fn lists(&mut self) -> Option<Vec<Self>> {
         self.list()?.0.map(Self::of).collect()
+    }
+
+    fn told(&mut self) -> Option<Vec<Told>> {
+        self.lists()?.into_iter().map(Told::read).collect()
     }
 
     pub(super) fn text(&mut self) -> Option<String> {
@@ -82,14 +82,38 @@ impl Values {
     }
 }
 
+/// What a call answered to one of its operations.
+#[derive(Debug)]
+pub(super) struct Each {
+    /// Leases that it ended, others than the one that it names.
+    pub(super) told: Vec<Told>,
+    pub(super) word: String,
+    pub(super) values: Values,
+}
+
+impl Each {
+    /// The answers to the operations of a call, in their order, as far as they are understood.
+    pub(super) fn of(word: String, mut rest: Values) -> Vec<Self> {
+        if word != "each" {
+            return vec![Self { told: Vec::new(), word, values: rest }];
+        }
+        let lists = rest.lists().unwrap_or_default().into_iter();
+        lists.map_while(Self::read).collect()
+    }
+
+    fn read(mut values: Values) -> Option<Self> {
+        Some(Self { told: values.told()?, word: values.text()?, values })
+    }
+}
+
 impl Reply {
     /// `None`: it is not understood.
     pub(super) fn read(value: Value) -> Option<Self> {
         let mut values = Values::of(value)?;
         let now_ms = values.number()?;
         let next_expiry_ms = values.maybe_number()?;
-        let told: Option<Vec<Told>> = values.lists()?.into_iter().map(Told::read).collect();
-        Some(Self { now_ms, next_expiry_ms, told: told?, word: values.text()?, rest: values })
+        let told = values.told()?;
+        Some(Self { now_ms, next_expiry_ms, told, word: values.text()?, rest: values })
     }
 }
 

@@ -1,4 +1,4 @@
-//! The scripts that the store executes, one an operation. What they share stands before each.
+//! The scripts that the store executes. What they share stands before each.
 
 use std::sync::LazyLock;
 
@@ -6,9 +6,7 @@ use super::connection::Script;
 
 /// All of them.
 pub(super) struct Scripts {
-    pub(super) reserve: Script,
-    pub(super) release: Script,
-    pub(super) heartbeat: Script,
+    pub(super) operate: Script,
     pub(super) media_seen: Script,
     pub(super) expire: Script,
     pub(super) count: Script,
@@ -21,9 +19,7 @@ pub(super) struct Scripts {
 pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| {
     let script = |body: &str| Script::new(format!("{}{body}", include_str!("lua/prelude.lua")));
     Scripts {
-        reserve: script(include_str!("lua/reserve.lua")),
-        release: script(include_str!("lua/release.lua")),
-        heartbeat: script(include_str!("lua/heartbeat.lua")),
+        operate: script(include_str!("lua/operate.lua")),
         media_seen: script(include_str!("lua/media_seen.lua")),
         expire: script(include_str!("lua/expire.lua")),
         count: script(include_str!("lua/count.lua")),

@@ -35,10 +35,18 @@ impl Timed {
     }
 
     async fn apply(&mut self, op: LedgerOp, now: Timestamp) -> Outcome {
-        *self.now.lock().unwrap() = now;
-        let executed = self.book.execute(vec![Asked { ticket: (), op, name: String::new() }]).await;
-        assert!(executed.error.is_none(), "{:?}", executed.error);
-        let [((), outcome)] = executed.done.try_into().unwrap();
+        let [(_, outcome)] = self.apply_all(vec![op], now).await.try_into().unwrap();
         outcome
+    }
+
+    /// In one go: the outcomes in the order in which the store made them, each with the place of its
+    /// operation.
+    async fn apply_all(&mut self, ops: Vec<LedgerOp>, now: Timestamp) -> Vec<(usize, Outcome)> {
+        *self.now.lock().unwrap() = now;
+        let places = ops.into_iter().enumerate();
+        let asked = places.map(|(ticket, op)| Asked { ticket, op, name: String::new() });
+        let executed = self.book.execute(asked.collect()).await;
+        assert!(executed.error.is_none(), "{:?}", executed.error);
+        executed.done
     }
 }

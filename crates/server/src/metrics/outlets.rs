@@ -63,6 +63,8 @@ pub(crate) struct Outlets {
     pub(crate) live_refused: Figure,
     /// Those that took nothing of what was written.
     pub(crate) live_dropped_slow: Figure,
+    /// Resets of a camera or of all.
+    pub(crate) resets: Figure,
     /// Still pictures answered from the cache.
     pub(crate) stills_cached: Figure,
     /// Still pictures decoded and encoded.
@@ -140,8 +142,9 @@ impl Collector for OutletFigures {
 }
 
 /// What is counted without a label: name, help, figure.
-fn plain(outlets: &Outlets) -> [(&'static str, &'static str, &Figure); 6] {
+fn plain(outlets: &Outlets) -> [(&'static str, &'static str, &Figure); 7] {
     [
+        ("manifold_resets", "Resets of a camera or of all", &outlets.resets),
         (
             "manifold_live_sockets_refused",
             "WebSockets of dashboards not let in, since there were too many",

@@ -13,9 +13,12 @@ use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use url::Url;
+
+use super::trust::Trust;
 
 /// Longest body that is read. An answer in SDP has some 10 KB, the list of a thousand cameras 800 KB, the
 /// metrics of ten thousand cameras 8 MB.
@@ -96,13 +99,26 @@ pub(crate) struct Answer {
 #[derive(Debug)]
 pub(crate) struct HttpClient {
     limit: Duration,
+    /// For servers that are asked by HTTPS; none are without it.
+    trust: Option<Trust>,
+    /// By the scheme, host and port that it goes to.
     kept: Option<(String, SendRequest<String>)>,
 }
 
 impl HttpClient {
     /// `limit` is how long one request may take.
     pub(crate) fn new(limit: Duration) -> Self {
-        Self { limit, kept: None }
+        Self { limit, trust: None, kept: None }
+    }
+
+    /// One that asks by HTTPS, too.
+    pub(crate) fn with_trust(limit: Duration, trust: Trust) -> Self {
+        Self { trust: Some(trust), ..Self::new(limit) }
+    }
+
+    /// One like it, with a connection of its own.
+    pub(crate) fn another(&self) -> Self {
+        Self { limit: self.limit, trust: self.trust.clone(), kept: None }
     }
 
     /// Closes the connection.
@@ -130,8 +146,8 @@ impl HttpClient {
     }
 
     /// The connection that is kept, where it goes there and still stands.
-    async fn kept_to(&mut self, authority: &str) -> Option<SendRequest<String>> {
-        let (_, mut sender) = self.kept.take().filter(|(to, _)| to == authority)?;
+    async fn kept_to(&mut self, place: &str) -> Option<SendRequest<String>> {
+        let (_, mut sender) = self.kept.take().filter(|(to, _)| to == place)?;
         sender.ready().await.is_ok().then_some(sender)
     }
 
@@ -141,16 +157,17 @@ impl HttpClient {
             let (method, path) = (ask.method.clone(), ask.url.path().to_owned());
             RemoteError::Cut { method, path, reason }
         };
-        let mut sender = match self.kept_to(&authority).await {
+        let place = format!("{}://{authority}", ask.url.scheme());
+        let mut sender = match self.kept_to(&place).await {
             Some(sender) => sender,
-            None => connect(ask.url, &authority).await?,
+            None => connect(ask.url, &authority, self.trust.as_ref()).await?,
         };
         let request = ask.request(&authority).map_err(|error| cut(format!("{error:#}")))?;
         let response =
             sender.send_request(request).await.map_err(|error| cut(error.to_string()))?;
         let (head, body) = response.into_parts();
         let body = read(body).await.map_err(cut)?;
-        self.kept = Some((authority, sender));
+        self.kept = Some((place, sender));
         Ok(Answer { status: head.status, headers: head.headers, body })
     }
 }
@@ -205,7 +222,7 @@ impl Answer {
 
 /// `host:port`, where the URL is one that can be asked.
 fn authority(url: &Url) -> Result<String, RemoteError> {
-    let host = url.host_str().filter(|_| url.scheme() == "http");
+    let host = url.host_str().filter(|_| ["http", "https"].contains(&url.scheme()));
     let host = host.ok_or_else(|| RemoteError::Scheme(url.clone()))?;
     Ok(format!("{host}:{}", url.port_or_known_default().unwrap_or(80)))
 }
@@ -217,13 +234,35 @@ pub(super) async fn addresses(url: &Url) -> Result<Vec<SocketAddr>, RemoteError>
     found.map_err(|reason| RemoteError::Unreachable { authority, reason })
 }
 
-async fn connect(url: &Url, authority: &str) -> Result<SendRequest<String>, RemoteError> {
+async fn connect(
+    url: &Url,
+    authority: &str,
+    trust: Option<&Trust>,
+) -> Result<SendRequest<String>, RemoteError> {
     let unreachable = |reason| RemoteError::Unreachable { authority: authority.to_owned(), reason };
+    let is_plain = url.scheme() == "http";
+    if !is_plain && trust.is_none() {
+        return Err(RemoteError::Scheme(url.clone()));
+    }
     let stream = TcpStream::connect(&addresses(url).await?[..]).await.map_err(unreachable)?;
     // A request is written in one piece; waiting to fill a segment only delays it.
     let _ = stream.set_nodelay(true);
-    let broken = |error| unreachable(std::io::Error::other(error));
-    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    match trust.filter(|_| !is_plain) {
+        None => speak(stream).await.map_err(unreachable),
+        Some(trust) => {
+            let host = url.host_str().unwrap_or_default();
+            let stream = trust.secure(stream, host).await.map_err(unreachable)?;
+            speak(stream).await.map_err(unreachable)
+        }
+    }
+}
+
+async fn speak<S>(stream: S) -> std::io::Result<SendRequest<String>>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (sender, connection) =
+        handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
     // It ends with the sender or with the server; who sends hears of it.
     tokio::spawn(connection);
     Ok(sender)
@@ -263,10 +302,15 @@ mod tests {
         assert_eq!(answer(500, &"x".repeat(5_000)).reason().len(), 300);
     }
 
-    #[test]
-    fn other_schemes_are_refused_with_the_way_out() {
-        let error = authority(&"https://a.example/whep/b".parse().unwrap()).unwrap_err();
-        assert!(error.to_string().contains("proxy that ends TLS"), "{error}");
+    #[tokio::test]
+    async fn other_schemes_are_refused_with_the_way_out() {
+        for url in ["https://a.example/whep/b", "ftp://a.example/whep/b"] {
+            let url = url.parse().unwrap();
+            let (method, content_type) = (Method::GET, None);
+            let ask = Ask { method, url: &url, content_type, token: None, body: String::new() };
+            let error = HttpClient::new(Duration::from_secs(1)).ask(&ask).await.unwrap_err();
+            assert!(error.to_string().contains("proxy that ends TLS"), "{error}");
+        }
         assert_eq!(authority(&"http://[::1]/a".parse().unwrap()).unwrap(), "[::1]:80");
     }
 

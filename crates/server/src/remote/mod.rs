@@ -4,6 +4,8 @@
 
 mod http;
 mod session;
+mod trust;
 
 pub(crate) use http::{Answer, Ask, HttpClient, RemoteError};
 pub(crate) use session::{Redirects, Reservation, Session, own_address, reserve};
+pub(crate) use trust::{Trust, TrustError, disbelief};

@@ -104,6 +104,13 @@ impl Leaf {
     }
 }
 
+/// The certificate of the authority that is kept in `data`, for who asks the server of this machine; `None`
+/// where there is none, or none that this user may read.
+pub(crate) fn kept_authority(data: &DataDir) -> Option<CertificateDer<'static>> {
+    let text = std::fs::read(data.path(FILE)).ok()?;
+    CertificateDer::from_pem_slice(&text).ok()
+}
+
 impl Authority {
     /// The one that is kept, or a new one where there is none or its time is over.
     pub(super) fn open(

@@ -35,6 +35,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::data_dir::DataDir;
+pub(crate) use authority::kept_authority;
 pub(crate) use look::{Certificate, LookError, of_files, presented};
 
 use authority::{AuthorityError, CLOCK_FLOOR};

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use control::{Class, ReservationId};
+use control::ReservationId;
 use engine::{Reply, Request, RequestId};
 use media::{StreamId, ViewerId};
 
@@ -127,13 +127,13 @@ impl World {
         if self.is_ending {
             return;
         }
-        let (camera, quality) = (self.people[person].plan.camera, self.people[person].plan.quality);
+        let ViewerPlan { camera, quality, class, .. } = self.people[person].plan;
         let request = Request::Reserve {
             reservation: reservation_id(&mut self.people[person].random),
             camera: self.cameras[camera].id.clone(),
             user: format!("person {person}"),
             quality,
-            class: Class::LOWEST,
+            class,
         };
         let visit = self.people[person].visit;
         self.ask(person, request, None, Asked::Reserve { person, visit });
@@ -232,6 +232,8 @@ impl World {
             // Viewers of the simulation come over WebRTC.
             Request::Read { .. } | Request::Hold { .. } | Request::Feed { .. } => {}
             Request::StopSource { .. } | Request::SetLimit { .. } | Request::Snapshot => {}
+            // Its operators end sources and viewers one by one.
+            Request::Reset { .. } => {}
         }
         self.server.handle_request(id, request, offer, self.now);
         self.take_outputs();

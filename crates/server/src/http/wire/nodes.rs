@@ -6,11 +6,17 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::{HeartbeatAnswer, HeartbeatRequest};
+
 /// `POST /node/ask`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "question", rename_all = "snake_case")]
 pub(in crate::http) enum Question {
     Holder(HolderQuestion),
+    Ending(EndingQuestion),
+    Heartbeat(HeartbeatQuestion),
+    Renew(RenewQuestion),
+    Remove(RemoveQuestion),
 }
 
 /// A question with its answer.
@@ -26,6 +32,24 @@ impl Question {
     }
 }
 
+/// What came of something that the one node is to do that has the session.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::http) enum Act<T> {
+    /// It is another node's.
+    NotHere,
+    Done(T),
+    Refused(Refusal),
+}
+
+/// A problem, for the caller of the node that asked.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::http) struct Refusal {
+    pub(in crate::http) status: u16,
+    pub(in crate::http) detail: String,
+    pub(in crate::http) code: Option<String>,
+}
+
 /// Whose a reservation is, if the asked node has its session.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::http) struct HolderQuestion {
@@ -39,13 +63,66 @@ pub(in crate::http) struct HolderAnswer {
     pub(in crate::http) source: String,
 }
 
-impl NodeQuestion for HolderQuestion {
-    /// `None`: the asked node does not have it.
-    type Answer = Option<HolderAnswer>;
+/// How a reservation ended, if the asked node had its session a short while ago.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::http) struct EndingQuestion {
+    pub(in crate::http) reservation_id: String,
 }
 
-impl From<HolderQuestion> for Question {
-    fn from(question: HolderQuestion) -> Self {
-        Self::Holder(question)
-    }
+/// A heartbeat that came to another node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::http) struct HeartbeatQuestion {
+    pub(in crate::http) reservation_id: String,
+    pub(in crate::http) request: HeartbeatRequest,
+}
+
+/// A fresh token for the viewer of a reservation.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::http) struct RenewQuestion {
+    pub(in crate::http) reservation_id: String,
+}
+
+/// No `Debug`, for the token is a secret.
+#[derive(Clone, Serialize, Deserialize)]
+pub(in crate::http) struct FreshToken {
+    pub(in crate::http) token: String,
+    /// RFC 3339.
+    pub(in crate::http) expires_at: String,
+}
+
+/// A viewer is sent away.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::http) struct RemoveQuestion {
+    pub(in crate::http) reservation_id: String,
+    /// By whom.
+    pub(in crate::http) by: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::http) struct RemovedViewer {
+    pub(in crate::http) source: String,
+    pub(in crate::http) new_count: u32,
+}
+
+/// Ties questions to their variants and to their answers.
+macro_rules! questions {
+    ($($variant:ident($question:ty) -> $answer:ty;)*) => {$(
+        impl NodeQuestion for $question {
+            type Answer = $answer;
+        }
+
+        impl From<$question> for Question {
+            fn from(question: $question) -> Self {
+                Self::$variant(question)
+            }
+        }
+    )*};
+}
+
+questions! {
+    Holder(HolderQuestion) -> Option<HolderAnswer>;
+    Ending(EndingQuestion) -> Option<Refusal>;
+    Heartbeat(HeartbeatQuestion) -> Act<HeartbeatAnswer>;
+    Renew(RenewQuestion) -> Act<FreshToken>;
+    Remove(RemoveQuestion) -> Act<RemovedViewer>;
 }

@@ -27,10 +27,10 @@ for place, packet in ipairs(packets) do
   local lease = read(packet.id)
   if lease then
     units[lease.source] = units[lease.source] or units_of(lease.source)
-    answers[place] = { 'renewed', pack(lease), redis.call('ZSCORE', leases, packet.id) or whole(now),
+    answers[place] = { {}, 'renewed', pack(lease), redis.call('ZSCORE', leases, packet.id) or whole(now),
       units[lease.source] }
   else
-    answers[place] = { 'unknown' }
+    answers[place] = { {}, 'unknown' }
   end
 end
-return answer('seen', answers)
+return answer('each', answers)

@@ -73,18 +73,43 @@ local function enter(id, lease)
   end
 end
 
+-- Leases of all, and of a source, as far as this script asked: insert and remove keep them true.
+local all
+local viewers = {}
+
+local function all_leases()
+  all = all or redis.call('ZCARD', leases)
+  return all
+end
+
+local function viewers_of(source)
+  viewers[source] = viewers[source] or count('s/' .. source)
+  return viewers[source]
+end
+
+local function change_viewers(source, by)
+  all = all and all + by
+  viewers[source] = viewers[source] and viewers[source] + by
+end
+
+-- Gives what it wrote.
 local function insert(id, lease, expires)
+  local record = pack(lease)
   redis.call('ZADD', leases, whole(expires), id)
-  redis.call('HSET', records, id, pack(lease))
+  redis.call('HSET', records, id, record)
   enter(id, lease)
+  change_viewers(lease.source, 1)
+  return record
 end
 
 local function remove(id, lease)
   redis.call('ZREM', leases, id)
   redis.call('HDEL', records, id)
   if not lease then
+    all = nil
     return
   end
+  change_viewers(lease.source, -1)
   local of_source = 's/' .. lease.source .. '/' .. lease.watched
   local of_user = 'u/' .. lease.user .. '/' .. lease.watched
   redis.call('ZREM', index, of_source .. '/' .. id, of_user .. '/' .. id, 'n/' .. lease.owner .. '/' .. id)
@@ -129,7 +154,7 @@ local function expire()
 end
 
 local function units_of(source)
-  return count((unit == 'camera' and 'w/' or 's/') .. source)
+  return unit == 'camera' and count('w/' .. source) or viewers_of(source)
 end
 
 local function answer(...)
@@ -138,6 +163,9 @@ local function answer(...)
 end
 
 local function decoded(user)
+  if not string.find(user, '%', 1, true) then
+    return user
+  end
   return (string.gsub(user, '%%(%x%x)', function(hex) return string.char(tonumber(hex, 16)) end))
 end
 

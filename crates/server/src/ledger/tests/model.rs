@@ -1,8 +1,10 @@
 //! Random operations: the store answers each as the model does, whatever is done to its keys between
 //! two of them.
 
-use control::testing::{Model, Sequence, sequences};
-use control::{Answer, LedgerOp};
+use std::collections::VecDeque;
+
+use control::testing::{Model, START, Sequence, Setup, id, reservation, sequences};
+use control::{Answer, LedgerOp, Unit, Usage};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -90,6 +92,86 @@ fn what_is_done_to_the_keys_changes_no_answer() {
         runtime.block_on(compare(&server, &sequence, &spoils))
     });
     result.unwrap();
+}
+
+#[test]
+fn what_is_asked_together_is_answered_one_by_one() {
+    let server = Server::start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut runner = TestRunner::new(Config::with_cases(60));
+    let together = prop::collection::vec(1usize..12, 1..20);
+    let result = runner.run(&(sequences(100), together), |(sequence, together)| {
+        server.cli(&["FLUSHALL"]);
+        runtime.block_on(compare_together(&server, &sequence, &together))
+    });
+    result.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_together_is_asked_again_where_the_store_was_emptied_meanwhile() {
+    let server = Server::start();
+    for spoil in [Spoil::FlushAll, Spoil::ForeignTypes, Spoil::ScriptFlush] {
+        server.cli(&["FLUSHALL"]);
+        let setup = Setup { unit: Unit::Viewer, per_user: None };
+        let mut timed = Timed::new(&server, setup).await;
+        timed.apply(LedgerOp::Reserve(reservation(1, 0)), START).await;
+        for words in spoil.commands() {
+            server.cli(words);
+        }
+
+        let ops = [
+            LedgerOp::Reserve(reservation(2, 0)),
+            LedgerOp::Release(id(1)),
+            LedgerOp::Heartbeat { id: id(1), extend: None },
+            LedgerOp::Reserve(reservation(2, 0)),
+        ];
+        let outcomes = timed.apply_all(ops.to_vec(), START).await;
+
+        let answers: Vec<&Answer> = outcomes.iter().map(|(_, outcome)| &outcome.answer).collect();
+        assert!(
+            matches!(
+                answers[..],
+                [
+                    Answer::Reserved { usage: Usage { current: 2, .. }, .. },
+                    Answer::Released { usage: Usage { current: 1, .. }, .. },
+                    Answer::NotFound,
+                    Answer::IdTaken,
+                ]
+            ),
+            "{spoil:?}: {answers:?}"
+        );
+        assert_eq!(server.cli(&["ZCARD", "stream:leases"]), "1", "{spoil:?}");
+        assert!(timed.book.ended.is_empty());
+    }
+}
+
+/// Packets are left out: those that are told together all count before anything ends.
+async fn compare_together(
+    server: &Server,
+    sequence: &Sequence,
+    together: &[usize],
+) -> Result<(), TestCaseError> {
+    let mut timed = Timed::new(server, sequence.setup).await;
+    let mut model = Model::new(sequence.setup);
+    let mut ops: VecDeque<_> =
+        sequence.ops().filter(|(op, _)| !matches!(op, LedgerOp::MediaSeen { .. })).collect();
+    for count in together.iter().cycle() {
+        let group: Vec<_> = ops.drain(..(*count).min(ops.len())).collect();
+        let Some((_, now)) = group.last() else { break };
+        let asked = group.iter().map(|(op, _)| op.clone()).collect();
+        let outcomes = timed.apply_all(asked, *now).await;
+        prop_assert_eq!(outcomes.len(), group.len());
+        for (place, outcome) in outcomes {
+            let (op, _) = &group[place];
+            let expected = model.apply(op.clone(), *now);
+            prop_assert_eq!(&outcome.answer, &expected.answer, "{:?}", op);
+            prop_assert_eq!(&outcome.ended, &expected.ended, "{:?}", op);
+        }
+    }
+    let now = *timed.now.lock().unwrap();
+    let last = timed.apply(LedgerOp::Expire, now).await;
+    prop_assert_eq!(last, model.apply(LedgerOp::Expire, now));
+    Ok(())
 }
 
 /// Limits live in the store alone: who empties it takes the configured ones again.

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 use crate::data_dir::tests::Temporary;
 use crate::ledger::StoreAddress;
 
+/// Names another server's program, as Valkey's.
+const SERVER_VARIABLE: &str = "MANIFOLD_STORE_SERVER";
+
 /// Runs until it is dropped.
 pub(super) struct Server {
     port: u16,
@@ -62,7 +65,8 @@ impl Drop for Server {
 fn spawn(port: u16, dir: &Temporary) -> Option<Child> {
     let folder = dir.0.path("redis");
     std::fs::create_dir_all(&folder).unwrap();
-    let mut child = Command::new("redis-server")
+    let program = std::env::var(SERVER_VARIABLE).unwrap_or_else(|_| "redis-server".to_owned());
+    let mut child = Command::new(program)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
         .args(["--appendonly", "no", "--enable-debug-command", "local", "--dir"])
         .arg(folder)
