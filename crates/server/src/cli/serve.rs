@@ -26,6 +26,7 @@ use crate::http::{self, Http, Keyring};
 use crate::ingest;
 use crate::layouts::Layouts;
 use crate::ledger::{self, LedgerPlace};
+use crate::limits::Limits;
 use crate::logging;
 use crate::metrics::Outlets;
 use crate::net::{MediaConfig, MediaPlane, StartError, raise_descriptor_limit};
@@ -82,9 +83,11 @@ async fn serve(loaded: &Loaded, args: &ServeArgs) -> anyhow::Result<()> {
     };
     let application = AppConfig { audit, cameras: parked.cameras(), ..config.application() };
     try_store(&application.ledger).await?;
+    let limits = Limits::new(&application.ledger, database.clone());
     let leases = application.ledger.clone();
     let closing = CancellationToken::new();
     let (app, plane, media) = start_app(config, application, &settings)?;
+    limits.restore(&app).await?;
     share_revocations(&keyring, leases, &app, &closing);
     let park = Park::new(parked, app.clone());
     let voice = config.voice.enabled.then(|| Voice::start(config.voice.relay(), plane));
@@ -96,7 +99,7 @@ async fn serve(loaded: &Loaded, args: &ServeArgs) -> anyhow::Result<()> {
         doors,
         Arc::clone(&outlets),
         voice.clone(),
-        http::Kept { park, layouts: Layouts::new(database) },
+        http::Kept { park, layouts: Layouts::new(database), limits },
     );
     if let Some(interval) = config.park.probe_interval {
         tokio::spawn(park::probe_unwatched(app.clone(), interval, closing.clone()));
