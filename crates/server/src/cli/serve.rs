@@ -76,11 +76,7 @@ async fn serve(loaded: &Loaded, args: &ServeArgs) -> anyhow::Result<()> {
     let database = open_database(config)?;
     keyring.revocations().load(&database, SystemTime::now())?;
     let parked = park::Loaded::read(config, &database)?;
-    let audit = if config.audit.enabled {
-        Audit::start(database.clone(), config.audit.keep)
-    } else {
-        Audit::off()
-    };
+    let audit = start_audit(config, &database);
     let application = AppConfig { audit, cameras: parked.cameras(), ..config.application() };
     try_store(&application.ledger).await?;
     let limits = Limits::new(&application.ledger, database.clone());
@@ -258,6 +254,14 @@ fn open_database(config: &Config) -> anyhow::Result<Database> {
         Err(error) => return Err(error.into()),
     }
     Ok(database)
+}
+
+fn start_audit(config: &Config, database: &Database) -> Audit {
+    if config.audit.enabled {
+        Audit::start(database.clone(), config.audit.keep)
+    } else {
+        Audit::off()
+    }
 }
 
 /// A store that is away is waited for while the server runs; one that lets us not in is told at once.
