@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { gunzipSync } from 'node:zlib';
 
+import { manifold as command } from '../harness/command.mjs';
 import { scenario } from '../harness/world.mjs';
 import { KEY, token } from '../harness/token.mjs';
 import { until } from '../harness/wait.mjs';
@@ -333,6 +334,71 @@ scenario('a park of 10,000 cameras is imported at once, kept, and at hand on the
   assert.deepEqual(found.rows.map((row) => row.action), ['camera_added']);
   assert.match(await manifold.metrics(), /manifold_audit_rows_lost_total 0/);
   assert.deepEqual(viewer.errors, []);
+});
+
+scenario('who changed what is in the trail, by query, as CSV and in the chain, without secrets', async (world) => {
+  const config = {
+    auth: { mode: 'keys' },
+    'auth.keys': { [KEY.id]: KEY.secret },
+    cameras: [{ id: 'gate', url: 'test://', close_after: '60s' }, { id: 'encoder', url: `whip://${CANARY}-stream-key-of-32-letters` }],
+  };
+  const manifold = await world.manifold(config);
+  const grants = (name, video) => ({ headers: { authorization: `Bearer ${token('', name, { video })}` } });
+  const admin = grants('ada', { roomJoin: false, roomAdmin: true });
+  const act = async (method, path, body, expected) => {
+    const answer = await manifold.call(method, path, { body, ...admin });
+    assert.equal(answer.status, expected, `${method} ${path}: ${answer.text}`);
+    return answer.json;
+  };
+  await act('POST', '/api/v1/cameras', { id: 'door', source: 'TEST', url: `rtsp://admin:${CANARY}@192.0.2.1/a` }, 201);
+  await act('PUT', '/api/v1/cameras/door', { url: `rtsp://admin:${CANARY}2@192.0.2.1/a`, name: 'Door' }, 200);
+  const wall = await act('POST', '/api/v1/layouts', { name: '=1+1', tiles: [{ camera_id: 'door' }] }, 201);
+  await act('PUT', '/api/v1/sources/TEST/limit', { limit: 7 }, 200);
+  const { reservation_id: id } = await act('POST', '/api/v1/stream/reserve', { camera_id: 'gate', user_id: 'amal' }, 200);
+  await act('DELETE', `/rooms/camera_gate/participants/viewer_${id}`, undefined, 200);
+  await act('POST', '/api/v1/reset', { camera_id: 'gate' }, 200);
+  await act('POST', '/api/v1/cameras/encoder/stream-key', undefined, 201);
+  await act('DELETE', `/api/v1/layouts/${wall.id}`, undefined, 204);
+  await act('DELETE', '/api/v1/cameras/door', undefined, 200);
+  await act('PUT', '/api/v1/cameras/nobody', { name: 'x' }, 404);
+  const path = manifold.file('manifold.toml');
+  const text = await readFile(path, 'utf8');
+  await writeFile(path, text.replace(`${KEY.id} =`, `second = "${CANARY}-of-the-second-key-with-32-characters"\n${KEY.id} =`));
+  process.kill(manifold.pid, 'SIGHUP');
+  await until('the new key is in the trail', async () => {
+    const { json } = await manifold.call('GET', '/api/v1/audit?kind=changed', admin);
+    return json.rows.some((row) => row.action === 'key_added');
+  });
+
+  const asked = { url: manifold.url, token: admin.headers.authorization.slice('Bearer '.length) };
+  const { json, code, text: said } = await command('audit query --kind changed --json', asked);
+  assert.equal(code, 0, said);
+  assert.deepEqual(
+    json.rows.map(({ actor, action, object, source, reason }) => [actor, action, object, source, reason]),
+    [
+      ['ada', 'camera_added', 'door', 'TEST', 'rtsp://192.0.2.1/a'],
+      ['ada', 'camera_changed', 'door', 'TEST', 'name, url: user name, password or key'],
+      ['ada', 'layout_added', wall.id, '', '=1+1, of ada, 1 camera'],
+      ['ada', 'limit_changed', 'TEST', 'TEST', 'to 7'],
+      ['ada', 'viewer_sent_away', id, 'TEST', 'amal from camera gate; the token is revoked'],
+      ['ada', 'reset', 'gate', 'TEST', 'reservations ended: 0, pullers stopped: 1'],
+      ['ada', 'stream_key_changed', 'encoder', 'TEST', ''],
+      ['ada', 'layout_deleted', wall.id, '', '=1+1, of ada, 1 camera'],
+      ['ada', 'camera_deleted', 'door', 'TEST', 'rtsp://192.0.2.1/a'],
+      ['the settings file', 'key_added', 'second', '', ''],
+    ],
+  );
+  const shown = await command('audit query --kind changed --camera door', asked);
+  assert.match(shown.out, /ada {2}camera_changed {2}door {2}\(name, url: user name, password or key\)/);
+  const exported = await command('audit export --kind changed', asked);
+  assert.match(exported.out, /,layout_added,/);
+  assert.match(exported.out, /"'=1\+1, of ada, 1 camera"/, 'no spreadsheet runs the name of a wall');
+  const verified = await command('audit verify', asked);
+  assert.deepEqual([verified.code, /^whole: \d+ rows/.test(verified.out)], [0, true], verified.text);
+  const data = await readFile(`${manifold.file('data')}/manifold.redb`, 'latin1');
+  for (const place of [JSON.stringify(json), shown.text, exported.out, manifold.logs, data]) {
+    assert.ok(!place.includes(CANARY), 'a secret is told');
+  }
 });
 
 function add(manifold, camera) {

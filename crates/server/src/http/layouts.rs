@@ -149,13 +149,16 @@ pub(super) async fn remove(
 
 /// Tells the audit trail. A wall is of no source.
 fn note(http: &Http, caller: &Caller, action: &str, layout: &Layout) {
-    let cameras = layout.tiles.len();
+    let cameras = match layout.tiles.len() {
+        1 => "1 camera".to_owned(),
+        count => format!("{count} cameras"),
+    };
     http.app().audit().tell(Change {
         actor: caller.identity(),
         action,
         object: &layout.id,
         source: "",
-        detail: format!("{}, of {}, {cameras} cameras", layout.name, layout.owner),
+        detail: format!("{}, of {}, {cameras}", layout.name, layout.owner),
     });
 }
 

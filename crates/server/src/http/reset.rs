@@ -110,7 +110,7 @@ pub(super) async fn reset(
         action: "reset",
         object: extent.word(),
         source: named.map_or("", |camera| camera.source.as_str()),
-        detail: format!("{ended} reservations and {stopped} pullers were ended"),
+        detail: format!("reservations ended: {ended}, pullers stopped: {stopped}"),
     });
     Ok(Json(ResetAnswer {
         reservations_left: extent.reservations(&after).count(),

@@ -11,6 +11,7 @@ use super::caller::Caller;
 use super::problem::Problem;
 use super::wire::{IngressAnswer, Participant, Room, RoomsAnswer};
 use crate::app::{CameraSnapshot, Snapshot};
+use crate::audit::Change;
 
 /// `GET /rooms`
 pub(super) async fn rooms(State(http): State<Http>, caller: Caller) -> Json<RoomsAnswer> {
@@ -87,7 +88,15 @@ pub(super) async fn stop_ingress(
 ) -> Result<Json<IngressAnswer>, Problem> {
     require_ingress(&http, &caller, &id).await?;
     if http.app().stop_source(&id).await {
-        http.app().audit().note(caller.identity(), "source_stopped", &id);
+        let snapshot = http.app().snapshot().await;
+        let meant = snapshot.cameras.iter().find(|camera| is_ingress(camera, &id));
+        http.app().audit().tell(Change {
+            actor: caller.identity(),
+            action: "source_stopped",
+            object: meant.map_or(id.as_str(), |camera| camera.id.as_str()),
+            source: meant.map_or("", |camera| camera.source.as_str()),
+            detail: String::new(),
+        });
         Ok(Json(IngressAnswer { ingress_id: id, stopped: true }))
     } else {
         Err(no_puller())
@@ -98,16 +107,18 @@ fn no_puller() -> Problem {
     Problem::not_found("there is no such puller; GET /rooms shows each room's ingress_id")
 }
 
+/// By the camera's id, or by its puller's.
+fn is_ingress(camera: &CameraSnapshot, ingress: &str) -> bool {
+    camera.id.as_str() == ingress || camera.id.pusher_name() == ingress
+}
+
 /// Refuses to stop the puller of a camera that is not the caller's.
 async fn require_ingress(http: &Http, caller: &Caller, ingress: &str) -> Result<(), Problem> {
     if caller.is_admin() {
         return Ok(());
     }
     let seen = caller.visible(http.app().snapshot().await);
-    let is_meant = |camera: &&CameraSnapshot| {
-        camera.id.as_str() == ingress || camera.id.pusher_name() == ingress
-    };
-    match seen.cameras.iter().find(is_meant) {
+    match seen.cameras.iter().find(|camera| is_ingress(camera, ingress)) {
         None => Err(no_puller()),
         Some(camera) if caller.may_change(&camera.source) => Ok(()),
         Some(_) => Err(GrantError::NotAnOperator.into()),

@@ -13,7 +13,7 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use control::CameraId;
+use control::{CameraId, SourceId};
 use secrecy::ExposeSecret;
 
 use super::api::camera_id;
@@ -27,6 +27,7 @@ use super::whep::{
 use super::wire::StreamKeyAnswer;
 use super::{ACCEPT_PATCH, Http};
 use crate::app::{Accepted, Credentials, KeyRefusal, PublishRefusal};
+use crate::audit::Change;
 use crate::net::{OfferError, PublishError};
 
 /// `POST /whip/{key}`
@@ -136,7 +137,14 @@ pub(super) async fn new_key(
         };
         Problem::new(status, refusal.to_string())
     })?;
-    http.app().audit().note(caller.identity(), "stream_key_changed", camera.as_str());
+    let source = http.app().source_of(camera.clone()).await;
+    http.app().audit().tell(Change {
+        actor: caller.identity(),
+        action: "stream_key_changed",
+        object: camera.as_str(),
+        source: source.as_ref().map_or("", SourceId::as_str),
+        detail: String::new(),
+    });
     let key = key.expose_secret();
     let host = authority(request.headers(), request.uri());
     let whip_url = host.map(|host| {
