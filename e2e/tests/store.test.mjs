@@ -219,6 +219,32 @@ scenario('the keys are those of the contract, with their lives', async (world) =
   assert.equal(await redis.cli('GET', 'stream:count:TEST'), '0');
 });
 
+scenario('what ended is not ended again, and what ran out is not renewed', async (world) => {
+  const redis = await Redis.start(world);
+  const manifold = await on(world, redis.url);
+  const [twice, silent, other] = await Promise.all([1, 2, 3].map(async () => (await manifold.reserve('cam-1')).json));
+  const beat = (id) => manifold.call('POST', `/api/v1/stream/heartbeat/${id}`, { body: { extend_ttl: 3600 } });
+  assert.equal((await manifold.release(twice.reservation_id)).status, 200);
+  const never = '67e55044-10b1-426f-9247-bb680e5fe0c8';
+  for (const id of [twice.reservation_id, never, 'no-reservation']) {
+    assert.equal((await manifold.release(id)).status, 404);
+    assert.equal((await beat(id)).status, 404);
+  }
+  await countIs(manifold, redis, 2);
+
+  await until(
+    'one runs out, while the other is renewed',
+    async () => {
+      assert.equal((await beat(other.reservation_id)).status, 200);
+      return (await redis.cli('ZSCORE', 'stream:leases', silent.reservation_id)) === '';
+    },
+    { within: 40_000 },
+  );
+  assert.equal((await beat(silent.reservation_id)).status, 404);
+  assert.equal((await manifold.release(silent.reservation_id)).status, 404);
+  await countIs(manifold, redis, 1);
+});
+
 scenario('a store that is not there at the start is waited for; a wrong password ends the start', async (world) => {
   const redis = await Redis.start(world, ['--requirepass', 'correct-horse']);
   await assert.rejects(

@@ -64,6 +64,7 @@ struct Inner {
 struct Scripts {
     register: Script,
     claim: Script,
+    owner: Script,
     release: Script,
 }
 
@@ -93,6 +94,7 @@ impl Cluster {
         let scripts = Scripts {
             register: Script::new(include_str!("register.lua")),
             claim: Script::new(include_str!("claim.lua")),
+            owner: Script::new("return redis.call('GET', KEYS[1])"),
             release: Script::new(include_str!("release.lua")),
         };
         let (peers, held) = Default::default();
