@@ -14,6 +14,7 @@
 
 pub mod client;
 mod codecs;
+mod dial;
 mod offer;
 pub mod publisher;
 pub mod puller;

@@ -57,7 +57,7 @@ pub enum FanoutEvent {
         stream: StreamId,
     },
     /// A viewer was told to go to a stream that brought nothing to begin with within
-    /// [`SWITCH_TIMEOUT`]; it stays where it is.
+    /// [`SWITCH_TIMEOUT`](super::SWITCH_TIMEOUT); it stays where it is.
     SwitchFailed {
         /// Who.
         viewer: ViewerId,

@@ -6,21 +6,18 @@
 //! out: here it is the only one who has the keys.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
-use str0m::change::{SdpAnswer, SdpPendingOffer};
-use str0m::config::{CryptoProvider, DtlsCert};
+use str0m::change::SdpPendingOffer;
 use str0m::media::{Direction, KeyframeRequestKind, MediaKind as StrMediaKind, Mid};
-use str0m::net::{Protocol, Receive};
-use str0m::{Candidate, Event, Input, Output, Rtc};
+use str0m::{Event, Output, Rtc};
 
+use super::dial::{self, Identity};
 use crate::frame::MediaKind;
 
 /// What all clients of a process share: the certificate and the crypto.
 pub struct ClientFactory {
-    crypto: Arc<CryptoProvider>,
-    certificate: DtlsCert,
+    identity: Identity,
 }
 
 /// Why a client cannot go on.
@@ -75,9 +72,7 @@ pub struct Client {
 impl ClientFactory {
     /// Makes the one certificate that all clients use. `None` when the crypto library fails.
     pub fn new() -> Option<Self> {
-        let crypto = str0m_aws_lc_rs::default_provider();
-        let certificate = crypto.dtls_provider.generate_certificate()?;
-        Some(Self { crypto: Arc::new(crypto), certificate })
+        Some(Self { identity: Identity::new()? })
     }
 
     /// A client that is reached at `address`, and its offer to receive picture and sound.
@@ -86,13 +81,8 @@ impl ClientFactory {
         address: SocketAddr,
         now: Instant,
     ) -> Result<(Client, String), ClientError> {
-        let mut rtc = Rtc::builder()
-            .set_crypto_provider(Arc::clone(&self.crypto))
-            .set_dtls_cert(self.certificate.clone())
-            .build(now);
-        let candidate =
-            Candidate::host(address, "udp").map_err(|_| ClientError::Address(address))?;
-        rtc.add_local_candidate(candidate);
+        let mut rtc = self.identity.config().build(now);
+        dial::set_address(&mut rtc, address)?;
         let mut change = rtc.sdp_api();
         let receive = Direction::RecvOnly;
         let video = change.add_media(StrMediaKind::Video, receive, None, None, None);
@@ -106,26 +96,17 @@ impl ClientFactory {
 impl Client {
     /// The server's answer; taken once.
     pub fn handle_answer(&mut self, sdp: &str) -> Result<(), ClientError> {
-        let refused = |error: &dyn std::fmt::Display| ClientError::Answer(error.to_string());
-        let answer = SdpAnswer::from_sdp_string(sdp).map_err(|error| refused(&error))?;
-        let pending = self.pending.take().ok_or_else(|| refused(&"there was one already"))?;
-        let accepted = self.rtc.sdp_api().accept_answer(pending, answer);
-        accepted.map_err(|error| refused(&error))
+        dial::handle_answer(&mut self.rtc, &mut self.pending, sdp)
     }
 
     /// A datagram that arrived at the client's address. What is not understood is ignored.
     pub fn handle_datagram(&mut self, source: SocketAddr, packet: &[u8], now: Instant) {
-        let Ok(receive) = Receive::new(Protocol::Udp, source, self.address, packet) else { return };
-        if let Err(error) = self.rtc.handle_input(Input::Receive(now, receive)) {
-            tracing::debug!(%error, %source, "datagram refused");
-        }
+        dial::handle_datagram(&mut self.rtc, (source, self.address), packet, now);
     }
 
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.rtc.handle_input(Input::Timeout(now)).is_err() {
-            self.rtc.disconnect();
-        }
+        dial::handle_timeout(&mut self.rtc, now);
     }
 
     /// Tells the server that the picture is lost (PLI). Nothing before media came.
@@ -138,9 +119,7 @@ impl Client {
 
     /// Starts the goodbye (DTLS close_notify); poll until [`ClientOutput::Closed`] or a timeout.
     pub fn close(&mut self) {
-        if self.rtc.close().is_err() {
-            self.rtc.disconnect();
-        }
+        dial::close(&mut self.rtc);
     }
 
     /// The next thing to do; call until it is `Timeout` or `Closed`.
@@ -178,10 +157,8 @@ impl Client {
 /// The receiving end of somebody's offer to send, for tests of publishers.
 #[cfg(test)]
 pub(super) fn answering(offer: &str, address: SocketAddr, now: Instant) -> (Client, String) {
-    let ClientFactory { crypto, certificate } = ClientFactory::new().expect("crypto works");
-    let mut rtc = Rtc::builder().set_crypto_provider(crypto).set_dtls_cert(certificate).build(now);
-    let candidate = Candidate::host(address, "udp").expect("a usable address");
-    rtc.add_local_candidate(candidate);
+    let mut rtc = Identity::new().expect("crypto works").config().build(now);
+    dial::set_address(&mut rtc, address).expect("a usable address");
     let offer = str0m::change::SdpOffer::from_sdp_string(offer).expect("an offer");
     let answer = rtc.sdp_api().accept_offer(offer).expect("an acceptable one").to_sdp_string();
     let video = answer.lines().find_map(|line| line.strip_prefix("a=mid:")).expect("a section");

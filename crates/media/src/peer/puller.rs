@@ -6,18 +6,16 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
-use str0m::change::{SdpAnswer, SdpPendingOffer};
-use str0m::config::{CryptoProvider, DtlsCert};
+use str0m::change::SdpPendingOffer;
 use str0m::media::{Direction, KeyframeRequestKind, MediaKind as StrMediaKind};
-use str0m::net::{Protocol, Receive};
 use str0m::rtp::{ExtensionMap, RtpPacket};
-use str0m::{Candidate, Event, Input, Output, Rtc};
+use str0m::{Event, Output, Rtc};
 
 use super::client::ClientError;
-use super::offer::{check_size, printable};
+use super::dial::{self, Identity};
+use super::offer::check_size;
 use super::publisher::KEYFRAME_INTERVAL;
 use super::publisher::tracks::{Form, Tracks};
 use super::{OfferError, codecs};
@@ -26,8 +24,7 @@ use crate::publish::TrackOutput;
 
 /// What all pullers of a process share: the certificate and the crypto.
 pub struct PullerFactory {
-    crypto: Arc<CryptoProvider>,
-    certificate: DtlsCert,
+    identity: Identity,
 }
 
 /// What a puller wants done or tells.
@@ -68,9 +65,7 @@ pub struct Puller {
 impl PullerFactory {
     /// Makes the one certificate that all pullers use. `None` when the crypto library fails.
     pub fn new() -> Option<Self> {
-        let crypto = str0m_aws_lc_rs::default_provider();
-        let certificate = crypto.dtls_provider.generate_certificate()?;
-        Some(Self { crypto: Arc::new(crypto), certificate })
+        Some(Self { identity: Identity::new()? })
     }
 
     /// A puller that is reached at `address`, and its offer to receive one picture and one sound in
@@ -80,17 +75,15 @@ impl PullerFactory {
         address: SocketAddr,
         now: Instant,
     ) -> Result<(Puller, String), ClientError> {
-        let mut config = Rtc::builder()
-            .set_crypto_provider(Arc::clone(&self.crypto))
-            .set_dtls_cert(self.certificate.clone())
+        let mut config = self
+            .identity
+            .config()
             .set_rtp_mode(true)
             .set_extension_map(ExtensionMap::standard())
             .clear_codecs();
         codecs::add_all(config.codec_config());
         let mut rtc = Box::new(config.build(now));
-        let candidate =
-            Candidate::host(address, "udp").map_err(|_| ClientError::Address(address))?;
-        rtc.add_local_candidate(candidate);
+        dial::set_address(&mut rtc, address)?;
         let mut change = rtc.sdp_api();
         for kind in [StrMediaKind::Video, StrMediaKind::Audio] {
             change.add_media(kind, Direction::RecvOnly, None, None, None);
@@ -113,30 +106,22 @@ impl PullerFactory {
 impl Puller {
     /// The server's answer; taken once.
     pub fn handle_answer(&mut self, sdp: &str) -> Result<(), ClientError> {
-        let refused = |error: &dyn std::fmt::Display| ClientError::Answer(printable(error));
         if let Err(OfferError::Malformed(reason)) = check_size(sdp) {
             return Err(ClientError::Answer(reason));
         }
-        let answer = SdpAnswer::from_sdp_string(sdp).map_err(|error| refused(&error))?;
-        let pending = self.pending.take().ok_or_else(|| refused(&"there was one already"))?;
+        dial::handle_answer(&mut self.rtc, &mut self.pending, sdp)?;
         self.tracks = Tracks::of_camera(sprop_parameter_sets(sdp));
-        let accepted = self.rtc.sdp_api().accept_answer(pending, answer);
-        accepted.map_err(|error| refused(&error))
+        Ok(())
     }
 
     /// A datagram that arrived at the puller's address. What is not understood is ignored.
     pub fn handle_datagram(&mut self, source: SocketAddr, packet: &[u8], now: Instant) {
-        let Ok(receive) = Receive::new(Protocol::Udp, source, self.address, packet) else { return };
-        if let Err(error) = self.rtc.handle_input(Input::Receive(now, receive)) {
-            tracing::debug!(%error, %source, "datagram refused");
-        }
+        dial::handle_datagram(&mut self.rtc, (source, self.address), packet, now);
     }
 
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.rtc.handle_input(Input::Timeout(now)).is_err() {
-            self.rtc.disconnect();
-        }
+        dial::handle_timeout(&mut self.rtc, now);
         self.tracks.handle_timeout(now);
         self.collect();
     }
@@ -148,9 +133,7 @@ impl Puller {
 
     /// Starts the goodbye (DTLS close_notify); poll until [`PullerOutput::Closed`] or a timeout.
     pub fn close(&mut self) {
-        if self.rtc.close().is_err() {
-            self.rtc.disconnect();
-        }
+        dial::close(&mut self.rtc);
     }
 
     /// The next thing to do; call until it is `Timeout` or `Closed`.

@@ -4,18 +4,15 @@
 //! Sans-IO like its neighbours: datagrams, frames and time in, [`PusherOutput`] out.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use str0m::change::{SdpAnswer, SdpPendingOffer};
-use str0m::config::{CryptoProvider, DtlsCert};
+use str0m::change::SdpPendingOffer;
 use str0m::format::{Codec as StrCodec, CodecConfig};
 use str0m::media::{Direction, Frequency, MediaKind as StrMediaKind, MediaTime, Mid, Pt};
-use str0m::net::{Protocol, Receive};
-use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
+use str0m::{Event, Output, Rtc, RtcConfig};
 
 use super::client::ClientError;
-use super::offer::printable;
+use super::dial::{self, Identity};
 use crate::frame::{AudioLevel, Codec, Frame, MediaKind};
 
 /// Between two [`PusherOutput::Figures`].
@@ -26,8 +23,7 @@ const START_CODE: [u8; 4] = [0, 0, 0, 1];
 
 /// What all pushers of a process share: the certificate and the crypto.
 pub struct PusherFactory {
-    crypto: Arc<CryptoProvider>,
-    certificate: DtlsCert,
+    identity: Identity,
 }
 
 /// Why a frame did not leave.
@@ -107,9 +103,7 @@ struct Clock {
 impl PusherFactory {
     /// Makes the one certificate that all pushers use. `None` when the crypto library fails.
     pub fn new() -> Option<Self> {
-        let crypto = str0m_aws_lc_rs::default_provider();
-        let certificate = crypto.dtls_provider.generate_certificate()?;
-        Some(Self { crypto: Arc::new(crypto), certificate })
+        Some(Self { identity: Identity::new()? })
     }
 
     /// A pusher that is reached at `address`, and its offer to send picture and sound.
@@ -145,11 +139,7 @@ impl PusherFactory {
     }
 
     fn config(&self) -> RtcConfig {
-        Rtc::builder()
-            .set_crypto_provider(Arc::clone(&self.crypto))
-            .set_dtls_cert(self.certificate.clone())
-            .set_stats_interval(Some(FIGURES_INTERVAL))
-            .clear_codecs()
+        self.identity.config().set_stats_interval(Some(FIGURES_INTERVAL)).clear_codecs()
     }
 }
 
@@ -175,8 +165,7 @@ fn offer(
     now: Instant,
 ) -> Result<(Pusher, String), ClientError> {
     let mut rtc = Box::new(config.build(now));
-    let candidate = Candidate::host(address, "udp").map_err(|_| ClientError::Address(address))?;
-    rtc.add_local_candidate(candidate);
+    dial::set_address(&mut rtc, address)?;
     let mut change = rtc.sdp_api();
     let mut add = |kind| {
         // One media stream for both, so that viewers play them together.
@@ -197,26 +186,17 @@ fn offer(
 impl Pusher {
     /// The server's answer; taken once.
     pub fn handle_answer(&mut self, sdp: &str) -> Result<(), ClientError> {
-        let refused = |error: &dyn std::fmt::Display| ClientError::Answer(printable(error));
-        let answer = SdpAnswer::from_sdp_string(sdp).map_err(|error| refused(&error))?;
-        let pending = self.pending.take().ok_or_else(|| refused(&"there was one already"))?;
-        let accepted = self.rtc.sdp_api().accept_answer(pending, answer);
-        accepted.map_err(|error| refused(&error))
+        dial::handle_answer(&mut self.rtc, &mut self.pending, sdp)
     }
 
     /// A datagram that arrived at the pusher's address. What is not understood is ignored.
     pub fn handle_datagram(&mut self, source: SocketAddr, packet: &[u8], now: Instant) {
-        let Ok(receive) = Receive::new(Protocol::Udp, source, self.address, packet) else { return };
-        if let Err(error) = self.rtc.handle_input(Input::Receive(now, receive)) {
-            tracing::debug!(%error, %source, "datagram refused");
-        }
+        dial::handle_datagram(&mut self.rtc, (source, self.address), packet, now);
     }
 
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.rtc.handle_input(Input::Timeout(now)).is_err() {
-            self.rtc.disconnect();
-        }
+        dial::handle_timeout(&mut self.rtc, now);
     }
 
     /// The next frame, captured at `captured`; before [`PusherOutput::Connected`] it is dropped. Poll
@@ -265,9 +245,7 @@ impl Pusher {
 
     /// Starts the goodbye (DTLS close_notify); poll until [`PusherOutput::Closed`] or a timeout.
     pub fn close(&mut self) {
-        if self.rtc.close().is_err() {
-            self.rtc.disconnect();
-        }
+        dial::close(&mut self.rtc);
     }
 
     /// The next thing to do; call until it is `Timeout` or `Closed`.

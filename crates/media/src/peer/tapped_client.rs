@@ -8,13 +8,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
+use str0m::change::{SdpOffer, SdpPendingOffer};
 use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion};
 use str0m::media::{Direction, MediaKind as StrMediaKind};
-use str0m::net::{Protocol, Receive};
-use str0m::{Candidate, Event, Input, Output, Rtc};
+use str0m::{Event, Output, Rtc};
 
 use super::client::ClientError;
+use super::dial;
 use super::offer::printable;
 use super::tap::{KeySlot, KeyTap, KeyTapProvider};
 use super::{SessionKeys, is_stun_or_dtls, take_from};
@@ -113,9 +113,7 @@ impl TappedClientFactory {
             .set_rtp_mode(true)
             .build(now);
         let key_slot = KeyTap::take_newest();
-        let candidate =
-            Candidate::host(address, "udp").map_err(|_| ClientError::Address(address))?;
-        rtc.add_local_candidate(candidate);
+        dial::set_address(&mut rtc, address)?;
         let (pending, role) = (None, Role::Client);
         Ok(TappedClient { rtc, address, key_slot, pending, role, connected: false })
     }
@@ -124,37 +122,27 @@ impl TappedClientFactory {
 impl TappedClient {
     /// The server's answer; taken once.
     pub fn handle_answer(&mut self, sdp: &str) -> Result<(), ClientError> {
-        let refused = |error: &dyn std::fmt::Display| ClientError::Answer(printable(error));
-        let answer = SdpAnswer::from_sdp_string(sdp).map_err(|error| refused(&error))?;
-        let pending = self.pending.take().ok_or_else(|| refused(&"there was one already"))?;
+        dial::handle_answer(&mut self.rtc, &mut self.pending, sdp)?;
         // RFC 8842 §5.3: who answers `active` sends the ClientHello.
         if sdp.lines().any(|line| line.trim_end() == "a=setup:active") {
             self.role = Role::Server;
         }
-        let accepted = self.rtc.sdp_api().accept_answer(pending, answer);
-        accepted.map_err(|error| refused(&error))
+        Ok(())
     }
 
     /// STUN or DTLS that arrived at the client's address. What is not understood is ignored.
     pub fn handle_datagram(&mut self, source: SocketAddr, packet: &[u8], now: Instant) {
-        let Ok(receive) = Receive::new(Protocol::Udp, source, self.address, packet) else { return };
-        if let Err(error) = self.rtc.handle_input(Input::Receive(now, receive)) {
-            tracing::debug!(%error, %source, "datagram refused");
-        }
+        dial::handle_datagram(&mut self.rtc, (source, self.address), packet, now);
     }
 
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.rtc.handle_input(Input::Timeout(now)).is_err() {
-            self.rtc.disconnect();
-        }
+        dial::handle_timeout(&mut self.rtc, now);
     }
 
     /// Starts the goodbye (DTLS close_notify); poll until [`TappedOutput::Closed`] or a timeout.
     pub fn close(&mut self) {
-        if self.rtc.close().is_err() {
-            self.rtc.disconnect();
-        }
+        dial::close(&mut self.rtc);
     }
 
     /// The next thing to do; call until it is `Timeout` or `Closed`.

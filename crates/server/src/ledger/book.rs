@@ -64,7 +64,7 @@ pub(super) struct Own {
     pub(super) name: String,
 }
 
-/// See the module's documentation. The maps are bounded by [`MAX_LEASES`] and by the sources.
+/// See the module's documentation. The maps are bounded by [`control::MAX_LEASES`] and by the sources.
 pub(super) struct Book {
     pub(super) store: Store,
     /// This process among all that use the store.

@@ -8,7 +8,7 @@
 //! One thread runs all connections, so that none of their writes holds up a worker. A queue is
 //! bounded in bytes: when it is long, the worker is told and its viewer goes without whole frames.
 //! Whoever connects without ever sending an authentic check is dropped and counted, and gives way
-//! before that when there is no room for others ([`Admission`]).
+//! before that when there is no room for others ([`crate::admission`]).
 
 mod connection;
 mod connections;

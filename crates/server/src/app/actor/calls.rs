@@ -1,4 +1,4 @@
-//! The calls of [`super::super::App`]: each becomes a question to the engine, or is answered on the spot.
+//! The calls of [`crate::app::App`]: each becomes a question to the engine, or is answered on the spot.
 
 use control::{CameraId, ReservationId};
 use engine::Request;

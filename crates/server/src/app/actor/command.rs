@@ -21,7 +21,7 @@ use super::super::{
 use crate::ledger::News;
 use crate::net::{Accepted, IceCredentials, OfferError, Restarted};
 
-/// A call of [`super::App`].
+/// A call of [`crate::app::App`].
 pub(in crate::app) enum Command {
     Reserve {
         camera: CameraId,

@@ -46,7 +46,7 @@ pub(super) const NO_PUBLISHER: usize = usize::MAX;
 pub(crate) enum Delivery {
     /// They are on their way.
     Taken,
-    /// They are on their way, and nothing more should follow for now. [`WorkerInput::Drained`] tells
+    /// They are on their way, and nothing more should follow for now. `WorkerInput::Drained` tells
     /// when it may.
     Congested,
     /// There is no room, or the connection is gone.
