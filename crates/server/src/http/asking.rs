@@ -14,7 +14,7 @@ use super::node::require_question;
 use super::problem::Problem;
 use super::wire::nodes::{
     Act, EndingQuestion, HeartbeatQuestion, HolderAnswer, HolderQuestion, NodeQuestion, Question,
-    Refusal, RemoveQuestion, RemovedViewer, RenewQuestion,
+    Refusal, RemoveQuestion, RemovedViewer, RenewQuestion, StateQuestion,
 };
 use super::{Http, api, participants, renewal};
 use crate::app::{Holder, LeaseError, Over};
@@ -126,6 +126,7 @@ pub(super) async fn answer(
             let id = &question.reservation_id;
             said::<RenewQuestion>(acted(&http, id, renewal::renew_here(&http, id)).await)
         }
+        Question::State(StateQuestion {}) => said::<StateQuestion>(http.whole().here().await),
         Question::Remove(question) => {
             let id = &question.reservation_id;
             said::<RemoveQuestion>(acted(&http, id, remove(&http, &question)).await)

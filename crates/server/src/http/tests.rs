@@ -540,6 +540,7 @@ pub(in crate::http) fn snapshot() -> Snapshot {
             width: Some(640),
             height: Some(360),
         }],
+        nodes: Vec::new(),
     };
     Snapshot {
         total_current: 2,
@@ -569,6 +570,8 @@ pub(in crate::http) fn snapshot() -> Snapshot {
         revocations: crate::app::RevocationFigures::default(),
         probes: crate::app::ProbeFigures::default(),
         audit: crate::audit::AuditFigures::default(),
+        feeds: 0,
+        missing_nodes: Vec::new(),
     }
 }
 
@@ -876,6 +879,7 @@ fn figures_come_in_prometheus_text() {
         &requests,
         &Arc::default(),
         store(None),
+        None,
         Some(voice_status()),
         Duration::from_secs(90),
     )
@@ -936,6 +940,7 @@ fn the_reference_names_every_figure() {
         &Requests::default(),
         &Arc::default(),
         store(None),
+        None,
         Some(voice_status()),
         Duration::ZERO,
     )

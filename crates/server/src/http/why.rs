@@ -34,7 +34,7 @@ pub(super) async fn why(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<WhyAnswer>, Problem> {
-    let snapshot = caller.visible(http.app().snapshot().await);
+    let snapshot = caller.visible(http.whole().snapshot().await);
     let camera = CameraId::parse(&id).ok();
     let found = camera
         .and_then(|camera| why::camera(&snapshot, &camera))
