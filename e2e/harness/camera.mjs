@@ -65,8 +65,15 @@ export class RtspCamera {
 
   /** How many TCP connections clients hold to it: what the camera itself sees of its pullers. */
   connections() {
-    const lines = this.child.output.split('\n');
-    const count = (word) => lines.filter((line) => line === word).length;
-    return count('connected') - count('closed');
+    return this.#told('connected') - this.#told('closed');
+  }
+
+  /** How many it was ever asked for since its start, those that ended too. */
+  connectionsEver() {
+    return this.#told('connected');
+  }
+
+  #told(word) {
+    return this.child.output.split('\n').filter((line) => line === word).length;
   }
 }

@@ -74,7 +74,7 @@ scenario('a list is imported whole or not at all, and each bad line is named', a
   }));
   const bad = [
     ['url', (row) => ({ ...row, url: `gopher://admin:${CANARY}@192.0.2.1/` }), /gopher|rtsp/],
-    ['source', (row) => ({ ...row, source: 'NAVY' }), /there is no source NAVY; use TEST/],
+    ['source', (row) => ({ ...row, source: 'NAVY' }), /there is no such source; use TEST/],
     ['id', (row) => ({ ...row, id: 'white space' }), /./],
     ['id', (row) => ({ ...row, id: 'still-here' }), /there is a camera still-here already|has the same id/],
     ['url', (row) => ({ ...row, url: 'rtsp://169.254.169.254/' }), /link-local|metadata|169\.254/],
@@ -252,12 +252,12 @@ scenario('an operator hears of no source but his own', async (world) => {
   for (const source of ['NAVY', 'NOBODY']) {
     const refused = await post('METRO', { id: 'x', source, url: 'rtsp://192.0.2.1/' });
     assert.equal(refused.status, 400);
-    assert.equal(refused.json.problems[0].sentence, `there is no source ${source}; use METRO`);
+    assert.equal(refused.json.problems[0].sentence, 'there is no such source; use METRO');
   }
   const two = await post('METRO,TAXI', { id: 'x', source: 'NAVY', url: 'rtsp://192.0.2.1/' });
-  assert.equal(two.json.problems[0].sentence, 'there is no source NAVY; the sources are METRO, TAXI');
+  assert.equal(two.json.problems[0].sentence, 'there is no such source; the sources are METRO, TAXI');
   const moved = await manifold.call('PUT', '/api/v1/cameras/mine', { body: { source: 'NAVY' }, headers: operator('METRO') });
-  assert.equal(moved.json.problems[0].sentence, 'there is no source NAVY; use METRO');
+  assert.equal(moved.json.problems[0].sentence, 'there is no such source; use METRO');
   const list = JSON.stringify([{ id: 'secret-gate', source: 'METRO', url: 'rtsp://192.0.2.1/' }]);
   const taken = await importList(manifold, 'application/json', list, '?existing=change', operator('METRO'));
   assert.equal(taken.status, 400);
@@ -272,8 +272,75 @@ scenario('an operator hears of no source but his own', async (world) => {
   assert.deepEqual(json.rows, []);
 });
 
+scenario('a park of 10,000 cameras is imported at once, kept, and at hand on the page', async (world) => {
+  const manifold = await world.manifold({ cameras, log: { level: 'info' } });
+  const viewer = await world.open(manifold.url);
+  const { page } = viewer;
+  await page.waitForSelector('[data-open="still-here"]');
+  const number = (n) => String(n).padStart(5, '0');
+  const rows = Array.from({ length: 10_000 }, (_, n) => ({
+    id: `cam-${number(n)}`,
+    name: `Camera ${number(n)}`,
+    name_ar: `كاميرا ${number(n)}`,
+    source: 'TEST',
+    url: n === 7_777 ? 'test://' : `rtsp://admin:${CANARY}@192.0.2.1/${n}`,
+  }));
+
+  const full = await importList(manifold, 'text/csv', csv(rows));
+  assert.equal(full.status, 409, 'with the one that is there they are one too many');
+  assert.match(full.json.detail, /10000 cameras at most/);
+  const done = await importList(manifold, 'text/csv', csv(rows.slice(0, 9_999)));
+  assert.deepEqual([done.status, done.json], [200, { added: 9_999, changed: 0 }], done.text);
+
+  const count = page.locator('.filter-count');
+  await until('the page has them all', async () => /^10[,.]?000 cameras/.test(await count.innerText()), {
+    within: 60_000,
+    show: () => count.innerText(),
+  });
+  const drawn = () => page.locator('[data-open]').count();
+  assert.ok((await drawn()) < 300, `${await drawn()} rows are drawn`);
+
+  // To the end and back with the keyboard.
+  await page.locator('[data-open="cam-00000"]').focus();
+  await page.keyboard.press('End');
+  await until('the last row has the focus', () => focused(page, 'still-here'));
+  await page.keyboard.press('ArrowUp');
+  await until('the row above has it', () => focused(page, 'cam-09998'));
+  assert.ok((await drawn()) < 300, `${await drawn()} rows are drawn`);
+  const place = await page.locator('[role="listitem"]:has([data-open="cam-09998"])').getAttribute('aria-posinset');
+  assert.equal(place, '9999');
+  await page.keyboard.press('Home');
+  await until('the first row has it', () => focused(page, 'cam-00000'));
+
+  // What is scrolled to is drawn, and a search finds each of them.
+  await page.locator('.camera-rows').evaluate((list) => list.scrollTo(0, list.scrollHeight / 2));
+  await until('the middle is drawn', () =>
+    page.evaluate(() => {
+      const list = document.querySelector('.camera-rows').getBoundingClientRect();
+      const there = document.elementFromPoint(list.x + list.width / 2, list.y + list.height / 2);
+      const found = there?.closest('[data-open]')?.dataset.open ?? '';
+      return found > 'cam-03000' && found < 'cam-07000';
+    }),
+  );
+  await page.locator('#camera-search').fill('camera 07777');
+  await until('one is found', async () => (await count.innerText()) === '1 camera');
+  await page.keyboard.press('Enter');
+  await viewer.plays('cam-07777');
+
+  await manifold.restart();
+  assert.equal((await manifold.get('/api/v1/cameras?limit=1')).total, 10_000);
+  const found = await manifold.get('/api/v1/audit?kind=changed&camera=cam-09998');
+  assert.deepEqual(found.rows.map((row) => row.action), ['camera_added']);
+  assert.match(await manifold.metrics(), /manifold_audit_rows_lost_total 0/);
+  assert.deepEqual(viewer.errors, []);
+});
+
 function add(manifold, camera) {
   return manifold.call('POST', '/api/v1/cameras', { body: { source: 'TEST', ...camera } });
+}
+
+function focused(page, id) {
+  return page.evaluate((wanted) => document.activeElement?.dataset.open === wanted, id);
 }
 
 function importList(manifold, type, body, query = '', headers = {}) {

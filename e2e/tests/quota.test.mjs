@@ -115,6 +115,26 @@ scenario('a limit changes live, and dashboards are told of everything that happe
   socket.close();
 });
 
+scenario('a limit that was set while the server ran outlives its restart', async (world) => {
+  const manifold = await world.manifold({ sources: [METRO, TAXI], cameras: CAMERAS });
+  const limits = async () => {
+    const { sources } = await manifold.get('/api/v1/sources');
+    return sources.map(({ id, limit, configured_limit }) => [id, limit, configured_limit]);
+  };
+  const set = (source, limit) => manifold.call('PUT', `/api/v1/sources/${source}/limit`, { body: { limit } });
+  assert.equal((await set('METRO', 3)).status, 200);
+  assert.equal((await set('TAXI', 0)).status, 200);
+
+  await manifold.restart();
+  assert.deepEqual(await limits(), [['METRO', 3, 1], ['TAXI', 0, 5]]);
+  assert.equal((await reserve(manifold, 'cam-2', {})).status, 429);
+  assert.equal((await set('TAXI', null)).json.limit, 5);
+
+  await manifold.child.kill();
+  await manifold.launch(manifold.args, manifold.env);
+  assert.deepEqual(await limits(), [['METRO', 3, 1], ['TAXI', 5, 5]]);
+});
+
 scenario('the socket of dashboards turns away pages of others, and what is no message', async (world) => {
   const manifold = await world.manifold({ sources: [METRO, TAXI], cameras: CAMERAS });
   const path = '/ws/stream/stats';

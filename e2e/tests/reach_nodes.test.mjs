@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 
 import { freePort } from '../harness/camera.mjs';
+import { manifold } from '../harness/command.mjs';
 import { Redis } from '../harness/redis.mjs';
 import { chromium } from '../harness/sdp.mjs';
 import { KEY, token } from '../harness/token.mjs';
@@ -127,4 +128,55 @@ scenario('without a store a removed viewer stays away after a restart', async (w
   const { status, json } = await after.whep('cam-1', place.token, chromium);
   assert.equal(status, 401);
   assert.match(json.detail, /^the token was revoked: its viewer was sent away/);
+});
+
+scenario('why and trace of a viewer of n1, asked at n2, tell both nodes, and who did not answer', async (world) => {
+  const camera = await world.camera();
+  const { n1, n2 } = await pair(world, { cameras: [{ id: 'cam-1', url: camera.url('/h264') }] });
+  const { id } = await watching(world, n1);
+  await until('the origin is told', async () => (await n2.get(`/api/v1/why/${id}`)).origin === 'n1');
+
+  const why = await n2.get(`/api/v1/why/${id}`);
+  assert.deepEqual([why.well, why.node, why.unanswered], [true, 'n1', undefined], JSON.stringify(why));
+  assert.ok(why.ladder.every(({ state }) => state === 'done' || state === 'unseen'), JSON.stringify(why.ladder));
+  await n2.call('POST', `/api/v1/stream/heartbeat/${id}`);
+  const traced = await n2.get(`/api/v1/trace/${id}`);
+  assert.deepEqual([traced.state, traced.node, traced.origin], ['granted', 'n1', 'n1']);
+  const forwarded = traced.steps.at(-1);
+  assert.deepEqual([forwarded.step, forwarded.node], ['forwarded', 'n2'], 'the newest step, and where it happened');
+  assert.ok(traced.steps.slice(0, -1).every(({ node }) => node === 'n1'));
+  assert.deepEqual(traced.steps.map(({ at }) => at), traced.steps.map(({ at }) => at).toSorted());
+  const shown = await manifold(`trace ${id}`, { url: n2.url });
+  assert.match(shown.out, /watched at node n1, camera pulled by node n1/);
+  const park = await n2.get('/api/v1/why/cam-1');
+  assert.deepEqual(park.viewers.map(({ node, stage }) => [node, stage]), [['n1', 'playing']]);
+
+  await n1.child.kill();
+
+  const said = ({ unanswered = [] }) => unanswered.some((sentence) => sentence.startsWith('node n1 did not answer'));
+  const after = await n2.get(`/api/v1/why/${id}`);
+  assert.ok(said(after), JSON.stringify(after));
+  assert.ok(said(await n2.get('/api/v1/why/cam-1')));
+  const gone = await n2.call('GET', `/api/v1/trace/${id}`);
+  assert.equal(gone.status, 503);
+  assert.match(gone.json.detail, /has a place before camera cam-1, .*node n1 did not answer/);
+  await until('n1 has left the store', async () => /it is gone since/.test((await n2.get(`/api/v1/why/cam-1`)).unanswered[0]));
+  const beat = await n2.call('POST', `/api/v1/stream/heartbeat/${id}`);
+  assert.equal(beat.status, 404);
+  assert.match(beat.json.detail, /reserve again; node n1 did not answer: it is gone since/);
+  await until('the lease of the dead node is over', async () => (await n2.stats()).active_streams === 0, { within: 20_000 });
+});
+
+scenario('a password that is wrong at n1 is the reason at n2', async (world) => {
+  const camera = await world.camera({ auth: 'digest' });
+  const { n1, n2 } = await pair(world, { cameras: [{ id: 'cam-1', url: camera.url('/h264', 'wrong') }] });
+  assert.equal((await n1.reserve('cam-1')).status, 200);
+  await n1.cameraIs('cam-1', 'unauthorized');
+
+  const why = await n2.get('/api/v1/why/cam-1');
+  assert.equal(why.well, false);
+  assert.match(why.sentence, /^node n1 pulls the camera, and says: .*user name or password/);
+  assert.match(why.remedy, /correct the user name and password/);
+  const states = why.nodes.map(({ node, state }) => [node, state]);
+  assert.deepEqual(states, [['n2', 'idle'], ['n1', 'unauthorized']]);
 });

@@ -9,6 +9,7 @@ import { startPark } from "./state/park";
 import { apiKey, startSettings, userId } from "./state/settings";
 import { Tile } from "./state/tile";
 import { startWall } from "./state/wall";
+import { startWalls } from "./state/walls";
 import "./styles/page.css";
 import { App } from "./ui/App";
 import { startKeys } from "./ui/keys";
@@ -17,7 +18,7 @@ import { expectedTileWidth } from "./ui/layout";
 const api = new Api({
   fetch: (input, init) => fetch(input, init),
   key: () => apiKey.peek(),
-  userId: userId(),
+  userId,
 });
 
 /** One certificate for all connections, ready before the first click; `null` until then. */
@@ -34,6 +35,7 @@ startWall((cameraId, among) => {
   const expectedWidthPx = devicePixelRatio * expectedTileWidth(among, innerWidth, innerHeight);
   return new Tile(cameraId, { api, certificate: () => certificate, expectedWidthPx });
 });
+startWalls(api);
 startPark(
   api,
   (told) =>

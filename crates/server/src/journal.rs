@@ -3,6 +3,7 @@
 //! It is kept in memory: of all who watch, and of the newest of those who did. Nothing is decided by it;
 //! the engine, the media plane and HTTP tell it what happened, and it forgets the oldest first.
 
+mod foreign;
 mod record;
 mod step;
 
@@ -17,6 +18,8 @@ use media::viewer::TrackFigures;
 
 use crate::audit::Audit;
 use crate::net::{CloseReason, MediaEvent};
+
+use foreign::Foreign;
 
 pub(crate) use step::{Path, Refusal, Step};
 
@@ -179,6 +182,7 @@ struct Book {
     peers: HashMap<ViewerId, Peer>,
     /// Ended, and a peer has not told yet what it was sent; with the time until which it may.
     closing: VecDeque<(Timestamp, ReservationId)>,
+    foreign: Foreign,
 }
 
 #[derive(Debug)]
@@ -247,6 +251,22 @@ impl Journal {
         self.book().step(id, now, step);
     }
 
+    /// The same, also of a reservation whose session another node has.
+    pub(crate) fn step_anywhere(&self, id: &ReservationId, step: Step) {
+        let now = self.now();
+        let mut book = self.book();
+        if book.lives.contains_key(id) {
+            book.step(id, now, step);
+        } else {
+            book.foreign.note(id, now, step);
+        }
+    }
+
+    /// What this node had to do with a reservation of another one.
+    pub(crate) fn foreign_steps(&self, id: &ReservationId) -> Vec<Moment> {
+        self.book().foreign.steps(id)
+    }
+
     /// Its viewer was given a token; the first is a step, the others are counted.
     pub(crate) fn token(&self, id: &ReservationId, valid_for: Duration) {
         let now = self.now();
@@ -294,7 +314,8 @@ impl Book {
     fn new(audit: Audit) -> Self {
         let (lives, peers) = (HashMap::new(), HashMap::new());
         let (ended, refused, closing) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
-        Self { audit, lives, ended, refused, peers, closing }
+        let foreign = Foreign::default();
+        Self { audit, lives, ended, refused, peers, closing, foreign }
     }
 
     fn step(&mut self, id: &ReservationId, at: Timestamp, step: Step) {

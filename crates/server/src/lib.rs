@@ -21,6 +21,7 @@ mod ingest;
 mod journal;
 mod layouts;
 mod ledger;
+mod limits;
 mod load;
 mod logging;
 mod metrics;

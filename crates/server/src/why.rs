@@ -270,7 +270,8 @@ fn quota(snapshot: &Snapshot, camera: &CameraSnapshot) -> Rung {
     Rung { name: "quota", state, detail }
 }
 
-fn places(snapshot: &Snapshot, camera: &CameraSnapshot) -> String {
+/// How full the quotas are that a viewer of a camera counts against.
+pub(crate) fn places(snapshot: &Snapshot, camera: &CameraSnapshot) -> String {
     let (current, limit) = (snapshot.total_current, snapshot.total_limit);
     let source = snapshot.sources.iter().find(|source| source.id == camera.source);
     // Quotas of others are not the caller's to see.

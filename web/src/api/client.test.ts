@@ -16,7 +16,7 @@ function bench(answers: (url: string) => unknown, key = "") {
       return answer instanceof Response ? answer : new Response(JSON.stringify(answer));
     },
     key: () => key,
-    userId: "browser-1",
+    userId: () => "browser-1",
   });
   return { api, calls };
 }
@@ -47,13 +47,13 @@ describe("Api", () => {
   });
 
   it("asks for a large park piece by piece", async () => {
-    const ids = Array.from({ length: 450 }, (_, at) => ({ id: `cam-${at}` }));
+    const ids = Array.from({ length: 2_450 }, (_, at) => ({ id: `cam-${at}` }));
     const { api, calls } = bench((url) => {
       const query = new URL(url, "http://x").searchParams;
       const [offset, limit] = [Number(query.get("offset")), Number(query.get("limit"))];
       return { cameras: ids.slice(offset, offset + limit), total: ids.length };
     });
-    expect(await api.cameras()).toHaveLength(450);
+    expect(await api.cameras()).toHaveLength(2_450);
     expect(calls).toHaveLength(3);
   });
 

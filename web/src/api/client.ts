@@ -7,20 +7,34 @@
 import { refusalFrom, unreachable } from "../rtc/errors";
 import type { Heartbeat, Reservation, SessionApi } from "../rtc/session";
 import { ownAddress } from "../rtc/whep";
-import { type Camera, type CameraPage, cameraFrom, cameraPageFrom, iceServersFrom, record, text, type Totals, totalsFrom, watchingFrom } from "./wire";
+import {
+  type Camera,
+  type CameraPage,
+  cameraFrom,
+  cameraPageFrom,
+  iceServersFrom,
+  record,
+  type SavedWall,
+  savedWallFrom,
+  savedWallsFrom,
+  text,
+  type Totals,
+  totalsFrom,
+  watchingFrom,
+} from "./wire";
 
 const REQUEST_MS_MAX = 10_000;
-/** Cameras asked for at once; parks larger than this take several requests. */
-const PAGE = 200;
-/** The original's park has 500 cameras; far beyond that a list is no longer a list. */
-const CAMERAS_MAX = 5_000;
+/** Cameras asked for at once, as many as the server gives; larger parks take several requests. */
+const PAGE = 1_000;
+/** As many as a server has. */
+const CAMERAS_MAX = 10_000;
 
 export interface ApiOptions {
   readonly fetch: typeof fetch;
   /** The API key in use, as a JWT; empty where the server asks for none. */
   readonly key: () => string;
-  /** Who watches, for the server's account: one name a browser. */
-  readonly userId: string;
+  /** Who watches, for the server's account: one name a browser, or who the key says it is. */
+  readonly userId: () => string;
 }
 
 export class Api implements SessionApi {
@@ -49,8 +63,30 @@ export class Api implements SessionApi {
     return totalsFrom(await this.#call("GET", "/api/v1/stream/stats"));
   }
 
+  /** The walls that whoever uses the page has saved, by name. */
+  async savedWalls(): Promise<SavedWall[]> {
+    return savedWallsFrom(await this.#call("GET", "/api/v1/layouts"));
+  }
+
+  async savedWall(id: string): Promise<SavedWall> {
+    return savedWallFrom(await this.#call("GET", wallPath(id)));
+  }
+
+  async saveWall(name: string, cameraIds: readonly string[]): Promise<SavedWall> {
+    return savedWallFrom(await this.#call("POST", "/api/v1/layouts", { name, tiles: tilesOf(cameraIds) }));
+  }
+
+  /** Its name stays. */
+  async changeWall(id: string, cameraIds: readonly string[]): Promise<SavedWall> {
+    return savedWallFrom(await this.#call("PUT", wallPath(id), { tiles: tilesOf(cameraIds) }));
+  }
+
+  async deleteWall(id: string): Promise<void> {
+    await this.#call("DELETE", wallPath(id));
+  }
+
   async reserve(cameraId: string, quality: string): Promise<Reservation> {
-    const body = { camera_id: cameraId, user_id: this.#options.userId, quality };
+    const body = { camera_id: cameraId, user_id: this.#options.userId(), quality };
     const json = record(await this.#call("POST", "/api/v1/stream/reserve", body));
     const whepUrl = text(json["whep_url"]) || `/whep/${encodeURIComponent(cameraId)}`;
     return {
@@ -105,6 +141,15 @@ export class Api implements SessionApi {
     const key = this.#options.key();
     return key === "" ? { Accept: "application/json" } : { Accept: "application/json", Authorization: `Bearer ${key}` };
   }
+}
+
+function wallPath(id: string): string {
+  return `/api/v1/layouts/${encodeURIComponent(id)}`;
+}
+
+/** The server finds a place for each. */
+function tilesOf(cameraIds: readonly string[]): { camera_id: string }[] {
+  return cameraIds.map((id) => ({ camera_id: id }));
 }
 
 function releasePath(reservationId: string): string {

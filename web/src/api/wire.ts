@@ -52,6 +52,14 @@ export interface Totals {
   readonly viewersByCamera: ReadonlyMap<string, number>;
 }
 
+/** A wall that the server keeps. */
+export interface SavedWall {
+  readonly id: string;
+  readonly name: string;
+  /** Row by row. */
+  readonly cameraIds: readonly string[];
+}
+
 export interface CameraPage {
   readonly cameras: readonly Camera[];
   readonly total: number;
@@ -107,6 +115,18 @@ export function cameraPageFrom(value: unknown): CameraPage {
   const json = record(value);
   const cameras = list(json["cameras"]).map(cameraFrom);
   return { cameras, total: Math.max(count(json["total"]), cameras.length) };
+}
+
+export function savedWallFrom(value: unknown): SavedWall {
+  const json = record(value);
+  const tiles = list(json["tiles"]).map(record);
+  const inRows = tiles.toSorted((a, b) => count(a["y"]) - count(b["y"]) || count(a["x"]) - count(b["x"]));
+  const cameraIds = inRows.map((tile) => text(tile["camera_id"])).filter((id) => id !== "");
+  return { id: text(json["id"]), name: text(json["name"]), cameraIds: [...new Set(cameraIds)] };
+}
+
+export function savedWallsFrom(value: unknown): SavedWall[] {
+  return list(record(value)["layouts"]).map(savedWallFrom);
 }
 
 export function totalsFrom(value: unknown): Totals {

@@ -13,9 +13,15 @@ import { apiKey } from "./settings";
 
 const TOTALS_MS = 2_000;
 const CAMERAS_MS = 4_000;
-/** A large park is asked for more rarely: 500 cameras are 150 kB of JSON. */
+/** A large park is asked for more rarely: 500 cameras are 300 kB of JSON, 10,000 are 6 MB. */
 const LARGE_PARK = 64;
 const LARGE_PARK_MS = 15_000;
+const HUGE_PARK = 2_000;
+const HUGE_PARK_MS = 60_000;
+/** News of cameras are shown together: while 10,000 are asked how they are, hundreds come in a second. */
+const NEWS_MS = 100;
+/** From news of a camera that is not in the list to the next list: an import tells of each. */
+const NEW_CAMERAS_MS = 400;
 
 export const cameras = signal<readonly Camera[]>([]);
 export const camerasLoaded = signal(false);
@@ -59,8 +65,7 @@ export function startPark(api: Api, newLive: NewLive): void {
   refreshTotals = guarded(async () => {
     totals.value = await api.totals();
   });
-  const isLarge = () => live.fresh || cameras.value.length > LARGE_PARK;
-  repeat(refreshCameras, () => (isLarge() ? LARGE_PARK_MS : CAMERAS_MS));
+  repeat(refreshCameras, () => camerasMs(live.fresh));
   repeat(async () => {
     if (!live.fresh) await refreshTotals();
   }, () => TOTALS_MS);
@@ -76,12 +81,39 @@ export function startPark(api: Api, newLive: NewLive): void {
   });
 }
 
+function camerasMs(isFresh: boolean): number {
+  const count = cameras.value.length;
+  if (count > HUGE_PARK) return HUGE_PARK_MS;
+  return isFresh || count > LARGE_PARK ? LARGE_PARK_MS : CAMERAS_MS;
+}
+
+/** The latest of each camera, at most as many as there are cameras. */
+let news = new Map<string, CameraNews>();
+let newsTimer: ReturnType<typeof setTimeout> | undefined;
+let listTimer: ReturnType<typeof setTimeout> | undefined;
+
 /** A camera that is not in the list comes, and one that is removed goes, with the next list. */
-function handleCamera(news: CameraNews): void {
-  const isKnown = camerasById.value.has(news.id);
-  if (!isKnown || news.status === "REMOVED") return void refreshCameras();
-  const { id, ...now } = news;
-  cameras.value = cameras.value.map((camera) => (camera.id === id ? { ...camera, ...now } : camera));
+function handleCamera(told: CameraNews): void {
+  const isKnown = camerasById.value.has(told.id);
+  if (isKnown && told.status !== "REMOVED") {
+    news.set(told.id, told);
+    newsTimer ??= setTimeout(showNews, NEWS_MS);
+  } else {
+    listTimer ??= setTimeout(() => {
+      listTimer = undefined;
+      void refreshCameras();
+    }, NEW_CAMERAS_MS);
+  }
+}
+
+function showNews(): void {
+  const told = news;
+  newsTimer = undefined;
+  news = new Map();
+  cameras.value = cameras.value.map((camera) => {
+    const found = told.get(camera.id);
+    return found === undefined ? camera : { ...camera, status: found.status, state: found.state, reason: found.reason };
+  });
 }
 
 /** Keeps what is known on failure, and says why. */

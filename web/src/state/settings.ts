@@ -1,6 +1,7 @@
 /** What this browser remembers: theme, whether figures are shown, who it is, and for this tab the API key. */
 
 import { effect, signal } from "@preact/signals";
+import { subjectOf } from "../api/key";
 
 export type Theme = "dark" | "light";
 
@@ -23,8 +24,13 @@ export function toggleTheme(): void {
   chosenTheme.value = theme() === "dark" ? "light" : "dark";
 }
 
-/** One name for this browser, so that the server's account can tell viewers apart. */
+/** Who watches: whom the API key names, since the server lets it speak for nobody else; or this browser. */
 export function userId(): string {
+  return subjectOf(apiKey.peek()) || browserId();
+}
+
+/** One name for this browser, so that the server's account can tell viewers apart. */
+function browserId(): string {
   const known = read(localStorage, "manifold.user");
   if (known !== "") return known;
   const made = `browser-${Array.from(crypto.getRandomValues(new Uint8Array(6)), hex).join("")}`;

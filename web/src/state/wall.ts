@@ -13,8 +13,15 @@ const STRIP_INTERVAL_MS_MIN = 250;
 export const wall = signal<readonly Tile[]>([]);
 /** What a narrow screen shows; a wide one shows both. */
 export const view = signal<"list" | "wall">("list");
+/** The saved wall that was opened last, and what it showed then; `null` while that is not known yet. */
+export const savedWall = signal<SavedPlace | null>(null);
 /** Said when something could not be done; empty otherwise. */
 export const notice = signal("");
+
+export interface SavedPlace {
+  readonly id: string;
+  readonly cameraIds: readonly string[] | null;
+}
 
 let newTile: (cameraId: string, among: number) => Tile = () => {
   throw new Error("the wall was not started");
@@ -23,13 +30,18 @@ let newTile: (cameraId: string, among: number) => Tile = () => {
 /** Opens what the address names, and keeps the address true from then on. `among`: how many tiles there will be. */
 export function startWall(makeTile: (cameraId: string, among: number) => Tile): void {
   newTile = makeTile;
-  openAll(openInAddress(location.search));
+  const linked = wallInAddress(location.search);
+  if (linked === "") openAll(openInAddress(location.search));
+  else savedWall.value = { id: linked, cameraIds: null };
   effect(() => {
-    const address = addressFor(
-      location.href,
-      wall.value.map((tile) => tile.cameraId),
-    );
-    history.replaceState(history.state, "", address);
+    const cameraIds = wall.value.map((tile) => tile.cameraId);
+    history.replaceState(history.state, "", addressFor(location.href, cameraIds, savedWall.value));
+  });
+  // Who opens or closes a camera leaves the saved wall.
+  effect(() => {
+    const known = savedWall.peek()?.cameraIds ?? null;
+    const opened = wall.value.map((tile) => tile.cameraId);
+    if (known !== null && !isSame(known, opened)) savedWall.value = null;
   });
   addEventListener("pagehide", () => {
     for (const tile of wall.peek()) tile.abandon();
@@ -45,6 +57,16 @@ export function startWall(makeTile: (cameraId: string, among: number) => Tile): 
 
 export function tileOf(cameraId: string): Tile | undefined {
   return wall.value.find((tile) => tile.cameraId === cameraId);
+}
+
+/** Opens these and closes all others; those that stand in their place already play on. */
+export function show(cameraIds: readonly string[]): void {
+  savedWall.value = null;
+  const wanted = wall.peek().filter((tile) => cameraIds.includes(tile.cameraId));
+  const outOfPlace = wanted.findIndex((tile, at) => tile.cameraId !== cameraIds[at]);
+  const stay = new Set(outOfPlace === -1 ? wanted : wanted.slice(0, outOfPlace));
+  for (const tile of wall.peek()) if (!stay.has(tile)) close(tile.cameraId);
+  openAll(cameraIds);
 }
 
 /** Opens several cameras at once. */
@@ -84,14 +106,29 @@ export function openInAddress(search: string): string[] {
   return [...new Set(ids)].filter((id) => id !== "").slice(0, WALL_MAX);
 }
 
-/** `href` with exactly these cameras open, the commas left readable. */
-export function addressFor(href: string, cameraIds: readonly string[]): string {
+/** The id of `?wall=…`; empty where there is none. */
+export function wallInAddress(search: string): string {
+  return (new URLSearchParams(search).get("wall") ?? "").trim();
+}
+
+/** `href` with exactly these cameras open, the commas left readable; or with the saved wall that shows them. */
+export function addressFor(href: string, cameraIds: readonly string[], saved: SavedPlace | null = null): string {
   const url = new URL(href);
   url.searchParams.delete("open");
+  url.searchParams.delete("wall");
   const rest = url.searchParams.toString();
-  const opened = cameraIds.length === 0 ? "" : `open=${cameraIds.map(encodeURIComponent).join(",")}`;
+  const isWall = saved !== null && (saved.cameraIds === null || isSame(saved.cameraIds, cameraIds));
+  const opened = isWall ? `wall=${encodeURIComponent(saved.id)}` : openQuery(cameraIds);
   const query = [rest, opened].filter((part) => part !== "").join("&");
   return url.pathname + (query === "" ? "" : `?${query}`) + url.hash;
+}
+
+function openQuery(cameraIds: readonly string[]): string {
+  return cameraIds.length === 0 ? "" : `open=${cameraIds.map(encodeURIComponent).join(",")}`;
+}
+
+function isSame(one: readonly string[], other: readonly string[]): boolean {
+  return one.length === other.length && one.every((id, at) => id === other[at]);
 }
 
 function shareStripReadings(): void {

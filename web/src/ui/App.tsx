@@ -9,6 +9,7 @@ import { Help } from "./Help";
 import { KeyPrompt } from "./KeyPrompt";
 import { TalkPanel, talkOpen } from "./TalkPanel";
 import { Wall } from "./Wall";
+import { Walls } from "./Walls";
 
 export function App() {
   return (
@@ -21,6 +22,7 @@ export function App() {
       <CameraList />
       <Wall />
       <TalkPanel />
+      <Walls />
       <Help />
       <p class="visually-hidden" role="log" aria-live="polite">
         {announcement.value}

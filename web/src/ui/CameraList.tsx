@@ -1,6 +1,7 @@
 /** The camera park: search, source filter, and one row a camera. */
 
-import { computed, signal } from "@preact/signals";
+import { computed, signal, useSignal } from "@preact/signals";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import type { Camera } from "../api/wire";
 import { cameraHeadline } from "../state/health";
 import { cameras, camerasLoaded, serverTrouble, sourceIds, viewersOf } from "../state/park";
@@ -8,6 +9,13 @@ import { open, tileOf } from "../state/wall";
 import { focusTile, SEARCH_ID } from "./focus";
 import { counted, sourceName } from "./format";
 import { SearchIcon, ViewersIcon } from "./icons";
+
+/** Rows that are drawn together, or not at all while they are far from view: a park has 10,000 cameras. */
+const CHUNK = 50;
+/** Of a row that was never drawn, as in the style sheet. */
+const ROW_PX = 54;
+/** How far beyond the view rows are drawn, so that scrolling finds them there. */
+const NEAR = "800px 0px";
 
 const search = signal("");
 const source = signal("");
@@ -27,11 +35,11 @@ export function CameraList() {
   return (
     <nav class="cameras" aria-label="Cameras">
       <Filters count={rows.length} />
-      <ul class="camera-rows" onKeyDown={handleListKey}>
-        {rows.map((camera) => (
-          <Row key={camera.id} camera={camera} tabStop={camera.id === tabStop} />
+      <div class="camera-rows" role="list" onKeyDown={handleListKey}>
+        {chunksOf(rows).map((chunk, at) => (
+          <Chunk key={at} cameras={chunk} from={at * CHUNK} total={rows.length} tabStop={tabStop} />
         ))}
-      </ul>
+      </div>
       {rows.length === 0 && <p class="cameras-empty">{emptySentence()}</p>}
     </nav>
   );
@@ -76,12 +84,64 @@ function Filters({ count }: { count: number }) {
   );
 }
 
-function Row({ camera, tabStop }: { camera: Camera; tabStop: boolean }) {
+interface ChunkProps {
+  readonly cameras: readonly Camera[];
+  /** The place of its first row, from 0, among `total`. */
+  readonly from: number;
+  readonly total: number;
+  readonly tabStop: string | undefined;
+}
+
+/** Some rows of the list, or as much room as they take. The row that Tab reaches is always there. */
+function Chunk({ cameras, from, total, tabStop }: ChunkProps) {
+  const ref = useRef<HTMLDivElement>(null);
+  const isNear = useSignal(from === 0);
+  const rowPx = useSignal(ROW_PX);
+  const isDrawn = isNear.value || cameras.some((camera) => camera.id === tabStop);
+  const drawn = useRef(0);
+  drawn.current = isDrawn ? cameras.length : 0;
+  useLayoutEffect(() => {
+    const element = ref.current;
+    if (element === null) return undefined;
+    const observer = new IntersectionObserver(
+      (entries) => {
+        // While they are drawn their height is known, and holds when they go.
+        if (drawn.current > 0) rowPx.value = element.offsetHeight / drawn.current;
+        isNear.value = entries.at(-1)?.isIntersecting ?? false;
+      },
+      { root: element.parentElement, rootMargin: NEAR },
+    );
+    observer.observe(element);
+    return () => observer.disconnect();
+  }, []);
+  return (
+    <div class="camera-chunk" role="presentation" ref={ref} style={isDrawn ? {} : { height: `${rowPx.value * cameras.length}px` }}>
+      {isDrawn &&
+        cameras.map((camera, at) => (
+          <Row key={camera.id} camera={camera} place={from + at + 1} total={total} tabStop={camera.id === tabStop} />
+        ))}
+    </div>
+  );
+}
+
+function chunksOf(rows: readonly Camera[]): (readonly Camera[])[] {
+  return Array.from({ length: Math.ceil(rows.length / CHUNK) }, (_, at) => rows.slice(at * CHUNK, (at + 1) * CHUNK));
+}
+
+interface RowProps {
+  readonly camera: Camera;
+  /** From 1. */
+  readonly place: number;
+  readonly total: number;
+  readonly tabStop: boolean;
+}
+
+function Row({ camera, place, total, tabStop }: RowProps) {
   const viewers = viewersOf(camera);
   const isOpen = tileOf(camera.id) !== undefined;
   const trouble = tone(camera) === "bad";
   return (
-    <li>
+    <div class="camera-item" role="listitem" aria-posinset={place} aria-setsize={total}>
       <button
         type="button"
         class="camera-row"
@@ -114,7 +174,7 @@ function Row({ camera, tabStop }: { camera: Camera; tabStop: boolean }) {
           </span>
         )}
       </button>
-    </li>
+    </div>
   );
 }
 
@@ -181,5 +241,9 @@ function handleListKey(event: KeyboardEvent): void {
 function focusRow(camera: Camera | undefined): void {
   if (camera === undefined) return;
   current.value = camera.id;
-  document.querySelector<HTMLElement>(`[data-open="${CSS.escape(camera.id)}"]`)?.focus();
+  const row = () => document.querySelector<HTMLElement>(`[data-open="${CSS.escape(camera.id)}"]`);
+  const there = row();
+  if (there !== null) there.focus();
+  // A row far from view is drawn now that Tab reaches it.
+  else requestAnimationFrame(() => row()?.focus());
 }

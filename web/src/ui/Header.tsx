@@ -7,8 +7,9 @@ import { theme, toggleTheme } from "../state/settings";
 import { view, wall } from "../state/wall";
 import { sourceName } from "./format";
 import { openHelp } from "./Help";
-import { HelpIcon, MicrophoneIcon, ThemeIcon } from "./icons";
+import { HelpIcon, MicrophoneIcon, ThemeIcon, WallIcon } from "./icons";
 import { talkOpen, talkToggleId, toggleTalk } from "./TalkPanel";
+import { openWalls } from "./Walls";
 
 export function Header() {
   return (
@@ -20,6 +21,9 @@ export function Header() {
       <ViewSwitch />
       <Totals />
       <div class="header-actions">
+        <button type="button" class="icon-button" onClick={openWalls} aria-label="Walls" title="Walls (W)">
+          <WallIcon />
+        </button>
         <button
           type="button"
           class="icon-button"

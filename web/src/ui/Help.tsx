@@ -10,6 +10,7 @@ const KEYS: readonly (readonly [readonly string[], string])[] = [
   [["F"], "Full screen"],
   [["I"], "Figures of the tile"],
   [["Delete"], "Close the tile"],
+  [["W"], "Save a wall, or open a saved one"],
   [["T"], "Talk, and hear who talks"],
   [["Esc"], "Leave full screen, search or this card"],
 ];

@@ -6,6 +6,7 @@ import { focusedTile, focusNeighbour, focusTileNumber, SEARCH_ID } from "./focus
 import { openHelp } from "./Help";
 import { toggleTalk } from "./TalkPanel";
 import { closeTile, toggleFigures, toggleFullscreen, toggleSound } from "./Tile";
+import { openWalls } from "./Walls";
 
 export function startKeys(): void {
   document.addEventListener("keydown", (event) => {
@@ -20,6 +21,7 @@ function handlePageKey(key: string): boolean {
   if (key === "/") document.getElementById(SEARCH_ID)?.focus();
   else if (key === "?") openHelp();
   else if (key.toLowerCase() === "t") toggleTalk();
+  else if (key.toLowerCase() === "w") openWalls();
   else if (/^[1-9]$/.test(key)) focusTileNumber(Number(key) - 1);
   else return false;
   return true;

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use control::{CameraId, LedgerOp, ReservationId, Timestamp};
-use tracing::info;
 
 use super::{Engine, Pending};
 use crate::io::{Reply, RequestId, Reset};
@@ -30,13 +29,6 @@ impl Engine {
             .filter(|stream| covers(&stream.camera) && stream.state.pulls())
             .map(|stream| stream.camera.clone())
             .collect();
-        let (viewers, pullers) = (reservations.len(), pulling.len());
-        info!(
-            viewers,
-            pullers,
-            camera_id = camera.map(tracing::field::display),
-            "reset on request"
-        );
         for reservation in &reservations {
             self.end_session(reservation, EndReason::Reset, now);
             self.apply(LedgerOp::Release(reservation.clone()), Pending::Release { request: None });

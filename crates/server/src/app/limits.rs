@@ -73,7 +73,7 @@ pub(super) struct LimitCommand {
 }
 
 impl App {
-    /// Sets the limit of a source until the server ends; `None`: the configured one again. Who watches
+    /// Sets the limit of a source, in memory until the server ends; `None`: the configured one again. Who watches
     /// goes on watching.
     pub(crate) async fn set_limit(
         &self,

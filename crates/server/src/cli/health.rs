@@ -6,6 +6,7 @@ use clap::Args;
 use hyper::Method;
 use serde_json::{Value, json};
 
+use super::check::counted;
 use super::client::{AskError, Client, Server, block_on};
 use super::{Failure, say};
 
@@ -115,7 +116,8 @@ fn tell_state(
     let word = |camera: &Value| camera["state"].as_str().unwrap_or_default().to_owned();
     let live = cameras.iter().filter(|camera| word(camera) == "live").count();
     let pullers: u64 = cameras.iter().filter_map(|camera| camera["pullers"].as_u64()).sum();
-    details.push(format!("cameras: {live} of {} live, {pullers} pullers", cameras.len()));
+    let pullers = counted(usize::try_from(pullers).unwrap_or(usize::MAX), "puller");
+    details.push(format!("cameras: {live} of {} live, {pullers}", cameras.len()));
     details.push(format!("reservations: {}", stats["active_streams"]));
     for source in stats["stats"].as_array().unwrap_or(&empty) {
         let name = source["source"].as_str().unwrap_or_default();

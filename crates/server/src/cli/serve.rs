@@ -26,6 +26,7 @@ use crate::http::{self, Http, Keyring};
 use crate::ingest;
 use crate::layouts::Layouts;
 use crate::ledger::{self, LedgerPlace};
+use crate::limits::Limits;
 use crate::logging;
 use crate::metrics::Outlets;
 use crate::net::{MediaConfig, MediaPlane, StartError, raise_descriptor_limit};
@@ -75,16 +76,14 @@ async fn serve(loaded: &Loaded, args: &ServeArgs) -> anyhow::Result<()> {
     let database = open_database(config)?;
     keyring.revocations().load(&database, SystemTime::now())?;
     let parked = park::Loaded::read(config, &database)?;
-    let audit = if config.audit.enabled {
-        Audit::start(database.clone(), config.audit.keep)
-    } else {
-        Audit::off()
-    };
+    let audit = start_audit(config, &database);
     let application = AppConfig { audit, cameras: parked.cameras(), ..config.application() };
     try_store(&application.ledger).await?;
+    let limits = Limits::new(&application.ledger, database.clone());
     let leases = application.ledger.clone();
     let closing = CancellationToken::new();
     let (app, plane, media) = start_app(config, application, &settings)?;
+    limits.restore(&app).await?;
     share_revocations(&keyring, leases, &app, &closing);
     let park = Park::new(parked, app.clone());
     let voice = config.voice.enabled.then(|| Voice::start(config.voice.relay(), plane));
@@ -96,7 +95,7 @@ async fn serve(loaded: &Loaded, args: &ServeArgs) -> anyhow::Result<()> {
         doors,
         Arc::clone(&outlets),
         voice.clone(),
-        http::Kept { park, layouts: Layouts::new(database) },
+        http::Kept { park, layouts: Layouts::new(database), limits },
     );
     look_around(config, &app, &http, &closing);
     if let Some(upkeep) = upkeep {
@@ -261,6 +260,14 @@ fn open_database(config: &Config) -> anyhow::Result<Database> {
         Err(error) => return Err(error.into()),
     }
     Ok(database)
+}
+
+fn start_audit(config: &Config, database: &Database) -> Audit {
+    if config.audit.enabled {
+        Audit::start(database.clone(), config.audit.keep)
+    } else {
+        Audit::off()
+    }
 }
 
 /// A store that is away is waited for while the server runs; one that lets us not in is told at once.

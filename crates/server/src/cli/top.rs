@@ -235,7 +235,11 @@ fn camera_lines(camera: &Value) -> Vec<String> {
 }
 
 fn shortened(text: &str, characters: usize) -> String {
-    text.chars().take(characters).collect()
+    if text.chars().count() <= characters {
+        return text.to_owned();
+    }
+    let kept = text.chars().take(characters.saturating_sub(1));
+    kept.chain(std::iter::once('…')).collect()
 }
 
 /// The samples of Prometheus' text format, summed over their labels. Buckets are left out.

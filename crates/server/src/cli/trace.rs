@@ -49,19 +49,37 @@ fn lines(answer: &Value) -> Vec<String> {
         ),
         format!("from {}", text(&answer["began"])),
     ];
+    lines.extend(places(answer));
     let empty = Vec::new();
     let mut before = 0;
     for step in answer["steps"].as_array().unwrap_or(&empty) {
         let at = step["after_ms"].as_u64().unwrap_or_default();
         let gap = at.saturating_sub(before);
         let (word, detail) = (text(&step["step"]), text(&step["detail"]));
-        lines.push(format!("  {:>9}  (+{:>8})  {word:<14} {detail}", seconds(at), seconds(gap)));
+        let node = step["node"].as_str().map(|node| format!("{node}  ")).unwrap_or_default();
+        let (at_s, gap_s) = (seconds(at), seconds(gap));
+        lines.push(format!("  {at_s:>9}  (+{gap_s:>8})  {node}{word:<14} {detail}"));
         before = at;
     }
     if let Some(omitted) = answer["steps_omitted"].as_u64().filter(|omitted| *omitted > 0) {
         lines.push(format!("  {omitted} steps of its middle are left out"));
     }
+    lines.extend(unanswered(answer));
     lines
+}
+
+/// Where its viewer is, and its camera; nothing of a server that is alone.
+pub(super) fn places(answer: &Value) -> Option<String> {
+    let viewer = answer["node"].as_str().map(|node| format!("watched at node {node}"));
+    let origin = answer["origin"].as_str().map(|node| format!("camera pulled by node {node}"));
+    let places: Vec<String> = viewer.into_iter().chain(origin).collect();
+    (!places.is_empty()).then(|| places.join(", "))
+}
+
+/// Who did not say what he knows.
+pub(super) fn unanswered(answer: &Value) -> Vec<String> {
+    let sentences = answer["unanswered"].as_array().into_iter().flatten();
+    sentences.filter_map(Value::as_str).map(ToOwned::to_owned).collect()
 }
 
 fn or_none(value: &Value) -> &str {
@@ -85,8 +103,8 @@ mod tests {
             "state": "refused", "reason": "full", "began": "2026-11-22T10:00:00.000Z",
             "duration_ms": 1250, "packets_sent": 0, "bytes_sent": 0, "frames_decoded": null,
             "steps": [{"after_ms": 0, "step": "asked", "detail": "it was asked for"},
-                      {"after_ms": 1250, "step": "refused", "detail": "full"}],
-            "steps_omitted": 0,
+                      {"after_ms": 1250, "step": "refused", "detail": "full", "node": "n1"}],
+            "steps_omitted": 0, "node": "n1", "origin": "n2", "unanswered": ["node n3 did not answer"],
         });
         let wanted = [
             "reservation r1 of amal",
@@ -94,8 +112,10 @@ mod tests {
             "refused after 1.250 s: full",
             "sent 0 packets, 0 bytes of media; decoded not told",
             "from 2026-11-22T10:00:00.000Z",
+            "watched at node n1, camera pulled by node n2",
             "    0.000 s  (+ 0.000 s)  asked          it was asked for",
-            "    1.250 s  (+ 1.250 s)  refused        full",
+            "    1.250 s  (+ 1.250 s)  n1  refused        full",
+            "node n3 did not answer",
         ];
         assert_eq!(lines(&answer), wanted);
     }

@@ -49,8 +49,16 @@ fn lines(answer: &Value) -> Vec<String> {
     }
     for viewer in answer["viewers"].as_array().unwrap_or(&empty) {
         let (id, user) = (text(&viewer["reservation_id"]), text(&viewer["user_id"]));
-        lines.push(format!("  viewer {id} of {user}: {}", text(&viewer["stage"])));
+        let place = viewer["node"].as_str().map(|node| format!(" at {node}")).unwrap_or_default();
+        lines.push(format!("  viewer {id} of {user}{place}: {}", text(&viewer["stage"])));
     }
+    lines.extend(super::trace::places(answer));
+    for node in answer["nodes"].as_array().unwrap_or(&empty) {
+        let (name, state) = (text(&node["node"]), text(&node["state"]));
+        let reason = node["reason"].as_str().map(|reason| format!(": {reason}"));
+        lines.push(format!("  at {name} the camera is {state}{}", reason.unwrap_or_default()));
+    }
+    lines.extend(super::trace::unanswered(answer));
     lines
 }
 
@@ -66,14 +74,19 @@ mod tests {
             "sentence": "it is off", "remedy": "turn it on",
             "ladder": [{"rung": "quota", "state": "done", "detail": "A uses 1 of 2"},
                        {"rung": "ice", "state": "ahead", "detail": ""}],
-            "viewers": [{"reservation_id": "r", "user_id": "u", "stage": "playing"}],
+            "viewers": [{"reservation_id": "r", "user_id": "u", "stage": "playing", "node": "n1"}],
+            "origin": "n2", "nodes": [{"node": "n2", "state": "lost", "reason": "it is cut off"}],
+            "unanswered": ["node n3 did not answer: it is gone since 4 s"],
         });
         let wanted = [
             "it is off",
             "-> turn it on",
             "  quota    done     A uses 1 of 2",
             "  ice      ahead",
-            "  viewer r of u: playing",
+            "  viewer r of u at n1: playing",
+            "camera pulled by node n2",
+            "  at n2 the camera is lost: it is cut off",
+            "node n3 did not answer: it is gone since 4 s",
         ];
         assert_eq!(lines(&answer), wanted);
     }

@@ -57,6 +57,9 @@ pub(crate) enum SilentReason {
         /// For how long.
         since: Duration,
     },
+    /// No node of this name was ever there.
+    #[error("nobody has seen it")]
+    Unknown,
     /// What it told of its address is none.
     #[error("its address cannot be asked")]
     Address,
@@ -98,12 +101,31 @@ impl Cluster {
         all
     }
 
+    /// Asks one other node.
+    pub(crate) async fn ask(&self, node: &str, question: &str) -> Result<String, Silent> {
+        let found = self.peers(|peers| match (peers.by_name.get(node), peers.gone.get(node)) {
+            (Some(peer), _) => Ok(peer.clone()),
+            (None, Some(since)) => Err(SilentReason::Gone { since: since.elapsed() }),
+            (None, None) => Err(SilentReason::Unknown),
+        });
+        let answer = match found {
+            Ok(peer) => peer.ask(question).await,
+            Err(reason) => Err(reason),
+        };
+        answer.map_err(|reason| Silent { node: node.to_owned(), reason })
+    }
+
     /// Whose a reservation is, as the store tells it.
     pub(crate) async fn holder_in_store(
         &self,
         id: &ReservationId,
     ) -> Result<Option<Leaseholder>, StoreError> {
         ledger::look_up(&self.0.settings.store, id).await
+    }
+
+    /// This node's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.0.settings.node
     }
 
     /// Whether the bearer `token` was made for this very question to this node.

@@ -67,6 +67,7 @@ struct Inner {
 struct Scripts {
     register: Script,
     claim: Script,
+    owner: Script,
     release: Script,
 }
 
@@ -96,6 +97,7 @@ impl Cluster {
         let scripts = Scripts {
             register: Script::new(include_str!("register.lua")),
             claim: Script::new(include_str!("claim.lua")),
+            owner: Script::new("return redis.call('GET', KEYS[1])"),
             release: Script::new(include_str!("release.lua")),
         };
         let (peers, held, counters) = Default::default();

@@ -111,6 +111,15 @@ impl Cluster {
         }
     }
 
+    /// The node that pulls a camera's full picture; `None`: none does, or the store does not say.
+    pub(crate) async fn origin_of(&self, camera: &CameraId) -> Option<String> {
+        let inner = &self.0;
+        let name = place_name(camera, Rendition::Main);
+        let keys = vec![inner.settings.store.key(&format!("stream:origin:{name}"))];
+        let owner = inner.settings.store.eval(&inner.scripts.owner, keys, Vec::new()).await;
+        owner.ok().as_ref().and_then(text).map(|owner| node_of(&owner))
+    }
+
     /// Takes the lease, or renews it.
     async fn claim(&self, key: &str) -> Result<Claim, StoreError> {
         let inner = &self.0;
@@ -122,7 +131,7 @@ impl Cluster {
         let owner = text(&answer.await?);
         Ok(match owner {
             None => Claim::Ours(until),
-            Some(owner) => Claim::Of(owner.split(' ').next().unwrap_or_default().to_owned()),
+            Some(owner) => Claim::Of(node_of(&owner)),
         })
     }
 
@@ -283,6 +292,11 @@ async fn sees_store(peer: &Peer) -> bool {
         body: String::new(),
     };
     http.ask(&ask).await.is_ok()
+}
+
+/// The node of an owner, which is its name and its process.
+fn node_of(owner: &str) -> String {
+    owner.split(' ').next().unwrap_or_default().to_owned()
 }
 
 fn lost(detail: &str) -> SourceFailure {

@@ -268,7 +268,13 @@ fn read(section: &mut Section<'_>, sources: &[Source], before: Option<&Camera>) 
     let close_after =
         section.value("close_after", before.map_or(CLOSE_AFTER, |camera| camera.close_after));
     if let Some(source) = source.as_ref().filter(|id| sources.iter().all(|s| s.id != **id)) {
-        section.problem(source_origin, "source", &no_source(source, sources));
+        // Who calls is not told of sources that are not his, not even by his own words.
+        let named = if matches!(source_origin, Origin::Row(_)) {
+            "there is no such source".to_owned()
+        } else {
+            format!("there is no source {source}")
+        };
+        section.problem(source_origin, "source", &format!("{named}{}", instead(sources)));
     }
     let (id, source, url) = (id?, source?, url?);
     let or_before = |written: Option<Name>, of: fn(&Camera) -> &String| {
@@ -291,13 +297,13 @@ fn read(section: &mut Section<'_>, sources: &[Source], before: Option<&Camera>) 
     })
 }
 
-/// Those that there are for who writes the camera, which may be none.
-fn no_source(source: &SourceId, sources: &[Source]) -> String {
+/// The sources that there are for who writes the camera, as the end of a sentence.
+fn instead(sources: &[Source]) -> String {
     let ids: Vec<&str> = sources.iter().map(|source| source.id.as_str()).collect();
     match ids.as_slice() {
-        [] => format!("there is no source {source}"),
-        [one] => format!("there is no source {source}; use {one}"),
-        _ => format!("there is no source {source}; the sources are {}", ids.join(", ")),
+        [] => String::new(),
+        [one] => format!("; use {one}"),
+        _ => format!("; the sources are {}", ids.join(", ")),
     }
 }
 

@@ -79,7 +79,7 @@ impl Park {
 }
 
 async fn look(server: &RunningServer, camera: &Value) -> Vec<Finding> {
-    if camera["state"] != "idle" && camera["state"] != "connecting" {
+    if is_known(camera) {
         return told(camera);
     }
     let id = camera["id"].as_str().unwrap_or_default();
@@ -97,6 +97,11 @@ async fn look(server: &RunningServer, camera: &Value) -> Vec<Finding> {
             "free a place, or give a token of an operator with --token",
         )],
     }
+}
+
+/// It sends, or the last attempt has failed.
+fn is_known(camera: &Value) -> bool {
+    !["idle", "connecting", "closing"].iter().any(|state| camera["state"] == *state)
 }
 
 /// Reserves a camera until it is known what it sends.
@@ -120,10 +125,8 @@ async fn called(
     let deadline = Instant::now() + CALL_TIME_MAX;
     let found = loop {
         let camera = ask(http, token, &server.base, Method::GET, &path, "").await;
-        let is_known = camera
-            .as_ref()
-            .map_or(true, |camera| camera["state"] != "connecting" && camera["state"] != "idle");
-        if is_known || Instant::now() >= deadline {
+        let is_decided = camera.as_ref().map_or(true, is_known);
+        if is_decided || Instant::now() >= deadline {
             break camera;
         }
         tokio::time::sleep(LOOK_INTERVAL).await;

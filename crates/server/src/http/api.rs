@@ -181,6 +181,12 @@ pub(super) async fn release(
     Path(id): Path<String>,
 ) -> Result<Json<ReleaseAnswer>, Problem> {
     caller.require_reservation(&http, &id).await?;
+    if let Ok(known) = ReservationId::parse(&id)
+        && http.may_be_elsewhere(&known).await
+    {
+        // The store tells its node.
+        http.forwarded(&known, "release");
+    }
     let released = http.app().release(&id).await?;
     // Without keys nobody is known, and each page ends its own.
     if http.auth_mode() == AuthMode::Keys && caller.role() >= Role::Operator {
@@ -225,6 +231,7 @@ pub(super) async fn heartbeat(
         && http.may_be_elsewhere(&known).await
     {
         quality(request.quality.as_deref())?;
+        http.forwarded(&known, "heartbeat");
         let question = HeartbeatQuestion { reservation_id: id.clone(), request };
         return http.act_elsewhere(&id, question).await.map(Json);
     }

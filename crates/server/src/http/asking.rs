@@ -13,12 +13,14 @@ use control::{CameraId, ReservationId, SourceId};
 use super::node::require_question;
 use super::problem::Problem;
 use super::wire::nodes::{
-    Act, EndingQuestion, HeartbeatQuestion, HolderAnswer, HolderQuestion, NodeQuestion, Question,
-    Refusal, RemoveQuestion, RemovedViewer, RenewQuestion, StateQuestion,
+    Act, CameraQuestion, EndingQuestion, HeartbeatQuestion, HolderAnswer, HolderQuestion,
+    NodeQuestion, Question, Refusal, RemoveQuestion, RemovedViewer, RenewQuestion, StateQuestion,
+    TraceQuestion, WhyQuestion,
 };
-use super::{Http, api, participants, renewal};
+use super::{Http, api, participants, renewal, trace, why};
 use crate::app::{Holder, LeaseError, Over};
-use crate::cluster::{Asked, Silent, SilentReason};
+use crate::cluster::{Asked, Cluster, Silent, SilentReason};
+use crate::journal::Step;
 
 impl Http {
     /// Asks all other nodes at once; nobody where this server is alone.
@@ -31,13 +33,24 @@ impl Http {
         for (node, answer) in answers {
             match serde_json::from_str(&answer) {
                 Ok(answer) => all.answers.push((node, answer)),
-                Err(error) => {
-                    let reason = SilentReason::Garbled(error.to_string());
-                    all.silent.push(Silent { node, reason });
-                }
+                Err(error) => all.silent.push(garbled(&node, &error)),
             }
         }
         all
+    }
+
+    /// Asks one other node.
+    pub(super) async fn ask_node<Q: NodeQuestion>(
+        &self,
+        node: &str,
+        question: Q,
+    ) -> Result<Q::Answer, Silent> {
+        let unknown = || Silent { node: node.to_owned(), reason: SilentReason::Unknown };
+        let cluster = self.app().cluster().ok_or_else(unknown)?;
+        let text = question.into().to_text();
+        let text = text.map_err(|error| garbled(node, &error))?;
+        let answer = cluster.ask(node, &text).await?;
+        serde_json::from_str(&answer).map_err(|error| garbled(node, &error))
     }
 
     /// Whose a reservation is, whichever node has its session: as the store tells it, and where it cannot
@@ -82,7 +95,7 @@ impl Http {
     /// No node that answered has the session. One that was too busy may, and is worth another try; with one
     /// that is gone its sessions are.
     async fn not_found_at(&self, id: &str, silent: &[Silent]) -> Problem {
-        let said: Vec<String> = silent.iter().map(ToString::to_string).collect();
+        let said = sentences(silent);
         let is_gone = |silent: &Silent| matches!(silent.reason, SilentReason::Gone { .. });
         if silent.iter().all(is_gone) {
             let over = self.why_over(id).await;
@@ -103,6 +116,32 @@ impl Http {
         }
         LeaseError::Over(over).into()
     }
+}
+
+impl Http {
+    /// What this node is called, if it is one.
+    pub(super) fn node_name(&self) -> Option<&str> {
+        self.app().cluster().map(Cluster::name)
+    }
+
+    /// Notes that a request for a reservation came here, which another node answers.
+    pub(super) fn forwarded(&self, id: &ReservationId, what: &'static str) {
+        self.app().journal().step_anywhere(id, Step::Forwarded { what });
+    }
+
+    /// The node that pulls a camera for all, if one does.
+    pub(super) async fn origin_of(&self, camera: &CameraId) -> Option<String> {
+        self.app().cluster()?.origin_of(camera).await
+    }
+}
+
+fn garbled(node: &str, error: &serde_json::Error) -> Silent {
+    Silent { node: node.to_owned(), reason: SilentReason::Garbled(error.to_string()) }
+}
+
+/// Who did not answer, a sentence each.
+pub(super) fn sentences(silent: &[Silent]) -> Vec<String> {
+    silent.iter().map(ToString::to_string).collect()
 }
 
 /// `POST /node/ask`: another node's question.
@@ -130,6 +169,15 @@ pub(super) async fn answer(
         Question::Remove(question) => {
             let id = &question.reservation_id;
             said::<RemoveQuestion>(acted(&http, id, remove(&http, &question)).await)
+        }
+        Question::Trace(question) => {
+            said::<TraceQuestion>(trace::known_here(&http, &question.reservation_id).await?)
+        }
+        Question::Why(question) => {
+            said::<WhyQuestion>(why::known_here(&http, &question.reservation_id).await)
+        }
+        Question::Camera(question) => {
+            said::<CameraQuestion>(why::camera_here(&http, &question.camera_id).await)
         }
     })
 }

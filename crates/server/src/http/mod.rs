@@ -91,6 +91,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use crate::app::App;
 use crate::config::{self, AuthMode, Config};
 use crate::layouts::Layouts;
+use crate::limits::Limits;
 use crate::metrics::{Outlets, Requests};
 use crate::park::Park;
 use crate::stills::Stills;
@@ -173,6 +174,7 @@ struct Inner {
 pub(crate) struct Kept {
     pub(crate) park: Park,
     pub(crate) layouts: Layouts,
+    pub(crate) limits: Limits,
 }
 
 #[cfg(test)]
@@ -183,7 +185,8 @@ impl Kept {
         let database = Database::new(nowhere);
         let parked = park::Loaded::read(config, &database);
         let parked = parked.unwrap_or_else(|error| panic!("there is nothing to read: {error}"));
-        Self { park: Park::new(parked, app), layouts: Layouts::new(database) }
+        let limits = Limits::new(&crate::ledger::LedgerPlace::Memory, database.clone());
+        Self { park: Park::new(parked, app), layouts: Layouts::new(database), limits }
     }
 }
 
@@ -245,6 +248,10 @@ impl Http {
 
     fn layouts(&self) -> &Layouts {
         &self.0.kept.layouts
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.0.kept.limits
     }
 
     fn uptime(&self) -> Duration {

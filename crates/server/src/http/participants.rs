@@ -74,6 +74,7 @@ async fn send_away(
     // Before the session ends, so that its page cannot come back in between.
     http.revoke(&id).await;
     if http.may_be_elsewhere(&id).await {
+        http.forwarded(&id, "removal");
         let (reservation_id, by) = (id.to_string(), caller.identity().to_owned());
         let question = RemoveQuestion { reservation_id, by };
         let removed = http.act_elsewhere(id.as_str(), question).await;

@@ -38,6 +38,7 @@ pub(super) async fn renew(http: &Http, token: &str) -> Result<FreshToken, Proble
     };
     grant.viewer_of(&holder.camera.room_name())?;
     if http.may_be_elsewhere(&reservation).await {
+        http.forwarded(&reservation, "renewal");
         return http.act_elsewhere(id, RenewQuestion { reservation_id: id.to_owned() }).await;
     }
     renew_here(http, id).await

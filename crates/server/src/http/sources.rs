@@ -150,7 +150,7 @@ pub(super) async fn set_limit(
         return Err(Problem::not_found(LimitError::UnknownSource.to_string()));
     }
     caller.require_admin()?;
-    let set = http.app().set_limit(&id, request.limit).await;
+    let set = http.limits().set(http.app(), &id, request.limit).await;
     let set = set.map_err(|error| {
         let status = match error {
             LimitError::UnknownSource => StatusCode::NOT_FOUND,

@@ -39,7 +39,7 @@ pub(super) async fn offer(
     let refused_token = |reason: String| {
         if let Some(reservation) = claimed_reservation(authorization) {
             tracing::info!(reservation_id = %reservation, reason, "token not accepted");
-            http.app().journal().step(&reservation, Step::TokenRefused { reason });
+            http.app().journal().step_anywhere(&reservation, Step::TokenRefused { reason });
         }
     };
     let grant = http.keyring().verify(authorization, SystemTime::now());

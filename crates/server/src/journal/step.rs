@@ -54,6 +54,8 @@ pub(crate) enum Step {
     LineWide { bits_per_second: Option<u64> },
     /// The connection did not come about, or broke; the reservation goes on.
     Disconnected { reason: CloseReason },
+    /// A request for it came to this node, and another one has its session.
+    Forwarded { what: &'static str },
     /// It is over.
     Ended(EndReason),
 }
@@ -130,6 +132,7 @@ impl Step {
             Self::LineThin { .. } => "line_thin",
             Self::LineWide { .. } => "line_wide",
             Self::Disconnected { .. } => "disconnected",
+            Self::Forwarded { .. } => "forwarded",
             Self::Ended(_) => "ended",
         }
     }
@@ -176,6 +179,9 @@ impl Step {
                 format!("the line carries the stream again{}", carried(*bits_per_second))
             }
             Self::Disconnected { reason } => closing(*reason).to_owned(),
+            Self::Forwarded { what } => {
+                format!("a {what} came to this node and went to the viewer's")
+            }
             Self::Ended(reason) => reason.as_str().to_owned(),
         }
     }

@@ -92,7 +92,7 @@ mod tests {
         assert_eq!((row.actor.as_str(), row.action.as_str()), ("amal", "camera_changed"));
         assert_eq!((row.object.as_str(), row.source.as_str()), ("gate", "TAXI"));
         let told = "name, name_ar, source from METRO to TAXI, url: user name, password or key, \
-                    sub_url from none to rtsp://192.0.2.1/b";
+                    sub_url from none to rtsp://192.0.2.1/b?password=***";
         assert_eq!(row.reason, told);
         assert_eq!(put("amal", Some(&one), &one.clone()).reason, "nothing is different");
         assert_eq!(put("amal", None, &one).reason, "rtsp://192.0.2.1/a");

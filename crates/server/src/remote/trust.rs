@@ -85,6 +85,9 @@ impl Trust {
     }
 }
 
+/// In the words of the library: people make such with `openssl req -x509`.
+const AUTHORITY_SHOWN: &str = "CaUsedAsEndEntity";
+
 /// Why what a server showed was not believed, with what to do; `None` where `error` is of another kind.
 pub(crate) fn disbelief(error: &io::Error) -> Option<String> {
     let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
@@ -113,6 +116,10 @@ pub(crate) fn disbelief(error: &io::Error) -> Option<String> {
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             sentence("its certificate is not good yet", "set the clocks of both machines")
         }
+        CertificateError::Other(other) if other.to_string().contains(AUTHORITY_SHOWN) => sentence(
+            "its certificate is that of an authority (CA:TRUE), which a server must not show",
+            "make it one that is none, and put that into http.certificate",
+        ),
         other => sentence(
             &format!("its certificate cannot be believed ({other})"),
             "`manifold doctor` on the server says more of it",

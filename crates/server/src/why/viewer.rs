@@ -260,6 +260,7 @@ impl Tried {
                 | Step::SwitchFailed { .. }
                 | Step::LineThin { .. }
                 | Step::LineWide { .. }
+                | Step::Forwarded { .. }
                 | Step::Ended(_) => continue,
             };
             if tried.details.iter().all(|(of, _)| *of != reached) {

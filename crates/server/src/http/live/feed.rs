@@ -11,7 +11,8 @@ use crate::app::Snapshot;
 use crate::http::whole::Whole;
 
 /// Between two looks, and so at least between two messages about a change: the promise of the API
-/// reference. A look takes a millisecond with 500 cameras and 1,000 viewers.
+/// reference. With 500 watched cameras and 1,000 viewers a look takes 3 ms of CPU, all threads together: 1.3 % of
+/// a core while anybody listens, and no more for twenty of them.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What was seen; `None` before the first look.

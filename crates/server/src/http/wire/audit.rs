@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// `GET /api/v1/trace/{id}`
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub(in crate::http) struct TraceAnswer {
     pub(in crate::http) reservation_id: String,
     pub(in crate::http) camera_id: String,
@@ -11,7 +11,7 @@ pub(in crate::http) struct TraceAnswer {
     pub(in crate::http) source: Option<String>,
     pub(in crate::http) user_id: String,
     /// `asked`, `refused`, `granted`, `ended`, or `cut`: the server was killed while it lived.
-    pub(in crate::http) state: &'static str,
+    pub(in crate::http) state: String,
     /// When it was asked for, RFC 3339.
     pub(in crate::http) began: String,
     /// When it was refused or ended; null while it lives.
@@ -21,7 +21,7 @@ pub(in crate::http) struct TraceAnswer {
     /// Why it was refused or ended.
     pub(in crate::http) reason: Option<String>,
     /// The stream that it watches or last watched: `main` or `sub`. Null where it is not known.
-    pub(in crate::http) rendition: Option<&'static str>,
+    pub(in crate::http) rendition: Option<String>,
     /// RTP packets that its viewer was sent, without repeats.
     pub(in crate::http) packets_sent: u64,
     /// Bytes of media in them, as `bytesReceived` of WebRTC's statistics counts.
@@ -36,11 +36,20 @@ pub(in crate::http) struct TraceAnswer {
     /// Steps that were left out in the middle of `steps`.
     pub(in crate::http) steps_omitted: u64,
     /// Where this was found: `memory` or `audit`.
-    pub(in crate::http) found_in: &'static str,
+    pub(in crate::http) found_in: String,
+    /// The node that its viewer watches or watched at; of a cluster alone, as what follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::http) node: Option<String>,
+    /// The node that pulls its camera; null where none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::http) origin: Option<String>,
+    /// A sentence for each node that did not say what it knows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(in crate::http) unanswered: Vec<String>,
 }
 
 /// One step of a reservation's life.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub(in crate::http) struct TraceStep {
     pub(in crate::http) at: String,
     /// Since it was asked for.
@@ -49,6 +58,9 @@ pub(in crate::http) struct TraceStep {
     pub(in crate::http) step: String,
     /// For people.
     pub(in crate::http) detail: String,
+    /// Where it happened; of a cluster alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::http) node: Option<String>,
 }
 
 /// Query of `GET /api/v1/audit`.

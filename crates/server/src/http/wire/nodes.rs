@@ -3,9 +3,13 @@
 //! A new question is a variant of [`Question`], and a type with the type of its answer ([`NodeQuestion`]). A
 //! node of another version that does not know it counts as one that did not answer.
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::audit::{TraceAnswer, TraceStep};
+use super::operations::WhyAnswer;
 use super::{HeartbeatAnswer, HeartbeatRequest};
 
 /// `POST /node/ask`
@@ -18,6 +22,9 @@ pub(in crate::http) enum Question {
     Renew(RenewQuestion),
     Remove(RemoveQuestion),
     State(StateQuestion),
+    Trace(TraceQuestion),
+    Why(WhyQuestion),
+    Camera(CameraQuestion),
 }
 
 /// A question with its answer.
@@ -152,6 +159,49 @@ pub(in crate::http) struct PictureState {
     pub(in crate::http) height: Option<u32>,
 }
 
+/// What the asked node knows of a reservation.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::http) struct TraceQuestion {
+    pub(in crate::http) reservation_id: String,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(in crate::http) struct TracePart {
+    /// Its life, where it was asked for at the asked node.
+    pub(in crate::http) life: Option<TraceAnswer>,
+    /// What else the asked node had to do with it.
+    pub(in crate::http) steps: Vec<TraceStep>,
+}
+
+/// Why a viewer of the asked node sees something or not.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::http) struct WhyQuestion {
+    pub(in crate::http) reservation_id: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::http) struct WhyFound {
+    pub(in crate::http) user_id: String,
+    pub(in crate::http) camera_id: String,
+    /// Null where it was never granted.
+    pub(in crate::http) source: Option<String>,
+    pub(in crate::http) answer: WhyAnswer,
+}
+
+/// How a camera is at the asked node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::http) struct CameraQuestion {
+    pub(in crate::http) camera_id: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::http) struct CameraHere {
+    pub(in crate::http) state: String,
+    pub(in crate::http) reason: Option<String>,
+    /// How far its viewers there have come, in words, by reservation.
+    pub(in crate::http) stages: BTreeMap<String, String>,
+}
+
 /// Ties questions to their variants and to their answers.
 macro_rules! questions {
     ($($variant:ident($question:ty) -> $answer:ty;)*) => {$(
@@ -174,4 +224,7 @@ questions! {
     Renew(RenewQuestion) -> Act<FreshToken>;
     Remove(RemoveQuestion) -> Act<RemovedViewer>;
     State(StateQuestion) -> StateAnswer;
+    Trace(TraceQuestion) -> TracePart;
+    Why(WhyQuestion) -> Option<WhyFound>;
+    Camera(CameraQuestion) -> Option<CameraHere>;
 }

@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 /// `GET /api/v1/why/{id}`
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub(in crate::http) struct WhyAnswer {
     /// As asked.
     pub(in crate::http) id: String,
     /// `camera`, `reservation` or `voice`.
-    pub(in crate::http) kind: &'static str,
+    pub(in crate::http) kind: String,
     /// Nothing is in the way.
     pub(in crate::http) well: bool,
     pub(in crate::http) sentence: String,
@@ -16,26 +16,51 @@ pub(in crate::http) struct WhyAnswer {
     /// From the first to the last step.
     pub(in crate::http) ladder: Vec<WhyRung>,
     /// Who watches; of a camera alone.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::http) viewers: Option<Vec<WhyViewer>>,
+    /// The node that a reservation's viewer watches at; of a cluster alone, as what follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::http) node: Option<String>,
+    /// The node that pulls the camera; null where none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::http) origin: Option<String>,
+    /// The camera at each node that said so; of a camera alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(in crate::http) nodes: Vec<WhyNode>,
+    /// A sentence for each node that did not say what it knows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(in crate::http) unanswered: Vec<String>,
+}
+
+/// A camera as one node sees it.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub(in crate::http) struct WhyNode {
+    pub(in crate::http) node: String,
+    /// As of the camera.
+    pub(in crate::http) state: String,
+    /// One sentence; null where it is well.
+    pub(in crate::http) reason: Option<String>,
 }
 
 /// One step to a picture or a sound.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub(in crate::http) struct WhyRung {
-    pub(in crate::http) rung: &'static str,
+    pub(in crate::http) rung: String,
     /// `done`, `failed`, `waiting`, `ahead` or `unseen`.
-    pub(in crate::http) state: &'static str,
+    pub(in crate::http) state: String,
     pub(in crate::http) detail: String,
 }
 
 /// One who watches a camera.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub(in crate::http) struct WhyViewer {
     pub(in crate::http) reservation_id: String,
     pub(in crate::http) user_id: String,
     /// How far it has come, in words.
-    pub(in crate::http) stage: &'static str,
+    pub(in crate::http) stage: String,
+    /// Where it watches; of a cluster alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::http) node: Option<String>,
 }
 
 /// `POST /api/v1/reset`: exactly one of both.

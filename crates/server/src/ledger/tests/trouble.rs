@@ -216,3 +216,80 @@ async fn an_older_state_of_the_store_brings_no_lease_back() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_keep_in_the_store_is_left_alone_or_put_aside() {
+    let server = Server::start();
+    for number in 0..50 {
+        server.cli(&["SET", &format!("session:{number}"), "of a shop"]);
+    }
+    let ours = ["leases", "records", "index", "ended", "epoch", "mirrors", "limits"];
+    for name in ours {
+        server.cli(&["SADD", &format!("stream:{name}"), "of somebody else"]);
+    }
+    server.cli(&["HSET", "stream:count:METRO", "of", "somebody else"]);
+
+    let mut node = node(&server);
+    assert!(matches!(node.reserve(1).await, Answer::Reserved { .. }));
+
+    shows(&server, "stream:count:METRO", "1").await;
+    for name in ours {
+        let aside = server.cli(&["--scan", "--pattern", &format!("stream:{name}:foreign:*")]);
+        assert_eq!(server.cli(&["SMEMBERS", &aside]), "of somebody else", "{name}");
+    }
+    assert_eq!(server.cli(&["GET", "session:49"]), "of a shop");
+    assert!(matches!(node.ask(LedgerOp::Release(id(1))).await, Answer::Released { .. }));
+    shows(&server, "stream:count:METRO", "0").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_whose_keys_are_of_another_type_lives_and_gets_them_back() {
+    let server = Server::start();
+    let mut node = node(&server);
+    assert!(matches!(node.reserve(1).await, Answer::Reserved { .. }));
+    let keys =
+        ["reservation", "metadata", "heartbeat"].map(|kind| format!("stream:{kind}:{}", id(1)));
+    for key in &keys {
+        server.cli(&["DEL", key]);
+        server.cli(&["SADD", key, "x"]);
+    }
+
+    let seen = LedgerOp::MediaSeen { id: id(1), at: (node.clock)() + Duration::from_secs(1) };
+    assert!(matches!(node.ask(seen).await, Answer::Renewed { usage, .. } if usage.current == 1));
+    let beat = LedgerOp::Heartbeat { id: id(1), extend: None };
+    assert!(matches!(node.ask(beat).await, Answer::Renewed { .. }));
+    assert_eq!(server.cli(&["HGET", &keys[0], "source"]), "METRO");
+    assert_eq!(server.cli(&["TYPE", &keys[2]]), "string");
+
+    server.cli(&["DEL", &keys[1]]);
+    server.cli(&["SADD", &keys[1], "x"]);
+    assert!(matches!(node.ask(LedgerOp::Release(id(1))).await, Answer::Released { .. }));
+    assert_eq!(server.cli(&["EXISTS", &keys[0], &keys[1], &keys[2]]), "0");
+    assert!(node.ended.lock().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_lease_is_neither_released_nor_renewed() {
+    let server = Server::start();
+    let mut node = node(&server);
+    let never = id(9);
+    assert!(matches!(node.reserve(1).await, Answer::Reserved { .. }));
+    assert!(matches!(node.reserve(2).await, Answer::Reserved { .. }));
+    assert!(matches!(node.ask(LedgerOp::Release(id(1))).await, Answer::Released { .. }));
+    // Somebody puts back what people read of it: that makes no lease.
+    let key = format!("stream:reservation:{}", id(1));
+    server.cli(&["HSET", &key, "source", "METRO", "camera_id", "cam-0"]);
+
+    for gone in [id(1), never] {
+        assert_eq!(node.ask(LedgerOp::Release(gone.clone())).await, Answer::NotFound);
+        let beat = LedgerOp::Heartbeat { id: gone.clone(), extend: None };
+        assert_eq!(node.ask(beat).await, Answer::NotFound);
+        let seen = LedgerOp::MediaSeen { id: gone, at: (node.clock)() };
+        assert_eq!(node.ask(seen).await, Answer::NotFound);
+    }
+
+    let count = node.ask(LedgerOp::Count(source(0))).await;
+    assert!(matches!(count, Answer::Counted(usage) if usage.current == 1), "{count:?}");
+    shows(&server, "stream:count:METRO", "1").await;
+    assert_eq!(server.cli(&["ZCARD", "stream:leases"]), "1");
+}
