@@ -4,36 +4,9 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect, createServer } from 'node:net';
 
-import { freePort } from '../harness/camera.mjs';
-import { Redis } from '../harness/redis.mjs';
+import { cluster, originOf } from '../harness/cluster.mjs';
 import { scenario } from '../harness/world.mjs';
 import { until } from '../harness/wait.mjs';
-
-/** Nodes n1, n2 … with one store and one park. */
-async function cluster(world, nodes, cameras, urlOf = (redis) => redis.url) {
-  const redis = await Redis.start(world);
-  const started = [];
-  for (let number = 1; number <= nodes; number += 1) {
-    const port = await freePort();
-    const listen = [`127.0.0.1:${port}`];
-    const node = { node: `n${number}`, url: `http://127.0.0.1:${port}` };
-    started.push(
-      await world.manifold({
-        listen,
-        cameras,
-        cluster: node,
-        store: { url: await urlOf(redis, number) },
-      }),
-    );
-  }
-  return { redis, nodes: started };
-}
-
-/** The node that has the lease on a camera, as the store tells. */
-async function originOf(redis, camera) {
-  const owner = await redis.cli('GET', `stream:origin:${camera}/main`);
-  return owner.split(' ')[0];
-}
 
 scenario('viewers on three nodes: the camera is pulled once', async (world) => {
   const camera = await world.camera();

@@ -49,7 +49,8 @@ pub(crate) use park::ProbeFigures;
 pub(crate) use park::{CameraChange, CameraOrigin, Probed, Unwatched};
 pub(crate) use publishing::{Accepted, Credentials, KeyRefusal, PublishRefusal, Publishing};
 pub(crate) use snapshot::{
-    CameraSnapshot, RenditionSnapshot, ReservationSnapshot, Snapshot, SourceSnapshot, Stage,
+    CameraSnapshot, Here, NodeSnapshot, RenditionSnapshot, ReservationSnapshot, Snapshot,
+    SourceSnapshot, Stage,
 };
 
 /// Calls that wait for the actor. A call takes it microseconds; 1,024 of them are a burst of all
@@ -382,6 +383,11 @@ impl App {
     pub(crate) async fn snapshot(&self) -> Snapshot {
         let snapshot = self.ask(|reply| Command::Snapshot { reply }).await;
         snapshot.unwrap_or_else(Snapshot::of_nothing)
+    }
+
+    /// What this node knows of itself; it asks nobody.
+    pub(crate) async fn here(&self) -> Here {
+        self.ask(|reply| Command::Here { reply }).await.unwrap_or_default()
     }
 
     /// Tells all viewers, ends all leases and stops all sources; returns when that is done, after

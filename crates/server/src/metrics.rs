@@ -3,6 +3,7 @@
 //! Everything but the HTTP counters is computed from one [`Snapshot`] when it is asked for: there is
 //! no second account that could drift from the first. `docs/ref/metrics.md` lists the names.
 
+mod cluster;
 mod outlets;
 mod process;
 mod store;
@@ -25,12 +26,14 @@ use prometheus_client::registry::Registry;
 
 pub(crate) use outlets::Outlets;
 
+use cluster::NodeFigures;
 use outlets::OutletFigures;
 use process::ProcessFigures;
 use store::StoreFigures;
 use voice::VoiceFigures;
 
 use crate::app::{CameraSnapshot, JOIN_BUCKETS_MS, Snapshot};
+use crate::cluster::ClusterFigures;
 use crate::ledger::StoreHealth;
 use crate::voice::Status;
 
@@ -64,6 +67,7 @@ pub(crate) fn encode(
     requests: &Requests,
     outlets: &Arc<Outlets>,
     store: StoreHealth,
+    cluster: Option<ClusterFigures>,
     voice: Option<Status>,
     uptime: Duration,
 ) -> Result<String, fmt::Error> {
@@ -71,6 +75,9 @@ pub(crate) fn encode(
     registry.register("manifold_http_requests", "HTTP requests answered", requests.0.clone());
     registry.register_collector(Box::new(OutletFigures(Arc::clone(outlets))));
     registry.register_collector(Box::new(StoreFigures(store)));
+    if let Some(figures) = cluster {
+        registry.register_collector(Box::new(NodeFigures(figures)));
+    }
     if let Some(status) = voice {
         registry.register_collector(Box::new(VoiceFigures(status)));
     }
@@ -104,6 +111,8 @@ impl Collector for Figures {
                 ("manifold_audit_rows_lost", "Rows of it that found no place", audit.lost),
             ],
         )?;
+        gauge(encoder, "manifold_feeds_given", "Streams that other nodes pull from here")?
+            .encode_gauge(&count(self.snapshot.feeds))?;
         self.quotas(encoder)?;
         self.joins(encoder)?;
         gauge(encoder, "manifold_viewers_connected", "Viewers to whom media flows")?

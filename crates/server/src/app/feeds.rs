@@ -78,6 +78,11 @@ impl Feeds {
         (FIRST_FEED..FIRST_RECEIVER.0).contains(&viewer.0)
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.by_viewer.len()
+    }
+
     fn viewer_of(&self, fits: impl Fn(&Feed) -> bool) -> Option<ViewerId> {
         self.by_viewer.iter().find(|(_, feed)| fits(feed)).map(|(viewer, _)| *viewer)
     }

@@ -53,6 +53,19 @@ pub(crate) struct Snapshot {
     pub(crate) probes: ProbeFigures,
     /// Rows of the audit trail.
     pub(crate) audit: AuditFigures,
+    /// Streams that other nodes pull from here.
+    pub(crate) feeds: usize,
+    /// Nodes of the cluster that are not heard, so that what only they know is missing.
+    pub(crate) missing_nodes: Vec<String>,
+}
+
+/// What this node knows of itself, without asking the store.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Here {
+    /// Cameras in the order of their ids.
+    pub(crate) cameras: Vec<CameraSnapshot>,
+    /// Reservations to whose viewers media flows.
+    pub(crate) connected: Vec<ReservationId>,
 }
 
 #[derive(Debug, Clone)]
@@ -113,6 +126,20 @@ pub(crate) struct CameraSnapshot {
     pub(crate) packets_lost: u64,
     /// Its streams: the full picture, then the smaller one if there is one.
     pub(crate) renditions: Vec<RenditionSnapshot>,
+    /// The nodes of the cluster that have it, in the order of their names; empty where this server is alone.
+    pub(crate) nodes: Vec<NodeSnapshot>,
+}
+
+/// How a camera is at one node.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeSnapshot {
+    pub(crate) node: String,
+    /// It pulls the camera, and other nodes pull it.
+    pub(crate) is_origin: bool,
+    /// As of the camera.
+    pub(crate) state: &'static str,
+    /// One sentence; None when live or idle.
+    pub(crate) reason: Option<String>,
 }
 
 /// One of a camera's streams.
@@ -182,6 +209,8 @@ impl Snapshot {
             revocations: RevocationFigures::default(),
             probes: ProbeFigures::default(),
             audit: AuditFigures::default(),
+            feeds: 0,
+            missing_nodes: Vec::new(),
         }
     }
 }
@@ -213,6 +242,22 @@ impl Actor {
             revocations: self.grants.ended,
             probes: self.findings.figures.clone(),
             audit: self.journal.audit().figures(),
+            feeds: self.feeds.count(),
+            missing_nodes: Vec::new(),
+        }
+    }
+
+    pub(super) fn here(&self) -> Here {
+        let now = self.clock.now();
+        let cameras = self.engine.cameras().filter_map(|view| {
+            let config = self.cameras.get(&view.camera.id)?;
+            Some(self.camera_snapshot(&view, config, now))
+        });
+        let connected =
+            self.engine.sessions().filter(|session| session.state == SessionState::Connected);
+        Here {
+            cameras: cameras.collect(),
+            connected: connected.map(|session| session.reservation.id.clone()).collect(),
         }
     }
 
@@ -288,6 +333,7 @@ impl Actor {
             pulls_failed: view.streams().map(|stream| stream.failures).sum(),
             packets_lost: view.streams().map(|stream| self.pullers.lost(stream.id)).sum(),
             renditions: view.streams().map(|stream| self.rendition_snapshot(&stream)).collect(),
+            nodes: Vec::new(),
         }
     }
 

@@ -97,9 +97,7 @@ async fn serve(loaded: &Loaded, args: &ServeArgs) -> anyhow::Result<()> {
         voice.clone(),
         http::Kept { park, layouts: Layouts::new(database), limits },
     );
-    if let Some(interval) = config.park.probe_interval {
-        tokio::spawn(park::probe_unwatched(app.clone(), interval, closing.clone()));
-    }
+    look_around(config, &app, &http, &closing);
     if let Some(upkeep) = upkeep {
         tokio::spawn(upkeep.run(closing.clone()));
     }
@@ -131,6 +129,14 @@ async fn serve(loaded: &Loaded, args: &ServeArgs) -> anyhow::Result<()> {
         _ = signals.next() => complain("ended at once by a second signal"),
     }
     signal.map(drop).context("a part of the server failed; the log says which. Start it again")
+}
+
+/// Asks cameras that nobody watches, and other nodes, how they are.
+fn look_around(config: &Config, app: &App, http: &Http, closing: &CancellationToken) {
+    if let Some(interval) = config.park.probe_interval {
+        tokio::spawn(park::probe_unwatched(app.clone(), interval, closing.clone()));
+    }
+    tokio::spawn(http::follow_nodes(http.clone(), closing.clone()));
 }
 
 /// Never, where the relay is switched off.

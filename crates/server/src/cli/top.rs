@@ -147,6 +147,7 @@ impl Look {
             ),
         ];
         lines.extend(self.voice_line(before));
+        lines.extend(self.missing_line());
         lines.push(String::new());
         lines.extend(self.source_lines());
         lines.push(String::new());
@@ -173,6 +174,13 @@ impl Look {
                 100.0 * self.voice_loss(before),
             )
         })
+    }
+
+    /// The nodes of a cluster that are not in these figures.
+    fn missing_line(&self) -> Option<String> {
+        let missing = self.stats["missing_nodes"].as_array()?;
+        let names: Vec<&str> = missing.iter().filter_map(Value::as_str).collect();
+        Some(format!("not heard: {}; what only they know is not shown", names.join(", ")))
     }
 
     fn source_lines(&self) -> Vec<String> {

@@ -5,6 +5,7 @@
 //! their own kind (`/node`) that takes no quota. Who watches is the ledger's business, not known here.
 
 mod ask;
+mod figures;
 mod origin;
 mod registry;
 
@@ -24,6 +25,7 @@ use url::Url;
 use crate::ledger::connection::{Script, Store, StoreError};
 
 pub(crate) use ask::{Asked, Silent, SilentReason};
+pub(crate) use figures::ClusterFigures;
 pub(crate) use origin::Place;
 
 /// What a node is called: `[cluster] node`.
@@ -59,6 +61,7 @@ struct Inner {
     peers: Mutex<Peers>,
     /// Leases on cameras that this node has.
     held: Mutex<BTreeSet<String>>,
+    counters: figures::Counters,
 }
 
 struct Scripts {
@@ -97,8 +100,9 @@ impl Cluster {
             owner: Script::new("return redis.call('GET', KEYS[1])"),
             release: Script::new(include_str!("release.lua")),
         };
-        let (peers, held) = Default::default();
-        let cluster = Self(Arc::new(Inner { settings, owner, secret, scripts, peers, held }));
+        let (peers, held, counters) = Default::default();
+        let cluster =
+            Self(Arc::new(Inner { settings, owner, secret, scripts, peers, held, counters }));
         tokio::spawn(registry::stay(Arc::downgrade(&cluster.0)));
         cluster
     }
@@ -108,14 +112,23 @@ impl Cluster {
     pub(crate) async fn leave(&self, limit: Duration) {
         let inner = &self.0;
         let held = std::mem::take(&mut *inner.held.lock().unwrap_or_else(PoisonError::into_inner));
-        let node = inner.settings.store.key(&registry::node_key(&inner.settings.node));
+        let (store, node) = (&inner.settings.store, &inner.settings.node);
+        let command = |words: [&str; 2], rest: &[&str]| {
+            let mut command = redis::cmd(words[0]);
+            command.arg(store.key(words[1])).arg(rest);
+            command
+        };
+        let own = registry::node_key(node);
+        let commands = vec![
+            command(["DEL", &own], &[]),
+            command(["HDEL", "stream:nodes"], &[node]),
+            command(["ZREM", "stream:nodes:until"], &[node]),
+        ];
         let leave = async {
             for key in held {
                 self.release(&key).await;
             }
-            let mut command = redis::cmd("DEL");
-            command.arg(node);
-            let _ = inner.settings.store.commands(vec![command]).await;
+            let _ = store.commands(commands).await;
         };
         // What is left expires.
         let _ = tokio::time::timeout(limit, leave).await;
@@ -133,6 +146,21 @@ impl Cluster {
         let key = hmac::Key::new(hmac::HMAC_SHA256, self.0.secret.as_bytes());
         let token = BASE64_URL_SAFE_NO_PAD.decode(token).unwrap_or_default();
         hmac::verify(&key, place.as_bytes(), &token).is_ok()
+    }
+
+    /// What this node is called.
+    pub(crate) fn node(&self) -> &str {
+        &self.0.settings.node
+    }
+
+    /// Whether this node has the lease on one of a camera's streams.
+    pub(crate) fn is_origin(&self, camera: &CameraId) -> bool {
+        let held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let leads = |rendition| {
+            let name = origin::lease_name(&place_name(camera, rendition));
+            held.contains(&self.0.settings.store.key(&name))
+        };
+        leads(Rendition::Main) || leads(Rendition::Sub)
     }
 
     /// Whether the store answered the last time that it was asked, at most a second ago.

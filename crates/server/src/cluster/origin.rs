@@ -73,7 +73,7 @@ impl Cluster {
             return place.pull(output, keyframe_wanted).await;
         }
         let name = place_name(place.camera, place.rendition);
-        let key = self.0.settings.store.key(&format!("stream:origin:{name}"));
+        let key = self.0.settings.store.key(&lease_name(&name));
         let mut searching = Instant::now();
         loop {
             let peer = match self.claim(&key).await {
@@ -93,12 +93,14 @@ impl Cluster {
             let failure = match &peer {
                 Some(peer) => {
                     debug!(node = peer.name, "another node pulls this camera, and is pulled");
+                    let _taken = self.takes_feed();
                     let (output, wanted) = (Arc::clone(&output), Arc::clone(&keyframe_wanted));
                     pull_peer(peer, &name, output, wanted).await
                 }
                 None => lost("the node that pulls this camera is gone"),
             };
             if begun.elapsed() >= STEADY_AFTER {
+                self.count(|counters| &counters.rehomings);
                 info!(reason = %failure, "the node that pulls this camera is lost; another is looked for");
                 searching = Instant::now();
             }
@@ -143,6 +145,7 @@ impl Cluster {
         keyframe_wanted: Arc<Notify>,
     ) -> SourceFailure {
         let _lease = Lease::new(self, key);
+        self.count(|counters| &counters.origins_taken);
         info!(node = self.0.settings.node, "this node is the camera's origin");
         let mut pull = pin!(place.pull(output, keyframe_wanted));
         loop {
@@ -152,8 +155,12 @@ impl Cluster {
             };
             until = match kept {
                 Kept::Until(until) => until,
-                Kept::Taken => return lost("another node pulls the camera now"),
+                Kept::Taken => {
+                    self.count(|counters| &counters.origins_lost);
+                    return lost("another node pulls the camera now");
+                }
                 Kept::CutOff => {
+                    self.count(|counters| &counters.origins_lost);
                     warn!("this node does not see the store, and others do: the camera is theirs");
                     return lost("this node has lost the store, and another one pulls the camera");
                 }
@@ -168,6 +175,7 @@ impl Cluster {
         output: Arc<dyn Output>,
         keyframe_wanted: Arc<Notify>,
     ) -> SourceFailure {
+        self.count(|counters| &counters.alone);
         tokio::select! {
             failure = place.pull(output, keyframe_wanted) => failure,
             () = self.anybody_sees_store() => {
@@ -244,6 +252,11 @@ impl Drop for Lease {
             runtime.spawn(async move { cluster.release(&key).await });
         }
     }
+}
+
+/// The key of the lease on a stream, without the store's prefix.
+pub(super) fn lease_name(place: &str) -> String {
+    format!("stream:origin:{place}")
 }
 
 /// Whether one node pulls it for all. What is painted costs nobody a connection, and what is published is

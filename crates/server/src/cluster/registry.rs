@@ -41,7 +41,12 @@ pub(super) async fn stay(cluster: Weak<Inner>) {
         if is_in.as_ref() != Some(&said) {
             match &said {
                 Ok(()) => info!(node = cluster.0.settings.node, "this node is among the others"),
-                Err(reason) => warn!(reason, "this node cannot say that it is there"),
+                Err(reason) => {
+                    if matches!(is_in, Some(Ok(()))) {
+                        cluster.count(|counters| &counters.registrations_lost);
+                    }
+                    warn!(reason, "this node cannot say that it is there");
+                }
             }
             is_in = Some(said);
         }

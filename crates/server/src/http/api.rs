@@ -15,13 +15,14 @@ use super::problem::Problem;
 use super::sources::{self, Full};
 use super::wire::nodes::HeartbeatQuestion;
 use super::wire::{
-    Camera, CameraStats, CamerasAnswer, CamerasQuery, HeartbeatAnswer, HeartbeatRequest, Quality,
-    ReleaseAnswer, Rendition, ReserveAnswer, ReserveRequest, SourceStats, SourceUsage, StatsAnswer,
-    Usage,
+    Camera, CameraNode, CameraStats, CamerasAnswer, CamerasQuery, HeartbeatAnswer,
+    HeartbeatRequest, Quality, ReleaseAnswer, Rendition, ReserveAnswer, ReserveRequest,
+    SourceStats, SourceUsage, StatsAnswer, Usage,
 };
 use super::{Http, renewal, rfc3339};
 use crate::app::{
-    self, CameraSnapshot, RenditionSnapshot, Reservation, ReserveError, Snapshot, SourceSnapshot,
+    self, CameraSnapshot, NodeSnapshot, RenditionSnapshot, Reservation, ReserveError, Snapshot,
+    SourceSnapshot,
 };
 use crate::audit::Change;
 use crate::config::AuthMode;
@@ -274,7 +275,7 @@ pub(super) async fn heartbeat_here(
     ),
 )]
 pub(super) async fn stats(State(http): State<Http>, caller: Caller) -> Json<StatsAnswer> {
-    let snapshot = caller.visible(http.app().snapshot().await);
+    let snapshot = caller.visible(http.whole().snapshot().await);
     Json(stats_answer(&snapshot, SystemTime::now()))
 }
 
@@ -299,6 +300,7 @@ pub(super) fn stats_answer(snapshot: &Snapshot, now: SystemTime) -> StatsAnswer 
             })
             .collect(),
         total: usage(snapshot.total_current, snapshot.total_limit),
+        missing_nodes: snapshot.missing_nodes.clone(),
         timestamp: rfc3339(now),
     }
 }
@@ -351,7 +353,7 @@ pub(super) async fn cameras(
     Params(query): Params<CamerasQuery>,
 ) -> Result<Json<CamerasAnswer>, Problem> {
     let filter = CameraFilter::read(&query)?;
-    Ok(Json(filter.answer(&caller.visible(http.app().snapshot().await))))
+    Ok(Json(filter.answer(&caller.visible(http.whole().snapshot().await))))
 }
 
 /// Which cameras are asked for.
@@ -388,6 +390,7 @@ impl<'a> CameraFilter<'a> {
                 .collect(),
             limit: self.limit,
             offset: self.offset,
+            missing_nodes: snapshot.missing_nodes.clone(),
         }
     }
 
@@ -424,7 +427,7 @@ pub(super) async fn camera(
 ) -> Result<Json<Camera>, Problem> {
     let id = camera_id(&id)?;
     caller.require_camera(&http, &id, Wish::Watch).await?;
-    let snapshot = caller.visible(http.app().snapshot().await);
+    let snapshot = caller.visible(http.whole().snapshot().await);
     let camera = snapshot.cameras.iter().find(|camera| camera.id == id);
     let camera = camera.ok_or_else(|| no_camera(&id))?;
     Ok(Json(camera_answer(camera)))
@@ -460,6 +463,17 @@ pub(super) fn camera_answer(camera: &CameraSnapshot) -> Camera {
         pullers: camera.pullers,
         pulls_started: camera.pulls_started,
         renditions: camera.renditions.iter().map(rendition_answer).collect(),
+        nodes: camera.nodes.iter().map(node_answer).collect(),
+        hint: None,
+    }
+}
+
+fn node_answer(node: &NodeSnapshot) -> CameraNode {
+    CameraNode {
+        node: node.node.clone(),
+        origin: node.is_origin,
+        state: node.state,
+        reason: node.reason.clone(),
     }
 }
 

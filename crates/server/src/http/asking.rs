@@ -14,8 +14,8 @@ use super::node::require_question;
 use super::problem::Problem;
 use super::wire::nodes::{
     Act, CameraQuestion, EndingQuestion, HeartbeatQuestion, HolderAnswer, HolderQuestion,
-    NodeQuestion, Question, Refusal, RemoveQuestion, RemovedViewer, RenewQuestion, TraceQuestion,
-    WhepQuestion, WhyQuestion,
+    NodeQuestion, Question, Refusal, RemoveQuestion, RemovedViewer, RenewQuestion, StateQuestion,
+    TraceQuestion, WhepQuestion, WhyQuestion,
 };
 use super::{Http, api, participants, renewal, trace, whep, why};
 use crate::app::{Holder, LeaseError, Over};
@@ -165,6 +165,7 @@ pub(super) async fn answer(
             let id = &question.reservation_id;
             said::<RenewQuestion>(acted(&http, id, renewal::renew_here(&http, id)).await)
         }
+        Question::State(StateQuestion {}) => said::<StateQuestion>(http.whole().here().await),
         Question::Remove(question) => {
             let id = &question.reservation_id;
             said::<RemoveQuestion>(acted(&http, id, remove(&http, &question)).await)

@@ -161,7 +161,7 @@ impl Conversation<'_> {
     /// Goes on until the end, which is an `Err`.
     async fn serve(&mut self, socket: &mut Socket) -> Result<(), Ending> {
         let mut feed = self.http.feed().subscribe();
-        let mut view = self.view(self.http.app().snapshot().await);
+        let mut view = self.view(self.http.whole().snapshot().await);
         self.tell(socket, |timestamp| view.first(timestamp)).await?;
         let mut stats_due = Instant::now() + STATS_INTERVAL;
         let mut checks = interval_at(Instant::now() + CHECK_INTERVAL, CHECK_INTERVAL);

@@ -60,6 +60,7 @@ mod trace;
 mod voice;
 mod whep;
 mod whip;
+mod whole;
 mod why;
 pub(crate) mod wire;
 
@@ -101,6 +102,7 @@ use guard::SiteRules;
 use ice_servers::IceServers;
 use problem::Problem;
 use voice::Places;
+use whole::Whole;
 use wire::operations::SettingsView;
 
 pub(crate) use auth::Keyring;
@@ -108,6 +110,7 @@ pub(crate) use caller::{Badge, Caller, Role, Sources};
 pub(crate) use listen::{Listeners, bind, bind_one};
 pub(crate) use mp3::speakers;
 pub(crate) use secure::{Doors, Secure};
+pub(crate) use whole::follow_nodes;
 
 /// Largest request body. An offer of a browser with every codec has about 8 KiB, a heartbeat 30
 /// bytes; 256 KiB is the promise of the API reference.
@@ -157,6 +160,7 @@ struct Inner {
     voice: Option<Voice>,
     voice_settings: config::Voice,
     sockets: Places,
+    whole: Whole,
     feed: live::Feed,
     live_places: Places,
     players: Places,
@@ -199,8 +203,10 @@ impl Http {
     ) -> Self {
         let places = usize::try_from(config.voice.max_connections).unwrap_or_default();
         let stills = Stills::new(app.clone(), Arc::clone(&outlets));
+        let whole = Whole::new(app.clone());
         Self(Arc::new(Inner {
-            feed: live::Feed::new(app.clone()),
+            feed: live::Feed::new(whole.clone()),
+            whole,
             live_places: Places::new(live::SOCKETS_MAX, live::SOCKETS_OF_ADDRESS_MAX),
             app,
             keyring,
@@ -289,6 +295,11 @@ impl Http {
     /// Room for WebSockets.
     fn sockets(&self) -> &Places {
         &self.0.sockets
+    }
+
+    /// What all nodes know together.
+    fn whole(&self) -> &Whole {
+        &self.0.whole
     }
 
     /// What dashboards are told of.

@@ -127,7 +127,7 @@ fn no_participant() -> Problem {
 
 /// Publishers are participants too, but of another kind.
 async fn no_viewer(http: &Http, caller: &Caller, room: &str, identity: &str) -> Problem {
-    let seen = caller.visible(http.app().snapshot().await);
+    let seen = caller.visible(http.whole().snapshot().await);
     let is_publisher = seen
         .cameras
         .iter()

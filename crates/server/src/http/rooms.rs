@@ -15,7 +15,7 @@ use crate::audit::Change;
 
 /// `GET /rooms`
 pub(super) async fn rooms(State(http): State<Http>, caller: Caller) -> Json<RoomsAnswer> {
-    Json(rooms_answer(&caller.visible(http.app().snapshot().await)))
+    Json(rooms_answer(&caller.visible(http.whole().snapshot().await)))
 }
 
 pub(super) fn rooms_answer(snapshot: &Snapshot) -> RoomsAnswer {
@@ -29,7 +29,7 @@ pub(super) async fn room(
     caller: Caller,
     Path(name): Path<String>,
 ) -> Result<Json<RoomsAnswer>, Problem> {
-    room_answer(&caller.visible(http.app().snapshot().await), &name).map(Json)
+    room_answer(&caller.visible(http.whole().snapshot().await), &name).map(Json)
 }
 
 pub(super) fn room_answer(snapshot: &Snapshot, name: &str) -> Result<RoomsAnswer, Problem> {
@@ -117,7 +117,7 @@ async fn require_ingress(http: &Http, caller: &Caller, ingress: &str) -> Result<
     if caller.is_admin() {
         return Ok(());
     }
-    let seen = caller.visible(http.app().snapshot().await);
+    let seen = caller.visible(http.whole().snapshot().await);
     match seen.cameras.iter().find(|camera| is_ingress(camera, ingress)) {
         None => Err(no_puller()),
         Some(camera) if caller.may_change(&camera.source) => Ok(()),

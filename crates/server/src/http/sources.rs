@@ -96,7 +96,7 @@ pub(super) fn class(priority: Option<u64>) -> Result<Class, Problem> {
     responses((status = 200, description = "The caller's sources", body = SourcesAnswer)),
 )]
 pub(super) async fn sources(State(http): State<Http>, caller: Caller) -> Json<SourcesAnswer> {
-    let snapshot = caller.visible(http.app().snapshot().await);
+    let snapshot = caller.visible(http.whole().snapshot().await);
     Json(SourcesAnswer {
         unit: match snapshot.unit {
             Unit::Viewer => "viewer",

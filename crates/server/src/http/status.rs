@@ -12,7 +12,8 @@ use super::Http;
 use super::caller::Caller;
 use super::extract::Params;
 use super::problem::Problem;
-use super::wire::{HealthAnswer, MetricsAnswer, MetricsQuery, StoreAnswer};
+use super::wire::{ClusterMetrics, HealthAnswer, MetricsAnswer, MetricsQuery, StoreAnswer};
+use crate::cluster::{Cluster, ClusterFigures};
 use crate::ledger::StoreHealth;
 use crate::metrics;
 use crate::voice::{Status, Voice};
@@ -29,6 +30,7 @@ pub(super) async fn health(State(http): State<Http>) -> (StatusCode, Json<Health
     };
     let voice = http.voice().map(Voice::status).unwrap_or_default();
     let (code, answer) = health_answer(&voice, http.app().store(), trouble, http.uptime());
+    let answer = HealthAnswer { cluster: http.whole().cluster(), ..answer };
     (code, Json(answer))
 }
 
@@ -56,6 +58,7 @@ pub(super) fn health_answer(
             reason: store.away.map(|(reason, _)| reason),
             url: store.place,
         },
+        cluster: None,
     };
     (code, answer)
 }
@@ -72,8 +75,11 @@ pub(super) async fn metrics(
     let format = Format::negotiate(query.format.as_deref(), headers.get(ACCEPT))?;
     let voice = http.voice().map(Voice::status);
     let uptime = http.uptime();
+    let figures = http.app().cluster().map(Cluster::figures);
     let Some(content_type) = format.content_type() else {
-        return Ok(Json(plain(&voice.unwrap_or_default(), uptime)).into_response());
+        let answer = plain(&voice.unwrap_or_default(), uptime);
+        let cluster = figures.map(cluster_metrics);
+        return Ok(Json(MetricsAnswer { cluster, ..answer }).into_response());
     };
     let snapshot = http.app().snapshot().await;
     let text = metrics::encode(
@@ -81,6 +87,7 @@ pub(super) async fn metrics(
         http.requests(),
         http.outlets(),
         http.app().store(),
+        figures,
         voice,
         uptime,
     );
@@ -97,6 +104,20 @@ pub(super) fn plain(voice: &Status, uptime: Duration) -> MetricsAnswer {
         active_streams: voice.residue.voices,
         total_audio_bytes: voice.audio_bytes,
         webrtc_available: true,
+        cluster: None,
+    }
+}
+
+fn cluster_metrics(figures: ClusterFigures) -> ClusterMetrics {
+    ClusterMetrics {
+        nodes: figures.nodes,
+        origins: figures.origins,
+        feeds_taken: figures.feeds_taken,
+        origins_taken: figures.origins_taken,
+        origins_lost: figures.origins_lost,
+        pulls_alone: figures.alone,
+        rehomings: figures.rehomings,
+        registrations_lost: figures.registrations_lost,
     }
 }
 

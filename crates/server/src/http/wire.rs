@@ -161,6 +161,9 @@ pub(super) struct StatsAnswer {
     pub(super) camera_stats: Vec<CameraStats>,
     pub(super) stats: Vec<SourceUsage>,
     pub(super) total: Usage,
+    /// Nodes of the cluster that do not answer, so that what only they know is missing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) missing_nodes: Vec<String>,
     pub(super) timestamp: String,
 }
 
@@ -215,6 +218,9 @@ pub(super) struct CamerasAnswer {
     pub(super) total: usize,
     pub(super) limit: usize,
     pub(super) offset: usize,
+    /// Nodes of the cluster that do not answer: what is theirs is not in the states.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) missing_nodes: Vec<String>,
 }
 
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -254,6 +260,22 @@ pub(super) struct Camera {
     pub(super) pullers: u32,
     pub(super) pulls_started: u64,
     pub(super) renditions: Vec<Rendition>,
+    /// The nodes that have it, where there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) nodes: Vec<CameraNode>,
+    /// What else is to be done after a change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) hint: Option<&'static str>,
+}
+
+/// How a camera is at one node of a cluster.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct CameraNode {
+    pub(super) node: String,
+    /// It pulls the camera; the others pull it from there.
+    pub(super) origin: bool,
+    pub(super) state: &'static str,
+    pub(super) reason: Option<String>,
 }
 
 /// One of a camera's streams.
@@ -341,6 +363,27 @@ pub(super) struct HealthAnswer {
     pub(super) connected_clients: usize,
     pub(super) uptime_seconds: u64,
     pub(super) store: StoreAnswer,
+    /// Missing where this server is alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cluster: Option<ClusterAnswer>,
+}
+
+/// Which nodes are there, as this one sees it.
+#[derive(Debug, Serialize)]
+pub(super) struct ClusterAnswer {
+    /// The one that was asked.
+    pub(super) node: String,
+    /// The others.
+    pub(super) nodes: Vec<NodeAnswer>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct NodeAnswer {
+    pub(super) node: String,
+    /// It answers this node.
+    pub(super) available: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<String>,
 }
 
 /// Where leases are kept. While it does not answer, the server goes on by itself (`on_store_loss`).
@@ -368,6 +411,22 @@ pub(super) struct MetricsAnswer {
     pub(super) active_streams: usize,
     pub(super) total_audio_bytes: u64,
     pub(super) webrtc_available: bool,
+    /// Missing where this server is alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cluster: Option<ClusterMetrics>,
+}
+
+/// A node's part in its cluster; counted since its start from `origins_taken` on.
+#[derive(Debug, Serialize)]
+pub(super) struct ClusterMetrics {
+    pub(super) nodes: u64,
+    pub(super) origins: u64,
+    pub(super) feeds_taken: u64,
+    pub(super) origins_taken: u64,
+    pub(super) origins_lost: u64,
+    pub(super) pulls_alone: u64,
+    pub(super) rehomings: u64,
+    pub(super) registrations_lost: u64,
 }
 
 /// Problem details (RFC 9457).

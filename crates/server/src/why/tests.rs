@@ -62,6 +62,7 @@ fn snapshot(state: &'static str, reason: Option<&str>) -> Snapshot {
         pulls_failed: 0,
         packets_lost: 0,
         renditions: Vec::new(),
+        nodes: Vec::new(),
     };
     let now = SystemTime::now();
     let viewer = ReservationSnapshot {

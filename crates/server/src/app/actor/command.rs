@@ -13,7 +13,7 @@ use super::super::limits::{LimitCommand, LimitError};
 use super::super::outlets::{OutletCommand, OutletMessage};
 use super::super::park::ParkCommand;
 use super::super::reset::ResetCommand;
-use super::super::snapshot::Snapshot;
+use super::super::snapshot::{Here, Snapshot};
 use super::super::{
     Held, HoldError, IceRestart, LeaseError, ReadError, Reading, Released, Reservation,
     ReserveError, WatchError, Watching,
@@ -84,6 +84,9 @@ pub(in crate::app) enum Command {
     Reset(ResetCommand),
     Snapshot {
         reply: oneshot::Sender<Snapshot>,
+    },
+    Here {
+        reply: oneshot::Sender<Here>,
     },
     Shutdown {
         reply: oneshot::Sender<()>,

@@ -7,7 +7,8 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::view::View;
-use crate::app::{App, Snapshot};
+use crate::app::Snapshot;
+use crate::http::whole::Whole;
 
 /// Between two looks, and so at least between two messages about a change: the promise of the API
 /// reference. With 500 watched cameras and 1,000 viewers a look takes 3 ms of CPU, all threads together: 1.3 % of
@@ -22,15 +23,15 @@ pub(super) type Seen = Option<Arc<Snapshot>>;
 pub(in crate::http) struct Feed(Arc<Inner>);
 
 struct Inner {
-    app: App,
+    whole: Whole,
     seen: watch::Sender<Seen>,
     /// A task looks.
     is_looking: Mutex<bool>,
 }
 
 impl Feed {
-    pub(in crate::http) fn new(app: App) -> Self {
-        Self(Arc::new(Inner { app, seen: watch::channel(None).0, is_looking: Mutex::new(false) }))
+    pub(in crate::http) fn new(whole: Whole) -> Self {
+        Self(Arc::new(Inner { whole, seen: watch::channel(None).0, is_looking: Mutex::new(false) }))
     }
 
     /// Tells of changes from here on. What it holds already may be old.
@@ -57,7 +58,7 @@ impl Feed {
                     return;
                 }
             }
-            let snapshot = self.0.app.snapshot().await;
+            let snapshot = self.0.whole.snapshot().await;
             let view = View::of(&snapshot);
             if last.as_ref() != Some(&view) {
                 last = Some(view);

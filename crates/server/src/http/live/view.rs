@@ -33,7 +33,8 @@ impl View {
         let errors = cameras.clone().filter(|camera| camera.status == "ERROR").map(camera_error);
         let total = (snapshot.total_current >= snapshot.total_limit).then(|| total_full(snapshot));
         let lost = snapshot.is_store_lost.then(store_lost);
-        let alerts = full.chain(errors).chain(total).chain(lost);
+        let missing = snapshot.missing_nodes.iter().map(|node| node_missing(node));
+        let alerts = full.chain(errors).chain(total).chain(lost).chain(missing);
         Self {
             stats,
             cameras: cameras.map(|camera| (camera.id.clone(), status(camera))).collect(),
@@ -101,7 +102,7 @@ fn removed(last: &CameraStatus) -> CameraStatus {
 }
 
 fn key(alert: &Alert) -> (&'static str, String) {
-    let subject = alert.camera_id.as_ref().or(alert.source.as_ref());
+    let subject = alert.camera_id.as_ref().or(alert.source.as_ref()).or(alert.node.as_ref());
     (alert.code, subject.cloned().unwrap_or_default())
 }
 
@@ -112,6 +113,7 @@ fn source_full(source: &SourceSnapshot) -> Alert {
         active: true,
         source: Some(source.id.to_string()),
         camera_id: None,
+        node: None,
         message_en: format!("{name} uses all of its quota: {current} of {limit}"),
         message_ar: format!("استنفدت {name_ar} حصتها كاملة: {current} من {limit}"),
     }
@@ -124,6 +126,7 @@ fn total_full(snapshot: &Snapshot) -> Alert {
         active: true,
         source: Some("TOTAL".to_owned()),
         camera_id: None,
+        node: None,
         message_en: format!("all sources together use all of the quota: {current} of {limit}"),
         message_ar: format!("استنفدت جميع الجهات الحصة الكلية: {current} من {limit}"),
     }
@@ -136,6 +139,7 @@ fn camera_error(camera: &CameraSnapshot) -> Alert {
         active: true,
         source: Some(camera.source.to_string()),
         camera_id: Some(camera.id.to_string()),
+        node: None,
         message_en: format!("{}: {reason}", camera.name),
         message_ar: format!("الكاميرا {} لا تعمل", camera.name_ar),
     }
@@ -147,9 +151,22 @@ fn store_lost() -> Alert {
         active: true,
         source: None,
         camera_id: None,
+        node: None,
         message_en: "the store of reservations does not answer; who watches goes on watching"
             .to_owned(),
         message_ar: "مخزن الحجوزات لا يستجيب؛ البث الجاري مستمر".to_owned(),
+    }
+}
+
+fn node_missing(node: &str) -> Alert {
+    Alert {
+        code: "NODE_MISSING",
+        active: true,
+        source: None,
+        camera_id: None,
+        node: Some(node.to_owned()),
+        message_en: format!("node {node} does not answer; what only it knows is not shown"),
+        message_ar: format!("الخادم {node} لا يستجيب؛ ما يعرفه وحده غير ظاهر"),
     }
 }
 

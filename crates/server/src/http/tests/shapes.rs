@@ -15,15 +15,23 @@ fn reservation_on_cam_1(id: &str, connected: bool) -> ReservationSnapshot {
     }
 }
 
-/// Two reservations on `cam-1`, one of which is connected; `cam-2` is broken and idle.
-pub(in crate::http) fn snapshot() -> Snapshot {
-    let source = control::SourceId::parse("METRO").unwrap();
-    let camera = |id: &str, name: &str, state, status, viewer_count| CameraSnapshot {
+fn metro() -> control::SourceId {
+    control::SourceId::parse("METRO").unwrap()
+}
+
+fn camera(
+    id: &str,
+    name: &str,
+    state: &'static str,
+    status: &'static str,
+    viewer_count: u32,
+) -> CameraSnapshot {
+    CameraSnapshot {
         id: control::CameraId::parse(id).unwrap(),
         name: name.to_owned(),
         name_ar: "شارع الشيخ زايد".to_owned(),
         location: "Gate 4".to_owned(),
-        source: source.clone(),
+        source: metro(),
         url: "rtsp://192.0.2.8/1".to_owned(),
         sub_url: None,
         has_credentials: true,
@@ -57,7 +65,12 @@ pub(in crate::http) fn snapshot() -> Snapshot {
             width: Some(640),
             height: Some(360),
         }],
-    };
+        nodes: Vec::new(),
+    }
+}
+
+/// Two reservations on `cam-1`, one of which is connected; `cam-2` is broken and idle.
+pub(in crate::http) fn snapshot() -> Snapshot {
     Snapshot {
         total_current: 2,
         total_limit: 500,
@@ -66,7 +79,7 @@ pub(in crate::http) fn snapshot() -> Snapshot {
         is_store_lost: false,
         quota_figures: Default::default(),
         sources: vec![SourceSnapshot {
-            id: source.clone(),
+            id: metro(),
             name: "Metro".to_owned(),
             name_ar: String::new(),
             configured_limit: 30,
@@ -86,6 +99,8 @@ pub(in crate::http) fn snapshot() -> Snapshot {
         revocations: crate::app::RevocationFigures::default(),
         probes: crate::app::ProbeFigures::default(),
         audit: crate::audit::AuditFigures::default(),
+        feeds: 0,
+        missing_nodes: Vec::new(),
     }
 }
 
@@ -258,6 +273,7 @@ fn figures_come_in_prometheus_text() {
         &requests,
         &Arc::default(),
         store(None),
+        None,
         Some(voice_status()),
         Duration::from_secs(90),
     )
@@ -296,6 +312,7 @@ fn the_reference_names_every_figure() {
         &Requests::default(),
         &Arc::default(),
         store(None),
+        None,
         Some(voice_status()),
         Duration::ZERO,
     )

@@ -53,7 +53,7 @@ pub(in crate::http) struct AgencyLimit {
 /// Something that somebody should look at, or that is over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(in crate::http) struct Alert {
-    /// `QUOTA_FULL`, `CAMERA_ERROR` or `STORE_LOST`.
+    /// `QUOTA_FULL`, `CAMERA_ERROR`, `STORE_LOST` or `NODE_MISSING`.
     pub(in crate::http) code: &'static str,
     /// False: it is over.
     pub(in crate::http) active: bool,
@@ -62,6 +62,9 @@ pub(in crate::http) struct Alert {
     pub(in crate::http) source: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::http) camera_id: Option<String>,
+    /// The node that is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::http) node: Option<String>,
     pub(in crate::http) message_en: String,
     pub(in crate::http) message_ar: String,
 }

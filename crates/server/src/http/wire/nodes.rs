@@ -21,6 +21,7 @@ pub(in crate::http) enum Question {
     Heartbeat(HeartbeatQuestion),
     Renew(RenewQuestion),
     Remove(RemoveQuestion),
+    State(StateQuestion),
     Trace(TraceQuestion),
     Why(WhyQuestion),
     Camera(CameraQuestion),
@@ -112,6 +113,53 @@ pub(in crate::http) struct RemovedViewer {
     pub(in crate::http) new_count: u32,
 }
 
+/// How the asked node's cameras are.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::http) struct StateQuestion {}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::http) struct StateAnswer {
+    /// Without those of which there is nothing to say: idle, and never pulled.
+    pub(in crate::http) cameras: Vec<CameraState>,
+    /// Reservations to whose viewers media flows.
+    pub(in crate::http) connected: Vec<String>,
+}
+
+/// A camera at the asked node. Times are in milliseconds since the Unix epoch.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::http) struct CameraState {
+    pub(in crate::http) id: String,
+    pub(in crate::http) is_origin: bool,
+    pub(in crate::http) status: String,
+    pub(in crate::http) retry_in_ms: Option<u64>,
+    pub(in crate::http) probed_at: Option<u64>,
+    pub(in crate::http) active_since: Option<u64>,
+    pub(in crate::http) audio: Option<String>,
+    pub(in crate::http) pullers: u32,
+    pub(in crate::http) pulls_started: u64,
+    /// Of the whole camera.
+    pub(in crate::http) picture: PictureState,
+    /// Of each of its streams.
+    pub(in crate::http) renditions: Vec<RenditionState>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::http) struct RenditionState {
+    /// `main` or `sub`.
+    pub(in crate::http) rendition: String,
+    pub(in crate::http) viewer_count: u32,
+    pub(in crate::http) picture: PictureState,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::http) struct PictureState {
+    pub(in crate::http) state: String,
+    pub(in crate::http) reason: Option<String>,
+    pub(in crate::http) codec: Option<String>,
+    pub(in crate::http) width: Option<u32>,
+    pub(in crate::http) height: Option<u32>,
+}
+
 /// What the asked node knows of a reservation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::http) struct TraceQuestion {
@@ -194,6 +242,7 @@ questions! {
     Heartbeat(HeartbeatQuestion) -> Act<HeartbeatAnswer>;
     Renew(RenewQuestion) -> Act<FreshToken>;
     Remove(RemoveQuestion) -> Act<RemovedViewer>;
+    State(StateQuestion) -> StateAnswer;
     Trace(TraceQuestion) -> TracePart;
     Why(WhyQuestion) -> Option<WhyFound>;
     Camera(CameraQuestion) -> Option<CameraHere>;
