@@ -77,7 +77,6 @@ pub(in crate::http) fn snapshot() -> Snapshot {
         unit: control::Unit::Viewer,
         per_user: None,
         is_store_lost: false,
-        quota_figures: Default::default(),
         sources: vec![SourceSnapshot {
             id: metro(),
             name: "Metro".to_owned(),
@@ -95,12 +94,9 @@ pub(in crate::http) fn snapshot() -> Snapshot {
         media: crate::net::MediaFigures { packets_sent: 7, ..Default::default() },
         join_buckets: vec![0, 2, 0, 0, 1, 0, 0, 0, 0, 0, 1],
         join_sum_ms: 12_250,
-        switches: engine::SwitchFigures::default(),
         revocations: crate::app::RevocationFigures::default(),
         probes: crate::app::ProbeFigures::default(),
-        audit: crate::audit::AuditFigures::default(),
-        feeds: 0,
-        missing_nodes: Vec::new(),
+        ..Snapshot::of_nothing()
     }
 }
 
