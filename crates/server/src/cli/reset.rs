@@ -27,7 +27,8 @@ pub(super) struct ResetArgs {
     server: Server,
 }
 
-/// Exit code 0 where nothing is left, 1 where somebody came meanwhile or nobody said yes.
+/// Exit code 0 where nothing is left, 1 where somebody came meanwhile, a node did not answer, or nobody said
+/// yes.
 pub(super) fn run(args: &ResetArgs) -> Result<ExitCode, Failure> {
     let answer = block_on(async {
         let mut client = Client::new(&args.server)?;
@@ -45,7 +46,7 @@ pub(super) fn run(args: &ResetArgs) -> Result<ExitCode, Failure> {
     } else {
         lines(&answer).iter().for_each(|line| say(line));
     }
-    let is_empty = answer["reservations_left"] == 0;
+    let is_empty = answer["reservations_left"] == 0 && answer["unanswered"].is_null();
     Ok(if is_empty { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
@@ -96,5 +97,6 @@ fn lines(answer: &Value) -> Vec<String> {
         format_args!("{} reservations", answer["reservations_left"]),
         format_args!("{} pullers", answer["pullers_left"]),
     );
-    ids.chain(cameras).chain([sum]).collect()
+    let unanswered = super::trace::unanswered(answer);
+    ids.chain(cameras).chain([sum]).chain(unanswered).collect()
 }

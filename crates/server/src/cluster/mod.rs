@@ -69,6 +69,7 @@ struct Scripts {
     claim: Script,
     owner: Script,
     release: Script,
+    leave: Script,
 }
 
 /// The other nodes, as the store told last. Bounded by the servers that people run.
@@ -99,6 +100,7 @@ impl Cluster {
             claim: Script::new(include_str!("claim.lua")),
             owner: Script::new("return redis.call('GET', KEYS[1])"),
             release: Script::new(include_str!("release.lua")),
+            leave: Script::new(include_str!("leave.lua")),
         };
         let (peers, held, counters) = Default::default();
         let cluster =
@@ -112,23 +114,11 @@ impl Cluster {
     pub(crate) async fn leave(&self, limit: Duration) {
         let inner = &self.0;
         let held = std::mem::take(&mut *inner.held.lock().unwrap_or_else(PoisonError::into_inner));
-        let (store, node) = (&inner.settings.store, &inner.settings.node);
-        let command = |words: [&str; 2], rest: &[&str]| {
-            let mut command = redis::cmd(words[0]);
-            command.arg(store.key(words[1])).arg(rest);
-            command
-        };
-        let own = registry::node_key(node);
-        let commands = vec![
-            command(["DEL", &own], &[]),
-            command(["HDEL", "stream:nodes"], &[node]),
-            command(["ZREM", "stream:nodes:until"], &[node]),
-        ];
         let leave = async {
             for key in held {
                 self.release(&key).await;
             }
-            let _ = store.commands(commands).await;
+            let _ = self.unregister().await;
         };
         // What is left expires.
         let _ = tokio::time::timeout(limit, leave).await;

@@ -1,6 +1,6 @@
 //! Who is there: each node's lease in the store, and what the others need to know to reach it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Weak;
 use std::time::Duration;
 
@@ -22,6 +22,22 @@ const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 /// Nodes that are remembered. A cluster is a handful of servers; the bound keeps a store with other
 /// people's data from filling this one's memory.
 const NODES_MAX: usize = 256;
+
+/// Who is among the nodes, as the store tells it. No `Debug`, for their secrets are in it.
+#[derive(Default)]
+pub(super) struct Others {
+    /// By name.
+    there: BTreeMap<String, Peer>,
+    /// Those who went by themselves, a moment ago.
+    left: BTreeSet<String>,
+}
+
+/// The keys of a node's lease, of all nodes, and of their ends.
+fn keys(cluster: &Cluster) -> Vec<String> {
+    let settings = &cluster.0.settings;
+    let keys = [node_key(&settings.node), "stream:nodes".into(), "stream:nodes:until".into()];
+    keys.iter().map(|key| settings.store.key(key)).collect()
+}
 
 /// The key of a node's lease.
 pub(super) fn node_key(node: &str) -> String {
@@ -55,10 +71,9 @@ pub(super) async fn stay(cluster: Weak<Inner>) {
 
 impl Cluster {
     /// All other nodes. `None`: another process has this one's name.
-    async fn register(&self) -> Result<Option<BTreeMap<String, Peer>>, StoreError> {
+    async fn register(&self) -> Result<Option<Others>, StoreError> {
         let inner = &self.0;
         let (settings, store) = (&inner.settings, &inner.settings.store);
-        let keys = [node_key(&settings.node), "stream:nodes".into(), "stream:nodes:until".into()];
         let known = json!({
             "node": settings.node,
             "url": settings.url.as_str(),
@@ -71,19 +86,25 @@ impl Cluster {
             inner.owner.clone(),
             NODE_LEASE.as_millis().to_string(),
         ];
-        let keys = keys.iter().map(|key| store.key(key)).collect();
         let args = args.into_iter().map(String::into_bytes).collect();
-        let answer = store.eval(&inner.scripts.register, keys, args).await?;
+        let answer = store.eval(&inner.scripts.register, keys(self), args).await?;
         let Value::Array(nodes) = answer else { return Ok(None) };
-        let peers = nodes.iter().filter_map(peer).filter(|peer| peer.name != settings.node);
-        Ok(Some(peers.take(NODES_MAX).map(|peer| (peer.name.clone(), peer)).collect()))
+        Ok(Some(others(&nodes, &settings.node)))
+    }
+
+    /// Takes this node out, and has those who are left know that it went by itself.
+    pub(super) async fn unregister(&self) -> Result<(), StoreError> {
+        let inner = &self.0;
+        let (settings, store) = (&inner.settings, &inner.settings.store);
+        let left = json!({ "node": settings.node, "left": true });
+        let lease = NODE_LEASE.as_millis();
+        let args = [settings.node.clone(), left.to_string(), lease.to_string()];
+        let args = args.into_iter().map(String::into_bytes).collect();
+        store.eval(&inner.scripts.leave, keys(self), args).await.map(drop)
     }
 
     /// Remembers what the store said. What it said last stays known while it is away.
-    fn note(
-        &self,
-        joined: Result<Option<BTreeMap<String, Peer>>, StoreError>,
-    ) -> Result<(), String> {
+    fn note(&self, joined: Result<Option<Others>, StoreError>) -> Result<(), String> {
         self.peers(|peers| match joined {
             Ok(Some(others)) => {
                 peers.replace(others, Instant::now());
@@ -104,15 +125,18 @@ impl Cluster {
 }
 
 impl Peers {
-    /// Takes those who are there at `now`, and remembers who was.
-    pub(super) fn replace(&mut self, others: BTreeMap<String, Peer>, now: Instant) {
-        let before = std::mem::replace(&mut self.by_name, others);
+    /// Takes those who are there at `now`, and remembers who was and is gone without a word.
+    pub(super) fn replace(&mut self, others: Others, now: Instant) {
+        let Others { there, left } = others;
+        let before = std::mem::replace(&mut self.by_name, there);
         let (by_name, gone) = (&self.by_name, &mut self.gone);
         for name in before.into_keys() {
             gone.entry(name).or_insert(now);
         }
         gone.retain(|name, since| {
-            !by_name.contains_key(name) && now.duration_since(*since) < GONE_KEPT
+            !by_name.contains_key(name)
+                && !left.contains(name)
+                && now.duration_since(*since) < GONE_KEPT
         });
         while gone.len() > NODES_MAX {
             gone.pop_first();
@@ -120,11 +144,24 @@ impl Peers {
     }
 }
 
-/// What a node told of itself. Whatever else is in the store is passed over.
-fn peer(value: &Value) -> Option<Peer> {
-    let known: serde_json::Value = serde_json::from_str(&text(value)?).ok()?;
+/// What the nodes but the one called `own` told of themselves. Whatever else is in the store is passed over.
+fn others(told: &[Value], own: &str) -> Others {
+    let mut others = Others::default();
+    for known in told.iter().take(NODES_MAX).filter_map(text) {
+        let Ok(known) = serde_json::from_str::<serde_json::Value>(&known) else { continue };
+        let Some(name) = known["node"].as_str().filter(|name| *name != own) else { continue };
+        if known["left"] == true {
+            others.left.insert(name.to_owned());
+        } else if let Some(peer) = peer(name, &known) {
+            others.there.insert(name.to_owned(), peer);
+        }
+    }
+    others
+}
+
+fn peer(name: &str, known: &serde_json::Value) -> Option<Peer> {
     let of = |name: &str| known[name].as_str().map(ToOwned::to_owned);
-    Some(Peer { name: of("node")?, url: of("url")?.parse().ok()?, secret: of("secret")? })
+    Some(Peer { name: name.to_owned(), url: of("url")?.parse().ok()?, secret: of("secret")? })
 }
 
 /// An answer that is text; nothing for every other.
@@ -136,14 +173,40 @@ pub(super) fn text(value: &Value) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn nodes(names: &[&str]) -> BTreeMap<String, Peer> {
+    /// As the store tells them; a name that ends in `-` has left.
+    fn nodes(names: &[&str]) -> Others {
         let node = |name: &&str| {
-            let known = json!({"node": name, "url": "http://10.0.0.1:8080", "secret": "s"});
-            let known = Value::BulkString(known.to_string().into_bytes());
-            let peer = peer(&known).unwrap();
-            (peer.name.clone(), peer)
+            let known = match name.strip_suffix('-') {
+                None => json!({"node": name, "url": "http://10.0.0.1:8080", "secret": "s"}),
+                Some(name) => json!({"node": name, "left": true}),
+            };
+            Value::BulkString(known.to_string().into_bytes())
         };
-        names.iter().map(node).collect()
+        others(&names.iter().map(node).collect::<Vec<_>>(), "own")
+    }
+
+    #[test]
+    fn who_goes_by_himself_is_not_missed() {
+        let start = Instant::now();
+        let mut peers = Peers::default();
+        peers.replace(nodes(&["n1", "n2", "own"]), start);
+        assert_eq!(peers.by_name.keys().collect::<Vec<_>>(), ["n1", "n2"]);
+        peers.replace(nodes(&["n1-", "n2"]), start);
+        assert_eq!(peers.by_name.keys().collect::<Vec<_>>(), ["n2"]);
+        assert!(peers.gone.is_empty());
+        peers.replace(nodes(&[]), start);
+        assert_eq!(peers.gone.keys().collect::<Vec<_>>(), ["n2"]);
+        // It was only slow to say goodbye.
+        peers.replace(nodes(&["n2-"]), start);
+        assert!(peers.gone.is_empty());
+    }
+
+    #[test]
+    fn what_is_no_node_is_passed_over() {
+        let told = ["", "{}", "[]", r#"{"node":"n1"}"#, r#"{"node":"n1","url":"%","secret":"s"}"#];
+        let told = told.map(|text| Value::BulkString(text.as_bytes().to_vec()));
+        let others = others(&[&told[..], &[Value::Nil, Value::Int(1)]].concat(), "own");
+        assert!(others.there.is_empty() && others.left.is_empty());
     }
 
     #[test]

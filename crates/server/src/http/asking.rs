@@ -14,10 +14,10 @@ use super::node::require_question;
 use super::problem::Problem;
 use super::wire::nodes::{
     Act, CameraQuestion, EndingQuestion, HeartbeatQuestion, HolderAnswer, HolderQuestion,
-    NodeQuestion, Question, Refusal, RemoveQuestion, RemovedViewer, RenewQuestion, StateQuestion,
-    TraceQuestion, WhepQuestion, WhyQuestion,
+    NodeQuestion, Question, Refusal, RemoveQuestion, RemovedViewer, RenewQuestion, ResetQuestion,
+    StateQuestion, StopIngressQuestion, TraceQuestion, WhepQuestion, WhyQuestion,
 };
-use super::{Http, api, participants, renewal, trace, whep, why};
+use super::{Http, api, participants, renewal, reset, trace, whep, why};
 use crate::app::{Holder, LeaseError, Over};
 use crate::cluster::{Asked, Cluster, Silent, SilentReason};
 use crate::journal::Step;
@@ -178,6 +178,12 @@ pub(super) async fn answer(
         }
         Question::Whep(question) => {
             said::<WhepQuestion>(whep::elsewhere::answer(&http, question).await)
+        }
+        Question::StopIngress(StopIngressQuestion { ingress_id }) => {
+            said::<StopIngressQuestion>(http.app().stop_source(&ingress_id).await)
+        }
+        Question::Reset(ResetQuestion { camera_id }) => {
+            said::<ResetQuestion>(reset::reset_here(&http, camera_id.as_deref()).await?)
         }
         Question::Camera(question) => {
             said::<CameraQuestion>(why::camera_here(&http, &question.camera_id).await)

@@ -3,6 +3,8 @@
 //! It is one step of the application: viewers are told, the account stays exact, cameras are let go with a
 //! TEARDOWN. Who reserves after it stays.
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -11,9 +13,11 @@ use engine::Reset;
 
 use super::Http;
 use super::api::camera_id;
+use super::asking::sentences;
 use super::caller::{Caller, Wish};
 use super::extract::JsonBody;
 use super::problem::Problem;
+use super::wire::nodes::{ResetPart, ResetQuestion};
 use super::wire::operations::{ResetAnswer, ResetRequest};
 use crate::app::{CameraSnapshot, ReservationSnapshot, Snapshot};
 use crate::audit::Change;
@@ -98,12 +102,17 @@ pub(super) async fn reset(
     {
         return Err(Problem::not_found(format!("there is no camera {id}")));
     }
-    let Reset { reservations, cameras } =
-        http.app().reset(extent.camera()).await.ok_or_else(ended)?;
-    http.outlets().resets.add(1);
+    let here = reset_here(&http, request.camera_id.as_deref()).await?;
+    let asked = http.ask_nodes(ResetQuestion { camera_id: request.camera_id.clone() }).await;
+    let parts = || std::iter::once(&here).chain(asked.answers.iter().map(|(_, part)| part));
+    let all = |of: fn(&ResetPart) -> &Vec<String>| -> Vec<String> {
+        parts().flat_map(of).cloned().collect::<BTreeSet<_>>().into_iter().collect()
+    };
+    let reservations_ended = all(|part| &part.reservations);
+    let pullers_stopped = all(|part| &part.cameras);
     let after = http.app().snapshot().await;
     let named = extent.camera().and_then(|id| before.cameras.iter().find(|found| found.id == id));
-    let (ended, stopped) = (reservations.len(), cameras.len());
+    let (ended, stopped) = (reservations_ended.len(), pullers_stopped.len());
     tracing::info!(camera_id = extent.word(), ended, stopped, "reset on request");
     http.app().audit().tell(Change {
         actor: caller.identity(),
@@ -115,9 +124,21 @@ pub(super) async fn reset(
     Ok(Json(ResetAnswer {
         reservations_left: extent.reservations(&after).count(),
         pullers_left: extent.cameras(&after).map(|camera| camera.pullers).sum(),
-        reservations_ended: reservations.iter().map(ToString::to_string).collect(),
-        pullers_stopped: cameras.iter().map(ToString::to_string).collect(),
+        reservations_ended,
+        pullers_stopped,
+        unanswered: sentences(&asked.silent),
     }))
+}
+
+/// What one node ends: the leases that the ledger tells, and its own viewers and pullers.
+pub(super) async fn reset_here(http: &Http, camera: Option<&str>) -> Result<ResetPart, Problem> {
+    let camera = camera.map(camera_id).transpose()?;
+    let Reset { reservations, cameras } = http.app().reset(camera).await.ok_or_else(ended)?;
+    http.outlets().resets.add(1);
+    Ok(ResetPart {
+        reservations: reservations.iter().map(ToString::to_string).collect(),
+        cameras: cameras.iter().map(ToString::to_string).collect(),
+    })
 }
 
 fn ended() -> Problem {

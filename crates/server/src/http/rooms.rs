@@ -9,6 +9,7 @@ use super::Http;
 use super::auth::GrantError;
 use super::caller::Caller;
 use super::problem::Problem;
+use super::wire::nodes::StopIngressQuestion;
 use super::wire::{IngressAnswer, Participant, Room, RoomsAnswer};
 use crate::app::{CameraSnapshot, Snapshot};
 use crate::audit::Change;
@@ -87,7 +88,10 @@ pub(super) async fn stop_ingress(
     Path(id): Path<String>,
 ) -> Result<Json<IngressAnswer>, Problem> {
     require_ingress(&http, &caller, &id).await?;
-    if http.app().stop_source(&id).await {
+    // Edges with viewers would pull the camera themselves, if only its origin were told.
+    let asked = http.ask_nodes(StopIngressQuestion { ingress_id: id.clone() });
+    let (here, others) = tokio::join!(http.app().stop_source(&id), asked);
+    if here || others.answers.iter().any(|(_, stopped)| *stopped) {
         let snapshot = http.app().snapshot().await;
         let meant = snapshot.cameras.iter().find(|camera| is_ingress(camera, &id));
         http.app().audit().tell(Change {

@@ -26,6 +26,8 @@ pub(in crate::http) enum Question {
     Why(WhyQuestion),
     Camera(CameraQuestion),
     Whep(WhepQuestion),
+    StopIngress(StopIngressQuestion),
+    Reset(ResetQuestion),
 }
 
 /// A question with its answer.
@@ -221,6 +223,28 @@ pub(in crate::http) struct Passed {
     pub(in crate::http) body: String,
 }
 
+/// The puller of a camera is to be stopped. The answer: whether the asked node had one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::http) struct StopIngressQuestion {
+    pub(in crate::http) ingress_id: String,
+}
+
+/// The end of all reservations and pullers of a camera, or of all. The node that a person asked has decided
+/// that he may.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::http) struct ResetQuestion {
+    /// `None`: all.
+    pub(in crate::http) camera_id: Option<String>,
+}
+
+/// What was ended at the asked node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::http) struct ResetPart {
+    pub(in crate::http) reservations: Vec<String>,
+    /// Cameras whose pullers were stopped.
+    pub(in crate::http) cameras: Vec<String>,
+}
+
 /// Ties questions to their variants and to their answers.
 macro_rules! questions {
     ($($variant:ident($question:ty) -> $answer:ty;)*) => {$(
@@ -247,4 +271,6 @@ questions! {
     Why(WhyQuestion) -> Option<WhyFound>;
     Camera(CameraQuestion) -> Option<CameraHere>;
     Whep(WhepQuestion) -> Act<Passed>;
+    StopIngress(StopIngressQuestion) -> bool;
+    Reset(ResetQuestion) -> ResetPart;
 }

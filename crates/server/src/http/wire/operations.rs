@@ -80,8 +80,11 @@ pub(in crate::http) struct ResetAnswer {
     pub(in crate::http) pullers_stopped: Vec<String>,
     /// Live reservations that are left: of the camera, or in all.
     pub(in crate::http) reservations_left: usize,
-    /// Pullers that are left.
+    /// Pullers that are left at the asked node.
     pub(in crate::http) pullers_left: u32,
+    /// A sentence for each node whose part is not known to have ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(in crate::http) unanswered: Vec<String>,
 }
 
 /// `GET /api/v1/bundle`: what only the server itself knows. Nothing of it is secret: there is no field that a
