@@ -567,4 +567,21 @@ mod tests {
         assert!(peer.connected, "str0m knows that DTLS is done");
         assert!(!peer.rtc.is_connected(), "and has nothing to seal media with");
     }
+
+    /// The parser below would read two lines where all that we look for by lines sees one.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "virtual time has to start somewhere")]
+    fn a_line_that_ends_with_cr_alone_is_refused() {
+        let now = Instant::now();
+        let viewer = SocketAddr::from(([10, 0, 0, 2], 4000));
+        let credentials = IceCredentials { ufrag: "abcd".into(), password: "0123456789".repeat(3) };
+        let (_client, offer) = ClientFactory::new().unwrap().offer(viewer, now).unwrap();
+        let factory = PeerFactory::new(vec![viewer]).unwrap();
+        for (line_end, is_taken) in [("\r\n", true), ("\n", true), ("\r", false), ("\r\r\n", false)]
+        {
+            let offer = offer.replacen("\r\na=", &format!("{line_end}a="), 1);
+            let answer = factory.answer(&offer, &credentials, now);
+            assert_eq!(answer.is_ok(), is_taken, "{line_end:?}");
+        }
+    }
 }

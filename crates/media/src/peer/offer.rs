@@ -18,6 +18,9 @@ const MAX_REASON_CHARACTERS: usize = 160;
 pub(super) fn check_size(offer: &str) -> Result<(), OfferError> {
     let too_many =
         |most: usize, of: &str| Err(OfferError::Malformed(format!("it has more than {most} {of}")));
+    if has_lone_cr(offer) {
+        return Err(OfferError::Malformed(LONE_CR.to_owned()));
+    }
     if offer.lines().nth(MAX_OFFER_LINES).is_some() {
         return too_many(MAX_OFFER_LINES, "lines");
     }
@@ -27,7 +30,15 @@ pub(super) fn check_size(offer: &str) -> Result<(), OfferError> {
     Ok(())
 }
 
-/// What is wrong with an offer.
+/// What is said of a description with lines that [`has_lone_cr`] finds.
+pub(super) const LONE_CR: &str = "it has lines that end with CR alone; they end with CR LF";
+
+/// Whether a line ends with CR and no LF. RFC 8866 §5 allows CR LF, and LF alone; the parser below
+/// takes CR alone too, and would read other lines than we do.
+pub(super) fn has_lone_cr(sdp: &str) -> bool {
+    sdp.split('\r').skip(1).any(|behind| !behind.starts_with('\n'))
+}
+
 /// Whether each payload type that an answer settled stands in an `m=` line of its offer. str0m goes by
 /// the `rtpmap` lines alone.
 pub(super) fn offers_all(offer: &str, negotiated: &Negotiated) -> bool {

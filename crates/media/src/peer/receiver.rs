@@ -12,6 +12,7 @@ use std::str::FromStr;
 use str0m::IceCreds;
 use str0m::crypto::Fingerprint;
 
+use super::offer::{LONE_CR, has_lone_cr};
 use super::{AnswerError, IceCredentials};
 use crate::negotiated::{Negotiated, OPUS_PAYLOAD_TYPE, RED_PAYLOAD_TYPE, taken_sound};
 
@@ -89,6 +90,9 @@ impl Offered {
     pub(super) fn read(&self, answer: &str) -> Result<Answered, AnswerError> {
         if answer.len() > MAX_ANSWER_BYTES {
             return Err(malformed("it is larger than any browser's"));
+        }
+        if has_lone_cr(answer) {
+            return Err(malformed(LONE_CR));
         }
         let has_section = |kind: &str| answer.lines().any(|line| line.starts_with(kind));
         if !answer.starts_with("v=0") {
