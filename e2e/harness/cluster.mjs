@@ -4,8 +4,13 @@ import { freePort } from './camera.mjs';
 import { Redis } from './redis.mjs';
 import { pause } from './wait.mjs';
 
-/** Nodes n1, n2 … with one store and one park. */
-export async function cluster(world, nodes, cameras, urlOf = (redis) => redis.url) {
+/**
+ * Nodes n1, n2 … with one store and one park.
+ *
+ * @param {(redis: Redis, number: number) => string | Promise<string>} [urlOf] a node's own way to the store
+ * @param {object} [settings] what all nodes have in their settings beyond that
+ */
+export async function cluster(world, nodes, cameras, urlOf = (redis) => redis.url, settings = {}) {
   const redis = await Redis.start(world);
   const started = [];
   for (let number = 1; number <= nodes; number += 1) {
@@ -14,6 +19,7 @@ export async function cluster(world, nodes, cameras, urlOf = (redis) => redis.ur
     const node = { node: `n${number}`, url: `http://127.0.0.1:${port}` };
     started.push(
       await world.manifold({
+        ...settings,
         listen,
         cameras,
         cluster: node,
@@ -54,4 +60,19 @@ export function watchGaps(viewer, camera) {
       return worst;
     },
   };
+}
+
+/** The store's clock, in ms since 1970: what leases live by. */
+export async function storeTime(redis) {
+  const [seconds, micros] = (await redis.cli('TIME')).split('\n').map(Number);
+  return seconds * 1e3 + micros / 1e3;
+}
+
+/**
+ * When the last lease of others' ended that the nodes told each other of since `from`, in ms after that, by the
+ * store's clock: however late a busy test looks.
+ */
+export async function lastLeaseEnded(redis, from) {
+  const ended = await redis.cli('XREVRANGE', 'stream:ended', '+', Math.floor(from), 'COUNT', 1);
+  return Number(ended.split('-')[0]) - from;
 }
