@@ -117,7 +117,7 @@ pub(super) async fn end(
     summary = "A new stream key for a camera that is published to",
     params(("id" = String, Path, description = "The camera")),
     responses(
-        (status = 200, description = "The key, which is told this once", body = StreamKeyAnswer),
+        (status = 201, description = "The key, which is told this once", body = StreamKeyAnswer),
         (status = 404, description = "There is no such camera"),
         (status = 409, description = "The camera is not one that is published to"),
     ),
