@@ -204,7 +204,7 @@ impl Book {
         Ok(())
     }
 
-    /// Finds reservations that an operator deleted and that are not renewed meanwhile.
+    /// Finds reservations that an operator deleted or changed and that are not renewed meanwhile.
     async fn audit(&mut self, in_store: &HashSet<ReservationId>) -> Result<(), StoreError> {
         let ids: Vec<&ReservationId> = in_store.iter().collect();
         let calls: Vec<Call<'static>> = ids
@@ -220,9 +220,21 @@ impl Book {
             })
             .collect();
         for call in calls {
-            self.ask(call).await?;
+            let (_, mut rest) = self.ask(call).await?;
+            self.tell_changed(&rest.texts().unwrap_or_default());
         }
         Ok(())
+    }
+
+    fn tell_changed(&self, ids: &[String]) {
+        let Some(first) = ids.first() else { return };
+        self.status.repaired(Repair::Changed, ids.len());
+        warn!(
+            repair = Repair::Changed.as_str(),
+            reservations = ids.len(),
+            reservation_id = first,
+            "reservations that somebody changed in the store were written anew"
+        );
     }
 }
 

@@ -23,13 +23,15 @@ pub(crate) enum Repair {
     Orphaned,
     /// A lease was ended because somebody deleted its reservation.
     Deleted,
+    /// What people read of a lease was written anew because somebody changed it.
+    Changed,
     /// A limit was not obeyed, for it is none.
     Limit,
 }
 
 impl Repair {
     /// All of them.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Count,
         Self::Index,
         Self::Expiry,
@@ -38,6 +40,7 @@ impl Repair {
         Self::Ghost,
         Self::Orphaned,
         Self::Deleted,
+        Self::Changed,
         Self::Limit,
     ];
 
@@ -52,6 +55,7 @@ impl Repair {
             Self::Ghost => "ghost",
             Self::Orphaned => "orphaned",
             Self::Deleted => "deleted",
+            Self::Changed => "changed",
             Self::Limit => "limit",
         }
     }

@@ -178,13 +178,25 @@ local function set_fields(key, ...)
   end
 end
 
+local function room_of(lease)
+  return 'camera_' .. lease.camera
+end
+
+-- How long what people read of a lease is kept, in ms.
+local function shown_for(expires)
+  return whole(math.max(expires - now, 0) + GRACE_MS)
+end
+
+local function show_reservation(lease, expires, key)
+  set_fields(key, 'camera_id', lease.camera, 'source', lease.source, 'user_id', decoded(lease.user),
+    'created_at', whole(lease.created), 'expires_at', whole(expires), 'room_name', room_of(lease), 'node', lease.owner)
+  redis.call('PEXPIRE', key, shown_for(expires))
+end
+
 -- What people read of a lease.
 local function show(id, lease, expires, keys, name)
-  local room = 'camera_' .. lease.camera
-  local rest = whole(math.max(expires - now, 0) + GRACE_MS)
-  set_fields(keys[1], 'camera_id', lease.camera, 'source', lease.source, 'user_id', decoded(lease.user),
-    'created_at', whole(lease.created), 'expires_at', whole(expires), 'room_name', room, 'node', lease.owner)
-  redis.call('PEXPIRE', keys[1], rest)
+  local room, rest = room_of(lease), shown_for(expires)
+  show_reservation(lease, expires, keys[1])
   set_fields(keys[2], 'camera_name', name, 'room_name', room, 'identity', 'viewer_' .. id,
     'ingress_id', 'whip-pusher-' .. lease.camera, 'quality', lease.quality, 'class', lease.class)
   redis.call('PEXPIRE', keys[2], rest)
@@ -192,7 +204,7 @@ local function show(id, lease, expires, keys, name)
 end
 
 local function show_renewed(id, lease, expires, keys)
-  local rest = whole(math.max(expires - now, 0) + GRACE_MS)
+  local rest = shown_for(expires)
   local done = redis.pcall('HSET', keys[1], 'expires_at', whole(expires))
   if type(done) == 'table' and done.err then
     show(id, lease, expires, keys, '')

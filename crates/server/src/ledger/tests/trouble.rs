@@ -194,7 +194,7 @@ async fn a_process_that_died_leaves_no_lease_until_its_time_is_over() {
     shows(&server, "stream:count:METRO", "2").await;
     dead.ledger.close(SETUP.quota()).await;
     let process = heard(&server).into_iter().find(|process| !before.contains(process)).unwrap();
-    let ends = number(&server, &["ZSCORE", "stream:leases", &id(2).to_string()]);
+    let ends = number(&server, &["ZSCORE", "stream:leases", id(2).as_ref()]);
 
     // It took its last census long ago.
     server.cli(&["ZADD", "stream:heard", "1", &process]);
@@ -328,6 +328,33 @@ async fn a_lease_whose_keys_are_of_another_type_lives_and_gets_them_back() {
     assert!(matches!(node.ask(LedgerOp::Release(id(1))).await, Answer::Released { .. }));
     assert_eq!(server.cli(&["EXISTS", &keys[0], &keys[1], &keys[2]]), "0");
     assert!(node.ended.lock().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_changed_in_a_reservation_is_written_anew_and_the_lease_lives() {
+    let server = Server::start();
+    let mut node = node(&server);
+    assert!(matches!(node.reserve(1).await, Answer::Reserved { .. }));
+    assert!(matches!(node.reserve(2).await, Answer::Reserved { .. }));
+    let keys = [1, 2].map(|viewer| format!("stream:reservation:{}", id(viewer)));
+    let before =
+        keys.each_ref().map(|key| server.cli(&["HMGET", key, "source", "camera_id", "user_id"]));
+
+    server.cli(&["HSET", &keys[0], "source", "TAXI", "user_id", "nobody"]);
+    server.cli(&["PERSIST", &keys[0]]);
+    server.cli(&["SET", &keys[1], "something else"]);
+
+    let began = Instant::now();
+    while keys.each_ref().map(|key| server.cli(&["HMGET", key, "source", "camera_id", "user_id"]))
+        != before
+    {
+        assert!(began.elapsed() < PATIENCE, "{before:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(server.cli(&["PTTL", &keys[0]]).parse::<u64>().is_ok_and(|left| left > 0));
+    assert!(node.ended.lock().unwrap().is_empty());
+    let beat = LedgerOp::Heartbeat { id: id(1), extend: None };
+    assert!(matches!(node.ask(beat).await, Answer::Renewed { .. }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
