@@ -293,6 +293,11 @@ scenario('a park of 10,000 cameras is imported at once, kept, and at hand on the
   const done = await importList(manifold, 'text/csv', csv(rows.slice(0, 9_999)));
   assert.deepEqual([done.status, done.json], [200, { added: 9_999, changed: 0 }], done.text);
 
+  const health = await command('health --json', { url: manifold.url });
+  assert.ok(health.json.details.some((line) => /^cameras: \d+ of 10000 live/.test(line)), health.text);
+  const look = await command('top --once --json', { url: manifold.url });
+  assert.equal(look.json.cameras.length, 10_000, 'commands tell of all of them, not of a page');
+
   const count = page.locator('.filter-count');
   await until('the page has them all', async () => /^10[,.]?000 cameras/.test(await count.innerText()), {
     within: 60_000,

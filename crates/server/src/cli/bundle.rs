@@ -105,9 +105,7 @@ async fn of_server(client: &mut Client, own: &Value, parts: &mut Parts) -> Resul
     let lines = own["log"].as_array().unwrap_or(&empty).iter().filter_map(Value::as_str);
     let log: String = lines.map(|line| format!("{line}\n")).collect();
     let about = json!({ "version": own["version"], "uptime_seconds": own["uptime_seconds"] });
-    let cameras = client.get("/api/v1/cameras").await?;
-    let cameras: Vec<Value> =
-        cameras["cameras"].as_array().unwrap_or(&empty).iter().map(picked).collect();
+    let cameras: Vec<Value> = client.cameras().await?.iter().map(picked).collect();
     parts.push(("server.json", pretty(&about)));
     parts.push(("settings.json", pretty(&own["settings"])));
     parts.push(("log.txt", log));

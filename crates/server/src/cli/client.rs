@@ -16,7 +16,9 @@ use super::Failure;
 use super::load::TOKEN_VARIABLE;
 use crate::config::{self, Environment, Flags};
 use crate::data_dir::DataDir;
-use crate::remote::{Answer, Ask, HttpClient, RemoteError, Trust, TrustError, disbelief};
+use crate::remote::{
+    Answer, Ask, CameraPages, HttpClient, RemoteError, Trust, TrustError, disbelief,
+};
 use crate::tls;
 
 /// Where the server is, for who does not want to type it each time.
@@ -146,6 +148,15 @@ impl Client {
     /// POST of JSON.
     pub(super) async fn post(&mut self, path: &str, body: &Value) -> Result<Value, AskError> {
         self.json(Method::POST, path, Some(body)).await
+    }
+
+    /// All cameras, however many pages they are.
+    pub(super) async fn cameras(&mut self) -> Result<Vec<Value>, AskError> {
+        let mut pages = CameraPages::default();
+        while let Some(path) = pages.next_path() {
+            pages.take(self.get(&path).await?);
+        }
+        Ok(pages.into_cameras())
     }
 
     /// GET of text.

@@ -82,7 +82,7 @@ async fn look(server: &Server) -> Result<Health, Failure> {
         answer["active_streams"], answer["connected_clients"]
     ));
     let state = match client.get("/api/v1/stream/stats").await {
-        Ok(stats) => Some((stats, client.get("/api/v1/cameras").await?)),
+        Ok(stats) => Some((stats, client.cameras().await?)),
         Err(AskError::Token(_)) => None,
         Err(error) => return Err(error.into()),
     };
@@ -107,12 +107,11 @@ pub(super) fn store_trouble(health: &Value) -> Option<String> {
 
 fn tell_state(
     stats: &Value,
-    cameras: &Value,
+    cameras: &[Value],
     troubles: &mut Vec<String>,
     details: &mut Vec<String>,
 ) {
     let empty = Vec::new();
-    let cameras = cameras["cameras"].as_array().unwrap_or(&empty);
     let word = |camera: &Value| camera["state"].as_str().unwrap_or_default().to_owned();
     let live = cameras.iter().filter(|camera| word(camera) == "live").count();
     let pullers: u64 = cameras.iter().filter_map(|camera| camera["pullers"].as_u64()).sum();
@@ -169,7 +168,7 @@ mod tests {
         };
         let troubles = |camera: Value| {
             let (mut troubles, mut details) = (Vec::new(), Vec::new());
-            tell_state(&stats, &json!({"cameras": [camera]}), &mut troubles, &mut details);
+            tell_state(&stats, &[camera], &mut troubles, &mut details);
             assert!(details.contains(&"A: 1 of 2".to_owned()), "{details:?}");
             troubles
         };

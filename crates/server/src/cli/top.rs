@@ -74,13 +74,13 @@ struct Look {
 impl Look {
     async fn take(client: &mut Client) -> Result<Self, AskError> {
         let stats = client.get("/api/v1/stream/stats").await?;
-        let cameras = client.get("/api/v1/cameras").await?;
+        let cameras = client.cameras().await?;
         let metrics = client.text("/metrics?format=prometheus").await?;
         Ok(Self {
             at: Instant::now(),
             base: client.base().to_string(),
             stats,
-            cameras: cameras["cameras"].as_array().cloned().unwrap_or_default(),
+            cameras,
             figures: figures(&metrics),
         })
     }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::cameras::{CameraChoice, Instead, judge_codec};
 use super::{Finding, RunningServer};
-use crate::remote::{Ask, HttpClient, RemoteError};
+use crate::remote::{Ask, CameraPages, HttpClient, RemoteError};
 use crate::why::camera_remedy;
 
 const PART: &str = "camera";
@@ -35,19 +35,16 @@ pub(super) struct Park(Vec<Value>);
 impl Park {
     /// Asks the server. An error is a finding: who has no token is not told.
     pub(super) async fn of(server: &mut RunningServer) -> Result<Self, Finding> {
-        let json = ask(
-            &mut server.http,
-            server.token.as_ref(),
-            &server.base,
-            Method::GET,
-            "/api/v1/cameras",
-            "",
-        );
-        let json = json.await.map_err(|error| {
-            let sentence = format!("the server does not tell its cameras: {error}");
-            Finding::note(PART, sentence, "give a token with --token")
-        })?;
-        Ok(Self(json["cameras"].as_array().cloned().unwrap_or_default()))
+        let RunningServer { http, base, token } = server;
+        let mut pages = CameraPages::default();
+        while let Some(path) = pages.next_path() {
+            let page = ask(http, token.as_ref(), base, Method::GET, &path, "");
+            pages.take(page.await.map_err(|error| {
+                let sentence = format!("the server does not tell its cameras: {error}");
+                Finding::note(PART, sentence, "give a token with --token")
+            })?);
+        }
+        Ok(Self(pages.into_cameras()))
     }
 
     /// Whether the camera of the settings is another one at the server: it was changed over the API.
