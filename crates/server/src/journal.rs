@@ -21,7 +21,7 @@ use crate::net::{CloseReason, MediaEvent};
 
 use foreign::Foreign;
 
-pub(crate) use step::{Path, Refusal, Step};
+pub(crate) use step::{OfferFault, Path, Refusal, Step};
 
 /// Lives that are kept after their end: those of an hour in which each of 1,000 viewers reloads his page
 /// four times. A life has some 20 steps of 100 bytes, so that they take 8 MB.
@@ -395,7 +395,8 @@ impl Book {
                 self.step(id, now, Step::SwitchFailed { to, reason });
             }
             Note::Mismatched(mismatch) => {
-                self.step(id, now, Step::OfferRefused { reason: mismatch.to_string() });
+                let (reason, fault) = (mismatch.to_string(), OfferFault::Codec);
+                self.step(id, now, Step::OfferRefused { reason, fault });
             }
             Note::PeerGone(reason) => self.step(id, now, Step::Disconnected { reason }),
             Note::Ended(reason) => self.end(id, reason, now),

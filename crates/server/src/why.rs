@@ -96,7 +96,7 @@ pub(crate) fn camera(snapshot: &Snapshot, id: &CameraId) -> Option<Explanation> 
         full.then(|| {
             Verdict::new(
                 format!("the camera works, and a new viewer finds no place: {}", quota.detail),
-                "close a viewer, or raise sources[].limit or quota.total",
+                "close a viewer, or raise the limit: by PUT /api/v1/sources/{id}/limit, sources[].limit or quota.total",
             )
         })
     });
@@ -212,7 +212,7 @@ fn voice_rungs(status: &Status, silent: &[&str]) -> Vec<Rung> {
 pub(crate) fn camera_remedy(state: &str) -> Option<&'static str> {
     Some(match state {
         "unreachable" => {
-            "check that the camera has power, and that this machine reaches its RTSP port"
+            "check that the camera has power, that its url names the right host, and that this machine reaches its RTSP port"
         }
         "unauthorized" => {
             "correct the user name and password in the camera's url; percent-encode @ : / ? # % in them"
@@ -229,6 +229,7 @@ pub(crate) fn camera_remedy(state: &str) -> Option<&'static str> {
         "lost" => {
             "wait, it is tried again by itself; if it goes on, look at the camera's network and power"
         }
+        "unusable" => "correct the camera's url, or allow this address in the settings",
         "protocol" => "try transport = \"udp\" or \"tcp\" for the camera, or new firmware",
         _ => return None,
     })

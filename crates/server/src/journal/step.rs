@@ -9,6 +9,17 @@ use media::batch::{Route, Transport};
 
 use crate::net::CloseReason;
 
+/// Whose fault it is that an offer was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OfferFault {
+    /// What was sent is no offer of a viewer.
+    Form,
+    /// The viewer takes nothing that the camera sends.
+    Codec,
+    /// The reservation, the camera or the server came to an end meanwhile.
+    Late,
+}
+
 /// What happened to a reservation.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Step {
@@ -31,7 +42,7 @@ pub(crate) enum Step {
     /// Its offer was answered.
     Answered,
     /// Its offer was refused, or the viewer was closed since it takes nothing that the camera sends.
-    OfferRefused { reason: String },
+    OfferRefused { reason: String, fault: OfferFault },
     /// A reader inside this process, as the RTSP server's, takes frames. There is no handshake.
     Reading,
     /// The viewer's checks or its media come along this path (the ICE pair).
@@ -153,7 +164,7 @@ impl Step {
             }
             Self::TokenRefused { reason }
             | Self::CameraFailed { reason }
-            | Self::OfferRefused { reason } => reason.clone(),
+            | Self::OfferRefused { reason, .. } => reason.clone(),
             Self::Offered => "the viewer sent its offer (WHEP)".to_owned(),
             Self::Answered => "the offer was answered".to_owned(),
             Self::Reading => "a reader without handshake takes frames".to_owned(),

@@ -8,7 +8,7 @@ use media::batch::Route;
 use super::*;
 use crate::app::{ReservationSnapshot, SourceSnapshot};
 use crate::audit::Audit;
-use crate::journal::{Journal, Refusal, Step, Wish};
+use crate::journal::{Journal, OfferFault, Refusal, Step, Wish};
 use crate::net::{CloseReason, MediaEvent};
 use crate::voice::VoiceLevel;
 
@@ -211,6 +211,22 @@ fn a_connection_that_did_not_come_about_is_told_with_its_rung() {
 }
 
 #[test]
+fn an_offer_that_was_refused_has_the_remedy_of_its_fault() {
+    for (fault, remedy) in [
+        (OfferFault::Form, "the SDP of createOffer"),
+        (OfferFault::Codec, "a sub_url in H.264"),
+        (OfferFault::Late, "reserve again"),
+    ] {
+        let journal = journal();
+        journal.step(&reservation_id(), Step::Offered);
+        journal.step(&reservation_id(), Step::OfferRefused { reason: "it is wrong".into(), fault });
+        let found = told(&snapshot("live", None), &journal);
+        assert_eq!(found.sentence, "the viewer's offer was refused: it is wrong");
+        assert!(found.remedy.as_ref().is_some_and(|told| told.contains(remedy)), "{found:?}");
+    }
+}
+
+#[test]
 fn what_is_over_says_why() {
     let journal = journal();
     journal.handle_note(&reservation_id(), Note::Ended(EndReason::Preempted));
@@ -270,6 +286,7 @@ fn every_state_of_a_camera_that_is_a_failure_has_a_remedy() {
         "no_publisher",
         "lost",
         "protocol",
+        "unusable",
     ];
     assert!(failures.iter().all(|state| camera_remedy(state).is_some()));
     assert!(["idle", "live", "connecting", "closing"].iter().all(|s| camera_remedy(s).is_none()));

@@ -6,7 +6,7 @@ use control::{ReservationId, Timestamp};
 
 use super::{Explanation, Kind, Rung, RungState, Verdict, camera_rungs, places};
 use crate::app::{ReservationSnapshot, Snapshot};
-use crate::journal::{Life, LifeState, Refusal, Step};
+use crate::journal::{Life, LifeState, OfferFault, Refusal, Step};
 
 /// From here on loss is seen, as a share of all packets.
 const LOSS_SEEN: f32 = 0.05;
@@ -224,17 +224,32 @@ impl Ladder {
     }
 }
 
+fn offer_remedy(fault: Option<OfferFault>) -> &'static str {
+    match fault {
+        Some(OfferFault::Form) => {
+            "let the viewer send the SDP of createOffer as it is, with a video transceiver that receives"
+        }
+        Some(OfferFault::Codec) => {
+            "use a browser that takes the camera's codec, or give the camera a sub_url in H.264"
+        }
+        Some(OfferFault::Late) | None => RESERVE_AGAIN,
+    }
+}
+
 /// The connection that was last tried.
 struct Tried {
     reached: Reached,
     details: Vec<(Reached, String)>,
     /// Why it was given up.
     failure: Option<String>,
+    /// Of an offer that was refused.
+    fault: Option<OfferFault>,
 }
 
 impl Tried {
     fn of(life: &Life) -> Self {
-        let mut tried = Self { reached: Reached::Nothing, details: Vec::new(), failure: None };
+        let mut tried =
+            Self { reached: Reached::Nothing, details: Vec::new(), failure: None, fault: None };
         for moment in life.since_offer() {
             let reached = match &moment.step {
                 Step::Offered => Reached::Offered,
@@ -245,8 +260,12 @@ impl Tried {
                 Step::FirstMedia => Reached::Sent,
                 Step::Heard => Reached::Heard,
                 Step::Decoded { .. } => Reached::Decoded,
-                Step::OfferRefused { .. } | Step::Disconnected { .. } => {
-                    tried.failure = Some(moment.step.detail());
+                Step::OfferRefused { fault, .. } => {
+                    (tried.failure, tried.fault) = (Some(moment.step.detail()), Some(*fault));
+                    continue;
+                }
+                Step::Disconnected { .. } => {
+                    (tried.failure, tried.fault) = (Some(moment.step.detail()), None);
                     continue;
                 }
                 Step::Asked
@@ -297,7 +316,7 @@ impl Tried {
             Reached::Offered => match &self.failure {
                 Some(reason) => Verdict::new(
                     format!("the viewer's offer was refused: {reason}"),
-                    "use a browser that takes the camera's codec, or give the camera a sub_url in H.264",
+                    offer_remedy(self.fault),
                 ),
                 None => {
                     Verdict::new("the viewer's offer is being answered", "ask again in a second")

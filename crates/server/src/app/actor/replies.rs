@@ -4,13 +4,15 @@
 use control::{CameraId, Exceeded, Scope, Usage};
 use engine::{Grant, Reply, RequestId, ReserveRefusal, WatchRefusal};
 use media::ViewerId;
+
 use tracing::{error, info};
 
 use super::super::limits::LimitError;
 use super::super::snapshot::Snapshot;
 use super::super::{Over, Released, Reservation, ReserveError, WatchError};
 use super::{Actor, Waiting, WaitingWatch};
-use crate::journal::{Refusal, Step};
+use crate::journal::{OfferFault, Refusal, Step};
+use crate::net::OfferError;
 
 impl Actor {
     /// Hands a reply to who waits for it. Who hung up meanwhile does not hear it; what was begun for
@@ -90,7 +92,8 @@ impl Actor {
         };
         if let Err(refused) = &result {
             info!(camera_id = %camera, reservation_id = %reservation, reason = %refused, "viewer not let in");
-            self.journal.step(&reservation, Step::OfferRefused { reason: refused.to_string() });
+            let (reason, fault) = (refused.to_string(), fault_of(refused));
+            self.journal.step(&reservation, Step::OfferRefused { reason, fault });
         }
         let _ = reply.send(result);
     }
@@ -162,5 +165,17 @@ fn refusal_of(error: &ReserveError) -> Refusal {
         ReserveError::QuotaExceeded { .. } => Refusal::Quota(reason),
         ReserveError::UnknownCamera(_) | ReserveError::CameraOffline(_) => Refusal::Camera(reason),
         ReserveError::StoreLost | ReserveError::ShuttingDown => Refusal::Server(reason),
+    }
+}
+
+fn fault_of(refused: &WatchError) -> OfferFault {
+    match refused {
+        WatchError::Offer(OfferError::Malformed(_) | OfferError::NoVideo) => OfferFault::Form,
+        WatchError::Offer(OfferError::NoCommonCodec { .. }) | WatchError::Codec(_) => {
+            OfferFault::Codec
+        }
+        WatchError::UnknownCamera(_)
+        | WatchError::ReservationEnded(_)
+        | WatchError::ShuttingDown => OfferFault::Late,
     }
 }
