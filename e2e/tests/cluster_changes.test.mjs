@@ -126,7 +126,7 @@ scenario('an import of a whole park reaches the other nodes', async (world) => {
 scenario('a wall that is saved at one node is opened, changed and deleted at another', async (world) => {
   const { nodes } = await cluster(world, 2, cameras);
   const [one, other] = nodes;
-  const tiles = [{ camera_id: 'still-here', x: 0, y: 0, w: 1, h: 1 }];
+  const tiles = [{ camera_id: 'still-here', x: 0, y: 0, width: 1, height: 1 }];
   const saved = await one.call('POST', '/api/v1/layouts', { body: { name: 'Gates', tiles } });
   assert.equal(saved.status, 201, saved.text);
   const path = saved.headers.get('location');
