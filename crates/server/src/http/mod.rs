@@ -55,6 +55,7 @@ mod reset;
 mod rooms;
 mod secure;
 mod sources;
+mod spreading;
 mod status;
 mod trace;
 mod voice;
@@ -110,6 +111,7 @@ pub(crate) use caller::{Badge, Caller, Role, Sources};
 pub(crate) use listen::{Listeners, bind, bind_one};
 pub(crate) use mp3::speakers;
 pub(crate) use secure::{Doors, Secure};
+pub(crate) use spreading::spread;
 pub(crate) use whole::follow_nodes;
 
 /// Largest request body. An offer of a browser with every codec has about 8 KiB, a heartbeat 30
@@ -186,7 +188,9 @@ impl Kept {
         let parked = park::Loaded::read(config, &database);
         let parked = parked.unwrap_or_else(|error| panic!("there is nothing to read: {error}"));
         let limits = Limits::new(&crate::ledger::LedgerPlace::Memory, database.clone());
-        Self { park: Park::new(parked, app), layouts: Layouts::new(database), limits }
+        let layouts = Layouts::new(database, "");
+        let layouts = layouts.unwrap_or_else(|error| panic!("there is nothing to read: {error}"));
+        Self { park: Park::new(parked, app), layouts, limits }
     }
 }
 
