@@ -4,24 +4,33 @@ import { freePort } from './camera.mjs';
 import { Redis } from './redis.mjs';
 import { pause } from './wait.mjs';
 
-/** Nodes n1, n2 … with one store and one park. */
-export async function cluster(world, nodes, cameras, urlOf = (redis) => redis.url) {
+/**
+ * Nodes n1, n2 … with one store and one park.
+ *
+ * @param {(redis: Redis, number: number) => string | Promise<string>} [urlOf] a node's own way to the store
+ * @param {object} [settings] what all nodes have in their settings beyond that
+ */
+export async function cluster(world, nodes, cameras, urlOf = (redis) => redis.url, settings = {}) {
   const redis = await Redis.start(world);
   const started = [];
   for (let number = 1; number <= nodes; number += 1) {
-    const port = await freePort();
-    const listen = [`127.0.0.1:${port}`];
-    const node = { node: `n${number}`, url: `http://127.0.0.1:${port}` };
-    started.push(
-      await world.manifold({
-        listen,
-        cameras,
-        cluster: node,
-        store: { url: await urlOf(redis, number) },
-      }),
-    );
+    started.push(await startNode(world, number, await urlOf(redis, number), { cameras, ...settings }));
   }
   return { redis, nodes: started };
+}
+
+/**
+ * One node more, on a store that runs.
+ *
+ * @param {number} number of its name
+ * @param {string} store the store's URL
+ * @param {object} settings its own; `cluster.url` is how the others reach it, where that is not its address
+ * @param {Record<string, string>} [env]
+ */
+export async function startNode(world, number, store, settings, env) {
+  const port = await freePort();
+  const cluster = { node: `n${number}`, url: `http://127.0.0.1:${port}`, ...settings.cluster };
+  return world.manifold({ ...settings, listen: [`127.0.0.1:${port}`], cluster, store: { url: store } }, env);
 }
 
 /** The node that has the lease on a camera, as the store tells. */
@@ -54,4 +63,19 @@ export function watchGaps(viewer, camera) {
       return worst;
     },
   };
+}
+
+/** The store's clock, in ms since 1970: what leases live by. */
+export async function storeTime(redis) {
+  const [seconds, micros] = (await redis.cli('TIME')).split('\n').map(Number);
+  return seconds * 1e3 + micros / 1e3;
+}
+
+/**
+ * When the last lease of others' ended that the nodes told each other of since `from`, in ms after that, by the
+ * store's clock: however late a busy test looks.
+ */
+export async function lastLeaseEnded(redis, from) {
+  const ended = await redis.cli('XREVRANGE', 'stream:ended', '+', Math.floor(from), 'COUNT', 1);
+  return Number(ended.split('-')[0]) - from;
 }

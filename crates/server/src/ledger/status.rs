@@ -19,6 +19,8 @@ pub(crate) enum Repair {
     Restored,
     /// A lease was ended that nobody holds.
     Ghost,
+    /// Leases were ended of a process that took no census any more.
+    Orphaned,
     /// A lease was ended because somebody deleted its reservation.
     Deleted,
     /// A limit was not obeyed, for it is none.
@@ -27,13 +29,14 @@ pub(crate) enum Repair {
 
 impl Repair {
     /// All of them.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Count,
         Self::Index,
         Self::Expiry,
         Self::Foreign,
         Self::Restored,
         Self::Ghost,
+        Self::Orphaned,
         Self::Deleted,
         Self::Limit,
     ];
@@ -47,6 +50,7 @@ impl Repair {
             Self::Foreign => "foreign",
             Self::Restored => "restored",
             Self::Ghost => "ghost",
+            Self::Orphaned => "orphaned",
             Self::Deleted => "deleted",
             Self::Limit => "limit",
         }

@@ -1,15 +1,19 @@
 -- Once a second, and whenever something looks wrong: repairs what people did to the keys, and tells what
 -- this node must know.
--- KEYS: 7 good limits; from 8, of each source: its count, its limit
+-- KEYS: 7 good limits; 8 ZSET each process by when it took its last census; from 9, of each source: its
+--       count, its limit
 -- ARGV: 4 epoch to begin if there is none, 5 the last entry of `ended` that was read or empty,
---       6 longest life in ms; from 7, of each source: id, configured limit
+--       6 longest life in ms, 7 for how many ms a process that lives may be silent or empty: for ever;
+--       from 8, of each source: id, configured limit
+-- Who takes a census each second and took none for so long was stopped, or cut off.
+local AWAY_MS = 3000
 local repairs = {}
 local function repaired(what, detail)
   repairs[#repairs + 1] = { what, detail }
 end
 
 -- Somebody else's data is put aside, not deleted.
-for place, kind in ipairs({ 'zset', 'hash', 'zset', 'stream', 'string', 'hash', 'hash' }) do
+for place, kind in ipairs({ 'zset', 'hash', 'zset', 'stream', 'string', 'hash', 'hash', 'zset' }) do
   local found = redis.call('TYPE', KEYS[place]).ok
   if found ~= 'none' and found ~= kind then
     local aside = KEYS[place] .. ':foreign:' .. whole(now)
@@ -64,6 +68,30 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', leases, '(' .. whole(latest), '+
 end
 expire()
 
+-- What a process granted that has died is of use to nobody: its leases end before those that nobody watches by
+-- would by their time.
+local heard, silence = KEYS[8], tonumber(ARGV[7])
+if silence then
+  -- Where the asker, or the store, was away itself, the silence of others proves nothing.
+  local before = tonumber(redis.call('ZSCORE', heard, node) or now)
+  if now - before > AWAY_MS or before > now then
+    for _, other in ipairs(redis.call('ZRANGE', heard, 0, -1)) do
+      redis.call('ZADD', heard, whole(now), other)
+    end
+  end
+  redis.call('ZADD', heard, whole(now), node)
+  for _, silent in ipairs(redis.call('ZRANGEBYSCORE', heard, '-inf', whole(now - silence))) do
+    local orphans = below('n/' .. silent)
+    for _, member in ipairs(orphans) do
+      finish(string.match(member, '([^/]+)$'), 'expired', '')
+    end
+    if #orphans > 0 then
+      repaired('orphaned', #orphans .. ' leases of a server that died were ended')
+    end
+    redis.call('ZREM', heard, silent)
+  end
+end
+
 local ended, last = {}, ARGV[5]
 if last == '' then
   local newest = redis.call('XREVRANGE', ended_log, '+', '-', 'COUNT', 1)[1]
@@ -82,8 +110,8 @@ else
 end
 
 local limits, wrong = {}, {}
-for place = 7, #ARGV, 2 do
-  local source, key = ARGV[place], 8 + (place - 7)
+for place = 8, #ARGV, 2 do
+  local source, key = ARGV[place], 9 + (place - 8)
   local viewers, shown = tostring(count('s/' .. source)), redis.pcall('GET', KEYS[key])
   if shown ~= viewers then
     redis.call('SET', KEYS[key], viewers)

@@ -170,6 +170,68 @@ async fn two_nodes_with_clocks_ten_minutes_apart_share_one_account() {
     assert_eq!((lease.id(), cause), (&id(2), EndCause::ReleasedElsewhere));
 }
 
+/// The processes that the store has heard of.
+fn heard(server: &Server) -> Vec<String> {
+    let told = server.cli(&["ZRANGE", "stream:heard", "0", "-1"]);
+    told.lines().map(ToOwned::to_owned).collect()
+}
+
+/// A number that the store answers with.
+fn number(server: &Server, words: &[&str]) -> u64 {
+    let told = server.cli(words);
+    let whole = told.split_whitespace().next().and_then(|text| text.parse().ok());
+    whole.unwrap_or_else(|| panic!("{words:?}: {told}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_died_leaves_no_lease_until_its_time_is_over() {
+    let server = Server::start();
+    let mut here = node(&server);
+    assert!(matches!(here.reserve(1).await, Answer::Reserved { .. }));
+    let before = heard(&server);
+    let mut dead = node(&server);
+    assert!(matches!(dead.reserve(2).await, Answer::Reserved { .. }));
+    shows(&server, "stream:count:METRO", "2").await;
+    dead.ledger.close(SETUP.quota()).await;
+    let process = heard(&server).into_iter().find(|process| !before.contains(process)).unwrap();
+    let ends = number(&server, &["ZSCORE", "stream:leases", id(2).as_ref()]);
+
+    // It took its last census long ago.
+    server.cli(&["ZADD", "stream:heard", "1", &process]);
+    shows(&server, "stream:count:METRO", "1").await;
+
+    let now = number(&server, &["TIME"]) * 1000;
+    assert!(now < ends, "it ended by its time");
+    assert_eq!(server.cli(&["ZRANGE", "stream:leases", "0", "-1"]), id(1).to_string());
+    assert_eq!(heard(&server), before);
+    assert!(here.ended.lock().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_store_stood_still_nobody_died() {
+    let server = Server::start();
+    let [mut here, mut there] = [node(&server), node(&server)];
+    assert!(matches!(here.reserve(1).await, Answer::Reserved { .. }));
+    assert!(matches!(there.reserve(2).await, Answer::Reserved { .. }));
+    let processes = heard(&server);
+    assert_eq!(processes.len(), 2);
+
+    let [one, other] = [&processes[0], &processes[1]];
+    server.cli(&["ZADD", "stream:heard", "1", one, "1", other]);
+    let began = Instant::now();
+    while processes.iter().any(|one| number(&server, &["ZSCORE", "stream:heard", one]) == 1) {
+        assert!(began.elapsed() < PATIENCE, "no census is taken");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    shows(&server, "stream:count:METRO", "2").await;
+    for node in [here, there] {
+        assert!(node.ended.lock().unwrap().is_empty());
+        let repairs = node.ledger.status().health().repairs;
+        assert!(repairs.iter().all(|count| *count == 0), "{repairs:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_that_is_none_leaves_the_last_good_one() {
     let server = Server::start();
@@ -223,7 +285,7 @@ async fn what_others_keep_in_the_store_is_left_alone_or_put_aside() {
     for number in 0..50 {
         server.cli(&["SET", &format!("session:{number}"), "of a shop"]);
     }
-    let ours = ["leases", "records", "index", "ended", "epoch", "mirrors", "limits"];
+    let ours = ["leases", "records", "index", "ended", "epoch", "mirrors", "limits", "heard"];
     for name in ours {
         server.cli(&["SADD", &format!("stream:{name}"), "of somebody else"]);
     }
