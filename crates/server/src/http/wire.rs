@@ -256,6 +256,8 @@ pub(super) struct Camera {
     pub(super) codec: Option<&'static str>,
     pub(super) width: Option<u32>,
     pub(super) height: Option<u32>,
+    /// From one keyframe to the next, once two have come.
+    pub(super) keyframe_interval_s: Option<f64>,
     pub(super) audio: Option<&'static str>,
     pub(super) pullers: u32,
     pub(super) pulls_started: u64,
@@ -289,6 +291,7 @@ pub(super) struct Rendition {
     pub(super) codec: Option<&'static str>,
     pub(super) width: Option<u32>,
     pub(super) height: Option<u32>,
+    pub(super) keyframe_interval_s: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]

@@ -160,6 +160,7 @@ pub(in crate::http) struct PictureState {
     pub(in crate::http) codec: Option<String>,
     pub(in crate::http) width: Option<u32>,
     pub(in crate::http) height: Option<u32>,
+    pub(in crate::http) keyframe_interval_ms: Option<u64>,
 }
 
 /// What the asked node knows of a reservation.

@@ -194,7 +194,7 @@ async fn a_process_that_died_leaves_no_lease_until_its_time_is_over() {
     shows(&server, "stream:count:METRO", "2").await;
     dead.ledger.close(SETUP.quota()).await;
     let process = heard(&server).into_iter().find(|process| !before.contains(process)).unwrap();
-    let ends = number(&server, &["ZSCORE", "stream:leases", &id(2).to_string()]);
+    let ends = number(&server, &["ZSCORE", "stream:leases", id(2).as_ref()]);
 
     // It took its last census long ago.
     server.cli(&["ZADD", "stream:heard", "1", &process]);
