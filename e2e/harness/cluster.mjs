@@ -14,20 +14,23 @@ export async function cluster(world, nodes, cameras, urlOf = (redis) => redis.ur
   const redis = await Redis.start(world);
   const started = [];
   for (let number = 1; number <= nodes; number += 1) {
-    const port = await freePort();
-    const listen = [`127.0.0.1:${port}`];
-    const node = { node: `n${number}`, url: `http://127.0.0.1:${port}` };
-    started.push(
-      await world.manifold({
-        ...settings,
-        listen,
-        cameras,
-        cluster: node,
-        store: { url: await urlOf(redis, number) },
-      }),
-    );
+    started.push(await startNode(world, number, await urlOf(redis, number), { cameras, ...settings }));
   }
   return { redis, nodes: started };
+}
+
+/**
+ * One node more, on a store that runs.
+ *
+ * @param {number} number of its name
+ * @param {string} store the store's URL
+ * @param {object} settings its own; `cluster.url` is how the others reach it, where that is not its address
+ * @param {Record<string, string>} [env]
+ */
+export async function startNode(world, number, store, settings, env) {
+  const port = await freePort();
+  const cluster = { node: `n${number}`, url: `http://127.0.0.1:${port}`, ...settings.cluster };
+  return world.manifold({ ...settings, listen: [`127.0.0.1:${port}`], cluster, store: { url: store } }, env);
 }
 
 /** The node that has the lease on a camera, as the store tells. */

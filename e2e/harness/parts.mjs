@@ -18,6 +18,12 @@ function inVenv(before, after) {
   return places.map((place) => `${place}/${after}`).find(existsSync) ?? here(`../.venv/lib/${before}/${after}`);
 }
 
+/** The library that moves a program's clock, below a folder of the machine's kind. */
+function fakeTime() {
+  const kinds = ['x86_64', 'aarch64'].map((kind) => `/usr/lib/${kind}-linux-gnu/faketime/libfaketimeMT.so.1`);
+  return kinds.find(existsSync) ?? kinds[0];
+}
+
 const parts = {
   chromium: {
     path: '/usr/bin/chromium',
@@ -42,6 +48,10 @@ const parts = {
   turn: {
     path: '/usr/bin/turnserver',
     install: 'cargo xtask setup   # or: sudo apt-get install coturn',
+  },
+  faketime: {
+    path: fakeTime(),
+    install: 'cargo xtask setup   # or: sudo apt-get install faketime',
   },
   redis: {
     path: '/usr/bin/redis-server',

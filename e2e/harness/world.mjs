@@ -59,8 +59,8 @@ export class World {
     this.children.push(child);
   }
 
-  async manifold(config) {
-    return this.shown(await Manifold.start(this, config));
+  async manifold(config, env) {
+    return this.shown(await Manifold.start(this, config, env));
   }
 
   async bareManifold() {

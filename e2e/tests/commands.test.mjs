@@ -138,7 +138,7 @@ scenario('doctor tells of every camera what is wrong with it', async (world) => 
 });
 
 scenario('doctor looks at the park that the server has, with a token of an operator', async (world) => {
-  const camera = await world.camera({ auth: 'digest' });
+  const [camera, long, once] = [await world.camera({ auth: 'digest' }), await world.camera({ gop: 90 }), await world.camera({ gop: 9_000 })];
   const manifold = await world.manifold({
     auth: { mode: 'keys' },
     'auth.keys': { [KEY.id]: KEY.secret },
@@ -153,6 +153,8 @@ scenario('doctor looks at the park that the server has, with a token of an opera
     assert.equal(answer.status, 201, answer.text);
   };
   await add('added', camera.url('/h264aac'));
+  await add('added-long', long.url('/h264'));
+  await add('added-once', once.url('/h264'));
   await add('added-wrong', camera.url('/h264', CANARY));
   await add('added-off', `rtsp://127.0.0.1:${await freePort()}/a`);
   // The file's camera leads elsewhere since.
@@ -165,7 +167,10 @@ scenario('doctor looks at the park that the server has, with a token of an opera
   const run = asks(manifold);
   const found = await doctor(run, '--config manifold.toml', { cwd: world.folder, token: admin });
   assert.equal(found.code, 1);
-  assert.equal(found.about(/^camera added sends H264 640x360, opus, says the server/).level, 'ok');
+  assert.equal(found.about(/^camera added sends H264 640x360, opus, no B-frames, a keyframe every 1\.0 s, says the server/).level, 'ok');
+  const rare = found.about(/^camera added-long sends H264 640x360, no sound, no B-frames, a keyframe every 6\.\d s, says the server/);
+  assert.deepEqual([rare.level, /I-frame interval/.test(rare.remedy)], ['note', true]);
+  assert.equal(found.about(/^camera added-once sends H264 .*, says the server, and no second keyframe came in 1[2-9] s/).level, 'note');
   assert.match(found.about(/^camera added-wrong, says the server: .*password/).remedy, /password/);
   assert.match(found.about(/^camera added-off, says the server: .*cannot be reached/).remedy, /power/);
   assert.match(found.about(/^camera of-the-file, says the server: /).remedy, /path/);

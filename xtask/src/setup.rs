@@ -28,6 +28,7 @@ const PACKAGES: &[Package] = &[
     package("iproute2", "the bad networks of the browser tests"),
     package("redis-server", "the store of leases of the tests, with its Sentinel"),
     package("redis-tools", "what operators look into it with"),
+    package("faketime", "nodes of the tests whose clocks are wrong"),
     package("coturn", "the TURN server of the browser tests"),
     package("chromium", "the browser of the browser tests"),
     package("libnss3-tools", "what the browser trusts"),

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use control::CameraId;
 use engine::{Rendition, SourceFailure};
@@ -13,7 +14,7 @@ use tracing::{Instrument, debug, info_span};
 
 use super::actor::Message;
 use crate::cluster::{Cluster, Place};
-use crate::ingest::{self, Output, Reach, RtspTransport, SourceFormat, SourceUrl};
+use crate::ingest::{self, GroupMeter, Output, Reach, RtspTransport, SourceFormat, SourceUrl};
 use crate::net::MediaPlane;
 
 /// All running attempts, at most one a stream.
@@ -85,7 +86,7 @@ impl Pullers {
             messages: self.messages.clone(),
             lost: Arc::clone(self.lost.entry(stream).or_default()),
             format: Mutex::new(None),
-            is_stopped: Mutex::new(false),
+            flow: Mutex::default(),
         });
         let keyframe_wanted = Arc::new(Notify::new());
         let (sink, wanted) = (Arc::clone(&output), Arc::clone(&keyframe_wanted));
@@ -119,6 +120,11 @@ impl Pullers {
     /// What the stream's source sends, once it is live.
     pub(super) fn format(&self, stream: StreamId) -> Option<SourceFormat> {
         self.running.get(&stream)?.output.format()
+    }
+
+    /// From one keyframe to the next, once two have come; what its source has sent last.
+    pub(super) fn keyframe_interval(&self, stream: StreamId) -> Option<Duration> {
+        self.running.get(&stream)?.output.keyframe_interval()
     }
 
     /// Packets lost on the way from the camera since the start.
@@ -163,10 +169,17 @@ struct StreamOutput {
     messages: mpsc::UnboundedSender<Message>,
     lost: Arc<AtomicU64>,
     format: Mutex<Option<SourceFormat>>,
-    /// An aborted task may still be inside a call; what it brings is not wanted any more. Held while
-    /// a frame is published, so that none comes after what follows a stop: it would bring a stream
-    /// back that was removed, cached pictures and all.
-    is_stopped: Mutex<bool>,
+    /// Held while a frame is published, so that none comes after what follows a stop: it would bring a
+    /// stream back that was removed, cached pictures and all.
+    flow: Mutex<Flow>,
+}
+
+/// What passes.
+#[derive(Debug, Default)]
+struct Flow {
+    /// An aborted task may still be inside a call; what it brings is not wanted any more.
+    is_stopped: bool,
+    groups: GroupMeter,
 }
 
 impl StreamOutput {
@@ -176,14 +189,20 @@ impl StreamOutput {
 
     /// No frame is published after this returned.
     fn stop(&self) {
-        *self.is_stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.flow.lock().unwrap_or_else(PoisonError::into_inner).is_stopped = true;
+    }
+
+    fn keyframe_interval(&self) -> Option<Duration> {
+        let flow = self.flow.lock().unwrap_or_else(PoisonError::into_inner);
+        flow.groups.last().map(|group| group.interval)
     }
 }
 
 impl Output for StreamOutput {
     fn frame(&self, frame: Frame) {
-        let is_stopped = self.is_stopped.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*is_stopped {
+        let mut flow = self.flow.lock().unwrap_or_else(PoisonError::into_inner);
+        if !flow.is_stopped {
+            flow.groups.handle_frame(&frame);
             self.media.publish(self.stream, frame);
         }
     }

@@ -116,6 +116,8 @@ pub(crate) struct CameraSnapshot {
     pub(crate) codec: Option<&'static str>,
     pub(crate) width: Option<u32>,
     pub(crate) height: Option<u32>,
+    /// From one keyframe to the next, once two have come.
+    pub(crate) keyframe_interval: Option<Duration>,
     pub(crate) audio: Option<&'static str>,
     /// Pullers running for it now (0 or 1 a rendition) and started since the start.
     pub(crate) pullers: u32,
@@ -156,6 +158,7 @@ pub(crate) struct RenditionSnapshot {
     pub(crate) codec: Option<&'static str>,
     pub(crate) width: Option<u32>,
     pub(crate) height: Option<u32>,
+    pub(crate) keyframe_interval: Option<Duration>,
 }
 
 #[derive(Debug, Clone)]
@@ -327,6 +330,7 @@ impl Actor {
             codec: format.map(|format| format.codec.name()),
             width: format.map(|format| format.width),
             height: format.map(|format| format.height),
+            keyframe_interval: self.pullers.keyframe_interval(leading.id),
             audio: format.and_then(audio_name),
             pullers: u32::try_from(running).unwrap_or(u32::MAX),
             pulls_started: view.streams().map(|stream| stream.pulls_started).sum(),
@@ -363,6 +367,7 @@ impl Actor {
             codec: format.map(|format| format.codec.name()),
             width: format.map(|format| format.width),
             height: format.map(|format| format.height),
+            keyframe_interval: self.pullers.keyframe_interval(stream.id),
         }
     }
 

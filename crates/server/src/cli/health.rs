@@ -71,6 +71,7 @@ async fn look(server: &Server) -> Result<Health, Failure> {
         troubles.push(reason.unwrap_or("the server says that it is not well").to_owned());
     }
     troubles.extend(store_trouble(&answer));
+    troubles.extend(node_troubles(&answer));
     let uptime = answer["uptime_seconds"].as_u64().unwrap_or_default();
     let up = humantime::format_duration(std::time::Duration::from_secs(uptime));
     let mut details = vec![format!("{} is up for {up}", client.base())];
@@ -103,6 +104,18 @@ pub(super) fn store_trouble(health: &Value) -> Option<String> {
         url.unwrap_or("its address"),
         reason.unwrap_or("it does not answer"),
     ))
+}
+
+/// A sentence for each node of a cluster that is not heard.
+fn node_troubles(health: &Value) -> Vec<String> {
+    let nodes = health["cluster"]["nodes"].as_array();
+    let silent = nodes.into_iter().flatten().filter(|node| node["available"] == false);
+    let tell = |node: &Value| {
+        let name = node["node"].as_str().unwrap_or_default();
+        let reason = node["reason"].as_str().unwrap_or("why is not known");
+        format!("node {name} does not answer: {reason}; what only it knows is not shown")
+    };
+    silent.map(tell).collect()
 }
 
 fn tell_state(
@@ -154,6 +167,18 @@ mod tests {
         }});
         let wanted = "the store of leases at redis://a:6379 has been away for 7 s: refused";
         assert_eq!(store_trouble(&away).as_deref(), Some(wanted));
+    }
+
+    #[test]
+    fn a_node_that_is_not_heard_is_trouble() {
+        let health = json!({"cluster": {"node": "n2", "nodes": [
+            {"node": "n1", "available": false, "reason": "it is gone since 3 s"},
+            {"node": "n3", "available": true},
+        ]}});
+        let wanted =
+            "node n1 does not answer: it is gone since 3 s; what only it knows is not shown";
+        assert_eq!(node_troubles(&health), [wanted]);
+        assert!(node_troubles(&json!({})).is_empty());
     }
 
     #[test]

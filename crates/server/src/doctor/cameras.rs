@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 
 use engine::SourceFailure;
 use futures::StreamExt;
-use media::{Frame, MediaKind};
+use media::Frame;
 use tokio::sync::Notify;
 
 use super::park::Park;
 use super::{Finding, Progress, RunningServer};
 use crate::config::{Camera, Config};
-use crate::ingest::{self, Output, Reach, RtspTransport, SourceFormat, SourceUrl};
+use crate::ingest::{
+    self, Group, GroupMeter, Output, Reach, RtspTransport, SourceFormat, SourceUrl,
+};
 use crate::why::camera_remedy;
 
 const PART: &str = "camera";
@@ -24,10 +26,13 @@ const PART: &str = "camera";
 const AT_ONCE: usize = 8;
 
 /// How long a camera that sends is listened to for its second keyframe.
-const LISTEN_TIME_MAX: Duration = Duration::from_secs(12);
+pub(super) const LISTEN_TIME_MAX: Duration = Duration::from_secs(12);
 
 /// The longest interval between keyframes with which a viewer's picture comes soon after a loss.
 const INTERVAL_GOOD: Duration = Duration::from_millis(4_500);
+
+/// What is done about keyframes that come too seldom.
+pub(super) const INTERVAL_REMEDY: &str = "set an I-frame interval of 1 to 4 s in the camera";
 
 /// Which cameras are called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,20 +190,26 @@ fn judge(name: &str, format: SourceFormat, seen: &Seen, took: Duration) -> Findi
     let SourceFormat { codec, width, height, audio } = format;
     let sound = audio.map_or("no sound", media::Codec::name);
     let picture = format!("{} {width}x{height}, {sound}", codec.name());
-    let Some((frames, interval)) = seen.group else {
-        let seconds = took.as_secs();
-        return Finding::note(
-            PART,
-            format!("{name} sends {picture}, and no second keyframe came in {seconds} s"),
-            "set an I-frame interval of 1 to 4 s in the camera",
-        );
+    let Some(Group { pictures, interval }) = seen.groups.last() else {
+        let sentence = format!("{name} sends {picture}, and {}", no_second(took));
+        return Finding::note(PART, sentence, INTERVAL_REMEDY);
     };
     let sentence = format!(
-        "{name} sends {picture}, no B-frames, a keyframe every {:.1} s ({frames} frames)",
+        "{name} sends {picture}, no B-frames, a keyframe every {:.1} s ({pictures} frames)",
         interval.as_secs_f64()
     );
+    judge_interval(sentence, interval)
+}
+
+/// What is said of a camera of which one keyframe was seen.
+pub(super) fn no_second(took: Duration) -> String {
+    format!("no second keyframe came in {} s", took.as_secs())
+}
+
+/// A camera that works, whose keyframes may come too seldom.
+pub(super) fn judge_interval(sentence: String, interval: Duration) -> Finding {
     if interval > INTERVAL_GOOD {
-        let remedy = "set an I-frame interval of 1 to 4 s in the camera: a viewer waits so long after a loss";
+        let remedy = format!("{INTERVAL_REMEDY}: a viewer waits so long after a loss");
         return Finding::note(PART, sentence, remedy);
     }
     Finding::fine(PART, sentence)
@@ -208,10 +219,7 @@ fn judge(name: &str, format: SourceFormat, seen: &Seen, took: Duration) -> Findi
 #[derive(Debug, Clone, Copy, Default)]
 struct Seen {
     format: Option<SourceFormat>,
-    /// When the group's keyframe was taken, in seconds of the camera's clock, and how many frames there are.
-    current: Option<(f64, u32)>,
-    /// Frames and time from one keyframe to the next.
-    group: Option<(u32, Duration)>,
+    groups: GroupMeter,
 }
 
 /// Looks at frames as they come.
@@ -232,7 +240,7 @@ impl Look {
         loop {
             let changed = self.changed.notified();
             let seen = self.seen();
-            if seen.group.is_some() {
+            if seen.groups.last().is_some() {
                 return;
             }
             if seen.format.is_some() {
@@ -248,31 +256,12 @@ impl Look {
             }
         }
     }
-
-    /// `at` is in seconds of the camera's clock.
-    fn note_picture(&self, is_keyframe: bool, at: f64) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        match (&mut seen.current, is_keyframe) {
-            (Some((since, frames)), true) => {
-                let interval = Duration::try_from_secs_f64(at - *since).unwrap_or_default();
-                let group = (*frames, interval);
-                seen.group.get_or_insert(group);
-            }
-            (Some((_, frames)), false) => *frames += 1,
-            (None, true) => seen.current = Some((at, 1)),
-            (None, false) => {}
-        }
-        drop(seen);
-        self.changed.notify_one();
-    }
 }
 
 impl Output for Look {
     fn frame(&self, frame: Frame) {
-        if frame.codec.kind() == MediaKind::Video {
-            let seconds = frame.ticks as f64 / f64::from(frame.codec.clock_rate());
-            self.note_picture(frame.keyframe, seconds);
-        }
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).groups.handle_frame(&frame);
+        self.changed.notify_one();
     }
 
     fn live(&self, format: SourceFormat) {
@@ -329,16 +318,5 @@ mod tests {
         assert!(found[0].sentence.starts_with(&wanted), "{found:?}");
         assert!(!format!("{found:?}").contains("canary"));
         assert!(found[0].remedy.is_some());
-    }
-
-    #[test]
-    fn a_group_is_counted_from_keyframe_to_keyframe() {
-        let look = Look::default();
-        look.note_picture(false, 0.0);
-        look.note_picture(true, 0.5);
-        look.note_picture(false, 1.0);
-        assert_eq!(look.seen().group, None);
-        look.note_picture(true, 1.5);
-        assert_eq!(look.seen().group, Some((2, Duration::from_secs(1))));
     }
 }

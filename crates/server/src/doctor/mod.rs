@@ -9,7 +9,7 @@
 //! | `clocks` | this machine's clock beside the server's |
 //! | `stores` | the store of leases: way in, version, latency, clock, memory, its keys |
 //! | `cameras` | each camera of the settings: reached, password, codec, keyframes, B-frames, sound |
-//! | `park` | the server's other cameras, which it calls itself |
+//! | `park` | the server's other cameras, which it calls itself: the same, as it tells it |
 //!
 //! It works beside a running server, of which it asks, and without one. It changes nothing; for the
 //! STUN checks, and for each camera that the server alone can call, it holds one reservation for a moment.

@@ -9,7 +9,9 @@ use hyper::Method;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::cameras::{CameraChoice, Instead, judge_codec};
+use super::cameras::{
+    CameraChoice, INTERVAL_REMEDY, Instead, LISTEN_TIME_MAX, judge_codec, judge_interval, no_second,
+};
 use super::{Finding, RunningServer};
 use crate::remote::{Ask, CameraPages, HttpClient, RemoteError};
 use crate::why::camera_remedy;
@@ -22,6 +24,9 @@ const AT_ONCE: usize = 4;
 /// From the reservation to a picture, or the reason why there is none. A connection may take 10 s, and so may
 /// the first keyframe.
 const CALL_TIME_MAX: Duration = Duration::from_secs(25);
+
+/// From the reservation to all that is looked at: nobody watches by it, so that it ends after 30 s.
+const HOLD_TIME_MAX: Duration = Duration::from_secs(29);
 
 /// Between two looks at a camera that is being called.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -76,14 +81,16 @@ impl Park {
 }
 
 async fn look(server: &RunningServer, camera: &Value) -> Vec<Finding> {
-    if is_known(camera) {
-        return told(camera);
+    if is_whole(camera) {
+        return told(camera, Duration::ZERO);
     }
     let id = camera["id"].as_str().unwrap_or_default();
     // A connection of its own: several are called at once.
     let mut http = server.http.another();
     match called(&mut http, server, id).await {
-        Ok(camera) => told(&camera),
+        Ok((camera, listened)) => told(&camera, listened),
+        // Somebody watches it, and there is no place for one more: what is known of it is worth telling.
+        Err(_) if is_known(camera) => told(camera, Duration::ZERO),
         // Its quota is used up, or the token is no operator's: what it knows is what there is.
         Err(error) => vec![Finding::note(
             PART,
@@ -101,12 +108,20 @@ fn is_known(camera: &Value) -> bool {
     !["idle", "connecting", "closing"].iter().any(|state| camera["state"] == *state)
 }
 
-/// Reserves a camera until it is known what it sends.
+/// All that is looked at is known: the last attempt has failed, or two keyframes have come. A publisher's
+/// come when somebody needs them.
+fn is_whole(camera: &Value) -> bool {
+    let is_published = camera["url"].as_str().is_some_and(|url| url.starts_with("whip:"));
+    let is_measured = is_published || camera["keyframe_interval_s"].is_number();
+    is_known(camera) && (camera["reason"].is_string() || is_measured)
+}
+
+/// Reserves a camera until it is known what it sends; tells also for how long it was listened to.
 async fn called(
     http: &mut HttpClient,
     server: &RunningServer,
     id: &str,
-) -> Result<Value, RemoteError> {
+) -> Result<(Value, Duration), RemoteError> {
     let token = server.token.as_ref();
     let body = serde_json::json!({ "camera_id": id, "user_id": USER }).to_string();
     let place = ask(http, token, &server.base, Method::POST, "/api/v1/stream/reserve", &body).await;
@@ -115,24 +130,40 @@ async fn called(
         Ok(place) => place,
         // It failed a moment ago, and is not called again so soon: the camera itself says why.
         Err(RemoteError::Refused { status, .. }) if status == hyper::StatusCode::CONFLICT => {
-            return ask(http, token, &server.base, Method::GET, &path, "").await;
+            let camera = ask(http, token, &server.base, Method::GET, &path, "").await?;
+            return Ok((camera, Duration::ZERO));
         }
         Err(error) => return Err(error),
     };
-    let deadline = Instant::now() + CALL_TIME_MAX;
-    let found = loop {
-        let camera = ask(http, token, &server.base, Method::GET, &path, "").await;
-        let is_decided = camera.as_ref().map_or(true, is_known);
-        if is_decided || Instant::now() >= deadline {
-            break camera;
-        }
-        tokio::time::sleep(LOOK_INTERVAL).await;
-    };
+    let found = listen(http, server, &path).await;
     let reservation = place["reservation_id"].as_str().unwrap_or_default();
     let path = format!("/api/v1/stream/release/{reservation}");
     // Where that fails, it ends by itself in half a minute.
     let _ = ask(http, token, &server.base, Method::DELETE, &path, "").await;
     found
+}
+
+/// Looks at a camera that is being called until nothing more is to be learned.
+async fn listen(
+    http: &mut HttpClient,
+    server: &RunningServer,
+    path: &str,
+) -> Result<(Value, Duration), RemoteError> {
+    let begun = Instant::now();
+    let mut live_at = None;
+    loop {
+        let camera = ask(http, server.token.as_ref(), &server.base, Method::GET, path, "").await?;
+        if is_known(&camera) {
+            live_at.get_or_insert_with(Instant::now);
+        }
+        let listened = live_at.map_or(Duration::ZERO, |at: Instant| at.elapsed());
+        let is_late = live_at.is_none() && begun.elapsed() >= CALL_TIME_MAX;
+        let is_over = listened >= LISTEN_TIME_MAX || begun.elapsed() >= HOLD_TIME_MAX;
+        if is_whole(&camera) || is_late || is_over {
+            return Ok((camera, listened));
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
 }
 
 async fn ask(
@@ -150,7 +181,7 @@ async fn ask(
     Ok(serde_json::from_str(&answer.body).unwrap_or_default())
 }
 
-fn told(camera: &Value) -> Vec<Finding> {
+fn told(camera: &Value, listened: Duration) -> Vec<Finding> {
     let text = |key: &str| camera[key].as_str().unwrap_or_default();
     let (id, state) = (text("id"), text("state"));
     if let Some(reason) = camera["reason"].as_str() {
@@ -169,10 +200,22 @@ fn told(camera: &Value) -> Vec<Finding> {
     };
     let (width, height) = (&camera["width"], &camera["height"]);
     let sound = camera["audio"].as_str().unwrap_or("no sound");
-    let sentence = format!("camera {id} sends {codec} {width}x{height}, {sound}, says the server");
+    let picture = format!("camera {id} sends {codec} {width}x{height}, {sound}");
     let name = format!("camera {id}");
     let instead = if camera["has_sub"] == true { Instead::Sub } else { Instead::Nothing };
-    std::iter::once(Finding::fine(PART, sentence))
-        .chain(judge_codec(&name, codec, instead))
-        .collect()
+    let found = match camera["keyframe_interval_s"].as_f64().map(Duration::try_from_secs_f64) {
+        Some(Ok(interval)) => {
+            let seconds = interval.as_secs_f64();
+            let keyframes = format!("no B-frames, a keyframe every {seconds:.1} s");
+            judge_interval(format!("{picture}, {keyframes}, says the server"), interval)
+        }
+        Some(Err(_)) | None if is_whole(camera) || listened == Duration::ZERO => {
+            Finding::fine(PART, format!("{picture}, says the server"))
+        }
+        Some(Err(_)) | None => {
+            let sentence = format!("{picture}, says the server, and {}", no_second(listened));
+            Finding::note(PART, sentence, INTERVAL_REMEDY)
+        }
+    };
+    std::iter::once(found).chain(judge_codec(&name, codec, instead)).collect()
 }

@@ -459,12 +459,12 @@ pub(super) fn camera_answer(camera: &CameraSnapshot) -> Camera {
         codec: camera.codec,
         width: camera.width,
         height: camera.height,
+        keyframe_interval_s: camera.keyframe_interval.map(|interval| interval.as_secs_f64()),
         audio: camera.audio,
         pullers: camera.pullers,
         pulls_started: camera.pulls_started,
         renditions: camera.renditions.iter().map(rendition_answer).collect(),
         nodes: camera.nodes.iter().map(node_answer).collect(),
-        hint: None,
     }
 }
 
@@ -486,6 +486,7 @@ fn rendition_answer(rendition: &RenditionSnapshot) -> Rendition {
         codec: rendition.codec,
         width: rendition.width,
         height: rendition.height,
+        keyframe_interval_s: rendition.keyframe_interval.map(|interval| interval.as_secs_f64()),
     }
 }
 

@@ -30,6 +30,10 @@ const TOKEN_LENGTH_MAX: usize = 4096;
 /// Clocks of token makers may be ahead by this much.
 const CLOCK_SKEW: Duration = Duration::from_secs(10);
 
+/// Clocks of servers with one store may be apart by this much: each takes the tokens that another made, and what
+/// one took back is forgotten by none before it has expired for all.
+const CLOCKS_APART_MAX: Duration = Duration::from_secs(900);
+
 /// The last second of the year 9999, the last that RFC 3339 can write.
 const LAST_SECOND: u64 = 253_402_300_799;
 
@@ -134,6 +138,16 @@ impl Keyring {
         self.keys().iter().map(|key| key.id.clone()).collect()
     }
 
+    /// The first key of the settings, which other nodes of a cluster have as well, with its id.
+    pub(crate) fn configured(&self) -> Option<(String, SecretString)> {
+        self.keys().iter().find_map(|key| Some((key.id.clone(), key.secret.clone()?)))
+    }
+
+    /// That of the settings which is called so.
+    pub(crate) fn secret_of(&self, id: &str) -> Option<SecretString> {
+        self.keys().iter().find(|key| key.id == id)?.secret.clone()
+    }
+
     fn keys(&self) -> Arc<[Key]> {
         Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -167,7 +181,7 @@ impl Keyring {
             iss: String::new(),
             sub: reservation.viewer_identity(),
             exp: unix(now).saturating_add(self.ttl.as_secs()),
-            nbf: unix(now),
+            nbf: unix(now).saturating_sub(CLOCKS_APART_MAX.as_secs()),
             jti: String::new(),
             video,
             attributes: BTreeMap::new(),
@@ -187,7 +201,7 @@ impl Keyring {
 
     /// Takes back all tokens of a reservation, whether they were made already or not.
     pub(crate) fn revoke(&self, reservation: &ReservationId, now: SystemTime) {
-        self.revoked.insert(reservation.viewer_identity(), now + self.ttl + CLOCK_SKEW, now);
+        self.revoked.insert(reservation.viewer_identity(), now + self.ttl + CLOCKS_APART_MAX, now);
     }
 
     /// What was taken back.

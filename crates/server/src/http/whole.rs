@@ -110,6 +110,7 @@ struct Picture {
     codec: Option<&'static str>,
     width: Option<u32>,
     height: Option<u32>,
+    keyframe_interval: Option<Duration>,
 }
 
 /// Asks the other nodes each second, until the server ends. Nothing to do where it is alone.
@@ -252,6 +253,7 @@ fn add_nodes(camera: &mut CameraSnapshot, others: &[(&String, &Known)]) {
         (camera.state, camera.reason) = (picture.state, picture.reason);
         (camera.codec, camera.width, camera.height) =
             (picture.codec, picture.width, picture.height);
+        camera.keyframe_interval = picture.keyframe_interval;
     }
 }
 
@@ -264,6 +266,7 @@ impl RenditionSnapshot {
             let picture = picture.clone();
             (self.state, self.reason) = (picture.state, picture.reason);
             (self.codec, self.width, self.height) = (picture.codec, picture.width, picture.height);
+            self.keyframe_interval = picture.keyframe_interval;
         }
     }
 }
@@ -303,9 +306,7 @@ fn told(camera: &CameraSnapshot, is_origin: bool) -> CameraState {
         id: camera.id.to_string(),
         is_origin,
         status: camera.status.to_owned(),
-        retry_in_ms: camera
-            .retry_in
-            .map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+        retry_in_ms: camera.retry_in.map(millis),
         probed_at: camera.probed_at.map(unix_ms),
         active_since: camera.active_since.map(unix_ms),
         audio: text(camera.audio),
@@ -317,6 +318,7 @@ fn told(camera: &CameraSnapshot, is_origin: bool) -> CameraState {
             codec: text(camera.codec),
             width: camera.width,
             height: camera.height,
+            keyframe_interval_ms: camera.keyframe_interval.map(millis),
         },
         renditions: camera.renditions.iter().map(rendition_told).collect(),
     }
@@ -332,6 +334,7 @@ fn rendition_told(rendition: &RenditionSnapshot) -> RenditionState {
             codec: rendition.codec.map(ToOwned::to_owned),
             width: rendition.width,
             height: rendition.height,
+            keyframe_interval_ms: rendition.keyframe_interval.map(millis),
         },
     }
 }
@@ -380,6 +383,7 @@ impl Picture {
             codec: told.codec.as_deref().and_then(codec_name),
             width: told.width,
             height: told.height,
+            keyframe_interval: told.keyframe_interval_ms.map(Duration::from_millis),
         })
     }
 }
@@ -392,9 +396,12 @@ fn codec_name(said: &str) -> Option<&'static str> {
     CODECS.into_iter().map(Codec::name).find(|name| *name == said)
 }
 
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn unix_ms(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    millis(time.duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 /// Nothing that another node says can be too far away to be a time.
@@ -431,6 +438,7 @@ mod tests {
             (camera.state, camera.status, camera.reason) = ("idle", "ONLINE", None);
             (camera.retry_in, camera.active_since) = (None, None);
             (camera.codec, camera.width, camera.height, camera.audio) = (None, None, None, None);
+            camera.keyframe_interval = None;
             (camera.viewer_count, camera.pullers) = (0, 0);
             let main = &mut camera.renditions[0];
             (main.state, main.viewer_count, main.codec) = ("idle", 0, None);
@@ -459,6 +467,7 @@ mod tests {
             (watched.state, watched.codec, watched.audio),
             ("live", Some("H264"), Some("opus"))
         );
+        assert_eq!(watched.keyframe_interval, Some(Duration::from_millis(2_040)));
         assert_eq!((watched.viewer_count, watched.pullers), (2, 1));
         assert_eq!((watched.renditions[0].state, watched.renditions[0].viewer_count), ("live", 2));
         assert!(watched.active_since.is_some());

@@ -256,6 +256,8 @@ pub(super) struct Camera {
     pub(super) codec: Option<&'static str>,
     pub(super) width: Option<u32>,
     pub(super) height: Option<u32>,
+    /// From one keyframe to the next, once two have come.
+    pub(super) keyframe_interval_s: Option<f64>,
     pub(super) audio: Option<&'static str>,
     pub(super) pullers: u32,
     pub(super) pulls_started: u64,
@@ -263,9 +265,6 @@ pub(super) struct Camera {
     /// The nodes that have it, where there are several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) nodes: Vec<CameraNode>,
-    /// What else is to be done after a change.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) hint: Option<&'static str>,
 }
 
 /// How a camera is at one node of a cluster.
@@ -289,6 +288,7 @@ pub(super) struct Rendition {
     pub(super) codec: Option<&'static str>,
     pub(super) width: Option<u32>,
     pub(super) height: Option<u32>,
+    pub(super) keyframe_interval_s: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -427,6 +427,8 @@ pub(super) struct ClusterMetrics {
     pub(super) pulls_alone: u64,
     pub(super) rehomings: u64,
     pub(super) registrations_lost: u64,
+    pub(super) records_learned: u64,
+    pub(super) records_refused: u64,
 }
 
 /// Problem details (RFC 9457).

@@ -7,6 +7,7 @@ mod audio;
 mod clock;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod group;
 pub(crate) mod opus;
 mod reach;
 mod rtsp;
@@ -29,6 +30,7 @@ use url::Url;
 use self::testcard::TestCard;
 
 pub(crate) use self::clock::SourceClock;
+pub(crate) use self::group::{Group, GroupMeter};
 pub(crate) use self::reach::Reach;
 pub(crate) use self::source_url::SourceUrl;
 pub(crate) use self::testcard::strip;

@@ -56,6 +56,7 @@ fn snapshot(state: &'static str, reason: Option<&str>) -> Snapshot {
         codec: Some("H264"),
         width: Some(640),
         height: Some(360),
+        keyframe_interval: None,
         audio: None,
         pullers: 1,
         pulls_started: 1,

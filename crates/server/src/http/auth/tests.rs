@@ -135,6 +135,24 @@ fn what_was_taken_back_opens_nothing_until_it_would_have_expired() {
 }
 
 #[test]
+fn servers_whose_clocks_are_ten_minutes_apart_take_each_others_tokens_and_what_was_taken_back() {
+    let keyring = keyring(&[("dev", SECRET)]);
+    let apart = Duration::from_secs(600);
+    let (reservation, camera) = (ReservationId::parse(UUID).unwrap(), "cam-1".parse().unwrap());
+    let made_at = |now| keyring.viewer_token(&reservation, &camera, now).unwrap();
+    let verified_at = |token: &str, now| keyring.verify_token(token, now).map(drop);
+    let (behind, ahead) = (made_at(now()), made_at(now() + apart));
+    assert!(verified_at(&ahead, now()).is_ok());
+    assert!(verified_at(&behind, now() + apart).is_ok());
+
+    // By the clock that is behind. By the one that is ahead, hers is good for another second.
+    keyring.revoke(&reservation, now());
+    let last = now() + apart + keyring.ttl() - Duration::from_secs(1);
+    keyring.revocations().insert("another".to_owned(), last + apart, last);
+    assert_eq!(verified_at(&ahead, last), Err(TokenError::Revoked));
+}
+
+#[test]
 fn the_algorithm_is_ours_whatever_the_header_says() {
     let keyring = keyring(&[("dev", SECRET)]);
     for header in [

@@ -51,6 +51,7 @@ fn camera(
         codec: Some("H264"),
         width: Some(640),
         height: Some(360),
+        keyframe_interval: Some(Duration::from_millis(2_040)),
         audio: Some("opus"),
         pullers: viewer_count.min(1),
         pulls_started: 3,
@@ -64,6 +65,7 @@ fn camera(
             codec: Some("H264"),
             width: Some(640),
             height: Some(360),
+            keyframe_interval: Some(Duration::from_millis(2_040)),
         }],
         nodes: Vec::new(),
     }
