@@ -1,7 +1,7 @@
 // Three nodes and a real store: what a node's death, and its end, cost those who watch at the others; and what
 // it costs to be several.
 //
-// KILLS and ENDS say how often a node goes, CAMERAS how many the cost is measured with.
+// KILLS, HALTS and ENDS say how often a node goes, CAMERAS how many the cost is measured with.
 
 import { cluster, originOf } from '../harness/cluster.mjs';
 import { Load } from '../harness/load.mjs';
@@ -12,6 +12,7 @@ import { ROOM_FOR_ALL, benchmark, figure, quantile } from './figures.mjs';
 import { startCameras } from './generator.mjs';
 
 const KILLS = Number(process.env.KILLS ?? 9);
+const HALTS = Number(process.env.HALTS ?? 3);
 const ENDS = Number(process.env.ENDS ?? 3);
 const CAMERAS = Number(process.env.CAMERAS ?? 100);
 /** Of the node that goes: each is its origin, and each is watched at each node. */
@@ -29,14 +30,14 @@ const SETTLE_MS = 3_000;
 const MEASURE_MS = 15_000;
 
 await benchmark(new World('bench-cluster'), async () => {
-  const { kills, ends } = await losses();
+  const { kills, halts, ends } = await losses();
   const figures = [
-    ...lossFigures('killed', kills, LEASES_BACK_MS_MAX),
-    ...lossFigures('ended', ends, LEASES_GIVEN_MS_MAX),
-    ...(await cost(1)),
-    ...(await cost(3)),
+    ...lossFigures('is killed', kills, LEASES_BACK_MS_MAX),
+    ...lossFigures('stands still', halts, LEASES_BACK_MS_MAX),
+    ...lossFigures('ends', ends, LEASES_GIVEN_MS_MAX),
+    ...(CAMERAS > 0 ? [...(await cost(1)), ...(await cost(3))] : []),
   ];
-  return { kills, ends, figures };
+  return { kills, halts, ends, figures };
 });
 
 /** In a world of its own, which ends with it. */
@@ -53,11 +54,16 @@ async function inWorld(name, measure) {
 function losses() {
   return inWorld('bench-cluster-losses', async (world) => {
     const all = await start(world, 3, CAMERAS_LOST);
-    const kills = [];
-    for (let round = 0; round < KILLS; round += 1) kills.push(await lose(world, all, round % 3, 'kill'));
-    const ends = [];
-    for (let round = 0; round < ENDS; round += 1) ends.push(await lose(world, all, round % 3, 'stop'));
-    return { kills, ends };
+    const often = async (count, how) => {
+      const rows = [];
+      for (let round = 0; round < count; round += 1) rows.push(await lose(world, all, round % 3, how));
+      return rows;
+    };
+    return {
+      kills: await often(KILLS, 'SIGKILL'),
+      halts: await often(HALTS, 'SIGSTOP'),
+      ends: await often(ENDS, 'SIGTERM'),
+    };
   });
 }
 
@@ -86,8 +92,8 @@ async function connected(node) {
   return Number(count);
 }
 
-/** One node that all cameras are pulled by goes, and comes back; times in ms from the signal. */
-async function lose(world, { redis, nodes, ids }, place, how) {
+/** One node that all cameras are pulled by gets the signal, and is started anew; times in ms from the signal. */
+async function lose(world, { redis, nodes, ids }, place, signal) {
   const lost = nodes[place];
   const others = nodes.filter((node) => node !== lost);
   const name = `n${place + 1}`;
@@ -103,7 +109,7 @@ async function lose(world, { redis, nodes, ids }, place, how) {
   await until('the account is whole', async () => (await mirror()) === stay + ids.length + UNUSED, PATIENCE);
 
   const at = Date.now();
-  const gone = lost.child[how](30_000);
+  lost.child.signal(signal);
   const since = (what, probe) => until(what, probe, PATIENCE).then(() => Date.now() - at);
   const found = {
     rehomed: since('all cameras have an origin', async () => {
@@ -118,13 +124,14 @@ async function lose(world, { redis, nodes, ids }, place, how) {
   };
   const row = { node: name };
   for (const [what, time] of Object.entries(found)) row[what] = await time;
-  await gone;
+  // One that stands still does not hear of its end otherwise.
+  await lost.child.kill();
   row.gap = await longestGap(others, watching, at);
   there.child.signal('SIGKILL');
   await lost.restart();
   await until('it is among the others', async () => (await redis.cli('ZCARD', 'stream:nodes:until')) === '3', PATIENCE);
   await until('nobody watches', async () => (await mirror()) === 0, PATIENCE);
-  console.error(`${how}: ${JSON.stringify(row)}`);
+  console.error(`${signal}: ${JSON.stringify(row)}`);
   return row;
 }
 
@@ -150,9 +157,9 @@ function lossFigures(how, rows, leasesMax) {
     ['all its leases are back, at both others', 'leases', leasesMax],
     ['stream:count is right', 'mirror', leasesMax],
   ];
-  return told.flatMap(([what, key, target]) => {
+  return rows.length === 0 ? [] : told.flatMap(([what, key, target]) => {
     const values = rows.map((row) => row[key]);
-    const name = `a node is ${how}, ${rows.length} times: ${what}`;
+    const name = `a node ${how}, ${rows.length} times: ${what}`;
     return [
       figure(`${name}, median`, 'ms', quantile(values, 0.5)),
       figure(`${name}, longest`, 'ms', Math.max(...values), target),

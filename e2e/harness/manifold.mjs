@@ -7,6 +7,9 @@ import { part } from './parts.mjs';
 import { cpuSeconds } from './proc.mjs';
 import { until } from './wait.mjs';
 
+/** The longest that a request may take, in ms. */
+const PATIENCE = 30_000;
+
 /** A running `manifold serve`. */
 export class Manifold {
   /**
@@ -94,6 +97,8 @@ export class Manifold {
       method,
       headers: body === undefined ? headers : { 'content-type': 'application/json', ...headers },
       body: typeof body === 'string' ? body : body && JSON.stringify(body),
+      // A server that stands still answers nothing.
+      signal: AbortSignal.timeout(PATIENCE),
     });
     return answer(response);
   }

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 
-import { cluster, lastLeaseEnded, originOf, startNode, storeTime } from '../harness/cluster.mjs';
+import { cluster, lastLeaseEnded, originOf, startNode, storeTime, watchGaps } from '../harness/cluster.mjs';
 import { freePort } from '../harness/camera.mjs';
 import { manifold } from '../harness/command.mjs';
 import { part } from '../harness/parts.mjs';
@@ -16,6 +16,9 @@ import { scenario } from '../harness/world.mjs';
 
 /** What a viewer's media may still take that was sent away. */
 const END = { within: 5_000 };
+
+/** From when a node stands still to the picture at the others, in ms: see `cluster_whole`. */
+const PICTURE_BACK = 5_000;
 
 /** Leases of a node that died, by the store's clock. */
 const LEASES_BACK = 15_000;
@@ -284,11 +287,15 @@ scenario('an origin stands still for ten seconds: another pulls its camera, and 
   assert.equal(await originOf(redis, 'cam-1'), 'n1');
   assert.equal(camera.connections(), 1);
   const [, ...others] = pages;
+  const gaps = others.map((page) => watchGaps(page, 'cam-1'));
 
   const stood = await storeTime(redis);
   first.child.signal('SIGSTOP');
   await until('another node is the origin', async () => /n[23]/.test(await originOf(redis, 'cam-1')));
   for (const page of others) await page.advances('cam-1', 30, PATIENCE.within);
+  const worst = await Promise.all(gaps.map((gap) => gap.worst()));
+  console.log(`the origin stood still: the longest gaps were ${worst.join(' and ')} ms`);
+  assert.ok(Math.max(...worst) < PICTURE_BACK, `${worst.join(' and ')} ms without a picture`);
   await holds('its leases are not taken for those of a dead node', async () => (await active(second)) === 3, 1_000);
   // The one that stands still has its connection, and takes nothing from it.
   assert.equal(camera.connections(), 2);

@@ -1,19 +1,21 @@
 //! Which node pulls a camera: the one with the lease on it. The others pull that one.
 
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use control::CameraId;
 use engine::{Rendition, SourceFailure};
 use hyper::Method;
+use media::Frame;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, info, warn};
 
 use super::registry::text;
 use super::{Cluster, Peer, place_name};
-use crate::ingest::{self, Output, Reach, RtspTransport, SourceUrl};
+use crate::ingest::{self, Output, Reach, RtspTransport, SourceFormat, SourceUrl};
 use crate::ledger::connection::StoreError;
 use crate::remote::{Ask, HttpClient};
 
@@ -94,8 +96,14 @@ impl Cluster {
                 Some(peer) => {
                     debug!(node = peer.name, "another node pulls this camera, and is pulled");
                     let _taken = self.takes_feed();
-                    let (output, wanted) = (Arc::clone(&output), Arc::clone(&keyframe_wanted));
-                    pull_peer(peer, &name, output, wanted).await
+                    let feed = Arc::new(PeerFeed::new(&output));
+                    let wanted = Arc::clone(&keyframe_wanted);
+                    tokio::select! {
+                        failure = pull_peer(peer, &name, Arc::clone(&feed), wanted) => failure,
+                        () = self.moved(&key, peer, &feed) => {
+                            lost("it is not that node any more that pulls this camera")
+                        }
+                    }
                 }
                 None => lost("the node that pulls this camera is gone"),
             };
@@ -118,6 +126,25 @@ impl Cluster {
         let keys = vec![inner.settings.store.key(&format!("stream:origin:{name}"))];
         let owner = inner.settings.store.eval(&inner.scripts.owner, keys, Vec::new()).await;
         owner.ok().as_ref().and_then(text).map(|owner| node_of(&owner))
+    }
+
+    /// Resolves when a camera is not this node's any more, as long as no picture came from there: a node that
+    /// stands still, or whose machine is dead, answers nothing, and its lease tells so before any deadline does.
+    async fn moved(&self, key: &str, peer: &Peer, feed: &PeerFeed) {
+        let inner = &self.0;
+        while !feed.is_live.load(Ordering::Relaxed) {
+            sleep(LOOK_INTERVAL).await;
+            let script = &inner.scripts.owner;
+            // What the store does not say changes nothing.
+            let Ok(owner) = inner.settings.store.eval(script, vec![key.to_owned()], vec![]).await
+            else {
+                continue;
+            };
+            if text(&owner).is_none_or(|owner| node_of(&owner) != peer.name) {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 
     /// Takes the lease, or renews it.
@@ -228,6 +255,33 @@ impl Place<'_> {
     }
 }
 
+/// What comes from another node, and whether a picture did.
+struct PeerFeed {
+    output: Arc<dyn Output>,
+    is_live: AtomicBool,
+}
+
+impl PeerFeed {
+    fn new(output: &Arc<dyn Output>) -> Self {
+        Self { output: Arc::clone(output), is_live: AtomicBool::new(false) }
+    }
+}
+
+impl Output for PeerFeed {
+    fn frame(&self, frame: Frame) {
+        self.output.frame(frame);
+    }
+
+    fn live(&self, format: SourceFormat) {
+        self.is_live.store(true, Ordering::Relaxed);
+        self.output.live(format);
+    }
+
+    fn lost(&self, packets: u64) {
+        self.output.lost(packets);
+    }
+}
+
 /// A lease that is given back when the camera is not pulled any more.
 struct Lease {
     cluster: Cluster,
@@ -271,13 +325,13 @@ fn is_shared(source: &SourceUrl) -> bool {
 async fn pull_peer(
     peer: &Peer,
     place: &str,
-    output: Arc<dyn Output>,
+    feed: Arc<PeerFeed>,
     wanted: Arc<Notify>,
 ) -> SourceFailure {
     let Some((url, token)) = peer.at(place) else {
         return lost("the node that pulls this camera has an address that cannot be asked");
     };
-    ingest::pull_node(&url, &token, output, &wanted).await
+    ingest::pull_node(&url, &token, feed, &wanted).await
 }
 
 /// Whether another node sees the store.
