@@ -104,6 +104,9 @@ async fn follow(http: Http, node: String) {
             };
             if !sentence.is_empty() && sentence != said {
                 warn!(%node, "cameras and layouts do not reach this node: {sentence}");
+                if let Some(cluster) = http.app().cluster() {
+                    cluster.count_records(0, 1);
+                }
             }
             if !sentence.is_empty() {
                 said = sentence;

@@ -93,9 +93,10 @@ mod tests {
     use crate::data_dir::tests::Temporary;
     use crate::database::Database;
 
-    const GATE: &str = "[[cameras]]\nid = \"gate\"\nurl = \"rtsp://u:canary@192.0.2.1/a\"\n";
-    const OTHER_GATE: &str = "[[cameras]]\nid = \"gate\"\nurl = \"rtsp://192.0.2.2/b\"\n";
-    const NO_GATE: &str = "[[cameras]]\nid = \"door\"\nurl = \"test://\"\n";
+    const GATE: &str = "[[cameras]]\nid = \"gate\"\nname = \"Gate\"\nsource = \"METRO\"\nurl = \"rtsp://u:canary@192.0.2.1/a\"\n";
+    const OTHER_GATE: &str = "[[cameras]]\nid = \"gate\"\nname = \"Gate\"\nsource = \"METRO\"\nurl = \"rtsp://192.0.2.2/b\"\n";
+    const NO_GATE: &str =
+        "[[cameras]]\nid = \"door\"\nname = \"Door\"\nsource = \"METRO\"\nurl = \"test://\"\n";
 
     /// A node with this settings file and what its disk has.
     fn node(name: &str, file: &str, place: &DataDir) -> Loaded {
@@ -152,10 +153,10 @@ mod tests {
         let mut one = node("n1", NO_GATE, a);
         let mut other = node("n2", NO_GATE, b);
         // It has a key of its own.
-        put(&mut other, r#"{"id": "own", "source": "TEST", "url": "rtsp://u:p@192.0.2.9/"}"#);
+        put(&mut other, r#"{"id": "own", "source": "METRO", "url": "rtsp://u:p@192.0.2.9/"}"#);
         put(
             &mut one,
-            r#"{"id": "gate", "source": "TEST", "name": "G", "url": "rtsp://u:canary@192.0.2.1/a"}"#,
+            r#"{"id": "gate", "source": "METRO", "name": "G", "url": "rtsp://u:canary@192.0.2.1/a"}"#,
         );
         assert_eq!(exchange(&mut other, &one), 1);
         assert_eq!(exchange(&mut other, &one), 0);
@@ -206,7 +207,7 @@ mod tests {
         let (Temporary(a), Temporary(b)) = (&Temporary::new(), &Temporary::new());
         let mut one = node("n1", NO_GATE, a);
         let mut other = node("n2", NO_GATE, b);
-        put(&mut other, r#"{"id": "gate", "source": "TEST", "url": "test://"}"#);
+        put(&mut other, r#"{"id": "gate", "source": "METRO", "url": "test://"}"#);
         exchange(&mut one, &other);
         delete(&mut one, "gate");
         drop(one);
@@ -214,7 +215,7 @@ mod tests {
         assert_eq!(exchange(&mut one, &other), 0);
         exchange(&mut other, &one);
         assert_eq!((gate(&one), gate(&other)), (None, None));
-        put(&mut other, r#"{"id": "gate", "source": "TEST", "url": "test://", "name": "Again"}"#);
+        put(&mut other, r#"{"id": "gate", "source": "METRO", "url": "test://", "name": "Again"}"#);
         exchange(&mut one, &other);
         assert_eq!(gate(&one).unwrap().0, "Again");
     }
@@ -226,7 +227,7 @@ mod tests {
         let mut other = node("n2", NO_GATE, b);
         put(
             &mut one,
-            r#"{"id": "gate", "source": "TEST", "url": "whip://a-key-of-twenty-characters"}"#,
+            r#"{"id": "gate", "source": "METRO", "url": "whip://a-key-of-twenty-characters"}"#,
         );
         exchange(&mut other, &one);
         let point =
