@@ -34,6 +34,10 @@ const BATCH_ROWS: usize = 1_024;
 /// killed; each batch costs one flush of the disk.
 const BATCH_TIME: Duration = Duration::from_millis(200);
 
+/// How often it is looked for more rows meanwhile, and for the end of the program. In this time 8,192 rows
+/// find room as long as no more than 800,000 come in a second.
+const NAP_TIME: Duration = Duration::from_millis(10);
+
 /// After a failed write.
 const RETRY_TIME: Duration = Duration::from_secs(2);
 
@@ -277,26 +281,33 @@ impl Writer {
         }
     }
 
-    /// Waits for rows, and for more of them for a moment.
+    /// Waits for a row, and for more of them for a moment. Who has a row for us finds us asleep and goes on:
+    /// to be woken for each would cost him more than the row does.
     fn collect(&self, batch: &mut Vec<Row>) -> Collected {
-        let first = match self.waiting.recv_deadline(self.prune_at) {
-            Ok(first) => first,
+        let mut next = match self.waiting.recv_deadline(self.prune_at) {
+            Ok(first) => Some(first),
             Err(RecvTimeoutError::Timeout) => return Collected::Rows,
             Err(RecvTimeoutError::Disconnected) => return Collected::NoMore,
         };
         let deadline = Instant::now() + BATCH_TIME;
-        let mut next = Ok(first);
         loop {
-            match next {
-                Ok(Entry::Row(row)) => batch.push(*row),
-                Ok(Entry::Rows(rows)) => batch.extend(rows),
-                Ok(Entry::Finish(done)) => return Collected::Finish(done),
-                Err(_) => return Collected::Rows,
+            while let Some(entry) = next {
+                match entry {
+                    Entry::Row(row) => batch.push(*row),
+                    Entry::Rows(rows) => batch.extend(rows),
+                    Entry::Finish(done) => return Collected::Finish(done),
+                }
+                if batch.len() >= BATCH_ROWS {
+                    return Collected::Rows;
+                }
+                next = self.waiting.try_recv().ok();
             }
-            if batch.len() >= BATCH_ROWS {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
                 return Collected::Rows;
             }
-            next = self.waiting.recv_deadline(deadline);
+            thread::sleep(left.min(NAP_TIME));
+            next = self.waiting.try_recv().ok();
         }
     }
 
@@ -313,8 +324,8 @@ impl Writer {
             if lost > 0 {
                 rows.push(Row { count: lost, ..Row::new(Kind::Lost) });
             }
-            rows.extend_from_slice(batch);
-            store::append(transaction, &rows, now()).map(|head| (head, rows.len()))
+            let count = rows.len() + batch.len();
+            store::append(transaction, rows.iter().chain(batch), now()).map(|head| (head, count))
         });
         match written {
             Ok((head, count)) => {

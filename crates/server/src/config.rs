@@ -44,7 +44,10 @@ pub(crate) use layers::{Environment, Flags, LoadError, Loaded, load};
 pub(crate) use park::Park;
 pub(crate) use rtsp::{Rtsp, RtspUser};
 pub(crate) use store::Store;
-pub(crate) use stored::{StoredCamera, StoredLayout, StoredTile, StoredUrl};
+pub(crate) use stored::{
+    Carried, CarriedCamera, CarriedRecords, StoredCamera, StoredLayout, StoredStamp, StoredTile,
+    StoredUrl, StoredVersion,
+};
 #[cfg(test)]
 pub(crate) use tests::right as from_toml;
 pub(crate) use tree::{Origin, Problem};

@@ -34,6 +34,7 @@ mod rtsp_out;
 mod stills;
 mod tls;
 mod vault;
+mod versions;
 mod voice;
 mod why;
 

@@ -10,6 +10,7 @@
 
 mod changes;
 mod kept;
+mod learning;
 mod probing;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -157,7 +158,8 @@ impl Loaded {
     /// Reads what was kept and lays it over the settings file.
     pub(crate) fn read(config: &Config, database: &Database) -> Result<Self, DatabaseError> {
         let vault = Vault::new(database.place().clone());
-        let keeper = Keeper::new(database.clone(), vault);
+        let node = config.cluster.as_ref().map(config::Cluster::node).unwrap_or_default();
+        let keeper = Keeper::new(database.clone(), vault, node);
         let file: BTreeMap<CameraId, Camera> =
             config.cameras.iter().map(|camera| (camera.id.clone(), camera.clone())).collect();
         let known =
@@ -175,33 +177,37 @@ impl Loaded {
 
 impl Known {
     fn lay_over(&self, records: HashMap<CameraId, Record>) -> Cameras {
-        let of_file =
-            |camera: &Camera| Entry { camera: camera.clone(), origin: CameraOrigin::Config };
-        let mut cameras: Cameras =
-            self.file.iter().map(|(id, camera)| (id.clone(), of_file(camera))).collect();
+        let of_file = |(id, camera): (&CameraId, &Camera)| (id.clone(), Entry::of_file(camera));
+        let mut cameras: Cameras = self.file.iter().map(of_file).collect();
+        // In an order that is the same at each start, for the case that there are too many.
+        let records: BTreeMap<CameraId, Record> = records.into_iter().collect();
         for (id, record) in records {
-            if let Some(file) = self.file.get(&id)
-                && !self.keeper.covers(&record, file)
-            {
-                tracing::info!(
-                    camera_id = %id,
-                    "the settings file holds: its camera was written after the change over the API"
-                );
-                continue;
-            }
-            let Record { camera, .. } = record;
-            match camera {
+            match self.standing(&id, record) {
                 None => drop(cameras.remove(&id)),
-                Some(camera) if self.sources.iter().all(|source| source.id != camera.source) => {
-                    let source = &camera.source;
-                    tracing::error!(camera_id = %id, %source, "a camera is left out: its source is not in the settings");
-                }
-                Some(camera) => {
-                    cameras.insert(id, Entry { camera, origin: CameraOrigin::Stored });
-                }
+                Some(entry) => drop(put_if_room(&mut cameras, id, entry)),
             }
         }
         cameras
+    }
+
+    /// What holds, of a record and the settings file.
+    fn standing(&self, id: &CameraId, record: Record) -> Option<Entry> {
+        if let Some(file) = self.file.get(id)
+            && !self.keeper.covers(&record, file)
+        {
+            tracing::info!(
+                camera_id = %id,
+                "the settings file holds: what it says of the camera is not what the API had changed"
+            );
+            return Some(Entry::of_file(file));
+        }
+        let camera = record.camera?;
+        if self.sources.iter().all(|source| source.id != camera.source) {
+            let source = &camera.source;
+            tracing::error!(camera_id = %id, %source, "a camera is left out: its source is not in the settings");
+            return self.file.get(id).map(Entry::of_file);
+        }
+        Some(Entry { camera, origin: CameraOrigin::Stored })
     }
 
     /// What an editor may know of the sources: those of others are as if they were not there.
@@ -246,6 +252,10 @@ impl Known {
 }
 
 impl Entry {
+    fn of_file(camera: &Camera) -> Self {
+        Self { camera: camera.clone(), origin: CameraOrigin::Config }
+    }
+
     /// Who writes the settings file may let a camera be anywhere.
     fn application(&self, reach: Reach) -> CameraConfig {
         let reach = match self.origin {
@@ -403,6 +413,16 @@ impl Done<()> {
     fn with<T>(self, answer: T) -> Done<T> {
         Done { answer, change: self.change, rows: self.rows }
     }
+}
+
+/// Whether there was room: two halves of a cluster may have filled the park while they did not see each other.
+fn put_if_room(cameras: &mut Cameras, id: CameraId, entry: Entry) -> bool {
+    if cameras.len() >= MAX_CAMERAS && !cameras.contains_key(&id) {
+        tracing::warn!(camera_id = %id, "a camera is left out: the park holds {MAX_CAMERAS} cameras at most");
+        return false;
+    }
+    cameras.insert(id, entry);
+    true
 }
 
 fn forbid_unless(editor: &Editor, source: &SourceId) -> Result<(), ParkError> {

@@ -46,6 +46,11 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
 /// Media events that are taken in one go, so that calls and time get their turn in a storm.
 const EVENT_BATCH: usize = 256;
 
+/// Calls and messages that are taken in one turn of the loop beside the one that began it: each turn sets
+/// its timer anew, which costs as much as a call does. They take a millisecond, for which sources that ended
+/// wait.
+const TURN_MAX: usize = 64;
+
 /// See the module's documentation. The maps are bounded by the leases and by the calls under way.
 pub(super) struct Actor {
     pub(super) engine: Engine,
@@ -164,6 +169,7 @@ impl Actor {
                 },
                 () = sleep_until(wake) => {}
             }
+            self.take_waiting(&mut commands, &media_events);
             if media_events.is_empty() {
                 self.engine.handle_timeout(self.clock.now());
             }
@@ -172,6 +178,29 @@ impl Actor {
         }
         let (reply, _) = oneshot::channel();
         self.shut_down(reply);
+    }
+
+    /// What waits already, in the order in which the loop would take it, until the media plane tells
+    /// something.
+    fn take_waiting(
+        &mut self,
+        commands: &mut mpsc::Receiver<Command>,
+        media_events: &mpsc::UnboundedReceiver<MediaEvent>,
+    ) {
+        for _ in 0..TURN_MAX {
+            // What the one before has caused is done first, as at the end of a turn.
+            self.run_actions();
+            if !media_events.is_empty() {
+                return;
+            }
+            if let Ok(message) = self.messages_in.try_recv() {
+                self.handle_message(message);
+            } else if let Ok(command) = commands.try_recv() {
+                self.handle_command(command);
+            } else {
+                return;
+            }
+        }
     }
 
     pub(super) fn ask(&mut self, request: Request, waiting: Waiting) {

@@ -23,6 +23,9 @@ const GENESIS: &[u8] = b"manifold audit trail 1";
 /// hundred. What is longer is cut.
 const TEXT_BYTES_MAX: usize = 1_024;
 
+/// Room for a body at first: the life of somebody who left soon has 300 bytes.
+const BODY_USUAL: usize = 512;
+
 /// Most steps of a life in a row: as many as the journal keeps.
 const STEPS_MAX: usize = 64;
 
@@ -178,8 +181,14 @@ impl Row {
     }
 
     /// Its canonical bytes.
+    #[cfg(test)]
     pub(crate) fn to_body(&self) -> Vec<u8> {
-        let mut body = Body(Vec::with_capacity(256));
+        self.to_body_at(self.at)
+    }
+
+    /// Its canonical bytes, with another time of its writing.
+    pub(crate) fn to_body_at(&self, at: Timestamp) -> Vec<u8> {
+        let mut body = Body(Vec::with_capacity(BODY_USUAL));
         let texts = [
             (tag::ACTOR, &self.actor),
             (tag::ACTION, &self.action),
@@ -188,7 +197,7 @@ impl Row {
             (tag::SOURCE, &self.source),
             (tag::RESERVATION, &self.reservation),
         ];
-        body.number(tag::AT, self.at.as_millis());
+        body.number(tag::AT, at.as_millis());
         body.bytes(tag::KIND, self.kind.word().as_bytes());
         texts.into_iter().for_each(|(tag, text)| body.text(tag, text));
         body.number(tag::FROM, self.from.map_or(0, Timestamp::as_millis));
@@ -197,11 +206,11 @@ impl Row {
         body.number(tag::BYTES, self.bytes);
         body.text(tag::REASON, &self.reason);
         for step in self.steps.iter().take(STEPS_MAX) {
-            let mut inner = Body(Vec::new());
-            inner.number(tag::AT, step.at.as_millis());
-            inner.text(tag::ACTION, &step.word);
-            inner.text(tag::REASON, &step.detail);
-            body.bytes(tag::STEP, &inner.0);
+            body.inner(tag::STEP, |inner| {
+                inner.number(tag::AT, step.at.as_millis());
+                inner.text(tag::ACTION, &step.word);
+                inner.text(tag::REASON, &step.detail);
+            });
         }
         body.number(tag::OMITTED, self.steps_omitted);
         body.number(tag::COUNT, self.count);
@@ -320,6 +329,20 @@ impl Body {
         self.0.push(tag);
         self.0.extend_from_slice(&len.to_le_bytes());
         self.0.extend_from_slice(value);
+    }
+
+    /// A value that has fields itself.
+    fn inner(&mut self, tag: u8, write: impl FnOnce(&mut Self)) {
+        self.0.push(tag);
+        let length_at = self.0.len();
+        self.0.extend_from_slice(&[0; 4]);
+        let begin = self.0.len();
+        write(self);
+        if self.0.len() == begin {
+            return self.0.truncate(length_at - 1);
+        }
+        let length = u32::try_from(self.0.len() - begin).unwrap_or(u32::MAX);
+        self.0[length_at..begin].copy_from_slice(&length.to_le_bytes());
     }
 
     fn text(&mut self, tag: u8, text: &str) {

@@ -7,7 +7,7 @@
 //! | `audit_open` | reservation → the row of its begin, while it lives |
 //! | `audit_lives` | reservation → the row that tells its whole life |
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use control::Timestamp;
 use redb::{
@@ -121,40 +121,71 @@ pub(crate) enum Verdict {
 }
 
 /// Adds rows in one go; each is given a time that is not before the one before it. Returns the newest.
-pub(crate) fn append(
+pub(crate) fn append<'r>(
     transaction: &WriteTransaction,
-    rows: &[Row],
+    rows: impl IntoIterator<Item = &'r Row>,
     now: Timestamp,
 ) -> Result<Link, redb::Error> {
     let mut table = transaction.open_table(ROWS)?;
     let mut state = transaction.open_table(STATE)?;
-    let mut open = transaction.open_table(OPEN)?;
-    let mut lives = transaction.open_table(LIVES)?;
     let mut head = link(&state, HEAD)?;
     let mut at = now.max(time_of(&table, head.number)?);
+    let mut index = Index::default();
     for row in rows {
         at = at.max(row.at);
-        let row = Row { at, ..row.clone() };
-        let body = row.to_body();
+        let body = row.to_body_at(at);
         let number = head.number + 1;
         head = Link { number, hash: hash(&head.hash, number, &body) };
         table.insert(number, [&head.hash[..], &body].concat().as_slice())?;
-        if row.reservation.is_empty() {
-            continue;
+        index.note(row, number);
+    }
+    state.insert(HEAD, head.to_bytes().as_slice())?;
+    index.write(transaction)?;
+    Ok(head)
+}
+
+/// What rows change of the tables by reservation, before it is written: of each reservation once, however
+/// many of its rows come together, and in the order of the tables, so that what is side by side there is
+/// written in one go. Most who watch for a moment never come into `audit_open`.
+#[derive(Default)]
+struct Index<'r> {
+    /// Where they lead: the row of a begin, or `None` for those that ended.
+    open: BTreeMap<&'r str, Option<u64>>,
+    lives: BTreeMap<&'r str, u64>,
+}
+
+impl<'r> Index<'r> {
+    fn note(&mut self, row: &'r Row, number: u64) {
+        let reservation = row.reservation.as_str();
+        if reservation.is_empty() {
+            return;
         }
         match row.kind {
             Kind::Begun => {
-                open.insert(row.reservation.as_str(), number)?;
+                self.open.insert(reservation, Some(number));
             }
             Kind::Ended | Kind::Refused | Kind::Cut => {
-                open.remove(row.reservation.as_str())?;
-                lives.insert(row.reservation.as_str(), number)?;
+                self.open.insert(reservation, None);
+                self.lives.insert(reservation, number);
             }
             Kind::Changed | Kind::Started | Kind::Stopped | Kind::Lost | Kind::Checkpoint => {}
         }
     }
-    state.insert(HEAD, head.to_bytes().as_slice())?;
-    Ok(head)
+
+    fn write(self, transaction: &WriteTransaction) -> Result<(), redb::Error> {
+        let mut open = transaction.open_table(OPEN)?;
+        let mut lives = transaction.open_table(LIVES)?;
+        for (reservation, begun) in self.open {
+            match begun {
+                Some(number) => open.insert(reservation, number)?,
+                None => open.remove(reservation)?,
+            };
+        }
+        for (reservation, number) in self.lives {
+            lives.insert(reservation, number)?;
+        }
+        Ok(())
+    }
 }
 
 /// The begins of those who watched when the server was killed, as rows that say so.

@@ -40,6 +40,8 @@ impl ServerProcess {
             .arg(&config)
             .arg("--ready-file")
             .arg(&ready)
+            // What is kept of reservations belongs to the benchmark, not to a server of this machine.
+            .env("STATE_DIRECTORY", folder.join("state"))
             .current_dir(&folder)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

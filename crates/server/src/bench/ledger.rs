@@ -9,7 +9,9 @@ mod redis;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use tokio::runtime::Builder;
 
+use super::child::cpu_time;
 use super::{Figure, Report, quantile};
 use crate::ledger::connection::Store;
 use crate::ledger::{LedgerPlace, OnStoreLoss, StoreAddress};
@@ -57,20 +59,18 @@ pub(crate) enum Way {
 pub(crate) fn run(bench: &LedgerBench) -> anyhow::Result<Report> {
     let is_something = bench.callers > 0 && bench.rate > 0 && bench.http_rate > 0;
     ensure!(is_something, "there is nothing to measure");
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(measure(bench))
-}
-
-async fn measure(bench: &LedgerBench) -> anyhow::Result<Report> {
     let mut figures = Vec::new();
     let mut headline = Vec::new();
     if bench.only != Some(Way::Http) {
-        let found = by_ledger(bench).await?;
+        let runtime = Builder::new_multi_thread().enable_all().build()?;
+        let found = runtime.block_on(by_ledger(bench))?;
         headline.extend([("reserve_p99_ms", found.p99), ("reservations_per_second", found.rate)]);
         figures.extend(found.figures);
     }
     if bench.only != Some(Way::Ledger) {
-        let found = by_http(bench).await?;
+        // All callers in one thread, which wakes nobody: they take as little of the cores as they can.
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let found = runtime.block_on(by_http(bench))?;
         headline.extend([
             ("http_reserve_p99_ms", found.p99),
             ("http_reservations_per_second", found.rate),
@@ -117,16 +117,18 @@ async fn by_http(bench: &LedgerBench) -> anyhow::Result<Found> {
     let server = http::start(&url).await?;
     let callers = http::connect(server.address(), bench.callers).await?;
     let before = server.cpu_time()?;
+    let own_before = cpu_time(std::process::id())?;
     let took = call_all(bench, bench.http_rate, callers).await?;
     let cpu = server.cpu_time().map(|time| time.saturating_sub(before));
-    let cpu = took.cpu("HTTP: server", cpu);
+    let own = cpu_time(std::process::id()).map(|time| time.saturating_sub(own_before));
+    let cpu = [took.cpu("HTTP: server", cpu), took.cpu("HTTP: callers", own)];
     let mut left = http::left(server.address()).await?;
     drop(server);
     if let LedgerPlace::Store { .. } = place {
         left += desk::start(place)?.left().await?;
     }
     let mut found = took.found("HTTP: ", bench.http_rate, left);
-    found.figures.push(cpu);
+    found.figures.extend(cpu);
     found.figures.extend(redis.map(|redis| took.cpu("HTTP: redis-server", redis.cpu_time())));
     Ok(found)
 }

@@ -86,6 +86,8 @@ async fn serve(loaded: &Loaded, args: &ServeArgs) -> anyhow::Result<()> {
     limits.restore(&app).await?;
     share_revocations(&keyring, leases, &app, &closing);
     let park = Park::new(parked, app.clone());
+    let node = config.cluster.as_ref().map(config::Cluster::node).unwrap_or_default();
+    let layouts = Layouts::new(database, node)?;
     let voice = config.voice.enabled.then(|| Voice::start(config.voice.relay(), plane));
     let outlets = Arc::new(Outlets::default());
     let http = Http::new(
@@ -95,7 +97,7 @@ async fn serve(loaded: &Loaded, args: &ServeArgs) -> anyhow::Result<()> {
         doors,
         Arc::clone(&outlets),
         voice.clone(),
-        http::Kept { park, layouts: Layouts::new(database), limits },
+        http::Kept { park, layouts, limits },
     );
     look_around(config, &app, &http, &closing);
     if let Some(upkeep) = upkeep {
@@ -137,6 +139,7 @@ fn look_around(config: &Config, app: &App, http: &Http, closing: &CancellationTo
         tokio::spawn(park::probe_unwatched(app.clone(), interval, closing.clone()));
     }
     tokio::spawn(http::follow_nodes(http.clone(), closing.clone()));
+    tokio::spawn(http::spread(http.clone(), closing.clone()));
 }
 
 /// Never, where the relay is switched off.

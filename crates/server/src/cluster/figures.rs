@@ -15,6 +15,8 @@ pub(super) struct Counters {
     pub(super) alone: AtomicU64,
     pub(super) rehomings: AtomicU64,
     pub(super) registrations_lost: AtomicU64,
+    records_learned: AtomicU64,
+    records_refused: AtomicU64,
 }
 
 /// This node's part in the cluster at one instant.
@@ -36,6 +38,10 @@ pub(crate) struct ClusterFigures {
     pub(crate) rehomings: u64,
     /// Times that it was among the others and could not say so any more.
     pub(crate) registrations_lost: u64,
+    /// Cameras and layouts that became what another node had written.
+    pub(crate) records_learned: u64,
+    /// Those that another node had written later and that could not be had from it.
+    pub(crate) records_refused: u64,
 }
 
 /// One stream that is pulled from another node, as long as this is kept.
@@ -63,7 +69,18 @@ impl Cluster {
             alone: of(&counters.alone),
             rehomings: of(&counters.rehomings),
             registrations_lost: of(&counters.registrations_lost),
+            records_learned: of(&counters.records_learned),
+            records_refused: of(&counters.records_refused),
         }
+    }
+
+    /// Counts what another node had to tell.
+    pub(crate) fn count_records(&self, learned: usize, refused: usize) {
+        let add = |counter: &AtomicU64, count: usize| {
+            counter.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
+        };
+        add(&self.0.counters.records_learned, learned);
+        add(&self.0.counters.records_refused, refused);
     }
 
     /// Counts another node as pulled.

@@ -5,6 +5,7 @@
 //! their own kind (`/node`) that takes no quota. Who watches is the ledger's business, not known here.
 
 mod ask;
+mod envelope;
 mod figures;
 mod origin;
 mod registry;

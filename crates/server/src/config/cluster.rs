@@ -15,6 +15,11 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
+    /// What this node is called.
+    pub(crate) fn node(&self) -> &str {
+        &self.node
+    }
+
     /// What the application runs, with a store that was found to be one.
     pub(super) fn application(&self, store: &Store) -> Option<cluster::Settings> {
         let store = store.handle()?;

@@ -465,7 +465,6 @@ pub(super) fn camera_answer(camera: &CameraSnapshot) -> Camera {
         pulls_started: camera.pulls_started,
         renditions: camera.renditions.iter().map(rendition_answer).collect(),
         nodes: camera.nodes.iter().map(node_answer).collect(),
-        hint: None,
     }
 }
 

@@ -13,11 +13,12 @@ use control::{CameraId, ReservationId, SourceId};
 use super::node::require_question;
 use super::problem::Problem;
 use super::wire::nodes::{
-    Act, CameraQuestion, EndingQuestion, HeartbeatQuestion, HolderAnswer, HolderQuestion,
-    NodeQuestion, Question, Refusal, RemoveQuestion, RemovedViewer, RenewQuestion, ResetQuestion,
-    StateQuestion, StopIngressQuestion, TraceQuestion, WhepQuestion, WhyQuestion,
+    Act, CameraQuestion, ChangesQuestion, EndingQuestion, HeartbeatQuestion, HolderAnswer,
+    HolderQuestion, NodeQuestion, Question, RecordsQuestion, Refusal, RemoveQuestion,
+    RemovedViewer, RenewQuestion, ResetQuestion, StateQuestion, StopIngressQuestion, TraceQuestion,
+    WhepQuestion, WhyQuestion,
 };
-use super::{Http, api, participants, renewal, reset, trace, whep, why};
+use super::{Http, api, participants, renewal, reset, spreading, trace, whep, why};
 use crate::app::{Holder, LeaseError, Over};
 use crate::cluster::{Asked, Cluster, Silent, SilentReason};
 use crate::journal::Step;
@@ -187,6 +188,12 @@ pub(super) async fn answer(
         }
         Question::Camera(question) => {
             said::<CameraQuestion>(why::camera_here(&http, &question.camera_id).await)
+        }
+        Question::Changes(question) => {
+            said::<ChangesQuestion>(spreading::changes_here(&http, &question))
+        }
+        Question::Records(question) => {
+            said::<RecordsQuestion>(spreading::records_here(&http, question).await?)
         }
     })
 }

@@ -138,6 +138,16 @@ impl Keyring {
         self.keys().iter().map(|key| key.id.clone()).collect()
     }
 
+    /// The first key of the settings, which other nodes of a cluster have as well, with its id.
+    pub(crate) fn configured(&self) -> Option<(String, SecretString)> {
+        self.keys().iter().find_map(|key| Some((key.id.clone(), key.secret.clone()?)))
+    }
+
+    /// That of the settings which is called so.
+    pub(crate) fn secret_of(&self, id: &str) -> Option<SecretString> {
+        self.keys().iter().find(|key| key.id == id)?.secret.clone()
+    }
+
     fn keys(&self) -> Arc<[Key]> {
         Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }

@@ -27,10 +27,6 @@ pub(super) const LIST_LENGTH_MAX: usize = 8 * 1024 * 1024;
 /// Problems that are put into the sentence; all of them stand beside it.
 const PROBLEMS_IN_SENTENCE: usize = 5;
 
-/// What the other nodes of a cluster do not know.
-const OF_ONE_NODE: &str = "this node alone has the camera so; the others have it as their own settings say: \
-                           make the same change at each of them";
-
 /// `POST /api/v1/cameras`
 #[utoipa::path(
     post,
@@ -162,9 +158,7 @@ fn editor(caller: Caller) -> Editor {
 async fn answer(http: &Http, id: &CameraId) -> Result<Camera, Problem> {
     let snapshot = http.whole().snapshot().await;
     let camera = snapshot.cameras.iter().find(|camera| camera.id == *id);
-    let answer = camera.map(camera_answer).ok_or_else(|| no_camera(id))?;
-    let hint = http.app().cluster().map(|_| OF_ONE_NODE);
-    Ok(Camera { hint, ..answer })
+    camera.map(camera_answer).ok_or_else(|| no_camera(id))
 }
 
 async fn document(request: Request) -> Result<String, Problem> {

@@ -123,11 +123,7 @@ fn address(name: &str) -> Option<IpAddr> {
 }
 
 /// Refuses names that are not ours, and changes that another site's page asks for.
-pub(super) async fn check_site(
-    State(http): State<Http>,
-    request: Request,
-    next: Next,
-) -> Result<Response, Problem> {
+pub(super) fn check_site(http: &Http, request: &Request) -> Result<(), Problem> {
     let host = authority(request.headers(), request.uri());
     if !http.rules().admits_host(host.as_ref()) {
         return Err(Problem::new(
@@ -141,14 +137,14 @@ pub(super) async fn check_site(
     // adds by itself.
     let path = request.uri().path();
     let is_open = ["/whep/", "/whip/", "/w/"].iter().any(|root| path.starts_with(root));
-    if is_change && !is_open && is_foreign(&http, &request) {
+    if is_change && !is_open && is_foreign(http, request) {
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
             "pages of this origin may not change anything here; add the origin to \
              http.allowed_origins if it is yours",
         ));
     }
-    Ok(next.run(request).await)
+    Ok(())
 }
 
 fn is_foreign(http: &Http, request: &Request) -> bool {
@@ -174,9 +170,9 @@ pub(super) async fn require_caller(
     Ok(next.run(request).await)
 }
 
-/// Ends requests that take too long.
-pub(super) async fn deadline(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(REQUEST_TIME_MAX, next.run(request)).await {
+/// An answer, or that it takes too long.
+pub(super) async fn in_time(answer: impl Future<Output = Response>) -> Response {
+    match tokio::time::timeout(REQUEST_TIME_MAX, answer).await {
         Ok(response) => response,
         Err(_) => {
             let detail = format!("the request took longer than {} s", REQUEST_TIME_MAX.as_secs());

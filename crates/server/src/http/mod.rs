@@ -55,6 +55,7 @@ mod reset;
 mod rooms;
 mod secure;
 mod sources;
+mod spreading;
 mod status;
 mod trace;
 mod voice;
@@ -69,7 +70,7 @@ mod matrix;
 #[cfg(test)]
 mod tests;
 
-use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -80,13 +81,12 @@ use axum::http::header::{
     AUTHORIZATION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_MATCH, LINK, LOCATION,
     REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, delete, get, patch, post, put};
-use tower_http::catch_panic::CatchPanicLayer;
+use futures::{FutureExt, TryFutureExt};
 use tower_http::cors::{AllowOrigin, Any as Anyone, CorsLayer};
-use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::app::App;
 use crate::config::{self, AuthMode, Config};
@@ -110,6 +110,7 @@ pub(crate) use caller::{Badge, Caller, Role, Sources};
 pub(crate) use listen::{Listeners, bind, bind_one};
 pub(crate) use mp3::speakers;
 pub(crate) use secure::{Doors, Secure};
+pub(crate) use spreading::spread;
 pub(crate) use whole::follow_nodes;
 
 /// Largest request body. An offer of a browser with every codec has about 8 KiB, a heartbeat 30
@@ -186,7 +187,9 @@ impl Kept {
         let parked = park::Loaded::read(config, &database);
         let parked = parked.unwrap_or_else(|error| panic!("there is nothing to read: {error}"));
         let limits = Limits::new(&crate::ledger::LedgerPlace::Memory, database.clone());
-        Self { park: Park::new(parked, app), layouts: Layouts::new(database), limits }
+        let layouts = Layouts::new(database, "");
+        let layouts = layouts.unwrap_or_else(|error| panic!("there is nothing to read: {error}"));
+        Self { park: Park::new(parked, app), layouts, limits }
     }
 }
 
@@ -342,21 +345,7 @@ pub(crate) fn router(http: Http) -> Router {
         .route("/health", get(status::health))
         .route("/ca.crt", get(secure::authority))
         .fallback(voice::connect_or_page)
-        .layer(from_fn_with_state(http.clone(), guard::check_site))
-        .layer(DefaultBodyLimit::max(BODY_LENGTH_MAX))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn(guard::deadline))
-        .layer(from_fn(problem::complete))
-        .layer(SetResponseHeaderLayer::if_not_present(CONTENT_SECURITY_POLICY, CONTENT_POLICY))
-        .layer(SetResponseHeaderLayer::overriding(
-            X_CONTENT_TYPE_OPTIONS,
-            HeaderValue::from_static("nosniff"),
-        ))
-        .layer(SetResponseHeaderLayer::overriding(
-            REFERRER_POLICY,
-            HeaderValue::from_static("no-referrer"),
-        ))
-        .layer(from_fn_with_state(http.clone(), observe))
+        .layer((from_fn_with_state(http.clone(), surround), DefaultBodyLimit::max(BODY_LENGTH_MAX)))
         .with_state(http)
 }
 
@@ -455,26 +444,55 @@ fn whep_cors() -> CorsLayer {
         .max_age(PREFLIGHT_AGE)
 }
 
-fn panicked(_: Box<dyn Any + Send>) -> Response {
+/// What stands before every route: checks and a deadline, and behind it errors with bodies, headers, a count
+/// and a line in the log. All in one layer: for each that is made of a function, what is inside of it is
+/// copied and boxed anew for every request.
+async fn surround(State(http): State<Http>, request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let answer = async {
+        match guard::check_site(&http, &request) {
+            Ok(()) => next.run(request).await,
+            Err(refused) => refused.into_response(),
+        }
+    };
+    // What a panic leaves behind is the request's own.
+    let answer = AssertUnwindSafe(answer).catch_unwind();
+    let answer = guard::in_time(answer.unwrap_or_else(|_| panicked())).await;
+    let mut response = problem::complete(answer, &method, &uri);
+    add_headers(response.headers_mut());
+    observe(&http, (&method, &uri), matched.as_ref(), response.status(), begun);
+    response
+}
+
+fn panicked() -> Response {
     tracing::error!("a request handler panicked; the panic message is on standard error");
     let detail = "an internal error happened; the server's log has the details";
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail).into_response()
 }
 
-/// Counts and logs each request. Query strings are left out of the log: people put tokens there; and
-/// so are stream keys, and most of sessions' names.
-async fn observe(State(http): State<Http>, request: Request, next: Next) -> Response {
-    let begun = Instant::now();
-    let method = request.method().clone();
-    let path = whip::for_log(request.uri().path());
-    let matched = request.extensions().get::<MatchedPath>().cloned();
-    let response = next.run(request).await;
-    let status = response.status().as_u16();
-    let route = matched.as_ref().map_or("other", MatchedPath::as_str);
+/// Those of every answer.
+fn add_headers(headers: &mut HeaderMap) {
+    headers.entry(CONTENT_SECURITY_POLICY).or_insert(CONTENT_POLICY);
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+}
+
+/// Counts and logs a request. Query strings are left out of the log: people put tokens there; and so are
+/// stream keys, and most of sessions' names.
+fn observe(
+    http: &Http,
+    (method, uri): (&Method, &Uri),
+    matched: Option<&MatchedPath>,
+    status: StatusCode,
+    begun: Instant,
+) {
+    let route = matched.map_or("other", MatchedPath::as_str);
+    let status = status.as_u16();
     http.requests().count(route, status);
     let elapsed_ms = begun.elapsed().as_millis();
-    tracing::debug!(%method, path, status, elapsed_ms, "request");
-    response
+    tracing::debug!(%method, path = whip::for_log(uri.path()), status, elapsed_ms, "request");
 }
 
 /// RFC 3339 in UTC, to the millisecond.

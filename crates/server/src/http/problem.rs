@@ -4,10 +4,8 @@ use std::borrow::Cow;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::Request;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
-use axum::middleware::Next;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 
 use super::auth::{GrantError, TokenError};
@@ -169,10 +167,7 @@ impl From<GrantError> for Problem {
 }
 
 /// Gives a body to errors that the router and its layers answer without one of ours.
-pub(super) async fn complete(request: Request, next: Next) -> Response {
-    let method = request.method().clone();
-    let path = super::whip::without_key(request.uri().path());
-    let response = next.run(request).await;
+pub(super) fn complete(response: Response, method: &Method, uri: &Uri) -> Response {
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();
     let has_json = response.headers().get(CONTENT_TYPE).is_some_and(|value| {
@@ -182,6 +177,7 @@ pub(super) async fn complete(request: Request, next: Next) -> Response {
     if !is_error || has_json {
         return response;
     }
+    let path = super::whip::without_key(uri.path());
     let detail = default_detail(status, method.as_str(), &path);
     let mut problem = Problem::new(status, detail).into_response();
     let (parts, _) = response.into_parts();
@@ -189,7 +185,7 @@ pub(super) async fn complete(request: Request, next: Next) -> Response {
         problem.headers_mut().append(name, value.clone());
     }
     *problem.extensions_mut() = parts.extensions;
-    if method == axum::http::Method::HEAD {
+    if method == Method::HEAD {
         *problem.body_mut() = Body::empty();
     }
     problem

@@ -118,6 +118,8 @@ fn cluster_metrics(figures: ClusterFigures) -> ClusterMetrics {
         pulls_alone: figures.alone,
         rehomings: figures.rehomings,
         registrations_lost: figures.registrations_lost,
+        records_learned: figures.records_learned,
+        records_refused: figures.records_refused,
     }
 }
 

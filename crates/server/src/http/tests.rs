@@ -67,7 +67,7 @@ impl Server {
 
 struct Answer {
     status: u16,
-    headers: axum::http::HeaderMap,
+    headers: HeaderMap,
     text: String,
 }
 
@@ -251,7 +251,9 @@ async fn a_panic_is_an_answer_and_the_server_lives_on() {
     async fn panic() -> StatusCode {
         panic!("canary")
     }
-    let panics = Router::new().route("/", get(panic)).layer(CatchPanicLayer::custom(panicked));
+    let http = Server::start(|_| {}).await.http;
+    let layer = from_fn_with_state(http, surround);
+    let panics: Router = Router::new().route("/", get(panic)).layer(layer);
     let request = || Request::get("/").body(Body::empty()).unwrap();
     for _ in 0..2 {
         let response = panics.clone().oneshot(request()).await.unwrap();

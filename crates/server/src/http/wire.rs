@@ -265,9 +265,6 @@ pub(super) struct Camera {
     /// The nodes that have it, where there are several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) nodes: Vec<CameraNode>,
-    /// What else is to be done after a change.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) hint: Option<&'static str>,
 }
 
 /// How a camera is at one node of a cluster.
@@ -430,6 +427,8 @@ pub(super) struct ClusterMetrics {
     pub(super) pulls_alone: u64,
     pub(super) rehomings: u64,
     pub(super) registrations_lost: u64,
+    pub(super) records_learned: u64,
+    pub(super) records_refused: u64,
 }
 
 /// Problem details (RFC 9457).

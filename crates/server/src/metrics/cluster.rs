@@ -38,6 +38,16 @@ impl Collector for NodeFigures {
                 "Times that this node could not say any more that it is there",
                 figures.registrations_lost,
             ),
+            (
+                "manifold_records_learned",
+                "Cameras and layouts that became what another node had written",
+                figures.records_learned,
+            ),
+            (
+                "manifold_records_refused",
+                "Cameras and layouts written at another node that could not be had from it",
+                figures.records_refused,
+            ),
         ];
         for (name, help, value) in counters {
             counter(encoder, name, help)?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::audit::{TraceAnswer, TraceStep};
 use super::operations::WhyAnswer;
 use super::{HeartbeatAnswer, HeartbeatRequest};
+use crate::config::StoredStamp;
 
 /// `POST /node/ask`. No `Debug`, for tokens are in it.
 #[derive(Clone, Serialize, Deserialize)]
@@ -28,6 +29,8 @@ pub(in crate::http) enum Question {
     Whep(WhepQuestion),
     StopIngress(StopIngressQuestion),
     Reset(ResetQuestion),
+    Changes(ChangesQuestion),
+    Records(RecordsQuestion),
 }
 
 /// A question with its answer.
@@ -246,6 +249,48 @@ pub(in crate::http) struct ResetPart {
     pub(in crate::http) cameras: Vec<String>,
 }
 
+/// What is the same at all nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::http) enum RecordKind {
+    Cameras,
+    Layouts,
+}
+
+/// What was written after a place in the asked node's order.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::http) struct ChangesQuestion {
+    pub(in crate::http) kind: RecordKind,
+    /// The process to whose order the place belongs; empty at first.
+    pub(in crate::http) epoch: String,
+    pub(in crate::http) place: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::http) struct ChangesAnswer {
+    pub(in crate::http) epoch: String,
+    /// Where the next question goes on.
+    pub(in crate::http) place: u64,
+    /// By the records' ids. Empty: there is no more.
+    pub(in crate::http) stamps: Vec<(String, StoredStamp)>,
+}
+
+/// The asked node's last writes of these records.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::http) struct RecordsQuestion {
+    pub(in crate::http) kind: RecordKind,
+    pub(in crate::http) ids: Vec<String>,
+}
+
+/// Nothing in it is secret: what is, is sealed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::http) struct RecordsAnswer {
+    /// The id of the key for tokens that it is sealed with, too.
+    pub(in crate::http) key: Option<String>,
+    /// [`CarriedRecords`](crate::config::CarriedRecords).
+    pub(in crate::http) sealed: String,
+}
+
 /// Ties questions to their variants and to their answers.
 macro_rules! questions {
     ($($variant:ident($question:ty) -> $answer:ty;)*) => {$(
@@ -274,4 +319,6 @@ questions! {
     Whep(WhepQuestion) -> Act<Passed>;
     StopIngress(StopIngressQuestion) -> bool;
     Reset(ResetQuestion) -> ResetPart;
+    Changes(ChangesQuestion) -> ChangesAnswer;
+    Records(RecordsQuestion) -> RecordsAnswer;
 }

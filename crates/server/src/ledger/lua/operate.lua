@@ -217,7 +217,7 @@ while place <= #ARGV do
 end
 for id, source in pairs(named) do
   if source.changed then
-    redis.call('SET', source.count, viewers_of(id))
+    redis.call('SET', source.count, whole(viewers_of(id)))
   end
 end
 return answer('each', answers)

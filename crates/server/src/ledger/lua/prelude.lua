@@ -23,12 +23,20 @@ end
 -- How long people's keys outlive the lease: while it lives, only a person can have deleted them.
 local GRACE_MS = 10000
 -- Leases told to other nodes; each reads them every second.
-local ENDED_MAX = 10000
+local ENDED_MAX = '10000'
 -- Arguments that unpack may make of a table; Lua's stack has 8,000 places.
 local CHUNK = 1000
 
+-- A number as text. Few are different in one call, and C's printf takes longer than a command of the store:
+-- the same goes for numbers that are handed to redis.call, so that these are texts.
+local texts = {}
 local function whole(number)
-  return string.format('%.0f', number)
+  local text = texts[number]
+  if not text then
+    text = string.format('%.0f', number)
+    texts[number] = text
+  end
+  return text
 end
 
 -- nil for what we did not write.
@@ -44,7 +52,7 @@ end
 
 local function pack(lease)
   local last = lease.last and whole(lease.last) or ''
-  return table.concat({ lease.source, lease.camera, lease.user, lease.quality, lease.class,
+  return table.concat({ lease.source, lease.camera, lease.user, lease.quality, whole(lease.class),
     whole(lease.created), last, lease.owner }, '|')
 end
 
@@ -64,12 +72,12 @@ end
 
 local function enter(id, lease)
   redis.call('ZADD', index,
-    0, 's/' .. lease.source .. '/' .. lease.watched .. '/' .. id,
-    0, 'u/' .. lease.user .. '/' .. lease.watched .. '/' .. id,
-    0, 'n/' .. lease.owner .. '/' .. id)
+    '0', 's/' .. lease.source .. '/' .. lease.watched .. '/' .. id,
+    '0', 'u/' .. lease.user .. '/' .. lease.watched .. '/' .. id,
+    '0', 'n/' .. lease.owner .. '/' .. id)
   if unit == 'camera' then
-    redis.call('ZADD', index, 0, 'w/' .. lease.source .. '/' .. lease.watched,
-      0, 'v/' .. lease.user .. '/' .. lease.watched)
+    redis.call('ZADD', index, '0', 'w/' .. lease.source .. '/' .. lease.watched,
+      '0', 'v/' .. lease.user .. '/' .. lease.watched)
   end
 end
 
@@ -158,7 +166,7 @@ local function units_of(source)
 end
 
 local function answer(...)
-  local first = redis.call('ZRANGE', leases, 0, 0, 'WITHSCORES')
+  local first = redis.call('ZRANGE', leases, '0', '0', 'WITHSCORES')
   return { whole(now), first[2] or '', told, ... }
 end
 
@@ -186,9 +194,9 @@ local function show(id, lease, expires, keys, name)
     'created_at', whole(lease.created), 'expires_at', whole(expires), 'room_name', room, 'node', lease.owner)
   redis.call('PEXPIRE', keys[1], rest)
   set_fields(keys[2], 'camera_name', name, 'room_name', room, 'identity', 'viewer_' .. id,
-    'ingress_id', 'whip-pusher-' .. lease.camera, 'quality', lease.quality, 'class', lease.class)
+    'ingress_id', 'whip-pusher-' .. lease.camera, 'quality', lease.quality, 'class', whole(lease.class))
   redis.call('PEXPIRE', keys[2], rest)
-  redis.call('SET', keys[3], whole(now), 'PX', 30000)
+  redis.call('SET', keys[3], whole(now), 'PX', '30000')
 end
 
 local function show_renewed(id, lease, expires, keys)
@@ -200,7 +208,7 @@ local function show_renewed(id, lease, expires, keys)
   end
   redis.call('PEXPIRE', keys[1], rest)
   redis.call('PEXPIRE', keys[2], rest)
-  redis.call('SET', keys[3], whole(now), 'PX', 30000)
+  redis.call('SET', keys[3], whole(now), 'PX', '30000')
 end
 
 -- A limit as people may change it: what is no limit does not count, but the last that was one does.
