@@ -22,8 +22,8 @@ const UNUSED = 5;
 /** What is promised of a node that dies. */
 const PICTURE_BACK_MS_MAX = 5_000;
 const LEASES_BACK_MS_MAX = 15_000;
-/** A node that ends gives its leases back itself. */
-const LEASES_GIVEN_MS_MAX = 1_000;
+/** A node that ends gives its leases back itself, as any viewer's that leaves. */
+const LEASES_GIVEN_MS_MAX = 5_000;
 /** Until all of it is told as a failure. */
 const PATIENCE = { within: 60_000, every: 20 };
 const SETTLE_MS = 3_000;

@@ -107,7 +107,7 @@ scenario('the origin is killed: viewers of both other nodes see the picture, and
   const after = await lastLeaseEnded(redis, died);
   console.log(`the last lease of the dead node ended after ${after} ms`);
   assert.ok(after < LEASES_BACK, `the last lease ended after ${after} ms`);
-  assert.equal(await redis.cli('GET', 'stream:count:TEST'), '2', 'for people too');
+  await until('for people too', async () => (await redis.cli('GET', 'stream:count:TEST')) === '2');
 
   await first.restart();
   await playing(world, [first], browser);

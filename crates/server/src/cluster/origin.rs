@@ -144,7 +144,7 @@ impl Cluster {
                 return;
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Takes the lease, or renews it.
