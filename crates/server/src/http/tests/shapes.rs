@@ -190,10 +190,10 @@ fn a_broken_camera_says_why_and_when_it_is_tried_again() {
             "on_demand": true, "synthetic": false, "status": "OFFLINE", "state": "lost",
             "reason": "the camera's stream ended: timeout", "retry_in_s": 3, "probed_at": null, "viewer_count": 0,
             "active_since": null, "codec": "H264", "width": 640, "height": 360, "audio": "opus", "pullers": 0,
-            "pulls_started": 3,
+            "keyframe_interval_s": 2.04, "pulls_started": 3,
             "renditions": [{
                 "rendition": "main", "state": "lost", "reason": null, "viewer_count": 0,
-                "codec": "H264", "width": 640, "height": 360,
+                "codec": "H264", "width": 640, "height": 360, "keyframe_interval_s": 2.04,
             }],
         })
     );
