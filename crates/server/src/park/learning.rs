@@ -230,11 +230,11 @@ mod tests {
             r#"{"id": "gate", "source": "METRO", "url": "whip://a-key-of-twenty-characters"}"#,
         );
         exchange(&mut other, &one);
-        let point =
-            |node: &Loaded| match &node.cameras[&CameraId::parse("gate").unwrap()].camera.url {
-                SourceUrl::Whip(point) => std::sync::Arc::clone(point),
-                url => panic!("{url:?}"),
-            };
+        let point = |node: &Loaded| {
+            let url = &node.cameras[&CameraId::parse("gate").unwrap()].camera.url;
+            let SourceUrl::Whip(point) = url else { panic!("{url:?}") };
+            std::sync::Arc::clone(point)
+        };
         let before = point(&other);
         assert!(before.admits("a-key-of-twenty-characters"));
         put(&mut one, r#"{"id": "gate", "name": "Named"}"#);
