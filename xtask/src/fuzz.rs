@@ -36,6 +36,9 @@ const INPUT_SECONDS_MAX: u32 = 10;
 /// Lines of a failed target's log that are shown.
 const LINES_SHOWN: usize = 40;
 
+/// Lines of a panic's message that the error repeats: the place, and both sides of what should be equal.
+const REASON_LINES_MAX: usize = 6;
+
 /// What makes the compiler count edges and comparisons for libFuzzer.
 const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
      -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
@@ -224,7 +227,7 @@ impl Fuzzer {
         path.exists().then(|| format!("-dict={}", path.display()))
     }
 
-    /// What to look at and what to run.
+    /// Why it failed, what to look at and what to run.
     fn finding(&self, one: &Running, status: &str) -> anyhow::Error {
         let log = read(&one.log);
         let lines: Vec<&str> = log.lines().collect();
@@ -284,6 +287,17 @@ fn is_named_by_hash(path: &Path) -> bool {
     name.len() == 40 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
+/// The panic's place and message, or what libFuzzer itself found: out of time, out of memory.
+fn reason(log: &[&str]) -> Option<String> {
+    let belongs = |line: &&str| !(line.starts_with("note: ") || line.starts_with("=="));
+    let told: Vec<&str> = match log.iter().position(|line| line.contains("panicked at ")) {
+        Some(panic) => log[panic..].iter().copied().take_while(belongs).collect(),
+        None => log.iter().copied().filter(|line| line.contains("ERROR: libFuzzer")).collect(),
+    };
+    let told = &told[..told.len().min(REASON_LINES_MAX)];
+    (!told.is_empty()).then(|| told.join("\n  "))
+}
+
 /// The newest line in which libFuzzer counts, from the number of inputs on.
 fn last_status(log: &Path) -> String {
     let log = read(log);
@@ -309,6 +323,25 @@ mod tests {
         assert_eq!(wanted(&["--seconds"]), None);
         assert_eq!(wanted(&["rtcp", "rtp"]), None);
         assert_eq!(wanted(&["--often"]), None);
+    }
+
+    #[test]
+    fn a_finding_begins_with_the_panic() {
+        let panic = [
+            "#2785768\tREDUCE cov: 650 ft: 3895",
+            "thread '<unnamed>' (7) panicked at crates/media/src/fuzz/rtp.rs:91:9:",
+            "assertion `left == right` failed: frames differ",
+            "  left: 1",
+            " right: 2",
+            "note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace",
+            "==7== ERROR: libFuzzer: deadly signal",
+        ];
+        assert_eq!(reason(&panic), Some(panic[1..5].join("\n  ")));
+
+        let slow = ["#2\tINITED cov: 650", "==7== ERROR: libFuzzer: timeout after 10 seconds"];
+        assert_eq!(reason(&slow), Some(slow[1].to_owned()));
+
+        assert_eq!(reason(&["#2\tINITED cov: 650"]), None);
     }
 
     #[test]
