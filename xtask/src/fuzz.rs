@@ -62,10 +62,16 @@ enum Then {
     Minimise,
 }
 
+impl Default for Wanted<'_> {
+    fn default() -> Self {
+        Self { target: None, seconds: SECONDS, then: Then::Fuzz }
+    }
+}
+
 impl<'a> Wanted<'a> {
     /// `[TARGET] [--seconds N] [--minimise]`; `None` where it is something else.
     pub(crate) fn read(words: &[&'a str]) -> Option<Self> {
-        let mut wanted = Self { target: None, seconds: SECONDS, then: Then::Fuzz };
+        let mut wanted = Self::default();
         let mut words = words.iter();
         while let Some(word) = words.next() {
             match *word {
@@ -234,16 +240,18 @@ impl Fuzzer {
         for line in &lines[lines.len().saturating_sub(LINES_SHOWN)..] {
             step::say(line);
         }
+        let target = &one.target;
+        let why = reason(&lines).unwrap_or_else(|| format!("it ended with {status}"));
+        let log_at = one.log.display();
         let prefix = "Test unit written to ";
         let input = log.lines().find_map(|line| Some(line.split_once(prefix)?.1.trim()));
-        let target = &one.target;
         let Some(input) = input else {
-            return anyhow::anyhow!("{target} ended with {status}; see {}", one.log.display());
+            return anyhow::anyhow!("{target} failed:\n  {why}\nits log:\n  {log_at}");
         };
         let program = self.programs.join(target);
         anyhow::anyhow!(
-            "{target} failed on an input:\n  {input}\nagain:\n  {} {input}\nas a test for ever:\n  \
-             cp {input} fuzz/corpus/{target}/",
+            "{target} failed:\n  {why}\nits log:\n  {log_at}\nthe input:\n  {input}\nagain:\n  \
+             {} {input}\nas a test for ever:\n  cp {input} fuzz/corpus/{target}/",
             program.display()
         )
     }
@@ -316,8 +324,7 @@ mod tests {
     #[test]
     fn the_command_line() {
         let wanted = |words: &[&'static str]| Wanted::read(words);
-        let all = Wanted { target: None, seconds: 60, then: Then::Fuzz };
-        assert_eq!(wanted(&[]), Some(all));
+        assert_eq!(wanted(&[]), Some(Wanted::default()));
         let one = Wanted { target: Some("rtcp"), seconds: 5, then: Then::Fuzz };
         assert_eq!(wanted(&["rtcp", "--seconds", "5"]), Some(one));
         assert_eq!(wanted(&["--seconds"]), None);
