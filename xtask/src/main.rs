@@ -5,6 +5,7 @@
 //! [`setup`] alone.
 
 mod bench;
+mod browser;
 mod fuzz;
 mod lint;
 mod plot;
