@@ -39,6 +39,9 @@ const LINES_SHOWN: usize = 40;
 /// Lines of a panic's message that the error repeats: the place, and both sides of what should be equal.
 const REASON_LINES_MAX: usize = 6;
 
+/// The step that builds them.
+const BUILD: &str = "fuzz targets";
+
 /// What makes the compiler count edges and comparisons for libFuzzer.
 const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
      -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
@@ -88,13 +91,22 @@ impl<'a> Wanted<'a> {
 
 /// Builds the targets and runs them.
 pub(crate) fn run(repo: &Repo, wanted: &Wanted<'_>) -> Result<()> {
+    // Before the build, which takes minutes.
+    targets(repo, wanted.target)?;
+    step::run(BUILD, &mut build(repo)?)?;
+    feed(repo, wanted)
+}
+
+/// Builds the targets while another step is at work.
+pub(crate) fn build_apart(repo: &Repo) -> Result<()> {
+    step::run_apart(BUILD, &mut build(repo)?)
+}
+
+/// Runs the targets, which are built.
+pub(crate) fn feed(repo: &Repo, wanted: &Wanted<'_>) -> Result<()> {
     let targets = targets(repo, wanted.target)?;
-    let triple = host_triple()?;
-    // The same libraries as in the program; cargo adds libfuzzer-sys and what that needs.
-    std::fs::copy(repo.path("Cargo.lock"), repo.path("fuzz/Cargo.lock"))?;
-    step::run("fuzz targets", &mut build(repo, &triple))?;
     let fuzzer = Fuzzer {
-        programs: folder(repo).join(&triple).join("release"),
+        programs: folder(repo).join(host_triple()?).join("release"),
         root: repo.path("fuzz"),
         found: folder(repo).join("found"),
         logs: folder(repo).join("logs"),
@@ -128,13 +140,15 @@ fn folder(repo: &Repo) -> PathBuf {
 }
 
 /// With the triple named, cargo leaves build scripts and macros without the flags.
-fn build(repo: &Repo, triple: &str) -> Command {
-    let mut command = repo.cargo(&["build", "--release", "--bins", "--target", triple]);
+fn build(repo: &Repo) -> Result<Command> {
+    // The same libraries as in the program; cargo adds libfuzzer-sys and what that needs.
+    std::fs::copy(repo.path("Cargo.lock"), repo.path("fuzz/Cargo.lock"))?;
+    let mut command = repo.cargo(&["build", "--release", "--bins", "--target", &host_triple()?]);
     command
         .args(["--manifest-path", "fuzz/Cargo.toml"])
         .env("CARGO_TARGET_DIR", folder(repo))
         .env("RUSTFLAGS", COVERAGE);
-    command
+    Ok(command)
 }
 
 fn host_triple() -> Result<String> {

@@ -81,9 +81,15 @@ fn run(arguments: &[String]) -> Result<()> {
     }
 }
 
-/// Everything that CI checks, what fails soonest first.
+/// Everything that CI checks. What is optimised is built beside clippy and the Rust tests: each of them
+/// leaves a core idle while a large crate is compiled. Browser tests and fuzzing have the machine to
+/// themselves.
 fn all(repo: &Repo) -> Result<()> {
-    lint::run(repo)?;
-    testing::run(repo, None)?;
-    fuzz::run(repo, &fuzz::Wanted::default())
+    lint::before_builds(repo)?;
+    step::beside(&[&|| repo.build_manifold_apart(), &|| fuzz::build_apart(repo)], || {
+        lint::with_compiler(repo)?;
+        testing::without_browsers(repo)
+    })?;
+    testing::in_browsers(repo, "")?;
+    fuzz::feed(repo, &fuzz::Wanted::default())
 }

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,38 @@ pub(crate) fn run(title: &str, command: &mut Command) -> Result<()> {
     time(title, || status(command))
 }
 
+/// The same while another step prints: its output is shown whole, and only where it fails.
+pub(crate) fn run_apart(title: &str, command: &mut Command) -> Result<()> {
+    let line = line_of(command);
+    time(title, || {
+        let output = command.output().with_context(|| format!("`{line}` does not start"))?;
+        if !output.status.success() {
+            say(&String::from_utf8_lossy(&[output.stdout, output.stderr].concat()));
+            bail!("`{line}` ended with {}", output.status);
+        }
+        Ok(())
+    })
+}
+
+/// Does the steps of `apart` one after the other while `work` goes on. Once either has failed no further
+/// step begins there. Where both fail, `work` is told.
+pub(crate) fn beside(
+    apart: &[&(dyn Fn() -> Result<()> + Sync)],
+    work: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let failed = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let apart = scope.spawn(|| {
+            let goes_on = |_: &_| !failed.load(Ordering::Relaxed);
+            apart.iter().take_while(goes_on).try_for_each(|step| step())
+        });
+        let done = work();
+        failed.store(done.is_err(), Ordering::Relaxed);
+        let apart = apart.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        done.and(apart)
+    })
+}
+
 /// Does `work` as one step.
 pub(crate) fn time<T>(title: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     say(&format!("==> {title}"));
@@ -64,7 +97,7 @@ pub(crate) fn time<T>(title: &str, work: impl FnOnce() -> Result<T>) -> Result<T
     }
 }
 
-/// Does `work`, then shows every step in it with its time.
+/// Does `work`, then shows every step in it with its time. Some steps run beside others.
 pub(crate) fn with_table(work: impl FnOnce() -> Result<()>) -> Result<()> {
     let start = Instant::now();
     let done = work();
@@ -142,6 +175,18 @@ fn line_of(command: &Command) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn either_side_may_fail() {
+        let well = || Ok(());
+        let badly = || bail!("apart");
+
+        assert!(beside(&[&well, &well], || Ok(())).is_ok());
+        let error = beside(&[&badly, &|| unreachable!()], || Ok(())).unwrap_err();
+        assert_eq!(error.to_string(), "apart");
+        let error = beside(&[&badly], || bail!("work")).unwrap_err();
+        assert_eq!(error.to_string(), "work");
+    }
 
     #[test]
     fn the_table_has_a_line_a_step() {
