@@ -11,8 +11,9 @@ use crate::{setup, step};
 
 /// Browser test files that measure what the machine must be free for: rates, delays, CPU. One runs at a
 /// time. All others wait for conditions, much of the time for leases to end and cameras to come back.
-const MEASURING: [&str; 10] = [
+const MEASURING: [&str; 11] = [
     "bad_network",
+    "commands",
     "leave",
     "lip_sync",
     "load",
