@@ -36,6 +36,12 @@ const INPUT_SECONDS_MAX: u32 = 10;
 /// Lines of a failed target's log that are shown.
 const LINES_SHOWN: usize = 40;
 
+/// Lines of a panic's message that the error repeats: the place, and both sides of what should be equal.
+const REASON_LINES_MAX: usize = 6;
+
+/// The step that builds them.
+const BUILD: &str = "fuzz targets";
+
 /// What makes the compiler count edges and comparisons for libFuzzer.
 const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
      -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
@@ -59,10 +65,16 @@ enum Then {
     Minimise,
 }
 
+impl Default for Wanted<'_> {
+    fn default() -> Self {
+        Self { target: None, seconds: SECONDS, then: Then::Fuzz }
+    }
+}
+
 impl<'a> Wanted<'a> {
     /// `[TARGET] [--seconds N] [--minimise]`; `None` where it is something else.
     pub(crate) fn read(words: &[&'a str]) -> Option<Self> {
-        let mut wanted = Self { target: None, seconds: SECONDS, then: Then::Fuzz };
+        let mut wanted = Self::default();
         let mut words = words.iter();
         while let Some(word) = words.next() {
             match *word {
@@ -79,13 +91,22 @@ impl<'a> Wanted<'a> {
 
 /// Builds the targets and runs them.
 pub(crate) fn run(repo: &Repo, wanted: &Wanted<'_>) -> Result<()> {
+    // Before the build, which takes minutes.
+    targets(repo, wanted.target)?;
+    step::run(BUILD, &mut build(repo)?)?;
+    feed(repo, wanted)
+}
+
+/// Builds the targets while another step is at work.
+pub(crate) fn build_apart(repo: &Repo) -> Result<()> {
+    step::run_apart(BUILD, &mut build(repo)?)
+}
+
+/// Runs the targets, which are built.
+pub(crate) fn feed(repo: &Repo, wanted: &Wanted<'_>) -> Result<()> {
     let targets = targets(repo, wanted.target)?;
-    let triple = host_triple()?;
-    // The same libraries as in the program; cargo adds libfuzzer-sys and what that needs.
-    std::fs::copy(repo.path("Cargo.lock"), repo.path("fuzz/Cargo.lock"))?;
-    step::run("fuzz targets", &mut build(repo, &triple))?;
     let fuzzer = Fuzzer {
-        programs: folder(repo).join(&triple).join("release"),
+        programs: folder(repo).join(host_triple()?).join("release"),
         root: repo.path("fuzz"),
         found: folder(repo).join("found"),
         logs: folder(repo).join("logs"),
@@ -119,13 +140,15 @@ fn folder(repo: &Repo) -> PathBuf {
 }
 
 /// With the triple named, cargo leaves build scripts and macros without the flags.
-fn build(repo: &Repo, triple: &str) -> Command {
-    let mut command = repo.cargo(&["build", "--release", "--bins", "--target", triple]);
+fn build(repo: &Repo) -> Result<Command> {
+    // The same libraries as in the program; cargo adds libfuzzer-sys and what that needs.
+    std::fs::copy(repo.path("Cargo.lock"), repo.path("fuzz/Cargo.lock"))?;
+    let mut command = repo.cargo(&["build", "--release", "--bins", "--target", &host_triple()?]);
     command
         .args(["--manifest-path", "fuzz/Cargo.toml"])
         .env("CARGO_TARGET_DIR", folder(repo))
         .env("RUSTFLAGS", COVERAGE);
-    command
+    Ok(command)
 }
 
 fn host_triple() -> Result<String> {
@@ -224,23 +247,25 @@ impl Fuzzer {
         path.exists().then(|| format!("-dict={}", path.display()))
     }
 
-    /// What to look at and what to run.
+    /// Why it failed, what to look at and what to run.
     fn finding(&self, one: &Running, status: &str) -> anyhow::Error {
         let log = read(&one.log);
         let lines: Vec<&str> = log.lines().collect();
         for line in &lines[lines.len().saturating_sub(LINES_SHOWN)..] {
             step::say(line);
         }
+        let target = &one.target;
+        let why = reason(&lines).unwrap_or_else(|| format!("it ended with {status}"));
+        let log_at = one.log.display();
         let prefix = "Test unit written to ";
         let input = log.lines().find_map(|line| Some(line.split_once(prefix)?.1.trim()));
-        let target = &one.target;
         let Some(input) = input else {
-            return anyhow::anyhow!("{target} ended with {status}; see {}", one.log.display());
+            return anyhow::anyhow!("{target} failed:\n  {why}\nits log:\n  {log_at}");
         };
         let program = self.programs.join(target);
         anyhow::anyhow!(
-            "{target} failed on an input:\n  {input}\nagain:\n  {} {input}\nas a test for ever:\n  \
-             cp {input} fuzz/corpus/{target}/",
+            "{target} failed:\n  {why}\nits log:\n  {log_at}\nthe input:\n  {input}\nagain:\n  \
+             {} {input}\nas a test for ever:\n  cp {input} fuzz/corpus/{target}/",
             program.display()
         )
     }
@@ -284,6 +309,17 @@ fn is_named_by_hash(path: &Path) -> bool {
     name.len() == 40 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
+/// The panic's place and message, or what libFuzzer itself found: out of time, out of memory.
+fn reason(log: &[&str]) -> Option<String> {
+    let belongs = |line: &&str| !(line.starts_with("note: ") || line.starts_with("=="));
+    let told: Vec<&str> = match log.iter().position(|line| line.contains("panicked at ")) {
+        Some(panic) => log[panic..].iter().copied().take_while(belongs).collect(),
+        None => log.iter().copied().filter(|line| line.contains("ERROR: libFuzzer")).collect(),
+    };
+    let told = &told[..told.len().min(REASON_LINES_MAX)];
+    (!told.is_empty()).then(|| told.join("\n  "))
+}
+
 /// The newest line in which libFuzzer counts, from the number of inputs on.
 fn last_status(log: &Path) -> String {
     let log = read(log);
@@ -302,13 +338,31 @@ mod tests {
     #[test]
     fn the_command_line() {
         let wanted = |words: &[&'static str]| Wanted::read(words);
-        let all = Wanted { target: None, seconds: 60, then: Then::Fuzz };
-        assert_eq!(wanted(&[]), Some(all));
+        assert_eq!(wanted(&[]), Some(Wanted::default()));
         let one = Wanted { target: Some("rtcp"), seconds: 5, then: Then::Fuzz };
         assert_eq!(wanted(&["rtcp", "--seconds", "5"]), Some(one));
         assert_eq!(wanted(&["--seconds"]), None);
         assert_eq!(wanted(&["rtcp", "rtp"]), None);
         assert_eq!(wanted(&["--often"]), None);
+    }
+
+    #[test]
+    fn a_finding_begins_with_the_panic() {
+        let panic = [
+            "#2785768\tREDUCE cov: 650 ft: 3895",
+            "thread '<unnamed>' (7) panicked at crates/media/src/fuzz/rtp.rs:91:9:",
+            "assertion `left == right` failed: frames differ",
+            "  left: 1",
+            " right: 2",
+            "note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace",
+            "==7== ERROR: libFuzzer: deadly signal",
+        ];
+        assert_eq!(reason(&panic), Some(panic[1..5].join("\n  ")));
+
+        let slow = ["#2\tINITED cov: 650", "==7== ERROR: libFuzzer: timeout after 10 seconds"];
+        assert_eq!(reason(&slow), Some(slow[1].to_owned()));
+
+        assert_eq!(reason(&["#2\tINITED cov: 650"]), None);
     }
 
     #[test]

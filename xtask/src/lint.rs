@@ -7,9 +7,19 @@ use crate::{setup, step, web};
 
 /// Format, clippy, docs and the committed page. Warnings are errors.
 pub(crate) fn run(repo: &Repo) -> Result<()> {
+    before_builds(repo)?;
+    with_compiler(repo)
+}
+
+/// What takes seconds, and what builds need.
+pub(crate) fn before_builds(repo: &Repo) -> Result<()> {
     step::run("format", &mut repo.cargo(&["fmt", "--all", "--check"]))?;
     setup::install(repo)?;
-    web::check(repo)?;
+    web::check(repo)
+}
+
+/// What compiles everything.
+pub(crate) fn with_compiler(repo: &Repo) -> Result<()> {
     step::run(
         "clippy",
         &mut repo.cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),

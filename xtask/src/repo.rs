@@ -53,10 +53,19 @@ impl Repo {
 
     /// Builds the release binary, unless `MANIFOLD_BIN` names one.
     pub(crate) fn build_manifold(&self) -> Result<()> {
+        self.build_manifold_as(step::run)
+    }
+
+    /// The same while another step is at work.
+    pub(crate) fn build_manifold_apart(&self) -> Result<()> {
+        self.build_manifold_as(step::run_apart)
+    }
+
+    fn build_manifold_as(&self, run: fn(&str, &mut Command) -> Result<()>) -> Result<()> {
         if std::env::var_os("MANIFOLD_BIN").is_some() {
             step::say(&format!("using {} (MANIFOLD_BIN)", self.manifold().display()));
             return Ok(());
         }
-        step::run("release binary", &mut self.cargo(&["build", "--release", "--package", "server"]))
+        run("release binary", &mut self.cargo(&["build", "--release", "--package", "server"]))
     }
 }

@@ -5,13 +5,15 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::browser::{self, Lane};
 use crate::repo::Repo;
 use crate::{setup, step};
 
 /// Browser test files that measure what the machine must be free for: rates, delays, CPU. One runs at a
 /// time. All others wait for conditions, much of the time for leases to end and cameras to come back.
-const MEASURING: [&str; 10] = [
+const MEASURING: [&str; 11] = [
     "bad_network",
+    "commands",
     "leave",
     "lip_sync",
     "load",
@@ -23,8 +25,27 @@ const MEASURING: [&str; 10] = [
     "whep",
 ];
 
-/// Files of the others at once: one a core of the machine that CI has.
-const AT_ONCE: usize = 2;
+/// Files that do nothing but wait for most of their time, the longest first: less than a quarter of a core
+/// each. One of them runs beside the others.
+const WAITING: [&str; 4] = ["store", "runbook_voice", "voice_signal", "reserve"];
+
+/// Of the others, those that take the longest, in that order: they begin first, so that none is left to run
+/// on alone.
+const LONG: [&str; 10] = [
+    "cluster",
+    "codecs",
+    "cluster_whole",
+    "live",
+    "talk",
+    "runbook",
+    "reach",
+    "tokens",
+    "edge",
+    "switch",
+];
+
+/// Files of the others at once. They need half a core each, of the two that CI has.
+const AT_ONCE: usize = 3;
 
 /// Set-up, Rust tests, page tests, release binary, browser tests. With a filter: the browser tests
 /// whose file name contains it, and nothing else.
@@ -34,40 +55,47 @@ pub(crate) fn run(repo: &Repo, filter: Option<&str>) -> Result<()> {
         step::say(&format!("warning: {error:#}"));
     }
     if filter.is_none() {
-        step::run("Rust tests", &mut repo.cargo(&["test", "--workspace"]))?;
-        step::run("page tests", &mut repo.command("web", "npm", &["test", "--silent"]))?;
+        without_browsers(repo)?;
     }
     repo.build_manifold()?;
-    let files = test_files(repo, filter.unwrap_or_default())?;
-    let (alone, beside): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| measures(file));
-    let lanes = [("browser tests", beside, AT_ONCE), ("browser tests that measure", alone, 1)];
+    in_browsers(repo, filter.unwrap_or_default())
+}
+
+/// Rust tests and page tests.
+pub(crate) fn without_browsers(repo: &Repo) -> Result<()> {
+    step::run("Rust tests", &mut repo.cargo(&["test", "--workspace"]))?;
+    step::run("page tests", &mut repo.command("web", "npm", &["test", "--silent"]))
+}
+
+/// The browser tests whose file name contains `part`, against the release binary.
+pub(crate) fn in_browsers(repo: &Repo, part: &str) -> Result<()> {
+    let (alone, beside): (Vec<_>, Vec<_>) =
+        test_files(repo, part)?.into_iter().partition(|file| place(file, &MEASURING).is_some());
+    let (mut waiting, mut busy): (Vec<_>, Vec<_>) =
+        beside.into_iter().partition(|file| place(file, &WAITING).is_some());
+    waiting.sort_by_key(|file| place(file, &WAITING));
+    busy.sort_by_key(|file| place(file, &LONG).unwrap_or(LONG.len()));
+    let beside = vec![Lane { files: busy, at_once: AT_ONCE }, Lane { files: waiting, at_once: 1 }];
+    let alone = vec![Lane { files: alone, at_once: 1 }];
     // All of them, also when some fail: each failure is worth knowing.
-    let ran = lanes.map(|(title, files, at_once)| {
-        if files.is_empty() {
-            return Ok(());
-        }
-        step::run(title, &mut node_tests(repo, &files, at_once))
-    });
+    let ran = [
+        browser::run(repo, "browser tests", beside),
+        browser::run(repo, "browser tests that measure", alone),
+    ];
     ran.into_iter().collect()
 }
 
-fn measures(file: &Path) -> bool {
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    MEASURING.iter().any(|measuring| name == format!("{measuring}.test.mjs"))
+/// Where a test file stands in a list of names.
+fn place(file: &Path, names: &[&str]) -> Option<usize> {
+    let file = browser::name(file);
+    names.iter().position(|name| *name == file)
 }
 
 /// The browser tests whose file name contains `part`, one file after the other.
 pub(crate) fn browser_tests(repo: &Repo, part: &str) -> Result<Command> {
-    Ok(node_tests(repo, &test_files(repo, part)?, 1))
-}
-
-/// Node's test runner. Each file starts its own servers, cameras and browsers.
-fn node_tests(repo: &Repo, files: &[PathBuf], at_once: usize) -> Command {
-    let mut command =
-        repo.command("e2e", "node", &["--test", "--test-reporter=spec", "--test-timeout=300000"]);
-    command.arg(format!("--test-concurrency={at_once}"));
-    command.args(files).env("MANIFOLD_BIN", repo.manifold());
-    command
+    let mut command = browser::node_tests(repo);
+    command.arg("--test-concurrency=1").args(test_files(repo, part)?);
+    Ok(command)
 }
 
 fn test_files(repo: &Repo, part: &str) -> Result<Vec<PathBuf>> {
@@ -76,7 +104,7 @@ fn test_files(repo: &Repo, part: &str) -> Result<Vec<PathBuf>> {
     for entry in std::fs::read_dir(&folder).with_context(|| format!("{}", folder.display()))? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.ends_with(".test.mjs") && name.contains(part) {
+        if name.ends_with(browser::ENDING) && name.contains(part) {
             files.push(path);
         }
     }
@@ -92,9 +120,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_measures_is_there() {
+    fn what_is_named_is_there_and_named_once() {
         let files = test_files(&Repo::find().unwrap(), "").unwrap();
-        let measuring = files.iter().filter(|file| measures(file)).count();
-        assert_eq!(measuring, MEASURING.len());
+        let named = [&MEASURING[..], &WAITING, &LONG].concat();
+        for name in &named {
+            let found = files.iter().filter(|file| browser::name(file) == *name).count();
+            assert_eq!(found, 1, "{name}");
+            assert_eq!(named.iter().filter(|other| *other == name).count(), 1, "{name}");
+        }
     }
 }
