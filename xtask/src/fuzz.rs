@@ -103,7 +103,7 @@ pub(crate) fn build_apart(repo: &Repo) -> Result<()> {
 }
 
 /// Runs the targets, which are built.
-pub(crate) fn feed(repo: &Repo, wanted: &Wanted<'_>) -> Result<()> {
+fn feed(repo: &Repo, wanted: &Wanted<'_>) -> Result<()> {
     let targets = targets(repo, wanted.target)?;
     let fuzzer = Fuzzer {
         programs: folder(repo).join(host_triple()?).join("release"),

@@ -3,23 +3,18 @@
 use anyhow::Result;
 
 use crate::repo::Repo;
-use crate::{setup, step, web};
+use crate::{fuzz, setup, step, web};
 
-/// Format, clippy, docs and the committed page. Warnings are errors.
+/// Format, clippy, docs, the committed page, and that the fuzz targets can be built. Warnings are errors.
 pub(crate) fn run(repo: &Repo) -> Result<()> {
-    before_builds(repo)?;
-    with_compiler(repo)
-}
-
-/// What takes seconds, and what builds need.
-pub(crate) fn before_builds(repo: &Repo) -> Result<()> {
     step::run("format", &mut repo.cargo(&["fmt", "--all", "--check"]))?;
     setup::install(repo)?;
-    web::check(repo)
+    web::check(repo)?;
+    // Either leaves a core idle while a large crate is compiled.
+    step::beside(&[&|| fuzz::build_apart(repo)], || clippy_and_docs(repo))
 }
 
-/// What compiles everything.
-pub(crate) fn with_compiler(repo: &Repo) -> Result<()> {
+fn clippy_and_docs(repo: &Repo) -> Result<()> {
     step::run(
         "clippy",
         &mut repo.cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),

@@ -32,7 +32,6 @@ usage: cargo xtask <chore>
   ci                        format, clippy, docs, web/dist: all that CI checks beside `test`
   fuzz [TARGET]             made-up input for all that reads from strangers, 60 s a target (--seconds N);
                             --minimise makes fuzz/corpus as small as it can be
-  all                       what CI runs: `ci`, `test` and `fuzz`, and how long each step took
   web [--check]             builds web/dist; --check fails where it differs from what is committed
   bench [PART]              egress, curve, memory, voice, mp3, voice_latency, join, storm, churn, park,
                             compare, or one of them; needs Janus and Go, which it installs
@@ -59,12 +58,11 @@ fn run(arguments: &[String]) -> Result<()> {
         ["setup"] => setup::install(&repo),
         ["setup", "--check"] => setup::check(&repo),
         ["setup", "--bench"] => setup::install(&repo).and_then(|()| setup::install_bench()),
-        ["test"] => testing::run(&repo, None),
+        ["test"] => step::with_table(|| testing::run(&repo, None)),
         ["test", filter] => testing::run(&repo, Some(filter)),
-        ["ci"] => lint::run(&repo),
-        ["all"] => step::with_table(|| all(&repo)),
+        ["ci"] => step::with_table(|| lint::run(&repo)),
         ["fuzz", rest @ ..] if let Some(wanted) = fuzz::Wanted::read(rest) => {
-            fuzz::run(&repo, &wanted)
+            step::with_table(|| fuzz::run(&repo, &wanted))
         }
         ["web"] => web::build(&repo),
         ["web", "--check"] => web::check(&repo),
@@ -79,17 +77,4 @@ fn run(arguments: &[String]) -> Result<()> {
         }
         unknown => bail!("there is no chore `{}`\n\n{USAGE}", unknown.join(" ")),
     }
-}
-
-/// Everything that CI checks. What is optimised is built beside clippy and the Rust tests: each of them
-/// leaves a core idle while a large crate is compiled. Browser tests and fuzzing have the machine to
-/// themselves.
-fn all(repo: &Repo) -> Result<()> {
-    lint::before_builds(repo)?;
-    step::beside(&[&|| repo.build_manifold_apart(), &|| fuzz::build_apart(repo)], || {
-        lint::with_compiler(repo)?;
-        testing::without_browsers(repo)
-    })?;
-    testing::in_browsers(repo, "")?;
-    fuzz::feed(repo, &fuzz::Wanted::default())
 }

@@ -44,8 +44,8 @@ const LONG: [&str; 10] = [
     "switch",
 ];
 
-/// Files of the others at once. They need half a core each, of the two that CI has.
-const AT_ONCE: usize = 3;
+/// Files of the others at once: one a core of the machine that CI has.
+const AT_ONCE: usize = 2;
 
 /// Set-up, Rust tests, page tests, release binary, browser tests. With a filter: the browser tests
 /// whose file name contains it, and nothing else.
@@ -54,21 +54,25 @@ pub(crate) fn run(repo: &Repo, filter: Option<&str>) -> Result<()> {
         // The tests whose part is missing fail with the line that installs it; the others count.
         step::say(&format!("warning: {error:#}"));
     }
-    if filter.is_none() {
-        without_browsers(repo)?;
+    match filter {
+        None => without_browsers(repo)?,
+        Some(_) => repo.build_manifold()?,
     }
-    repo.build_manifold()?;
     in_browsers(repo, filter.unwrap_or_default())
 }
 
-/// Rust tests and page tests.
-pub(crate) fn without_browsers(repo: &Repo) -> Result<()> {
+/// Rust tests and page tests, with the release binary built on the way: beside the build of the tests, for
+/// either leaves a core idle while a large crate is compiled. The tests have the machine to themselves.
+fn without_browsers(repo: &Repo) -> Result<()> {
+    step::beside(&[&|| repo.build_manifold_apart()], || {
+        step::run("build of the Rust tests", &mut repo.cargo(&["test", "--workspace", "--no-run"]))
+    })?;
     step::run("Rust tests", &mut repo.cargo(&["test", "--workspace"]))?;
     step::run("page tests", &mut repo.command("web", "npm", &["test", "--silent"]))
 }
 
 /// The browser tests whose file name contains `part`, against the release binary.
-pub(crate) fn in_browsers(repo: &Repo, part: &str) -> Result<()> {
+fn in_browsers(repo: &Repo, part: &str) -> Result<()> {
     let (alone, beside): (Vec<_>, Vec<_>) =
         test_files(repo, part)?.into_iter().partition(|file| place(file, &MEASURING).is_some());
     let (mut waiting, mut busy): (Vec<_>, Vec<_>) =
