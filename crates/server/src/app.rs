@@ -215,9 +215,9 @@ impl App {
         media_events: mpsc::UnboundedReceiver<MediaEvent>,
     ) -> Self {
         let (commands, inbox) = mpsc::channel(MAX_WAITING_COMMANDS);
-        let publishing = Publishing::new(config.cameras.iter(), media.clone());
         let journal = Journal::new(config.audit.clone());
         let cluster = config.cluster.clone().map(Cluster::start);
+        let publishing = Publishing::new(config.cameras.iter(), media.clone(), cluster.clone());
         let actor = Actor::new(config, media, publishing.clone(), journal.clone(), cluster.clone());
         let store = actor.ledger.status();
         tokio::spawn(actor.run(inbox, media_events));
@@ -388,6 +388,12 @@ impl App {
     /// What this node knows of itself; it asks nobody.
     pub(crate) async fn here(&self) -> Here {
         self.ask(|reply| Command::Here { reply }).await.unwrap_or_default()
+    }
+
+    /// Other nodes have these cameras: those that are published to may be pulled from there now.
+    pub(crate) async fn origins_elsewhere(&self, cameras: Vec<CameraId>) {
+        // No answer: the actor has ended already.
+        let _ = self.ask(|reply| Command::OriginsElsewhere { cameras, reply }).await;
     }
 
     /// Tells all viewers, ends all leases and stops all sources; returns when that is done, after

@@ -11,6 +11,7 @@ use engine::Rendition;
 use secrecy::SecretString;
 
 use super::{CameraConfig, IceRestart};
+use crate::cluster::{Cluster, Elsewhere, KeptPlace};
 use crate::ingest::{PublishPoint, SourceUrl};
 use crate::net::{IceCredentials, MediaPlane, PublishError, PublisherHandle, PublisherId};
 
@@ -20,6 +21,7 @@ pub(crate) struct Publishing(Arc<Inner>);
 
 struct Inner {
     media: Option<MediaPlane>,
+    cluster: Option<Cluster>,
     places: Mutex<Vec<Arc<Place>>>,
     /// By the name of their resource. At most a session a place, and those that are ending.
     sessions: Mutex<HashMap<String, Session>>,
@@ -39,6 +41,8 @@ struct Session {
     etag: String,
     /// The publisher's own ICE user fragment.
     their_ufrag: Option<String>,
+    /// What other nodes find the camera by.
+    kept: Option<Arc<KeptPlace>>,
 }
 
 /// What opens a place.
@@ -70,6 +74,10 @@ pub(crate) enum PublishRefusal {
     WrongBearer,
     #[error("camera {0} has a publisher already; end that one first, or wait until it is gone")]
     Busy(CameraId),
+    #[error(
+        "camera {camera} has a publisher already, at node {node}; end that one first, or wait until it is gone"
+    )]
+    Elsewhere { camera: CameraId, node: String },
     #[error(transparent)]
     Offer(#[from] PublishError),
     #[error("the server is shutting down")]
@@ -90,9 +98,10 @@ impl Publishing {
     pub(super) fn new<'a>(
         cameras: impl Iterator<Item = &'a CameraConfig>,
         media: MediaPlane,
+        cluster: Option<Cluster>,
     ) -> Self {
         let places = Mutex::new(cameras.flat_map(places_of).collect());
-        Self(Arc::new(Inner { media: Some(media), places, sessions: Mutex::default() }))
+        Self(Arc::new(Inner { media: Some(media), cluster, places, sessions: Mutex::default() }))
     }
 
     /// Cameras have `changed`, or are `gone`. A place that stays keeps its publisher; those of the others
@@ -130,7 +139,8 @@ impl Publishing {
     /// Where nobody can publish.
     #[cfg(test)]
     pub(super) fn nowhere() -> Self {
-        Self(Arc::new(Inner { media: None, places: Mutex::default(), sessions: Mutex::default() }))
+        let (places, sessions) = Default::default();
+        Self(Arc::new(Inner { media: None, cluster: None, places, sessions }))
     }
 
     /// WHIP POST: answers the offer if the credentials open a place where nobody is.
@@ -148,12 +158,14 @@ impl Publishing {
             tracing::info!(camera_id = %place.camera, "a second publisher is not let in");
             return Err(PublishRefusal::Busy(place.camera.clone()));
         }
+        let kept = self.keep(&place).await?;
         let their_ufrag = offer_sdp.lines().find_map(|line| line.strip_prefix("a=ice-ufrag:"));
         let their_ufrag = their_ufrag.map(|ufrag| ufrag.trim().to_owned());
         let (publisher, accepted) = media.accept_publisher(offer_sdp).await?;
         let resource = uuid::Uuid::new_v4().to_string();
         let etag = accepted.ice_ufrag;
-        let session = Session { publisher: publisher.clone(), etag: etag.clone(), their_ufrag };
+        let session =
+            Session { publisher: publisher.clone(), etag: etag.clone(), their_ufrag, kept };
         self.sessions(|sessions| sessions.insert(resource.clone(), session));
         let id = publisher.id();
         if let Some(before) = place.point.set_publisher(publisher.clone()) {
@@ -169,6 +181,32 @@ impl Publishing {
         tracing::info!(camera_id = %place.camera, rendition = place.rendition.as_str(), "a publisher is let in");
         let (camera, answer_sdp) = (place.camera.clone(), accepted.answer_sdp);
         Ok(Accepted { camera, resource, answer_sdp, etag })
+    }
+
+    /// Tells the other nodes that the camera is here, as long as what is answered lives. Who takes the place of
+    /// a publisher that is silent has it from him.
+    async fn keep(&self, place: &Place) -> Result<Option<Arc<KeptPlace>>, PublishRefusal> {
+        let Some(cluster) = &self.0.cluster else { return Ok(None) };
+        let before = place.point.publisher().map(|before| before.id());
+        let kept = self.sessions(|sessions| {
+            let before = sessions.values().find(|session| Some(session.publisher.id()) == before);
+            before?.kept.clone().filter(|kept| kept.is_kept())
+        });
+        if kept.is_some() {
+            return Ok(kept);
+        }
+        let claimed = cluster.claim_published(&place.camera, place.rendition).await;
+        let claimed = claimed.map_err(|Elsewhere(node)| {
+            tracing::info!(camera_id = %place.camera, node, "a second publisher is not let in");
+            PublishRefusal::Elsewhere { camera: place.camera.clone(), node }
+        })?;
+        let point = Arc::clone(&place.point);
+        let send_away = move || {
+            if let Some(publisher) = point.publisher() {
+                publisher.close();
+            }
+        };
+        Ok(Some(Arc::new(claimed.keep(send_away))))
     }
 
     /// WHIP PATCH; `None`: no such session (404). Err: the tag is another ICE session's (412). A lite
@@ -359,7 +397,7 @@ mod tests {
         let (events, told) = mpsc::unbounded_channel();
         let media = MediaPlane::start(&media, events).unwrap();
         let cameras = config.application().cameras;
-        (Publishing::new(cameras.iter(), media), offer, told)
+        (Publishing::new(cameras.iter(), media, None), offer, told)
     }
 
     #[tokio::test]

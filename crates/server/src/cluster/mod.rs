@@ -8,6 +8,7 @@ mod ask;
 mod envelope;
 mod figures;
 mod origin;
+mod published;
 mod registry;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +29,7 @@ use crate::ledger::connection::{Script, Store, StoreError};
 pub(crate) use ask::{Asked, Silent, SilentReason};
 pub(crate) use figures::ClusterFigures;
 pub(crate) use origin::Place;
+pub(crate) use published::{Elsewhere, KeptPlace};
 
 /// What a node is called: `[cluster] node`.
 const NAME_LENGTH_MAX: usize = 64;
@@ -157,6 +159,11 @@ impl Cluster {
     /// Whether the store answered the last time that it was asked, at most a second ago.
     pub(crate) fn sees_store(&self) -> bool {
         self.peers(|peers| peers.sees_store)
+    }
+
+    /// Notes a lease that this node has.
+    fn hold(&self, key: &str) {
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned());
     }
 
     async fn release(&self, key: &str) {

@@ -20,13 +20,13 @@ use crate::ledger::connection::StoreError;
 use crate::remote::{Ask, HttpClient};
 
 /// How long a camera is a node's after it said so last. A node that was killed holds a camera for so long.
-const ORIGIN_LEASE: Duration = Duration::from_secs(2);
+pub(super) const ORIGIN_LEASE: Duration = Duration::from_secs(2);
 
 /// How often the origin says so: three times may get lost.
 const RENEWAL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// From one look at whose a camera is to the next, where it could not be pulled from its owner.
-const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How long an edge looks for an origin before the engine is told: a dead node's leases on camera and name
 /// are over by then.
@@ -48,7 +48,7 @@ pub(crate) struct Place<'a> {
 }
 
 /// Whose a camera is.
-enum Claim {
+pub(super) enum Claim {
     /// Ours, until then if nothing is said before.
     Ours(Instant),
     /// That node's.
@@ -56,7 +56,7 @@ enum Claim {
 }
 
 /// What became of a lease that was ours.
-enum Kept {
+pub(super) enum Kept {
     Until(Instant),
     Taken,
     /// Others see the store, and this node does not: the camera is theirs.
@@ -71,8 +71,15 @@ impl Cluster {
         output: Arc<dyn Output>,
         keyframe_wanted: Arc<Notify>,
     ) -> SourceFailure {
-        if !is_shared(place.source) {
-            return place.pull(output, keyframe_wanted).await;
+        match place.source {
+            SourceUrl::Rtsp { .. } | SourceUrl::Whep { .. } => {}
+            SourceUrl::Whip(point) => {
+                return self.pull_published(point, place, output, keyframe_wanted).await;
+            }
+            // What is painted costs nobody a connection.
+            SourceUrl::Test { .. } | SourceUrl::Sealed { .. } => {
+                return place.pull(output, keyframe_wanted).await;
+            }
         }
         let name = place_name(place.camera, place.rendition);
         let key = self.0.settings.store.key(&lease_name(&name));
@@ -94,16 +101,8 @@ impl Cluster {
             let begun = Instant::now();
             let failure = match &peer {
                 Some(peer) => {
-                    debug!(node = peer.name, "another node pulls this camera, and is pulled");
-                    let _taken = self.takes_feed();
-                    let feed = Arc::new(PeerFeed::new(&output));
-                    let wanted = Arc::clone(&keyframe_wanted);
-                    tokio::select! {
-                        failure = pull_peer(peer, &name, Arc::clone(&feed), wanted) => failure,
-                        () = self.moved(&key, peer, &feed) => {
-                            lost("it is not that node any more that pulls this camera")
-                        }
-                    }
+                    let (output, wanted) = (Arc::clone(&output), Arc::clone(&keyframe_wanted));
+                    self.pull_from(peer, (&key, &name), output, wanted).await
                 }
                 None => lost("the node that pulls this camera is gone"),
             };
@@ -116,6 +115,25 @@ impl Cluster {
                 return failure;
             }
             sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    /// Pulls another node, as long as the stream is its.
+    pub(super) async fn pull_from(
+        &self,
+        peer: &Peer,
+        (key, name): (&str, &str),
+        output: Arc<dyn Output>,
+        keyframe_wanted: Arc<Notify>,
+    ) -> SourceFailure {
+        debug!(node = peer.name, "another node has this camera, and is pulled");
+        let _taken = self.takes_feed();
+        let feed = Arc::new(PeerFeed { output, is_live: AtomicBool::new(false) });
+        tokio::select! {
+            failure = pull_peer(peer, name, Arc::clone(&feed), keyframe_wanted) => failure,
+            () = self.moved(key, peer, &feed) => {
+                lost("it is not that node any more that has this camera")
+            }
         }
     }
 
@@ -148,7 +166,7 @@ impl Cluster {
     }
 
     /// Takes the lease, or renews it.
-    async fn claim(&self, key: &str) -> Result<Claim, StoreError> {
+    pub(super) async fn claim(&self, key: &str) -> Result<Claim, StoreError> {
         let inner = &self.0;
         // The store counts from when it hears of it, which is later.
         let until = Instant::now() + ORIGIN_LEASE;
@@ -222,11 +240,15 @@ impl Cluster {
     }
 
     /// Renews the lease in time. Where the store is away for all, it is ours on.
-    async fn keep(&self, key: &str, until: Instant) -> Kept {
+    pub(super) async fn keep(&self, key: &str, until: Instant) -> Kept {
         sleep(RENEWAL_INTERVAL).await;
         loop {
             match timeout_at(until, self.claim(key)).await {
-                Ok(Ok(Claim::Ours(until))) => return Kept::Until(until),
+                Ok(Ok(Claim::Ours(until))) => {
+                    // Whoever had it before in this process may have given it back a moment ago.
+                    self.hold(key);
+                    return Kept::Until(until);
+                }
                 Ok(Ok(Claim::Of(_))) => return Kept::Taken,
                 Ok(Err(_)) | Err(_) if Instant::now() < until => sleep(LOOK_INTERVAL).await,
                 Ok(Err(_)) | Err(_) => break,
@@ -250,7 +272,7 @@ impl Cluster {
 }
 
 impl Place<'_> {
-    async fn pull(&self, output: Arc<dyn Output>, wanted: Arc<Notify>) -> SourceFailure {
+    pub(super) async fn pull(&self, output: Arc<dyn Output>, wanted: Arc<Notify>) -> SourceFailure {
         ingest::pull(self.source, self.reach, self.transport, output, wanted).await
     }
 }
@@ -259,12 +281,6 @@ impl Place<'_> {
 struct PeerFeed {
     output: Arc<dyn Output>,
     is_live: AtomicBool,
-}
-
-impl PeerFeed {
-    fn new(output: &Arc<dyn Output>) -> Self {
-        Self { output: Arc::clone(output), is_live: AtomicBool::new(false) }
-    }
 }
 
 impl Output for PeerFeed {
@@ -283,15 +299,14 @@ impl Output for PeerFeed {
 }
 
 /// A lease that is given back when the camera is not pulled any more.
-struct Lease {
-    cluster: Cluster,
-    key: String,
+pub(super) struct Lease {
+    pub(super) cluster: Cluster,
+    pub(super) key: String,
 }
 
 impl Lease {
-    fn new(cluster: &Cluster, key: &str) -> Self {
-        let held = &cluster.0.held;
-        held.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned());
+    pub(super) fn new(cluster: &Cluster, key: &str) -> Self {
+        cluster.hold(key);
         Self { cluster: cluster.clone(), key: key.to_owned() }
     }
 }
@@ -311,15 +326,6 @@ impl Drop for Lease {
 /// The key of the lease on a stream, without the store's prefix.
 pub(super) fn lease_name(place: &str) -> String {
     format!("stream:origin:{place}")
-}
-
-/// Whether one node pulls it for all. What is painted costs nobody a connection, and what is published is
-/// where its publisher is.
-fn is_shared(source: &SourceUrl) -> bool {
-    match source {
-        SourceUrl::Rtsp { .. } | SourceUrl::Whep { .. } => true,
-        SourceUrl::Test { .. } | SourceUrl::Whip(_) | SourceUrl::Sealed { .. } => false,
-    }
 }
 
 async fn pull_peer(
@@ -349,7 +355,7 @@ async fn sees_store(peer: &Peer) -> bool {
 }
 
 /// The node of an owner, which is its name and its process.
-fn node_of(owner: &str) -> String {
+pub(super) fn node_of(owner: &str) -> String {
     owner.split(' ').next().unwrap_or_default().to_owned()
 }
 

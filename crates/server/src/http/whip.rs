@@ -52,7 +52,7 @@ fn refused(refusal: PublishRefusal) -> Problem {
     let status = match &refusal {
         PublishRefusal::UnknownKey => StatusCode::NOT_FOUND,
         PublishRefusal::WrongBearer => StatusCode::UNAUTHORIZED,
-        PublishRefusal::Busy(_) => StatusCode::CONFLICT,
+        PublishRefusal::Busy(_) | PublishRefusal::Elsewhere { .. } => StatusCode::CONFLICT,
         PublishRefusal::Offer(PublishError::NoCommonCodec { .. } | PublishError::NoOpus { .. })
         | PublishRefusal::Offer(PublishError::Offer(OfferError::NoCommonCodec { .. })) => {
             StatusCode::NOT_ACCEPTABLE

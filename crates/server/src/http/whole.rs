@@ -33,6 +33,9 @@ const CAMERAS_MAX: usize = 10_000;
 /// Connected viewers that one node is believed to have, as many as a server serves at all.
 const CONNECTED_MAX: usize = 20_000;
 
+/// A camera that is published to, and nobody does.
+const NO_PUBLISHER: &str = "no_publisher";
+
 /// The words for states, see [`CameraSnapshot::state`].
 const STATES: [&str; 14] = [
     "idle",
@@ -42,7 +45,7 @@ const STATES: [&str; 14] = [
     "unreachable",
     "unauthorized",
     "not_found",
-    "no_publisher",
+    NO_PUBLISHER,
     "no_keyframe",
     "b_frames",
     "unsupported_codec",
@@ -126,7 +129,11 @@ pub(crate) async fn follow_nodes(http: Http, closing: CancellationToken) {
             _ = ticks.tick() => {}
         }
         let asked = http.ask_nodes(StateQuestion {}).await;
-        http.whole().heard(|heard| heard.take(asked, Instant::now()));
+        let origins = http.whole().heard(|heard| {
+            heard.take(asked, Instant::now());
+            heard.origins()
+        });
+        http.app().origins_elsewhere(origins).await;
     }
 }
 
@@ -161,7 +168,8 @@ impl Whole {
         let cluster = self.0.app.cluster();
         let is_origin =
             |camera: &CameraId| cluster.is_some_and(|cluster| cluster.is_origin(camera));
-        let cameras = here.cameras.iter().filter(|camera| !is_at_rest(camera));
+        let cameras = here.cameras.iter();
+        let cameras = cameras.filter(|camera| !is_at_rest(camera) || is_origin(&camera.id));
         StateAnswer {
             cameras: cameras.map(|camera| told(camera, is_origin(&camera.id))).collect(),
             connected: here.connected.iter().map(ToString::to_string).collect(),
@@ -206,6 +214,12 @@ impl Heard {
         self.facts.retain(|_, facts| now.duration_since(facts.at) < FACTS_KEPT);
     }
 
+    /// Cameras that other nodes have.
+    fn origins(&self) -> Vec<CameraId> {
+        let cameras = self.facts.values().flat_map(|node| &node.cameras);
+        cameras.filter(|(_, known)| known.is_origin).map(|(camera, _)| camera.clone()).collect()
+    }
+
     fn add_to(&self, snapshot: &mut Snapshot) {
         let missing = self.silent.keys().filter(|node| !self.facts.contains_key(*node));
         snapshot.missing_nodes = missing.cloned().collect();
@@ -244,7 +258,11 @@ fn add_nodes(camera: &mut CameraSnapshot, others: &[(&String, &Known)]) {
         }
     }
     let here = rank(camera.state, camera.retry_in, camera.probed_at);
-    if let Some((_, known)) = best.filter(|(_, known)| known.rank() > here) {
+    // A publisher that waits for viewers at another node is there for those of this one.
+    let publisher = others.iter().find(|(_, known)| known.is_origin);
+    let publisher = publisher.filter(|_| camera.state == NO_PUBLISHER);
+    let better = best.filter(|(_, known)| known.rank() > here).or(publisher);
+    if let Some((_, known)) = better {
         camera.status = known.status;
         camera.retry_in = known.retry_in;
         camera.probed_at = known.probed_at;

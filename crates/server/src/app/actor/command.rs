@@ -23,6 +23,10 @@ use crate::net::{Accepted, IceCredentials, OfferError, Restarted};
 
 /// A call of [`crate::app::App`].
 pub(in crate::app) enum Command {
+    OriginsElsewhere {
+        cameras: Vec<CameraId>,
+        reply: oneshot::Sender<()>,
+    },
     Reserve {
         camera: CameraId,
         user: String,

@@ -1,6 +1,7 @@
 //! What the media plane, the sources and the actor's own tasks tell, as the engine's events.
 
-use engine::{SourceEvent, SourceFailure, ViewerEvent};
+use control::CameraId;
+use engine::{Rendition, SourceEvent, SourceFailure, ViewerEvent};
 use media::StreamId;
 use tracing::{error, info};
 
@@ -119,6 +120,17 @@ impl Actor {
             self.engine.handle_source(stream, attempt, event, self.clock.now());
             if found_nobody {
                 self.retry_if_published(stream);
+            }
+        }
+    }
+
+    /// Another node has a camera. One that is published to, and has nobody here, is tried there now: this node
+    /// was told nothing when its publisher came.
+    pub(super) fn handle_publisher_elsewhere(&mut self, camera: &CameraId) {
+        let now = self.clock.now();
+        for rendition in [Rendition::Main, Rendition::Sub] {
+            if self.publishing.presence(camera, rendition) == Some(Presence::Nobody) {
+                self.engine.handle_publisher(camera, rendition, now);
             }
         }
     }
