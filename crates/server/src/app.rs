@@ -392,8 +392,8 @@ impl App {
 
     /// Other nodes have these cameras: those that are published to may be pulled from there now.
     pub(crate) async fn origins_elsewhere(&self, cameras: Vec<CameraId>) {
-        // No answer: the actor has ended already.
-        let _ = self.ask(|reply| Command::OriginsElsewhere { cameras, reply }).await;
+        // Not taken: the actor has ended already.
+        let _ = self.commands.send(Command::OriginsElsewhere { cameras }).await;
     }
 
     /// Tells all viewers, ends all leases and stops all sources; returns when that is done, after

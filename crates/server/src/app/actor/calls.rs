@@ -70,10 +70,7 @@ impl Actor {
             Command::Feed(command) => self.handle_feed_command(command),
             Command::Reset(command) => self.handle_reset_command(command),
             Command::Snapshot { reply } => self.ask(Request::Snapshot, Waiting::Snapshot(reply)),
-            Command::OriginsElsewhere { cameras, reply } => {
-                cameras.iter().for_each(|camera| self.handle_publisher_elsewhere(camera));
-                let _ = reply.send(());
-            }
+            Command::OriginsElsewhere { cameras } => self.handle_origins_elsewhere(&cameras),
             Command::Here { reply } => {
                 // Who asked may have hung up.
                 let _ = reply.send(self.here());

@@ -25,7 +25,6 @@ use crate::net::{Accepted, IceCredentials, OfferError, Restarted};
 pub(in crate::app) enum Command {
     OriginsElsewhere {
         cameras: Vec<CameraId>,
-        reply: oneshot::Sender<()>,
     },
     Reserve {
         camera: CameraId,

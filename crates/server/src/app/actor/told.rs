@@ -124,13 +124,15 @@ impl Actor {
         }
     }
 
-    /// Another node has a camera. One that is published to, and has nobody here, is tried there now: this node
-    /// was told nothing when its publisher came.
-    pub(super) fn handle_publisher_elsewhere(&mut self, camera: &CameraId) {
+    /// Other nodes have these cameras. Those that are published to, and have nobody here, are tried there now:
+    /// this node was told nothing when their publishers came.
+    pub(super) fn handle_origins_elsewhere(&mut self, cameras: &[CameraId]) {
         let now = self.clock.now();
-        for rendition in [Rendition::Main, Rendition::Sub] {
-            if self.publishing.presence(camera, rendition) == Some(Presence::Nobody) {
-                self.engine.handle_publisher(camera, rendition, now);
+        for camera in cameras {
+            for rendition in [Rendition::Main, Rendition::Sub] {
+                if self.publishing.presence(camera, rendition) == Some(Presence::Nobody) {
+                    self.engine.handle_publisher(camera, rendition, now);
+                }
             }
         }
     }
