@@ -142,9 +142,9 @@ scenario('why and trace of a viewer of n1, asked at n2, tell both nodes, and who
   await n2.call('POST', `/api/v1/stream/heartbeat/${id}`);
   const traced = await n2.get(`/api/v1/trace/${id}`);
   assert.deepEqual([traced.state, traced.node, traced.origin], ['granted', 'n1', 'n1']);
-  const forwarded = traced.steps.at(-1);
-  assert.deepEqual([forwarded.step, forwarded.node], ['forwarded', 'n2'], 'the newest step, and where it happened');
-  assert.ok(traced.steps.slice(0, -1).every(({ node }) => node === 'n1'));
+  // Its own page may be heard of at n1 before or after that.
+  const there = traced.steps.filter(({ node }) => node !== 'n1');
+  assert.deepEqual(there.map(({ step, node }) => [step, node]), [['forwarded', 'n2']], 'one step, and where it happened');
   assert.deepEqual(traced.steps.map(({ at }) => at), traced.steps.map(({ at }) => at).toSorted());
   const shown = await manifold(`trace ${id}`, { url: n2.url });
   assert.match(shown.out, /watched at node n1, camera pulled by node n1/);
