@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use control::{CameraId, ReservationId};
 use engine::{
@@ -163,7 +163,7 @@ pub(super) enum OutletCommand {
     },
     Format {
         stream: StreamId,
-        reply: oneshot::Sender<Option<SourceFormat>>,
+        reply: oneshot::Sender<Option<(SourceFormat, Duration)>>,
     },
 }
 
@@ -203,8 +203,8 @@ impl App {
         self.ask(make).await.unwrap_or(Err(ReadError::ShuttingDown))
     }
 
-    /// What a stream's source sends; `None` before it is live.
-    pub(crate) async fn format(&self, stream: StreamId) -> Option<SourceFormat> {
+    /// What a stream's source sends, and for how long; `None` before it is live.
+    pub(crate) async fn format(&self, stream: StreamId) -> Option<(SourceFormat, Duration)> {
         self.ask(|reply| Command::Outlet(OutletCommand::Format { stream, reply })).await?
     }
 }
@@ -253,7 +253,7 @@ impl Actor {
             }
             OutletCommand::Format { stream, reply } => {
                 // Who asked may have hung up.
-                let _ = reply.send(self.pullers.format(stream));
+                let _ = reply.send(self.pullers.live(stream));
             }
         }
     }

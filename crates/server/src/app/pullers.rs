@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use control::CameraId;
 use engine::{Rendition, SourceFailure};
@@ -86,6 +86,7 @@ impl Pullers {
             messages: self.messages.clone(),
             lost: Arc::clone(self.lost.entry(stream).or_default()),
             format: Mutex::new(None),
+            live: OnceLock::new(),
             flow: Mutex::default(),
         });
         let keyframe_wanted = Arc::new(Notify::new());
@@ -120,6 +121,12 @@ impl Pullers {
     /// What the stream's source sends, once it is live.
     pub(super) fn format(&self, stream: StreamId) -> Option<SourceFormat> {
         self.running.get(&stream)?.output.format()
+    }
+
+    /// How long a stream has given pictures, and what; `None` before the first.
+    pub(super) fn live(&self, stream: StreamId) -> Option<(SourceFormat, Duration)> {
+        let output = &self.running.get(&stream)?.output;
+        Some((output.format()?, output.live.get()?.elapsed()))
     }
 
     /// From one keyframe to the next, once two have come; what its source has sent last.
@@ -169,6 +176,8 @@ struct StreamOutput {
     messages: mpsc::UnboundedSender<Message>,
     lost: Arc<AtomicU64>,
     format: Mutex<Option<SourceFormat>>,
+    /// When its first keyframe came.
+    live: OnceLock<Instant>,
     /// Held while a frame is published, so that none comes after what follows a stop: it would bring a
     /// stream back that was removed, cached pictures and all.
     flow: Mutex<Flow>,
@@ -208,6 +217,7 @@ impl Output for StreamOutput {
     }
 
     fn live(&self, format: SourceFormat) {
+        self.live.get_or_init(Instant::now);
         let before = self.format.lock().unwrap_or_else(PoisonError::into_inner).replace(format);
         if before != Some(format) {
             let (stream, attempt, codec) = (self.stream, self.attempt, format.codec);

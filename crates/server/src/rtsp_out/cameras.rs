@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use control::{CameraId, Class, Quality, ReservationId};
 use engine::Rendition;
+use media::Codec;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::auth::{Authorization, Challenge, Verdict, same};
@@ -24,6 +25,12 @@ use crate::http::{Caller, Keyring};
 
 /// How long a client waits for a camera's first keyframe. Players give up after 10 s themselves.
 const DESCRIBE_TIME_MAX: Duration = Duration::from_secs(9);
+
+/// From a stream's first picture to its first sound, where it has any: a packet of it is 60 ms at most.
+const SOUND_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// From one look whether the sound has come to the next.
+const SOUND_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Connections of one address: a recorder of the whole park of 500.
 const CONNECTIONS_AN_ADDRESS: usize = 512;
@@ -119,7 +126,7 @@ impl Library for Cameras {
     async fn describe(&self, described: &mut Described) -> Result<Description, Refusal> {
         let Described { camera, held, .. } = described;
         let picture = first_picture(held).await?;
-        let sound = self.0.app.format(held.stream).await.and_then(|format| format.audio);
+        let sound = first_sound(&self.0.app, held).await;
         let tracks = std::iter::once(picture).chain(sound.map(TrackFormat::of_sound)).collect();
         Ok(Description { title: camera.clone(), tracks })
     }
@@ -172,6 +179,18 @@ async fn first_picture(held: &mut Held) -> Result<TrackFormat, Refusal> {
             let waited = DESCRIBE_TIME_MAX.as_secs();
             Err(unavailable(format!("the camera has sent no keyframe within {waited} s")))
         }
+    }
+}
+
+/// The sound that goes with it. Of what an encoder, another server or another node sends it is known only once
+/// it comes, so that it is waited for where the picture is new.
+async fn first_sound(app: &App, held: &Held) -> Option<Codec> {
+    loop {
+        let (format, since) = app.format(held.stream).await?;
+        if format.audio.is_some() || since >= SOUND_TIME_MAX {
+            return format.audio;
+        }
+        tokio::time::sleep(SOUND_LOOK_INTERVAL).await;
     }
 }
 
