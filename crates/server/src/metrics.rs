@@ -6,6 +6,7 @@
 mod cluster;
 mod outlets;
 mod process;
+mod revocations;
 mod store;
 mod voice;
 
@@ -29,12 +30,14 @@ pub(crate) use outlets::Outlets;
 use cluster::NodeFigures;
 use outlets::OutletFigures;
 use process::ProcessFigures;
+use revocations::RevocationFigures;
 use store::StoreFigures;
 use voice::VoiceFigures;
 
 use crate::app::{CameraSnapshot, JOIN_BUCKETS_MS, Snapshot};
 use crate::cluster::ClusterFigures;
 use crate::ledger::StoreHealth;
+use crate::revocations::SharedRevocations;
 use crate::voice::Status;
 
 /// HTTP requests by route and status; counted as they happen. The label values are the routes of
@@ -66,7 +69,7 @@ pub(crate) fn encode(
     snapshot: Snapshot,
     requests: &Requests,
     outlets: &Arc<Outlets>,
-    store: StoreHealth,
+    (store, revocations): (StoreHealth, SharedRevocations),
     cluster: Option<ClusterFigures>,
     voice: Option<Status>,
     uptime: Duration,
@@ -75,6 +78,7 @@ pub(crate) fn encode(
     registry.register("manifold_http_requests", "HTTP requests answered", requests.0.clone());
     registry.register_collector(Box::new(OutletFigures(Arc::clone(outlets))));
     registry.register_collector(Box::new(StoreFigures(store)));
+    registry.register_collector(Box::new(RevocationFigures(revocations)));
     if let Some(figures) = cluster {
         registry.register_collector(Box::new(NodeFigures(figures)));
     }

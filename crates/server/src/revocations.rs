@@ -5,8 +5,9 @@
 //! the list was lost. What a token allows, and who may take it back, is not known here.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use control::ReservationId;
 use redb::{ReadableTable, TableDefinition};
@@ -45,6 +46,31 @@ struct Inner {
     known: Mutex<Known>,
     database: OnceLock<Database>,
     added: Notify,
+    counters: Counters,
+}
+
+/// Since the start.
+#[derive(Default)]
+struct Counters {
+    learned: AtomicU64,
+    looks: AtomicU64,
+    looks_failed: AtomicU64,
+    micros: AtomicU64,
+}
+
+/// What was shared with other servers of the same store.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct SharedRevocations {
+    /// What is taken back at present and not expired when it was looked at last.
+    pub(crate) known: usize,
+    /// What other servers took back.
+    pub(crate) learned: u64,
+    /// Looks into the store's list that it answered.
+    pub(crate) looks: u64,
+    /// Those that it did not.
+    pub(crate) looks_failed: u64,
+    /// How long both took, all together.
+    pub(crate) time: Duration,
 }
 
 impl std::fmt::Debug for Inner {
@@ -166,7 +192,10 @@ impl Revocations {
                 _ = interval.tick() => {}
                 () = self.0.added.notified() => {}
             }
-            let learned = match share.exchange(&self).await {
+            let begun = Instant::now();
+            let exchanged = share.exchange(&self).await;
+            self.count_look(&exchanged, begun.elapsed());
+            let learned = match exchanged {
                 Ok(learned) => learned,
                 Err(error) => {
                     debug!(%error, "revoked tokens are not shared at the moment");
@@ -181,6 +210,32 @@ impl Revocations {
                 }
             }
         }
+    }
+
+    /// What was shared since the start.
+    pub(crate) fn figures(&self) -> SharedRevocations {
+        let counters = &self.0.counters;
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        SharedRevocations {
+            known: self.known().until.len(),
+            learned: of(&counters.learned),
+            looks: of(&counters.looks),
+            looks_failed: of(&counters.looks_failed),
+            time: Duration::from_micros(of(&counters.micros)),
+        }
+    }
+
+    fn count_look<E>(&self, exchanged: &Result<Vec<String>, E>, took: Duration) {
+        let add = |counter: &AtomicU64, count: u64| counter.fetch_add(count, Ordering::Relaxed);
+        let counters = &self.0.counters;
+        add(&counters.micros, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        match exchanged {
+            Ok(learned) => {
+                add(&counters.looks, 1);
+                add(&counters.learned, u64::try_from(learned.len()).unwrap_or(u64::MAX))
+            }
+            Err(_) => add(&counters.looks_failed, 1),
+        };
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

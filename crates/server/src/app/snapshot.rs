@@ -57,6 +57,8 @@ pub(crate) struct Snapshot {
     pub(crate) feeds: usize,
     /// Nodes of the cluster that are not heard, so that what only they know is missing.
     pub(crate) missing_nodes: Vec<String>,
+    /// Those that have another clock or other keys than this one, each with the sentence that says so.
+    pub(crate) differing_nodes: Vec<(String, String)>,
 }
 
 /// What this node knows of itself, without asking the store.
@@ -214,6 +216,7 @@ impl Snapshot {
             audit: AuditFigures::default(),
             feeds: 0,
             missing_nodes: Vec::new(),
+            differing_nodes: Vec::new(),
         }
     }
 }
@@ -247,6 +250,7 @@ impl Actor {
             audit: self.journal.audit().figures(),
             feeds: self.feeds.count(),
             missing_nodes: Vec::new(),
+            differing_nodes: Vec::new(),
         }
     }
 

@@ -115,7 +115,14 @@ fn node_troubles(health: &Value) -> Vec<String> {
         let reason = node["reason"].as_str().unwrap_or("why is not known");
         format!("node {name} does not answer: {reason}; what only it knows is not shown")
     };
-    silent.map(tell).collect()
+    silent.map(tell).chain(node_differences(health)).collect()
+}
+
+/// A sentence for each node of a cluster that has its clock or its keys otherwise.
+fn node_differences(health: &Value) -> Vec<String> {
+    let nodes = health["cluster"]["nodes"].as_array().into_iter().flatten();
+    let differing = nodes.filter_map(|node| node["node"].as_str().zip(node["difference"].as_str()));
+    differing.map(|(name, difference)| format!("node {name}: {difference}")).collect()
 }
 
 fn tell_state(
@@ -174,10 +181,11 @@ mod tests {
         let health = json!({"cluster": {"node": "n2", "nodes": [
             {"node": "n1", "available": false, "reason": "it is gone since 3 s"},
             {"node": "n3", "available": true},
+            {"node": "n4", "available": true, "difference": "its clock is 9 s ahead"},
         ]}});
         let wanted =
             "node n1 does not answer: it is gone since 3 s; what only it knows is not shown";
-        assert_eq!(node_troubles(&health), [wanted]);
+        assert_eq!(node_troubles(&health), [wanted, "node n4: its clock is 9 s ahead"]);
         assert!(node_troubles(&json!({})).is_empty());
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use control::ReservationId;
 use hyper::Method;
+use tokio::time::Instant;
 
 use super::{Cluster, Peer};
 use crate::ledger::connection::StoreError;
@@ -100,7 +101,8 @@ impl Cluster {
             let there: Vec<Peer> = peers.by_name.values().cloned().collect();
             (there, peers.gone.clone())
         });
-        let asked = peers.iter().map(|peer| async move { (peer, peer.ask(question).await) });
+        let asked =
+            peers.iter().map(|peer| async move { (peer, self.question(peer, question).await) });
         let mut all = Asked::nobody();
         for (peer, answer) in futures::future::join_all(asked).await {
             let node = peer.name.clone();
@@ -125,10 +127,17 @@ impl Cluster {
             (None, None) => Err(SilentReason::Unknown),
         });
         let answer = match found {
-            Ok(peer) => peer.ask(question).await,
+            Ok(peer) => self.question(&peer, question).await,
             Err(reason) => Err(reason),
         };
         answer.map_err(|reason| Silent { node: node.to_owned(), reason })
+    }
+
+    async fn question(&self, peer: &Peer, question: &str) -> Result<String, SilentReason> {
+        let begun = Instant::now();
+        let answer = peer.ask(question).await;
+        self.count_question(&answer, begun.elapsed());
+        answer
     }
 
     /// Whose a reservation is, as the store tells it.

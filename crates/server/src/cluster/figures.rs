@@ -2,6 +2,7 @@
 
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::Cluster;
 
@@ -17,6 +18,10 @@ pub(super) struct Counters {
     pub(super) registrations_lost: AtomicU64,
     records_learned: AtomicU64,
     records_refused: AtomicU64,
+    questions_answered: AtomicU64,
+    questions_failed: AtomicU64,
+    questions_micros: AtomicU64,
+    questions_taken: AtomicU64,
 }
 
 /// This node's part in the cluster at one instant.
@@ -42,6 +47,14 @@ pub(crate) struct ClusterFigures {
     pub(crate) records_learned: u64,
     /// Those that another node had written later and that could not be had from it.
     pub(crate) records_refused: u64,
+    /// Questions that other nodes answered.
+    pub(crate) questions_answered: u64,
+    /// Questions to nodes that were there and did not answer.
+    pub(crate) questions_failed: u64,
+    /// How long was waited for both of them, all together.
+    pub(crate) questions_time: Duration,
+    /// Questions of other nodes that this one answered.
+    pub(crate) questions_taken: u64,
 }
 
 /// One stream that is pulled from another node, as long as this is kept.
@@ -71,6 +84,10 @@ impl Cluster {
             registrations_lost: of(&counters.registrations_lost),
             records_learned: of(&counters.records_learned),
             records_refused: of(&counters.records_refused),
+            questions_answered: of(&counters.questions_answered),
+            questions_failed: of(&counters.questions_failed),
+            questions_time: Duration::from_micros(of(&counters.questions_micros)),
+            questions_taken: of(&counters.questions_taken),
         }
     }
 
@@ -81,6 +98,21 @@ impl Cluster {
         };
         add(&self.0.counters.records_learned, learned);
         add(&self.0.counters.records_refused, refused);
+    }
+
+    /// Counts a question of another node that this one answers.
+    pub(crate) fn count_question_taken(&self) {
+        self.count(|counters| &counters.questions_taken);
+    }
+
+    /// Counts what came of a question to another node, and how long that took.
+    pub(super) fn count_question<T, E>(&self, answer: &Result<T, E>, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.0.counters.questions_micros.fetch_add(micros, Ordering::Relaxed);
+        match answer {
+            Ok(_) => self.count(|counters| &counters.questions_answered),
+            Err(_) => self.count(|counters| &counters.questions_failed),
+        }
     }
 
     /// Counts another node as pulled.

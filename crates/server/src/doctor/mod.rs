@@ -7,6 +7,7 @@
 //! | `reach` | the media port, by STUN checks to each candidate that viewers are told |
 //! | `certificate` | HTTPS: until when, and for which names |
 //! | `clocks` | this machine's clock beside the server's |
+//! | `nodes` | the other nodes of a cluster: does the server hear them, have they its clock and keys |
 //! | `stores` | the store of leases: way in, version, latency, clock, memory, its keys |
 //! | `cameras` | each camera of the settings: reached, password, codec, keyframes, B-frames, sound |
 //! | `park` | the server's other cameras, which it calls itself: the same, as it tells it |
@@ -17,6 +18,7 @@
 mod cameras;
 mod certificate;
 mod clocks;
+mod nodes;
 mod park;
 mod ports;
 mod reach;
@@ -124,6 +126,7 @@ pub(crate) async fn run(checkup: Checkup<'_>, tell: &mut dyn FnMut(Progress)) {
     found.into_iter().for_each(|found| tell(Progress::Found(found)));
     if let Some(server) = &mut server {
         clocks::check(server).await.into_iter().for_each(|found| tell(Progress::Found(found)));
+        nodes::check(server).await.into_iter().for_each(|found| tell(Progress::Found(found)));
     }
     let config = settings.map(|(config, _)| config);
     if let Some(config) = config {

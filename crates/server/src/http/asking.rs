@@ -159,6 +159,9 @@ pub(super) async fn answer(
     body: String,
 ) -> Result<Response, Problem> {
     require_question(&http, &headers, &body)?;
+    if let Some(cluster) = http.app().cluster() {
+        cluster.count_question_taken();
+    }
     let question = serde_json::from_str(&body)
         .map_err(|error| Problem::bad_request(format!("this is no question of ours: {error}")))?;
     Ok(match question {
@@ -173,7 +176,9 @@ pub(super) async fn answer(
             let id = &question.reservation_id;
             said::<RenewQuestion>(acted(&http, id, renewal::renew_here(&http, id)).await)
         }
-        Question::State(StateQuestion {}) => said::<StateQuestion>(http.whole().here().await),
+        Question::State(StateQuestion {}) => {
+            said::<StateQuestion>(http.comparable(http.whole().here().await))
+        }
         Question::Remove(question) => {
             let id = &question.reservation_id;
             said::<RemoveQuestion>(acted(&http, id, remove(&http, &question)).await)

@@ -37,6 +37,7 @@ mod auth;
 mod bundle;
 mod caller;
 mod cameras;
+mod differences;
 mod extract;
 mod frame;
 mod guard;

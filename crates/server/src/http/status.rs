@@ -86,7 +86,7 @@ pub(super) async fn metrics(
         snapshot,
         http.requests(),
         http.outlets(),
-        http.app().store(),
+        (http.app().store(), http.keyring().revocations().figures()),
         figures,
         voice,
         uptime,
@@ -120,6 +120,9 @@ fn cluster_metrics(figures: ClusterFigures) -> ClusterMetrics {
         registrations_lost: figures.registrations_lost,
         records_learned: figures.records_learned,
         records_refused: figures.records_refused,
+        questions_answered: figures.questions_answered,
+        questions_failed: figures.questions_failed,
+        questions_taken: figures.questions_taken,
     }
 }
 

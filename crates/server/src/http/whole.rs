@@ -14,6 +14,7 @@ use control::{CameraId, ReservationId};
 use media::Codec;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::Http;
 use super::wire::nodes::{CameraState, PictureState, RenditionState, StateAnswer, StateQuestion};
@@ -82,6 +83,8 @@ struct Heard {
     facts: BTreeMap<String, Facts>,
     /// Those that did not answer the last time, with the reason.
     silent: BTreeMap<String, String>,
+    /// What those that did have otherwise than this node.
+    differing: BTreeMap<String, String>,
 }
 
 /// One node's answer.
@@ -129,7 +132,17 @@ pub(crate) async fn follow_nodes(http: Http, closing: CancellationToken) {
             _ = ticks.tick() => {}
         }
         let asked = http.ask_nodes(StateQuestion {}).await;
+        let told = asked.answers.iter();
+        let differing: BTreeMap<String, String> = told
+            .filter_map(|(node, answer)| Some((node.clone(), http.difference(answer)?)))
+            .collect();
         let origins = http.whole().heard(|heard| {
+            for (node, sentence) in &differing {
+                if !heard.differing.contains_key(node) {
+                    warn!(%node, "this node and another one are set differently: {sentence}");
+                }
+            }
+            heard.differing = differing;
             heard.take(asked, Instant::now());
             heard.origins()
         });
@@ -173,23 +186,26 @@ impl Whole {
         StateAnswer {
             cameras: cameras.map(|camera| told(camera, is_origin(&camera.id))).collect(),
             connected: here.connected.iter().map(ToString::to_string).collect(),
+            now_ms: None,
+            signs: None,
         }
     }
 
     /// Who is there. `None`: this server is alone.
     pub(super) fn cluster(&self) -> Option<ClusterAnswer> {
         let node = self.0.app.cluster()?.node().to_owned();
-        let nodes = self.heard(|heard| {
+        let (nodes, mut differing) = self.heard(|heard| {
             let there = heard.facts.keys().filter(|node| !heard.silent.contains_key(*node));
             let there = there.map(|node| (node.clone(), None));
             let silent =
                 heard.silent.iter().map(|(node, reason)| (node.clone(), Some(reason.clone())));
-            there.chain(silent).collect::<BTreeMap<_, _>>()
+            (there.chain(silent).collect::<BTreeMap<_, _>>(), heard.differing.clone())
         });
         let nodes = nodes.into_iter().map(|(node, reason)| NodeAnswer {
-            node,
             available: reason.is_none(),
             reason,
+            difference: differing.remove(&node),
+            node,
         });
         Some(ClusterAnswer { node, nodes: nodes.collect() })
     }
@@ -223,6 +239,9 @@ impl Heard {
     fn add_to(&self, snapshot: &mut Snapshot) {
         let missing = self.silent.keys().filter(|node| !self.facts.contains_key(*node));
         snapshot.missing_nodes = missing.cloned().collect();
+        let differing = self.differing.iter();
+        snapshot.differing_nodes =
+            differing.map(|(node, sentence)| (node.clone(), sentence.clone())).collect();
         let mut viewers: HashMap<&CameraId, u32> = HashMap::new();
         for viewer in &mut snapshot.reservations {
             viewer.connected |= self.facts.values().any(|node| node.connected.contains(&viewer.id));
@@ -446,6 +465,8 @@ mod tests {
         let answer = StateAnswer {
             cameras: there.cameras.iter().map(|camera| told(camera, camera.pullers > 0)).collect(),
             connected: connected.map(|viewer| viewer.id.to_string()).collect(),
+            now_ms: None,
+            signs: None,
         };
         // As it comes over the wire.
         serde_json::from_str(&serde_json::to_string(&answer).unwrap()).unwrap()

@@ -384,6 +384,9 @@ pub(super) struct NodeAnswer {
     pub(super) available: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<String>,
+    /// What it has otherwise than the one that was asked, and must have alike: clock or keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) difference: Option<String>,
 }
 
 /// Where leases are kept. While it does not answer, the server goes on by itself (`on_store_loss`).
@@ -429,6 +432,9 @@ pub(super) struct ClusterMetrics {
     pub(super) registrations_lost: u64,
     pub(super) records_learned: u64,
     pub(super) records_refused: u64,
+    pub(super) questions_answered: u64,
+    pub(super) questions_failed: u64,
+    pub(super) questions_taken: u64,
 }
 
 /// Problem details (RFC 9457).

@@ -52,6 +52,28 @@ impl Collector for NodeFigures {
         for (name, help, value) in counters {
             counter(encoder, name, help)?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
         }
-        Ok(())
+        self.questions(encoder)
+    }
+}
+
+impl NodeFigures {
+    fn questions(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let figures = &self.0;
+        let help = "Questions to other nodes";
+        let mut metric = counter(encoder, "manifold_node_questions", help)?;
+        let outcomes =
+            [("answered", figures.questions_answered), ("failed", figures.questions_failed)];
+        for (outcome, count) in outcomes {
+            let labels = [("outcome", outcome)];
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
+        }
+        let (name, help) =
+            ("manifold_node_questions_seconds", "Time that was waited for other nodes' answers");
+        let seconds = figures.questions_time.as_secs_f64();
+        counter(encoder, name, help)?.encode_counter::<NoLabelSet, _, u64>(&seconds, None)?;
+        let (name, help) =
+            ("manifold_node_questions_taken", "Questions of other nodes that were answered here");
+        let taken = figures.questions_taken;
+        counter(encoder, name, help)?.encode_counter::<NoLabelSet, _, u64>(&taken, None)
     }
 }

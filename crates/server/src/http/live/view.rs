@@ -34,7 +34,9 @@ impl View {
         let total = (snapshot.total_current >= snapshot.total_limit).then(|| total_full(snapshot));
         let lost = snapshot.is_store_lost.then(store_lost);
         let missing = snapshot.missing_nodes.iter().map(|node| node_missing(node));
-        let alerts = full.chain(errors).chain(total).chain(lost).chain(missing);
+        let differing = snapshot.differing_nodes.iter();
+        let differing = differing.map(|(node, sentence)| node_differs(node, sentence));
+        let alerts = full.chain(errors).chain(total).chain(lost).chain(missing).chain(differing);
         Self {
             stats,
             cameras: cameras.map(|camera| (camera.id.clone(), status(camera))).collect(),
@@ -167,6 +169,18 @@ fn node_missing(node: &str) -> Alert {
         node: Some(node.to_owned()),
         message_en: format!("node {node} does not answer; what only it knows is not shown"),
         message_ar: format!("الخادم {node} لا يستجيب؛ ما يعرفه وحده غير ظاهر"),
+    }
+}
+
+fn node_differs(node: &str, sentence: &str) -> Alert {
+    Alert {
+        code: "NODE_DIFFERS",
+        active: true,
+        source: None,
+        camera_id: None,
+        node: Some(node.to_owned()),
+        message_en: format!("node {node}: {sentence}"),
+        message_ar: format!("إعدادات الخادم {node} تختلف: الساعة أو المفاتيح"),
     }
 }
 

@@ -53,7 +53,7 @@ pub(in crate::http) struct AgencyLimit {
 /// Something that somebody should look at, or that is over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(in crate::http) struct Alert {
-    /// `QUOTA_FULL`, `CAMERA_ERROR`, `STORE_LOST` or `NODE_MISSING`.
+    /// `QUOTA_FULL`, `CAMERA_ERROR`, `STORE_LOST`, `NODE_MISSING` or `NODE_DIFFERS`.
     pub(in crate::http) code: &'static str,
     /// False: it is over.
     pub(in crate::http) active: bool,

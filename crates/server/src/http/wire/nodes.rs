@@ -129,6 +129,19 @@ pub(in crate::http) struct StateAnswer {
     pub(in crate::http) cameras: Vec<CameraState>,
     /// Reservations to whose viewers media flows.
     pub(in crate::http) connected: Vec<String>,
+    /// The asked node's clock, in milliseconds since the Unix epoch. Nodes of earlier versions do not tell it.
+    #[serde(default)]
+    pub(in crate::http) now_ms: Option<u64>,
+    /// The key of `auth.keys` by which it signs.
+    #[serde(default)]
+    pub(in crate::http) signs: Option<KeyMark>,
+}
+
+/// By which nodes find that they have the same key, and nobody finds the key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::http) struct KeyMark {
+    pub(in crate::http) id: String,
+    pub(in crate::http) mark: String,
 }
 
 /// A camera at the asked node. Times are in milliseconds since the Unix epoch.
