@@ -327,9 +327,13 @@ pub(super) struct Participant {
 pub(super) struct RemovedAnswer {
     pub(super) room: String,
     pub(super) identity: String,
+    /// `false`: the node with the session is still to read of it.
     pub(super) removed: bool,
     pub(super) source: String,
     pub(super) new_count: u32,
+    /// Who did not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) note: Option<String>,
 }
 
 /// LiveKit's `RoomParticipantIdentity`.
