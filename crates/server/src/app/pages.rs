@@ -5,7 +5,8 @@
 //! ended has left with it, and his reservation is released, long before its lease runs out.
 //!
 //! A socket that ends alone takes no place away: the page opens another one, its packets go on, or it calls.
-//! Nothing here concerns who names no page.
+//! A page that is closed while it loads has no socket yet: where nothing more comes of what it reserved, neither
+//! an offer nor a socket, it was that. Nothing here concerns who names no page.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -86,7 +87,7 @@ pub(super) struct Pages {
     sockets: HashMap<PageName, u32>,
     /// When the last socket ended. At most [`GONE_MAX`].
     gone: HashMap<PageName, Timestamp>,
-    /// When to look. One a page that is gone, and one a viewer that is granted a place after that.
+    /// When to look. One a page that is gone, and one a viewer that is granted a place without a socket.
     due: BTreeSet<(Timestamp, PageName)>,
     /// Bounded by the leases.
     viewers: HashMap<ReservationId, PageViewer>,
@@ -98,7 +99,21 @@ struct PageViewer {
     page: PageName,
     granted: Timestamp,
     /// When its page last called for it.
-    called: Timestamp,
+    called: Option<Timestamp>,
+}
+
+impl PageViewer {
+    /// Whether he left with his page, which has no socket since `gone`, or never had one. `heard` is when the last
+    /// packet came from him.
+    fn has_left(&self, gone: Option<Timestamp>, heard: Option<Timestamp>, now: Timestamp) -> bool {
+        let since = gone.map_or(self.granted, |gone| gone.max(self.granted));
+        let last = heard.max(self.called);
+        let is_silent = match gone {
+            Some(_) => last.is_none_or(|last| last <= since + ON_THE_WAY),
+            None => last.is_none(),
+        };
+        is_silent && since + LOOK_AFTER <= now
+    }
 }
 
 impl Pages {
@@ -109,16 +124,16 @@ impl Pages {
 
     /// A page was granted a place.
     pub(super) fn granted(&mut self, page: PageName, reservation: ReservationId, now: Timestamp) {
-        if self.gone.contains_key(&page) {
+        if !self.sockets.contains_key(&page) {
             self.due.insert((now + LOOK_AFTER, page.clone()));
         }
-        self.viewers.insert(reservation, PageViewer { page, granted: now, called: now });
+        self.viewers.insert(reservation, PageViewer { page, granted: now, called: None });
     }
 
     /// A page called for a place that it has.
     pub(super) fn called(&mut self, reservation: &ReservationId, now: Timestamp) {
         if let Some(viewer) = self.viewers.get_mut(reservation) {
-            viewer.called = now;
+            viewer.called = Some(now);
         }
     }
 
@@ -157,14 +172,13 @@ impl Pages {
             && due <= now
         {
             self.due.remove(&(due, page.clone()));
-            let Some(gone) = self.gone.get(&page).copied() else { continue };
-            for (id, viewer) in self.viewers.iter().filter(|(_, viewer)| viewer.page == page) {
-                let since = gone.max(viewer.granted);
-                let last = heard(id).map_or(viewer.called, |heard| heard.max(viewer.called));
-                if since + LOOK_AFTER <= now && last <= since + ON_THE_WAY {
-                    left.push(id.clone());
-                }
+            if self.sockets.contains_key(&page) {
+                continue;
             }
+            let gone = self.gone.get(&page).copied();
+            let viewers = self.viewers.iter().filter(|(_, viewer)| viewer.page == page);
+            let gone_too = viewers.filter(|(id, viewer)| viewer.has_left(gone, heard(id), now));
+            left.extend(gone_too.map(|(id, _)| id.clone()));
         }
         left.sort_unstable();
         left.dedup();
@@ -229,6 +243,7 @@ mod tests {
     fn watched() -> Pages {
         let mut pages = Pages::default();
         pages.opened(page("a"));
+        pages.opened(page("b"));
         (1..=2).for_each(|number| pages.granted(page("a"), id(number), at(0)));
         pages.granted(page("b"), id(3), at(0));
         pages
@@ -281,11 +296,21 @@ mod tests {
     }
 
     #[test]
-    fn who_has_no_socket_is_not_looked_for_and_what_ended_is_forgotten() {
+    fn a_page_without_a_socket_keeps_what_it_makes_use_of() {
+        let mut pages = Pages::default();
+        (1..=3).for_each(|number| pages.granted(page("a"), id(number), at(0)));
+        pages.called(&id(1), at(0));
+        assert_eq!(left(&mut pages, 3_000, &[(2, 100)]), [id(3)]);
+        pages.granted(page("b"), id(4), at(4_000));
+        pages.opened(page("b"));
+        assert!(left(&mut pages, 7_000, &[]).is_empty(), "its socket was slower than its request");
+    }
+
+    #[test]
+    fn what_ended_is_forgotten() {
         let mut pages = watched();
-        pages.closed(page("b"), at(10_000));
-        assert_eq!(pages.next_timeout(), None, "it never had one");
         (1..=3).for_each(|number| pages.ended(&id(number)));
+        pages.closed(page("a"), at(10_000));
         pages.closed(page("a"), at(10_000));
         assert!(left(&mut pages, 13_000, &[]).is_empty() && pages.viewers.is_empty());
     }
