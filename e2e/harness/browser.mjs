@@ -136,6 +136,20 @@ export class Viewer {
     return { first, last };
   }
 
+  /**
+   * Waits until pictures are shown that were taken after `since` (ms since the Unix epoch), and go on:
+   * a source that starts anew counts its own from 0.
+   */
+  async showsWhatIsTakenAfter(since, camera, within = 15_000) {
+    let strip;
+    const isNew = async () => {
+      strip = await this.strip(camera);
+      return strip?.capturedMs > since;
+    };
+    await until(`${camera} shows what is new`, isNew, { within, show: () => strip });
+    await this.advances(camera);
+  }
+
   /** Has the number of every picture noted that comes from here on, see `missed`. */
   async notesPictures(camera) {
     const { video } = await this.inbound(camera);

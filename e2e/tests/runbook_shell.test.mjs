@@ -93,10 +93,20 @@ scenario('a reservation that somebody deletes ends its viewer, and no other (iss
   assert.deepEqual(await redis.keys(`stream:*:${id}`), [], 'nothing of it is left');
   const { viewers } = await manifold.get(`/api/v1/why/${CAMERA}`);
   assert.ok(viewers.every(({ reservation_id }) => reservation_id !== id), 'it does not count any more');
-  await second.plays(CAMERA);
   await first.close();
   await until('the other one is counted', async () => (await counter(redis)) === '1', LEFT);
-  await second.advances(CAMERA);
+  await second.showsWhatIsTakenAfter(Date.now(), CAMERA);
+});
+
+scenario('a puller that is stopped beneath its only viewer comes back for it (issue 4)', async (world) => {
+  const { manifold, shell } = await system(world);
+  const page = await browser(world, manifold);
+  await shell.run(`docker stop whip-pusher-${CAMERA}`);
+  const stopped = await manifold.get(`/api/v1/why/${CAMERA}`);
+  assert.match(stopped.sentence, /its puller was stopped on request; it is tried again in \d s/);
+  assert.equal((await manifold.camera(CAMERA)).pullers, 0);
+  await page.showsWhatIsTakenAfter(Date.now(), CAMERA);
+  assert.equal((await manifold.stats()).active_streams, 1, 'by the same reservation');
 });
 
 scenario('a counter is never wrong for long, and never what is checked (issue 5)', async (world) => {

@@ -334,7 +334,7 @@ impl App {
     }
 
     /// `DELETE /ingress/{id}`: stops a camera's puller; viewers stay, the puller returns with the
-    /// next viewer. `ingress` is the camera's id or its pusher's name. False: unknown.
+    /// next viewer, and after [`engine::STOPPED`] for them. `ingress` is the camera's id or its pusher's name. False: unknown.
     pub(crate) async fn stop_source(&self, ingress: &str) -> bool {
         let Ok(ingress) = CameraId::parse(ingress) else {
             return false;

@@ -312,6 +312,14 @@ fn camera_rungs(camera: &CameraSnapshot) -> ([Rung; 2], Option<Verdict>) {
             );
             (rungs, Some(verdict))
         }
+        ("idle", _) if camera.retry_in.is_some() => {
+            let stopped = "its puller was stopped on request";
+            let rungs = [
+                rung("camera", RungState::Waiting, stopped),
+                rung("keyframe", RungState::Ahead, ""),
+            ];
+            (rungs, Some(failed(camera, stopped)))
+        }
         ("no_keyframe", Some(reason)) => {
             let rungs = [
                 rung("camera", RungState::Done, "it sends"),
