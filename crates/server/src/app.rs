@@ -49,7 +49,7 @@ pub(crate) use park::ProbeFigures;
 pub(crate) use park::{CameraChange, CameraOrigin, Probed, Unwatched};
 pub(crate) use publishing::{Accepted, Credentials, KeyRefusal, PublishRefusal, Publishing};
 pub(crate) use snapshot::{
-    CameraSnapshot, Here, NodeSnapshot, RenditionSnapshot, ReservationSnapshot, Snapshot,
+    About, CameraSnapshot, Here, NodeSnapshot, RenditionSnapshot, ReservationSnapshot, Snapshot,
     SourceSnapshot, Stage,
 };
 
@@ -372,7 +372,7 @@ impl App {
         &self,
         camera: CameraId,
     ) -> Result<SecretString, KeyRefusal> {
-        let is_known = self.snapshot().await.cameras.iter().any(|known| known.id == camera);
+        let is_known = self.snapshot().await.cameras.iter().any(|known| known.about.id == camera);
         if !is_known {
             return Err(KeyRefusal::UnknownCamera(camera.to_string()));
         }

@@ -33,6 +33,7 @@ use super::outlets::Outlets;
 use super::park::Findings;
 use super::publishing::Publishing;
 use super::pullers::{Pullers, Way};
+use super::snapshot::About;
 use super::{AppConfig, CameraConfig};
 use crate::cluster::Cluster;
 use crate::journal::Journal;
@@ -63,6 +64,8 @@ pub(super) struct Actor {
     /// As configured.
     pub(super) quota: Quota,
     pub(super) cameras: HashMap<CameraId, CameraConfig>,
+    /// Of the same cameras, what is told of them.
+    pub(super) abouts: HashMap<CameraId, Arc<About>>,
     pub(super) outlets: Outlets,
     /// Of cameras that nobody watches.
     pub(super) findings: Findings,
@@ -108,6 +111,7 @@ impl Actor {
         let mut engine = Engine::new(uuid::Uuid::new_v4().as_u64_pair().0);
         engine.handle_cameras(config.cameras.iter().map(spec).collect(), clock.now());
         let by_id = |camera: CameraConfig| (camera.definition.id.clone(), camera);
+        let about = |camera: &CameraConfig| (camera.definition.id.clone(), Arc::new(camera.into()));
         Self {
             engine,
             clock,
@@ -118,6 +122,7 @@ impl Actor {
             sources: config.sources,
             quota: config.quota.clone(),
             findings: Findings::at_start(&config.cameras, clock.system_time(clock.now())),
+            abouts: config.cameras.iter().map(about).collect(),
             cameras: config.cameras.into_iter().map(by_id).collect(),
             outlets: Outlets::default(),
             next_revision: 1,
