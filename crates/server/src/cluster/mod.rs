@@ -10,8 +10,10 @@ mod figures;
 mod origin;
 mod published;
 mod registry;
+mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +27,8 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::ledger::connection::{Script, Store, StoreError};
+use crate::remote::{HttpClient, Trust, TrustError};
+use crate::tls::Tls;
 
 pub(crate) use ask::{Asked, Silent, SilentReason};
 pub(crate) use figures::ClusterFigures;
@@ -43,6 +47,21 @@ pub(crate) struct Settings {
     pub(crate) url: Url,
     /// Where nodes and origins are kept.
     pub(crate) store: Store,
+    /// The authorities by whose word other nodes are believed, and nobody else's: a file. `None`: those of
+    /// this machine, and the one that each node has told the store of.
+    pub(crate) ca: Option<PathBuf>,
+    /// What this node shows to who asks it by HTTPS, where it does.
+    pub(crate) tls: Option<Tls>,
+}
+
+impl Settings {
+    /// With what is shown by HTTPS; an error where the file of authorities is of no use.
+    pub(crate) fn secured(self, tls: Option<Tls>) -> Result<Self, TrustError> {
+        if let Some(path) = &self.ca {
+            trust::of_file(path)?;
+        }
+        Ok(Self { tls, ..self })
+    }
 }
 
 /// Whether a node may be called so: it becomes part of keys in the store.
@@ -62,6 +81,7 @@ struct Inner {
     secret: String,
     scripts: Scripts,
     peers: Mutex<Peers>,
+    trusts: Mutex<trust::Trusts>,
     /// Leases on cameras that this node has.
     held: Mutex<BTreeSet<String>>,
     counters: figures::Counters,
@@ -91,6 +111,8 @@ struct Peer {
     name: String,
     url: Url,
     secret: String,
+    /// By whom it is believed, where it is asked by HTTPS.
+    trust: Option<Trust>,
 }
 
 impl Cluster {
@@ -105,9 +127,10 @@ impl Cluster {
             release: Script::new(include_str!("release.lua")),
             leave: Script::new(include_str!("leave.lua")),
         };
+        let trusts = Mutex::new(trust::Trusts::new(settings.ca.clone()));
         let (peers, held, counters) = Default::default();
-        let cluster =
-            Self(Arc::new(Inner { settings, owner, secret, scripts, peers, held, counters }));
+        let inner = Inner { settings, owner, secret, scripts, peers, trusts, held, counters };
+        let cluster = Self(Arc::new(inner));
         tokio::spawn(registry::stay(Arc::downgrade(&cluster.0)));
         cluster
     }
@@ -185,6 +208,14 @@ impl Peer {
         let url = self.url.join(&format!("/node/{place}")).ok()?;
         Some((url, Cluster::token(&self.secret, place).into()))
     }
+
+    /// Asks it, and waits for `limit`.
+    fn client(&self, limit: Duration) -> HttpClient {
+        match &self.trust {
+            Some(trust) => HttpClient::with_trust(limit, trust.clone()),
+            None => HttpClient::new(limit),
+        }
+    }
 }
 
 /// A stream's name in addresses and keys.
@@ -203,6 +234,8 @@ mod tests {
             node: "n1".to_owned(),
             url: "http://10.0.0.1:8080".parse().unwrap(),
             store: Store::new(store, String::new()),
+            ca: None,
+            tls: None,
         };
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let _entered = runtime.enter();

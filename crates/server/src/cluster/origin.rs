@@ -15,9 +15,9 @@ use tracing::{debug, info, warn};
 
 use super::registry::text;
 use super::{Cluster, Peer, place_name};
-use crate::ingest::{self, Output, Reach, RtspTransport, SourceFormat, SourceUrl};
+use crate::ingest::{self, NodeStream, Output, Reach, RtspTransport, SourceFormat, SourceUrl};
 use crate::ledger::connection::StoreError;
-use crate::remote::{Ask, HttpClient};
+use crate::remote::Ask;
 
 /// How long a camera is a node's after it said so last. A node that was killed holds a camera for so long.
 pub(super) const ORIGIN_LEASE: Duration = Duration::from_secs(2);
@@ -337,13 +337,14 @@ async fn pull_peer(
     let Some((url, token)) = peer.at(place) else {
         return lost("the node that pulls this camera has an address that cannot be asked");
     };
-    ingest::pull_node(&url, &token, feed, &wanted).await
+    let node = NodeStream { url: &url, token: &token, trust: peer.trust.as_ref() };
+    ingest::pull_node(&node, feed, &wanted).await
 }
 
 /// Whether another node sees the store.
 async fn sees_store(peer: &Peer) -> bool {
     let Some((url, token)) = peer.at("store") else { return false };
-    let mut http = HttpClient::new(QUESTION_TIME_MAX);
+    let mut http = peer.client(QUESTION_TIME_MAX);
     let ask = Ask {
         method: Method::GET,
         url: &url,
