@@ -20,6 +20,12 @@ const FLAGS = [
 /** Which of a picture's `inbound-rtp` statistics tell why it does not go on. */
 const TOLD = /^(codec|frames(Received|Decoded|Dropped)|keyFramesDecoded|freezeCount|(pli|nack)Count|packets(Received|Lost))$/;
 
+/**
+ * Until nothing is left of a page that was closed. It says so itself; a busy browser, though, gives its pages half
+ * a second for their goodbyes, and a lease that none came for lapses within 15 s.
+ */
+export const LEFT = { within: 20_000 };
+
 /** A browser of its own process. */
 export class Browser {
   /**

@@ -15,6 +15,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 
+import { LEFT } from '../harness/browser.mjs';
 import { OldShell } from '../harness/old_shell.mjs';
 import { Redis } from '../harness/redis.mjs';
 import { until } from '../harness/wait.mjs';
@@ -30,9 +31,6 @@ const DELETE_ALL = `docker exec cctv-valkey valkey-cli --scan --pattern "stream:
 
 /** How soon the store and its mirrors are true again: the promise of the contract. */
 const HEALED = { within: 5_000 };
-
-/** A page that is closed says so; where its browser cuts it short, its lease lapses within 15 s. */
-const LEFT = { within: 20_000 };
 
 /** A server with two cameras of two agencies, its store, and the runbook's shell. */
 async function system(world) {
@@ -172,7 +170,7 @@ scenario('the emergency fix for two pullers, of which there is one (issue 6)', a
     await until('each was ended', async () => /deleted in the store/.test(await why()), HEALED);
   }
   for (const page of pages) await page.close();
-  await until('nothing is left', async () => (await manifold.stats()).active_streams === 0, { within: 8_000 });
+  await until('nothing is left', async () => (await manifold.stats()).active_streams === 0, LEFT);
 
   // Reopen cameras from dashboard.
   await browser(world, manifold);
