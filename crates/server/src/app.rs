@@ -51,7 +51,7 @@ pub(crate) use park::ProbeFigures;
 pub(crate) use park::{CameraChange, CameraOrigin, Probed, Unwatched};
 pub(crate) use publishing::{Accepted, Credentials, KeyRefusal, PublishRefusal, Publishing};
 pub(crate) use snapshot::{
-    CameraSnapshot, Here, NodeSnapshot, RenditionSnapshot, ReservationSnapshot, Snapshot,
+    About, CameraSnapshot, Here, NodeSnapshot, RenditionSnapshot, ReservationSnapshot, Snapshot,
     SourceSnapshot, Stage,
 };
 
@@ -348,7 +348,7 @@ impl App {
     }
 
     /// `DELETE /ingress/{id}`: stops a camera's puller; viewers stay, the puller returns with the
-    /// next viewer. `ingress` is the camera's id or its pusher's name. False: unknown.
+    /// next viewer, and after [`engine::STOPPED`] for them. `ingress` is the camera's id or its pusher's name. False: unknown.
     pub(crate) async fn stop_source(&self, ingress: &str) -> bool {
         let Ok(ingress) = CameraId::parse(ingress) else {
             return false;
@@ -386,7 +386,7 @@ impl App {
         &self,
         camera: CameraId,
     ) -> Result<SecretString, KeyRefusal> {
-        let is_known = self.snapshot().await.cameras.iter().any(|known| known.id == camera);
+        let is_known = self.snapshot().await.cameras.iter().any(|known| known.about.id == camera);
         if !is_known {
             return Err(KeyRefusal::UnknownCamera(camera.to_string()));
         }

@@ -159,7 +159,7 @@ impl Figures {
         let cameras = &self.snapshot.cameras;
         let mut metric = gauge(encoder, "manifold_viewers", "Reservations of a camera")?;
         for camera in cameras {
-            let labels = [("camera_id", camera.id.as_str())];
+            let labels = [("camera_id", camera.about.id.as_str())];
             metric.encode_family(&labels)?.encode_gauge(&camera.viewer_count)?;
         }
         let mut states: BTreeMap<&str, u32> = BTreeMap::new();
@@ -182,7 +182,7 @@ impl Figures {
         for (name, help, value) in figures {
             let mut metric = counter(encoder, name, help)?;
             for camera in cameras {
-                let labels = [("camera_id", camera.id.as_str())];
+                let labels = [("camera_id", camera.about.id.as_str())];
                 metric
                     .encode_family(&labels)?
                     .encode_counter::<NoLabelSet, _, f64>(&value(camera), None)?;

@@ -34,6 +34,7 @@ use super::pages::Pages;
 use super::park::Findings;
 use super::publishing::Publishing;
 use super::pullers::{Pullers, Way};
+use super::snapshot::About;
 use super::{AppConfig, CameraConfig};
 use crate::cluster::Cluster;
 use crate::journal::Journal;
@@ -64,6 +65,8 @@ pub(super) struct Actor {
     /// As configured.
     pub(super) quota: Quota,
     pub(super) cameras: HashMap<CameraId, CameraConfig>,
+    /// Of the same cameras, what is told of them.
+    pub(super) abouts: HashMap<CameraId, Arc<About>>,
     pub(super) outlets: Outlets,
     pub(super) pages: Pages,
     /// Of cameras that nobody watches.
@@ -110,6 +113,7 @@ impl Actor {
         let mut engine = Engine::new(uuid::Uuid::new_v4().as_u64_pair().0);
         engine.handle_cameras(config.cameras.iter().map(spec).collect(), clock.now());
         let by_id = |camera: CameraConfig| (camera.definition.id.clone(), camera);
+        let about = |camera: &CameraConfig| (camera.definition.id.clone(), Arc::new(camera.into()));
         Self {
             engine,
             clock,
@@ -120,6 +124,7 @@ impl Actor {
             sources: config.sources,
             quota: config.quota.clone(),
             findings: Findings::at_start(&config.cameras, clock.system_time(clock.now())),
+            abouts: config.cameras.iter().map(about).collect(),
             cameras: config.cameras.into_iter().map(by_id).collect(),
             outlets: Outlets::default(),
             pages: Pages::default(),

@@ -1,5 +1,6 @@
 //! The whole state at one instant.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use control::{CameraId, ReservationId, SourceId, Timestamp, Unit};
@@ -83,8 +84,10 @@ pub(crate) struct SourceSnapshot {
     pub(crate) active_cameras: u32,
 }
 
-#[derive(Debug, Clone)]
-pub(crate) struct CameraSnapshot {
+/// What a camera is: made anew when its definition changes, and shared by all snapshots until then, for a large
+/// park is looked at several times a second.
+#[derive(Debug)]
+pub(crate) struct About {
     pub(crate) id: CameraId,
     pub(crate) name: String,
     pub(crate) name_ar: String,
@@ -99,11 +102,16 @@ pub(crate) struct CameraSnapshot {
     pub(crate) origin: CameraOrigin,
     pub(crate) transport: RtspTransport,
     pub(crate) close_after: Duration,
-    /// When it was last asked how it is, without a viewer.
-    pub(crate) probed_at: Option<SystemTime>,
     pub(crate) has_sub: bool,
     pub(crate) on_demand: bool,
     pub(crate) synthetic: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct CameraSnapshot {
+    pub(crate) about: Arc<About>,
+    /// When it was last asked how it is, without a viewer.
+    pub(crate) probed_at: Option<SystemTime>,
     /// "ONLINE" | "OFFLINE" | "ERROR"
     pub(crate) status: &'static str,
     /// "idle" | "connecting" | "live" | "closing" | "unreachable" | "unauthorized" | "not_found" | "no_publisher" | "no_keyframe" | "b_frames" | "unsupported_codec" | "lost" | "protocol"
@@ -222,11 +230,33 @@ impl Snapshot {
     }
 }
 
+impl From<&CameraConfig> for About {
+    fn from(config: &CameraConfig) -> Self {
+        let camera = &config.definition;
+        Self {
+            id: camera.id.clone(),
+            name: camera.name.clone(),
+            name_ar: camera.name_ar.clone(),
+            location: camera.location.clone(),
+            source: camera.source.clone(),
+            url: config.main.display(),
+            sub_url: config.sub.as_ref().map(SourceUrl::display),
+            has_credentials: config.has_credentials(),
+            origin: config.origin,
+            transport: config.transport,
+            close_after: config.close_after,
+            has_sub: config.sub.is_some(),
+            on_demand: config.on_demand,
+            synthetic: config.main.is_synthetic(),
+        }
+    }
+}
+
 impl Actor {
     pub(super) fn snapshot(&self, ledger: &control::ledger::Snapshot, now: Timestamp) -> Snapshot {
         let cameras = self.engine.cameras().filter_map(|view| {
-            let config = self.cameras.get(&view.camera.id)?;
-            Some(self.camera_snapshot(&view, config, now))
+            let about = Arc::clone(self.abouts.get(&view.camera.id)?);
+            Some(self.camera_snapshot(&view, about, now))
         });
         Snapshot {
             total_current: ledger.total.current,
@@ -258,8 +288,8 @@ impl Actor {
     pub(super) fn here(&self) -> Here {
         let now = self.clock.now();
         let cameras = self.engine.cameras().filter_map(|view| {
-            let config = self.cameras.get(&view.camera.id)?;
-            Some(self.camera_snapshot(&view, config, now))
+            let about = Arc::clone(self.abouts.get(&view.camera.id)?);
+            Some(self.camera_snapshot(&view, about, now))
         });
         let connected =
             self.engine.sessions().filter(|session| session.state == SessionState::Connected);
@@ -293,7 +323,7 @@ impl Actor {
     fn camera_snapshot(
         &self,
         view: &CameraView<'_>,
-        config: &CameraConfig,
+        about: Arc<About>,
         now: Timestamp,
     ) -> CameraSnapshot {
         let camera = view.camera;
@@ -311,21 +341,8 @@ impl Actor {
         let reservations: usize = view.streams().map(|stream| stream.reservations).sum();
         let running = view.streams().filter(|stream| stream.is_pulling).count();
         CameraSnapshot {
-            id: camera.id.clone(),
-            name: camera.name.clone(),
-            name_ar: camera.name_ar.clone(),
-            location: camera.location.clone(),
-            source: camera.source.clone(),
-            url: config.main.display(),
-            sub_url: config.sub.as_ref().map(SourceUrl::display),
-            has_credentials: config.has_credentials(),
-            origin: config.origin,
-            transport: config.transport,
-            close_after: config.close_after,
+            about,
             probed_at: self.findings.get(&camera.id).map(|finding| finding.at),
-            has_sub: camera.has_sub,
-            on_demand: view.on_demand,
-            synthetic: config.main.is_synthetic(),
             status: condition.status(),
             state: condition.word(),
             reason: reason(&condition),

@@ -17,7 +17,7 @@ use super::load::TOKEN_VARIABLE;
 use crate::config::{self, Environment, Flags};
 use crate::data_dir::DataDir;
 use crate::remote::{
-    Answer, Ask, CameraPages, HttpClient, RemoteError, Trust, TrustError, disbelief,
+    Answer, Ask, CameraPages, GIVE_CA, HttpClient, RemoteError, Trust, TrustError, disbelief,
 };
 use crate::tls;
 
@@ -184,7 +184,7 @@ impl Client {
         let ask = Ask { method, url: &url, content_type, token: self.token.as_ref(), body };
         let absent = |error: RemoteError| {
             let reason = match error {
-                RemoteError::Unreachable { reason, .. } => match disbelief(&reason) {
+                RemoteError::Unreachable { reason, .. } => match disbelief(&reason, GIVE_CA) {
                     Some(reason) => {
                         return AskError::Untrusted { url: self.base.clone(), reason };
                     }
@@ -229,7 +229,7 @@ impl Client {
 /// what it keeps in its data directory.
 pub(super) fn trust(ca: Option<&Path>) -> Result<Trust, TrustError> {
     if let Some(file) = ca {
-        return Trust::of_file(file);
+        return Trust::of_file("--ca", file);
     }
     let settings = config::load(&Flags::default(), &Environment::of_process()).ok();
     let configured = settings.and_then(|loaded| loaded.config.store.data_dir);

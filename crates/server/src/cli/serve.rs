@@ -22,7 +22,7 @@ use crate::config::{self, Config, Environment, Loaded};
 use crate::data_dir::DataDir;
 use crate::database::{Database, DatabaseError};
 use crate::http::wire::Ready;
-use crate::http::{self, Http, Keyring};
+use crate::http::{self, Doors, Http, Keyring};
 use crate::ingest;
 use crate::layouts::Layouts;
 use crate::ledger::{self, LedgerPlace};
@@ -31,6 +31,7 @@ use crate::logging;
 use crate::metrics::Outlets;
 use crate::net::{MediaConfig, MediaPlane, StartError, raise_descriptor_limit};
 use crate::park::{self, Park};
+use crate::remote::TrustError;
 use crate::rtsp_out::{Cameras, RtspOut};
 use crate::voice::Voice;
 
@@ -78,6 +79,7 @@ async fn serve(loaded: &Loaded, args: &ServeArgs) -> anyhow::Result<()> {
     let parked = park::Loaded::read(config, &database)?;
     let audit = start_audit(config, &database);
     let application = AppConfig { audit, cameras: parked.cameras(), ..config.application() };
+    let application = secured(application, &doors)?;
     try_store(&application.ledger).await?;
     let limits = Limits::new(&application.ledger, database.clone());
     let leases = application.ledger.clone();
@@ -131,6 +133,13 @@ async fn serve(loaded: &Loaded, args: &ServeArgs) -> anyhow::Result<()> {
         _ = signals.next() => complain("ended at once by a second signal"),
     }
     signal.map(drop).context("a part of the server failed; the log says which. Start it again")
+}
+
+/// With what other nodes see of this one by HTTPS, and by whom it believes them.
+fn secured(application: AppConfig, doors: &Doors) -> Result<AppConfig, TrustError> {
+    let tls = doors.secure.as_ref().map(|secure| secure.tls.clone());
+    let cluster = application.cluster.map(|cluster| cluster.secured(tls)).transpose()?;
+    Ok(AppConfig { cluster, ..application })
 }
 
 /// Asks cameras that nobody watches, and other nodes, how they are.

@@ -11,7 +11,7 @@ use hyper::Method;
 use super::{Cluster, Peer};
 use crate::ledger::connection::StoreError;
 use crate::ledger::{self, Leaseholder};
-use crate::remote::{Ask, HttpClient, RemoteError};
+use crate::remote::{Ask, NODE_GIVE_CA, RemoteError, disbelief};
 
 /// How long another node may take to answer. It takes milliseconds; whoever asks a server that has died
 /// waits for this long before he is told so.
@@ -65,10 +65,26 @@ pub(crate) enum SilentReason {
     Address,
     /// It was asked in vain.
     #[error(transparent)]
-    Remote(#[from] RemoteError),
+    Remote(RemoteError),
+    /// What it shows by HTTPS is of no authority that is believed, or of another server.
+    #[error("it is not believed: {0}")]
+    Untrusted(String),
     /// It answered what is no answer to the question.
     #[error("its answer is not understood: {0}")]
     Garbled(String),
+}
+
+impl SilentReason {
+    fn of(error: RemoteError) -> Self {
+        let untrusted = match &error {
+            RemoteError::Unreachable { reason, .. } => disbelief(reason, NODE_GIVE_CA),
+            RemoteError::Scheme(_)
+            | RemoteError::Cut { .. }
+            | RemoteError::Late { .. }
+            | RemoteError::Refused { .. } => None,
+        };
+        untrusted.map_or(Self::Remote(error), Self::Untrusted)
+    }
 }
 
 /// What opens the place of questions for this one: with the question in it, so that who reads a request can
@@ -145,6 +161,7 @@ impl Peer {
             token: Some(&token),
             body: question.to_owned(),
         };
-        Ok(HttpClient::new(ANSWER_TIME_MAX).ask(&ask).await?.body)
+        let answer = self.client(ANSWER_TIME_MAX).ask(&ask).await;
+        answer.map(|answer| answer.body).map_err(SilentReason::of)
     }
 }

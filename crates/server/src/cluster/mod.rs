@@ -10,8 +10,11 @@ mod figures;
 mod origin;
 mod published;
 mod registry;
+mod renewal;
+mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,7 +27,9 @@ use secrecy::SecretString;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::ledger::connection::{Script, Store, StoreError};
+use crate::ledger::connection::{Script, Store};
+use crate::remote::{HttpClient, Trust, TrustError};
+use crate::tls::Tls;
 
 pub(crate) use ask::{Asked, Silent, SilentReason};
 pub(crate) use figures::ClusterFigures;
@@ -43,6 +48,21 @@ pub(crate) struct Settings {
     pub(crate) url: Url,
     /// Where nodes and origins are kept.
     pub(crate) store: Store,
+    /// The authorities by whose word other nodes are believed, and nobody else's: a file. `None`: those of
+    /// this machine, and the one that each node has told the store of.
+    pub(crate) ca: Option<PathBuf>,
+    /// What this node shows to who asks it by HTTPS, where it does.
+    pub(crate) tls: Option<Tls>,
+}
+
+impl Settings {
+    /// With what is shown by HTTPS; an error where the file of authorities is of no use.
+    pub(crate) fn secured(self, tls: Option<Tls>) -> Result<Self, TrustError> {
+        if let Some(path) = &self.ca {
+            trust::of_file(path)?;
+        }
+        Ok(Self { tls, ..self })
+    }
 }
 
 /// Whether a node may be called so: it becomes part of keys in the store.
@@ -62,8 +82,13 @@ struct Inner {
     secret: String,
     scripts: Scripts,
     peers: Mutex<Peers>,
+    trusts: Mutex<trust::Trusts>,
     /// Leases on cameras that this node has.
     held: Mutex<BTreeSet<String>>,
+    /// Of these, those that are renewed at the next turn. Bounded by the cameras.
+    wanted: Mutex<Vec<renewal::Wanted>>,
+    /// Who was found when somebody looked last for a node that sees the store.
+    seeing: tokio::sync::Mutex<Option<origin::Seeing>>,
     counters: figures::Counters,
 }
 
@@ -91,6 +116,8 @@ struct Peer {
     name: String,
     url: Url,
     secret: String,
+    /// By whom it is believed, where it is asked by HTTPS.
+    trust: Option<Trust>,
 }
 
 impl Cluster {
@@ -105,10 +132,22 @@ impl Cluster {
             release: Script::new(include_str!("release.lua")),
             leave: Script::new(include_str!("leave.lua")),
         };
-        let (peers, held, counters) = Default::default();
-        let cluster =
-            Self(Arc::new(Inner { settings, owner, secret, scripts, peers, held, counters }));
+        let trusts = Mutex::new(trust::Trusts::new(settings.ca.clone()));
+        let (peers, held, wanted, seeing, counters) = Default::default();
+        let cluster = Self(Arc::new(Inner {
+            settings,
+            owner,
+            secret,
+            scripts,
+            peers,
+            trusts,
+            held,
+            wanted,
+            seeing,
+            counters,
+        }));
         tokio::spawn(registry::stay(Arc::downgrade(&cluster.0)));
+        tokio::spawn(renewal::take_turns(Arc::downgrade(&cluster.0)));
         cluster
     }
 
@@ -118,9 +157,7 @@ impl Cluster {
         let inner = &self.0;
         let held = std::mem::take(&mut *inner.held.lock().unwrap_or_else(PoisonError::into_inner));
         let leave = async {
-            for key in held {
-                self.release(&key).await;
-            }
+            self.release_all(held.into_iter()).await;
             let _ = self.unregister().await;
         };
         // What is left expires.
@@ -166,14 +203,6 @@ impl Cluster {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned());
     }
 
-    async fn release(&self, key: &str) {
-        let inner = &self.0;
-        let args = vec![inner.owner.clone().into_bytes()];
-        let (script, keys) = (&inner.scripts.release, vec![key.to_owned()]);
-        // What is not given back expires.
-        let _: Result<_, StoreError> = inner.settings.store.eval(script, keys, args).await;
-    }
-
     fn peers<T>(&self, act: impl FnOnce(&mut Peers) -> T) -> T {
         act(&mut self.0.peers.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -184,6 +213,14 @@ impl Peer {
     fn at(&self, place: &str) -> Option<(Url, SecretString)> {
         let url = self.url.join(&format!("/node/{place}")).ok()?;
         Some((url, Cluster::token(&self.secret, place).into()))
+    }
+
+    /// Asks it, and waits for `limit`.
+    fn client(&self, limit: Duration) -> HttpClient {
+        match &self.trust {
+            Some(trust) => HttpClient::with_trust(limit, trust.clone()),
+            None => HttpClient::new(limit),
+        }
     }
 }
 
@@ -203,6 +240,8 @@ mod tests {
             node: "n1".to_owned(),
             url: "http://10.0.0.1:8080".parse().unwrap(),
             store: Store::new(store, String::new()),
+            ca: None,
+            tls: None,
         };
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let _entered = runtime.enter();

@@ -1,15 +1,17 @@
 //! Who is there: each node's lease in the store, and what the others need to know to reach it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Weak;
+use std::sync::{PoisonError, Weak};
 use std::time::Duration;
 
 use redis::Value;
 use serde_json::json;
 use tokio::time::Instant;
 use tracing::{info, warn};
+use url::Url;
 
 use super::ask::GONE_KEPT;
+use super::trust::Trusts;
 use super::{Cluster, Inner, Peer, Peers};
 use crate::ledger::connection::StoreError;
 
@@ -79,6 +81,7 @@ impl Cluster {
             "url": settings.url.as_str(),
             "owner": inner.owner,
             "secret": inner.secret,
+            "authority": self.told_authority(),
         });
         let args = [
             settings.node.clone(),
@@ -89,7 +92,10 @@ impl Cluster {
         let args = args.into_iter().map(String::into_bytes).collect();
         let answer = store.eval(&inner.scripts.register, keys(self), args).await?;
         let Value::Array(nodes) = answer else { return Ok(None) };
-        Ok(Some(others(&nodes, &settings.node)))
+        let mut trusts = inner.trusts.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = others(&nodes, &settings.node, &mut trusts);
+        trusts.forget_unused(Instant::now());
+        Ok(Some(others))
     }
 
     /// Takes this node out, and has those who are left know that it went by itself.
@@ -145,23 +151,27 @@ impl Peers {
 }
 
 /// What the nodes but the one called `own` told of themselves. Whatever else is in the store is passed over.
-fn others(told: &[Value], own: &str) -> Others {
+fn others(told: &[Value], own: &str, trusts: &mut Trusts) -> Others {
     let mut others = Others::default();
     for known in told.iter().take(NODES_MAX).filter_map(text) {
         let Ok(known) = serde_json::from_str::<serde_json::Value>(&known) else { continue };
         let Some(name) = known["node"].as_str().filter(|name| *name != own) else { continue };
         if known["left"] == true {
             others.left.insert(name.to_owned());
-        } else if let Some(peer) = peer(name, &known) {
+        } else if let Some(peer) = peer(name, &known, trusts) {
             others.there.insert(name.to_owned(), peer);
         }
     }
     others
 }
 
-fn peer(name: &str, known: &serde_json::Value) -> Option<Peer> {
-    let of = |name: &str| known[name].as_str().map(ToOwned::to_owned);
-    Some(Peer { name: name.to_owned(), url: of("url")?.parse().ok()?, secret: of("secret")? })
+fn peer(name: &str, known: &serde_json::Value, trusts: &mut Trusts) -> Option<Peer> {
+    let of = |name: &str| known[name].as_str();
+    let url: Url = of("url")?.parse().ok()?;
+    let secret = of("secret")?.to_owned();
+    let is_secure = url.scheme() == "https";
+    let trust = is_secure.then(|| trusts.of(of("authority"), Instant::now())).flatten();
+    Some(Peer { name: name.to_owned(), url, secret, trust })
 }
 
 /// An answer that is text; nothing for every other.
@@ -182,7 +192,8 @@ mod tests {
             };
             Value::BulkString(known.to_string().into_bytes())
         };
-        others(&names.iter().map(node).collect::<Vec<_>>(), "own")
+        let told: Vec<_> = names.iter().map(node).collect();
+        others(&told, "own", &mut Trusts::new(None))
     }
 
     #[test]
@@ -205,7 +216,11 @@ mod tests {
     fn what_is_no_node_is_passed_over() {
         let told = ["", "{}", "[]", r#"{"node":"n1"}"#, r#"{"node":"n1","url":"%","secret":"s"}"#];
         let told = told.map(|text| Value::BulkString(text.as_bytes().to_vec()));
-        let others = others(&[&told[..], &[Value::Nil, Value::Int(1)]].concat(), "own");
+        let others = others(
+            &[&told[..], &[Value::Nil, Value::Int(1)]].concat(),
+            "own",
+            &mut Trusts::new(None),
+        );
         assert!(others.there.is_empty() && others.left.is_empty());
     }
 

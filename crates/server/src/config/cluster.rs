@@ -1,5 +1,7 @@
 //! `[cluster]`: which node of which others this server is.
 
+use std::path::PathBuf;
+
 use url::Url;
 
 use super::reader::{Section, Setting, text};
@@ -12,6 +14,7 @@ use crate::cluster;
 pub(crate) struct Cluster {
     node: String,
     url: Url,
+    ca: Option<PathBuf>,
 }
 
 impl Cluster {
@@ -23,7 +26,8 @@ impl Cluster {
     /// What the application runs, with a store that was found to be one.
     pub(super) fn application(&self, store: &Store) -> Option<cluster::Settings> {
         let store = store.handle()?;
-        Some(cluster::Settings { node: self.node.clone(), url: self.url.clone(), store })
+        let (node, url, ca) = (self.node.clone(), self.url.clone(), self.ca.clone());
+        Some(cluster::Settings { node, url, store, ca, tls: None })
     }
 }
 
@@ -43,9 +47,9 @@ struct Address(Url);
 
 impl Setting for Address {
     fn read(node: &Node) -> Result<Self, String> {
-        let wanted = "how other nodes reach this one, as in http://10.0.0.1:8080";
+        let wanted = "how other nodes reach this one, as in https://10.0.0.1:8443";
         let url = Url::parse(text(node, wanted)?).map_err(|error| format!("{error}; {wanted}"))?;
-        let is_plain = url.scheme() == "http"
+        let is_plain = ["http", "https"].contains(&url.scheme())
             && url.host_str().is_some_and(|host| !host.is_empty())
             && url.username().is_empty()
             && url.password().is_none()
@@ -59,8 +63,10 @@ pub(super) fn read(mut section: Section<'_>, store: &Store) -> Option<Cluster> {
     let origin = section.origin_of("node");
     let node: Option<Name> = section.optional("node");
     let url: Option<Address> = section.optional("url");
+    let ca: Option<String> = section.optional("ca").filter(|path: &String| !path.is_empty());
+    let ca = ca.map(PathBuf::from);
     let cluster = match (node, url) {
-        (Some(Name(node)), Some(Address(url))) => Some(Cluster { node, url }),
+        (Some(Name(node)), Some(Address(url))) => Some(Cluster { node, url, ca }),
         (None, None) => None,
         (Some(_), None) => {
             section.problem(origin, "url", "this is missing: how other nodes reach this one");

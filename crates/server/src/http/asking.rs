@@ -16,9 +16,9 @@ use super::wire::nodes::{
     Act, CameraQuestion, ChangesQuestion, EndingQuestion, HeartbeatQuestion, HolderAnswer,
     HolderQuestion, NodeQuestion, Question, RecordsQuestion, Refusal, RemoveQuestion,
     RemovedViewer, RenewQuestion, ResetQuestion, StateQuestion, StopIngressQuestion, TraceQuestion,
-    WhepQuestion, WhyQuestion,
+    WhepQuestion, WhipQuestion, WhyQuestion,
 };
-use super::{Http, api, participants, renewal, reset, spreading, trace, whep, why};
+use super::{Http, api, participants, renewal, reset, spreading, trace, whep, whip, why};
 use crate::app::{Holder, LeaseError, Over};
 use crate::cluster::{Asked, Cluster, Silent, SilentReason};
 use crate::journal::Step;
@@ -96,14 +96,11 @@ impl Http {
     /// No node that answered has the session. One that was too busy may, and is worth another try; with one
     /// that is gone its sessions are.
     async fn not_found_at(&self, id: &str, silent: &[Silent]) -> Problem {
-        let said = sentences(silent);
-        let is_gone = |silent: &Silent| matches!(silent.reason, SilentReason::Gone { .. });
-        if silent.iter().all(is_gone) {
-            let over = self.why_over(id).await;
-            return if said.is_empty() { over } else { over.with_note(&said.join("; ")) };
+        if let Some(problem) = ask_again(silent) {
+            return problem;
         }
-        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, said.join("; "));
-        problem.with_header(RETRY_AFTER, HeaderValue::from(1))
+        let (over, said) = (self.why_over(id).await, sentences(silent));
+        if said.is_empty() { over } else { over.with_note(&said.join("; ")) }
     }
 
     /// That a reservation is not there any more, with the reason where a node knows it.
@@ -138,6 +135,16 @@ impl Http {
 
 fn garbled(node: &str, error: &serde_json::Error) -> Silent {
     Silent { node: node.to_owned(), reason: SilentReason::Garbled(error.to_string()) }
+}
+
+/// Where nodes are only slow: one of them may have what was asked for.
+pub(super) fn ask_again(silent: &[Silent]) -> Option<Problem> {
+    let is_gone = |silent: &Silent| matches!(silent.reason, SilentReason::Gone { .. });
+    if silent.iter().all(is_gone) {
+        return None;
+    }
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, sentences(silent).join("; "));
+    Some(problem.with_header(RETRY_AFTER, HeaderValue::from(1)))
 }
 
 /// Who did not answer, a sentence each.
@@ -179,6 +186,9 @@ pub(super) async fn answer(
         }
         Question::Whep(question) => {
             said::<WhepQuestion>(whep::elsewhere::answer(&http, question).await)
+        }
+        Question::Whip(question) => {
+            said::<WhipQuestion>(whip::elsewhere::answer(&http, question).await)
         }
         Question::StopIngress(StopIngressQuestion { ingress_id }) => {
             said::<StopIngressQuestion>(http.app().stop_source(&ingress_id).await)

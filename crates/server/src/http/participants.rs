@@ -202,10 +202,9 @@ fn no_participant() -> Problem {
 /// Publishers are participants too, but of another kind.
 async fn no_viewer(http: &Http, caller: &Caller, room: &str, identity: &str) -> Problem {
     let seen = caller.visible(http.whole().snapshot().await);
-    let is_publisher = seen
-        .cameras
-        .iter()
-        .any(|camera| camera.id.room_name() == room && camera.id.publisher_identity() == identity);
+    let is_publisher = seen.cameras.iter().any(|camera| {
+        camera.about.id.room_name() == room && camera.about.id.publisher_identity() == identity
+    });
     if is_publisher {
         let sentence = "this is the camera's publisher; DELETE /ingress/{id} stops its puller";
         Problem::new(StatusCode::CONFLICT, sentence)

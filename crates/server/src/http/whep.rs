@@ -241,7 +241,7 @@ pub(super) fn restarted(outcome: Option<IceRestart>, fragment: &str) -> Result<R
 }
 
 /// The credentials of a fragment, if they are what RFC 8839 §5.4 lets them be.
-fn ice_credentials(fragment: &str) -> Option<IceCredentials> {
+pub(super) fn ice_credentials(fragment: &str) -> Option<IceCredentials> {
     let value = |name: &str, lengths: RangeInclusive<usize>| {
         let value = fragment.lines().find_map(|line| line.strip_prefix(name))?.trim();
         let is_ice_char = |byte: u8| byte.is_ascii_alphanumeric() || b"+/".contains(&byte);

@@ -3,6 +3,8 @@
 //! The key is the path's last segment, or a bearer token behind a camera's id. The session's own
 //! address names the camera and something nobody can guess, so that the key is in no answer.
 
+pub(super) mod elsewhere;
+
 use std::time::SystemTime;
 
 use axum::extract::{Path, Request, State};
@@ -21,10 +23,10 @@ use super::auth::bearer;
 use super::caller::{Caller, Wish};
 use super::extract::{Scheme, authority, require_content_type};
 use super::problem::Problem;
-use super::whep::{
-    ACCEPT_POST, FRAGMENT, Patch, SDP, no_session, quoted, restarted, text, trickled,
-};
+use super::whep::elsewhere::session;
+use super::whep::{ACCEPT_POST, FRAGMENT, Patch, SDP, quoted, restarted, text, trickled};
 use super::wire::StreamKeyAnswer;
+use super::wire::nodes::WhipQuestion;
 use super::{ACCEPT_PATCH, Http};
 use crate::app::{Accepted, Credentials, KeyRefusal, PublishRefusal};
 use crate::audit::Change;
@@ -94,9 +96,21 @@ pub(super) async fn trickle(
 ) -> Result<Response, Problem> {
     let publishing = http.app().publishing();
     match Patch::read(request, &http).await? {
-        Patch::Trickle { tag, .. } => trickled(publishing.trickle(&resource, tag.as_deref())),
+        Patch::Trickle { tag, .. } => match publishing.trickle(&resource, tag.as_deref()) {
+            None => {
+                let question = WhipQuestion::Trickle { resource: resource.clone(), tag };
+                session(&http, &resource, question).await
+            }
+            outcome => trickled(outcome),
+        },
         Patch::Restart { theirs, fragment } => {
-            restarted(publishing.restart_ice(&resource, theirs).await, &fragment)
+            match publishing.restart_ice(&resource, theirs).await {
+                None => {
+                    let question = WhipQuestion::Restart { resource: resource.clone(), fragment };
+                    session(&http, &resource, question).await
+                }
+                outcome => restarted(outcome, &fragment),
+            }
         }
     }
 }
@@ -105,8 +119,11 @@ pub(super) async fn trickle(
 pub(super) async fn end(
     State(http): State<Http>,
     Path((_, resource)): Path<(String, String)>,
-) -> Result<StatusCode, Problem> {
-    if http.app().publishing().end(&resource) { Ok(StatusCode::OK) } else { Err(no_session()) }
+) -> Result<Response, Problem> {
+    if http.app().publishing().end(&resource) {
+        return Ok(StatusCode::OK.into_response());
+    }
+    session(&http, &resource, WhipQuestion::End { resource: resource.clone() }).await
 }
 
 /// `POST /api/v1/cameras/{id}/stream-key`

@@ -148,7 +148,7 @@ impl Whole {
         let Some(cluster) = self.0.app.cluster() else { return snapshot };
         let own = |camera: &CameraSnapshot| NodeSnapshot {
             node: cluster.node().to_owned(),
-            is_origin: cluster.is_origin(&camera.id),
+            is_origin: cluster.is_origin(&camera.about.id),
             state: camera.state,
             reason: camera.reason.clone(),
         };
@@ -169,9 +169,9 @@ impl Whole {
         let is_origin =
             |camera: &CameraId| cluster.is_some_and(|cluster| cluster.is_origin(camera));
         let cameras = here.cameras.iter();
-        let cameras = cameras.filter(|camera| !is_at_rest(camera) || is_origin(&camera.id));
+        let cameras = cameras.filter(|camera| !is_at_rest(camera) || is_origin(&camera.about.id));
         StateAnswer {
-            cameras: cameras.map(|camera| told(camera, is_origin(&camera.id))).collect(),
+            cameras: cameras.map(|camera| told(camera, is_origin(&camera.about.id))).collect(),
             connected: here.connected.iter().map(ToString::to_string).collect(),
         }
     }
@@ -229,10 +229,10 @@ impl Heard {
             *viewers.entry(&viewer.camera).or_default() += 1;
         }
         for camera in &mut snapshot.cameras {
-            camera.viewer_count = viewers.get(&camera.id).copied().unwrap_or_default();
+            camera.viewer_count = viewers.get(&camera.about.id).copied().unwrap_or_default();
             let others = self.facts.iter();
-            let others =
-                others.filter_map(|(node, facts)| Some((node, facts.cameras.get(&camera.id)?)));
+            let others = others
+                .filter_map(|(node, facts)| Some((node, facts.cameras.get(&camera.about.id)?)));
             add_nodes(camera, &others.collect::<Vec<_>>());
         }
     }
@@ -240,7 +240,12 @@ impl Heard {
 
 /// What other nodes know of a camera, beside what is known here.
 fn add_nodes(camera: &mut CameraSnapshot, others: &[(&String, &Known)]) {
-    let best = others.iter().max_by_key(|(_, known)| known.rank());
+    // Where one node has the publisher, the others' word that they have none counts for nothing.
+    let is_published = camera.nodes.iter().any(|node| node.is_origin)
+        || others.iter().any(|(_, known)| known.is_origin);
+    let counts = |known: &Known| !is_published || known.picture.state != NO_PUBLISHER;
+    let best = others.iter().filter(|(_, known)| counts(known));
+    let best = best.max_by_key(|(_, known)| known.rank());
     camera.nodes.extend(others.iter().map(|(node, known)| NodeSnapshot {
         node: (*node).clone(),
         is_origin: known.is_origin,
@@ -321,7 +326,7 @@ fn is_at_rest(camera: &CameraSnapshot) -> bool {
 fn told(camera: &CameraSnapshot, is_origin: bool) -> CameraState {
     let text = |word: Option<&str>| word.map(ToOwned::to_owned);
     CameraState {
-        id: camera.id.to_string(),
+        id: camera.about.id.to_string(),
         is_origin,
         status: camera.status.to_owned(),
         retry_in_ms: camera.retry_in.map(millis),
@@ -510,6 +515,27 @@ mod tests {
         assert_eq!((here.cameras[0].state, here.cameras[0].reason.as_deref()), ("live", None));
         let there = &here.cameras[0].nodes[0];
         assert_eq!((there.state, there.reason.as_deref()), ("unreachable", Some("no answer")));
+    }
+
+    #[test]
+    fn a_publisher_that_waits_here_is_right_against_nodes_that_have_none() {
+        let nobody = || {
+            answer(|there| {
+                (there.cameras[0].state, there.cameras[0].status) = (NO_PUBLISHER, "OFFLINE");
+                there.cameras[0].pullers = 0;
+            })
+        };
+        let mut heard = Heard::default();
+        let nobody = ["n2", "n3"].map(|node| (node.to_owned(), nobody()));
+        heard.take(all(nobody.into()), Instant::now());
+        let mut here = idle_here();
+        here.cameras[0].nodes[0].is_origin = true;
+        heard.add_to(&mut here);
+        assert_eq!((here.cameras[0].state, here.cameras[0].status), ("idle", "ONLINE"));
+
+        let mut here = idle_here();
+        heard.add_to(&mut here);
+        assert_eq!(here.cameras[0].state, NO_PUBLISHER, "where nobody has one");
     }
 
     #[test]

@@ -28,6 +28,7 @@ use tokio::sync::Notify;
 use url::Url;
 
 use self::testcard::TestCard;
+use crate::remote::Trust;
 
 pub(crate) use self::clock::SourceClock;
 pub(crate) use self::group::{Group, GroupMeter};
@@ -123,14 +124,22 @@ pub(crate) async fn pull(
     }
 }
 
-/// One attempt at another node's stream: `token` opens it there. As [`pull`].
+/// Where another node has a stream.
+pub(crate) struct NodeStream<'a> {
+    pub(crate) url: &'a Url,
+    /// Opens it there.
+    pub(crate) token: &'a SecretString,
+    /// By whom the node is believed, where it is asked by HTTPS.
+    pub(crate) trust: Option<&'a Trust>,
+}
+
+/// One attempt at another node's stream. As [`pull`].
 pub(crate) async fn pull_node(
-    url: &Url,
-    token: &SecretString,
+    node: &NodeStream<'_>,
     output: Arc<dyn Output>,
     keyframe_wanted: &Notify,
 ) -> SourceFailure {
-    whep::pull(&whep::Origin::of_node(url, token), output, keyframe_wanted).await
+    whep::pull(&whep::Origin::of_node(node), output, keyframe_wanted).await
 }
 
 /// Asks a camera what it has, and takes nothing of it. `None`: there is nobody to ask.

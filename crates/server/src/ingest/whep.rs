@@ -25,9 +25,10 @@ use url::Url;
 use super::source_url::{authority, masked_path};
 use super::wall_clock::WallClock;
 use super::whip::{Feed, SILENCE_MAX};
-use super::{FIRST_KEYFRAME_TIMEOUT, Output};
+use super::{FIRST_KEYFRAME_TIMEOUT, NodeStream, Output};
 use crate::remote::{
-    HttpClient, Redirects, RemoteError, Reservation, Session, own_address, reserve,
+    HttpClient, NODE_GIVE_CA, Redirects, RemoteError, Reservation, Session, Trust, disbelief,
+    own_address, reserve,
 };
 
 /// How long a request may take.
@@ -65,6 +66,8 @@ pub(super) struct Origin<'a> {
     url: &'a Url,
     /// Goes along as the bearer token.
     token: Option<&'a SecretString>,
+    /// By whom it is believed, where it is asked by HTTPS.
+    trust: Option<&'a Trust>,
     /// Where it may send us on to.
     redirects: Redirects,
     /// From one datagram to the next.
@@ -98,7 +101,7 @@ async fn attempt(
     let (mut pull, place) = Box::pin(Pull::open(origin)).await?;
     let renewed = async {
         match place {
-            Some(place) => place.renew(&mut HttpClient::new(REQUEST_TIME_MAX)).await,
+            Some(place) => place.renew(&mut origin.client()).await,
             None => std::future::pending().await,
         }
     };
@@ -156,17 +159,24 @@ fn lost(detail: &str) -> SourceFailure {
 impl<'a> Origin<'a> {
     /// Any server.
     pub(super) fn new(url: &'a Url, token: Option<&'a SecretString>, redirects: Redirects) -> Self {
-        Self { url, token, redirects, silence: DATAGRAM_SILENCE_MAX }
+        Self { url, token, trust: None, redirects, silence: DATAGRAM_SILENCE_MAX }
     }
 
     /// Another node of ours.
-    pub(super) fn of_node(url: &'a Url, token: &'a SecretString) -> Self {
-        let redirects = Redirects::SameServer;
-        Self { url, token: Some(token), redirects, silence: NODE_SILENCE_MAX }
+    pub(super) fn of_node(node: &NodeStream<'a>) -> Self {
+        let (redirects, silence) = (Redirects::SameServer, NODE_SILENCE_MAX);
+        Self { url: node.url, token: Some(node.token), trust: node.trust, redirects, silence }
     }
 }
 
 impl Origin<'_> {
+    fn client(&self) -> HttpClient {
+        match self.trust {
+            Some(trust) => HttpClient::with_trust(REQUEST_TIME_MAX, trust.clone()),
+            None => HttpClient::new(REQUEST_TIME_MAX),
+        }
+    }
+
     fn unreachable(&self, detail: &str) -> SourceFailure {
         let address = authority(self.url);
         SourceFailure::Unreachable { address, detail: self.scrub(detail) }
@@ -190,7 +200,10 @@ impl Origin<'_> {
             RemoteError::Refused { status, reason, .. } => {
                 self.unreachable(&format!("it refused with {}: {reason}", status.as_u16()))
             }
-            RemoteError::Unreachable { reason, .. } => self.unreachable(&reason.to_string()),
+            RemoteError::Unreachable { reason, .. } => {
+                let untrusted = disbelief(reason, NODE_GIVE_CA);
+                self.unreachable(&untrusted.unwrap_or_else(|| reason.to_string()))
+            }
             RemoteError::Late { limit, .. } => {
                 self.unreachable(&format!("no answer came within {} s", limit.as_secs()))
             }
@@ -256,11 +269,18 @@ fn is_of_token(error: &RemoteError) -> bool {
     matches!(error, RemoteError::Refused { status, .. } if refused.contains(status))
 }
 
+/// A session, and what is needed to end it.
+struct Held {
+    session: Session,
+    token: Option<SecretString>,
+    http: HttpClient,
+}
+
 /// One connection. Dropping it says goodbye in the background.
 struct Pull {
     socket: UdpSocket,
     puller: Puller,
-    session: Option<(Session, Option<SecretString>)>,
+    session: Option<Held>,
     /// When the puller has something to do.
     due: Instant,
     /// When a datagram came last.
@@ -300,12 +320,12 @@ impl Pull {
         let now = Instant::now();
         let offered = factory.offer(SocketAddr::new(own, port), now);
         let (mut puller, offer) = offered.map_err(|error| failed(error.to_string()))?;
-        let mut http = HttpClient::new(REQUEST_TIME_MAX);
+        let mut http = origin.client();
         let (session, token, place) = origin.offer(&mut http, &offer).await?;
         let answered = puller.handle_answer(&session.answer);
         let now = Instant::now();
         puller.handle_timeout(now);
-        let session = Some((session, token));
+        let session = Some(Held { session, token, http: http.another() });
         let buffer = Box::new([0; DATAGRAM_BYTES]);
         let pull =
             Self { socket, puller, session, due: now, heard: now, silence: origin.silence, buffer };
@@ -378,13 +398,12 @@ impl Drop for Pull {
             // A goodbye that finds no room is said by DELETE.
             let _ = self.socket.try_send_to(&contents, destination);
         }
-        let (Some((session, token)), Ok(runtime)) =
+        let (Some(Held { session, token, mut http }), Ok(runtime)) =
             (self.session.take(), tokio::runtime::Handle::try_current())
         else {
             return;
         };
         let goodbye = runtime.spawn(async move {
-            let mut http = HttpClient::new(REQUEST_TIME_MAX);
             // A session that is lost may be gone there as well.
             let _ = session.close(&mut http, token.as_ref()).await;
         });

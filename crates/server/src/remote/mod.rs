@@ -10,4 +10,4 @@ mod trust;
 pub(crate) use cameras::CameraPages;
 pub(crate) use http::{Answer, Ask, HttpClient, RemoteError};
 pub(crate) use session::{Redirects, Reservation, Session, own_address, reserve};
-pub(crate) use trust::{Trust, TrustError, disbelief};
+pub(crate) use trust::{GIVE_CA, NODE_GIVE_CA, Trust, TrustError, disbelief};

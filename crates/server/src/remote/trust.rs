@@ -20,16 +20,20 @@ pub(crate) struct Trust(Arc<ClientConfig>);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TrustError {
     /// The file.
-    #[error("--ca {} cannot be read: {source}", path.display())]
+    #[error("{setting} {} cannot be read: {source}", path.display())]
     Unreadable {
+        /// What names the file.
+        setting: &'static str,
         /// Where.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
     },
     /// Its content.
-    #[error("--ca {} holds no certificate of an authority (PEM, or DER)", path.display())]
+    #[error("{setting} {} holds no certificate of an authority (PEM, or DER)", path.display())]
     Empty {
+        /// What names the file.
+        setting: &'static str,
         /// Where.
         path: PathBuf,
     },
@@ -39,9 +43,9 @@ pub(crate) enum TrustError {
 }
 
 impl Trust {
-    /// The authorities of a file alone.
-    pub(crate) fn of_file(path: &Path) -> Result<Self, TrustError> {
-        let unreadable = |source| TrustError::Unreadable { path: path.to_owned(), source };
+    /// The authorities of a file alone, which `setting` names.
+    pub(crate) fn of_file(setting: &'static str, path: &Path) -> Result<Self, TrustError> {
+        let unreadable = |source| TrustError::Unreadable { setting, path: path.to_owned(), source };
         let bytes = std::fs::read(path).map_err(unreadable)?;
         let certificates: Vec<CertificateDer<'static>> =
             CertificateDer::pem_slice_iter(&bytes).filter_map(Result::ok).collect();
@@ -50,7 +54,7 @@ impl Trust {
         let mut roots = RootCertStore::empty();
         let (added, _) = roots.add_parsable_certificates(certificates);
         if added == 0 {
-            return Err(TrustError::Empty { path: path.to_owned() });
+            return Err(TrustError::Empty { setting, path: path.to_owned() });
         }
         Self::of(roots)
     }
@@ -88,8 +92,16 @@ impl Trust {
 /// In the words of the library: people make such with `openssl req -x509`.
 const AUTHORITY_SHOWN: &str = "CaUsedAsEndEntity";
 
+/// What to do about an authority that is not known, for a person who types a command.
+pub(crate) const GIVE_CA: &str = "give that authority's certificate with --ca FILE (a server that made its own has \
+                                  it at /ca.crt; fetch it by a way that you trust)";
+
+/// The same for a node that asks another one.
+pub(crate) const NODE_GIVE_CA: &str = "name the file of that authority's certificate in cluster.ca";
+
 /// Why what a server showed was not believed, with what to do; `None` where `error` is of another kind.
-pub(crate) fn disbelief(error: &io::Error) -> Option<String> {
+/// `give_ca` is what to do about an authority that is not known.
+pub(crate) fn disbelief(error: &io::Error, give_ca: &str) -> Option<String> {
     let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
     let rustls::Error::InvalidCertificate(reason) = error else {
         let is_no_tls = matches!(error, rustls::Error::InvalidMessage(_));
@@ -98,11 +110,9 @@ pub(crate) fn disbelief(error: &io::Error) -> Option<String> {
     let sentence = |problem: &str, remedy: &str| Some(format!("{problem}; {remedy}"));
     #[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours, and may grow")]
     match reason {
-        CertificateError::UnknownIssuer => sentence(
-            "its certificate is of an authority that this machine does not know",
-            "give that authority's certificate with --ca FILE (a server that made its own has it \
-             at /ca.crt; fetch it by a way that you trust)",
-        ),
+        CertificateError::UnknownIssuer => {
+            sentence("its certificate is of an authority that this machine does not know", give_ca)
+        }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             sentence(
                 "its certificate is for other names",
@@ -144,24 +154,25 @@ mod tests {
         let made = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
         for bytes in [made.cert.pem().into_bytes(), made.cert.der().to_vec()] {
             let (_held, path) = file(&bytes);
-            assert!(Trust::of_file(&path).is_ok());
+            assert!(Trust::of_file("--ca", &path).is_ok());
         }
         let (_held, path) = file(b"no certificate");
-        let error = Trust::of_file(&path).unwrap_err().to_string();
+        let error = Trust::of_file("--ca", &path).unwrap_err().to_string();
         assert!(error.contains("holds no certificate"), "{error}");
-        let error = Trust::of_file(&path.join("none")).unwrap_err().to_string();
+        let error = Trust::of_file("--ca", &path.join("none")).unwrap_err().to_string();
         assert!(error.starts_with("--ca ") && error.contains("cannot be read"), "{error}");
     }
 
     #[test]
     fn what_is_not_believed_is_told_with_the_way_out_and_other_troubles_are_not() {
-        let of =
-            |error: rustls::Error| disbelief(&io::Error::new(io::ErrorKind::InvalidData, error));
+        let of = |error: rustls::Error| {
+            disbelief(&io::Error::new(io::ErrorKind::InvalidData, error), GIVE_CA)
+        };
         let unknown = of(CertificateError::UnknownIssuer.into()).unwrap();
         assert!(unknown.contains("--ca FILE"), "{unknown}");
         assert!(of(CertificateError::NotValidForName.into()).unwrap().contains("other names"));
         assert!(of(CertificateError::Expired.into()).unwrap().contains("clock"));
         assert_eq!(of(rustls::Error::HandshakeNotComplete), None);
-        assert_eq!(disbelief(&io::ErrorKind::ConnectionRefused.into()), None);
+        assert_eq!(disbelief(&io::ErrorKind::ConnectionRefused.into(), GIVE_CA), None);
     }
 }

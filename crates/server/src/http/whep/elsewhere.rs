@@ -13,8 +13,9 @@ use control::ReservationId;
 
 use super::{ice_credentials, no_session, offer_here, restarted, trickled, why_no_session};
 use crate::http::Http;
+use crate::http::asking::ask_again;
 use crate::http::problem::Problem;
-use crate::http::wire::nodes::{Act, Passed, WhepQuestion};
+use crate::http::wire::nodes::{Act, NodeQuestion, Passed, WhepQuestion};
 
 /// Headers of answers that viewers need.
 const HEADERS: [HeaderName; 5] = [CONTENT_TYPE, ETAG, LINK, LOCATION, crate::http::ACCEPT_PATCH];
@@ -39,12 +40,20 @@ pub(super) async fn offer(
     }
 }
 
-/// Hands what is asked of a session to the node that has it.
-pub(super) async fn session(
+/// Hands what is asked of a session to the node that has it. Its name, which nobody can guess, is all that is
+/// needed there as here.
+pub(in crate::http) async fn session<Q>(
     http: &Http,
     resource: &str,
-    question: WhepQuestion,
-) -> Result<Response, Problem> {
+    question: Q,
+) -> Result<Response, Problem>
+where
+    Q: NodeQuestion<Answer = Act<Passed>>,
+{
+    // What is no name of a session is nobody's.
+    if uuid::Uuid::try_parse(resource).is_err() {
+        return Err(no_session());
+    }
     let asked = http.ask_nodes(question).await;
     for (_, act) in asked.answers {
         match act {
@@ -53,12 +62,20 @@ pub(super) async fn session(
             Act::NotHere => {}
         }
     }
-    Err(why_no_session(http, resource).await)
+    match ask_again(&asked.silent) {
+        Some(problem) => Err(problem),
+        None => Err(why_no_session(http, resource).await),
+    }
 }
 
 /// For another node: a viewer of this one.
 pub(in crate::http) async fn answer(http: &Http, question: WhepQuestion) -> Act<Passed> {
-    match asked(http, question).await {
+    passed(asked(http, question).await).await
+}
+
+/// An answer for the node that asked; `None`: the session is none of this node's.
+pub(in crate::http) async fn passed(answer: Option<Result<Response, Problem>>) -> Act<Passed> {
+    match answer {
         None => Act::NotHere,
         Some(Err(problem)) => Act::Refused(problem.into()),
         Some(Ok(response)) => match Passed::of(response).await {

@@ -27,6 +27,7 @@ pub(in crate::http) enum Question {
     Why(WhyQuestion),
     Camera(CameraQuestion),
     Whep(WhepQuestion),
+    Whip(WhipQuestion),
     StopIngress(StopIngressQuestion),
     Reset(ResetQuestion),
     Changes(ChangesQuestion),
@@ -219,7 +220,16 @@ pub(in crate::http) enum WhepQuestion {
     End { resource: String },
 }
 
-/// The answer, which goes to the viewer as it is.
+/// What a publisher asked of a session by WHIP. No `Debug`, for a session's name lets whoever knows it end it.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub(in crate::http) enum WhipQuestion {
+    Trickle { resource: String, tag: Option<String> },
+    Restart { resource: String, fragment: String },
+    End { resource: String },
+}
+
+/// The answer, which goes to the viewer or publisher as it is.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::http) struct Passed {
     pub(in crate::http) status: u16,
@@ -317,6 +327,7 @@ questions! {
     Why(WhyQuestion) -> Option<WhyFound>;
     Camera(CameraQuestion) -> Option<CameraHere>;
     Whep(WhepQuestion) -> Act<Passed>;
+    Whip(WhipQuestion) -> Act<Passed>;
     StopIngress(StopIngressQuestion) -> bool;
     Reset(ResetQuestion) -> ResetPart;
     Changes(ChangesQuestion) -> ChangesAnswer;
