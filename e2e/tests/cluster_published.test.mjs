@@ -23,7 +23,11 @@ const offerAt = (node) =>
 scenario('an encoder publishes at one node and is watched at the others', async (world) => {
   const { redis, nodes } = await threeNodes(world);
   const [first, second, third] = nodes;
-  for (const node of nodes) await node.cameraIs('cam-1', 'no_publisher');
+  for (const node of nodes) {
+    await node.cameraIs('cam-1', 'no_publisher');
+    const heard = async () => (await node.camera('cam-1')).nodes.length === 3;
+    await until('each node has the word of all', heard, { show: () => node.camera('cam-1') });
+  }
 
   const publisher = await new Publisher(world, 'gstreamer', `${first.url}/whip/${KEY}`).start();
 

@@ -10,6 +10,7 @@ mod figures;
 mod origin;
 mod published;
 mod registry;
+mod renewal;
 mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +27,7 @@ use secrecy::SecretString;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::ledger::connection::{Script, Store, StoreError};
+use crate::ledger::connection::{Script, Store};
 use crate::remote::{HttpClient, Trust, TrustError};
 use crate::tls::Tls;
 
@@ -84,6 +85,10 @@ struct Inner {
     trusts: Mutex<trust::Trusts>,
     /// Leases on cameras that this node has.
     held: Mutex<BTreeSet<String>>,
+    /// Of these, those that are renewed at the next turn. Bounded by the cameras.
+    wanted: Mutex<Vec<renewal::Wanted>>,
+    /// Who was found when somebody looked last for a node that sees the store.
+    seeing: tokio::sync::Mutex<Option<origin::Seeing>>,
     counters: figures::Counters,
 }
 
@@ -128,10 +133,21 @@ impl Cluster {
             leave: Script::new(include_str!("leave.lua")),
         };
         let trusts = Mutex::new(trust::Trusts::new(settings.ca.clone()));
-        let (peers, held, counters) = Default::default();
-        let inner = Inner { settings, owner, secret, scripts, peers, trusts, held, counters };
-        let cluster = Self(Arc::new(inner));
+        let (peers, held, wanted, seeing, counters) = Default::default();
+        let cluster = Self(Arc::new(Inner {
+            settings,
+            owner,
+            secret,
+            scripts,
+            peers,
+            trusts,
+            held,
+            wanted,
+            seeing,
+            counters,
+        }));
         tokio::spawn(registry::stay(Arc::downgrade(&cluster.0)));
+        tokio::spawn(renewal::take_turns(Arc::downgrade(&cluster.0)));
         cluster
     }
 
@@ -141,9 +157,7 @@ impl Cluster {
         let inner = &self.0;
         let held = std::mem::take(&mut *inner.held.lock().unwrap_or_else(PoisonError::into_inner));
         let leave = async {
-            for key in held {
-                self.release(&key).await;
-            }
+            self.release_all(held.into_iter()).await;
             let _ = self.unregister().await;
         };
         // What is left expires.
@@ -187,14 +201,6 @@ impl Cluster {
     /// Notes a lease that this node has.
     fn hold(&self, key: &str) {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned());
-    }
-
-    async fn release(&self, key: &str) {
-        let inner = &self.0;
-        let args = vec![inner.owner.clone().into_bytes()];
-        let (script, keys) = (&inner.scripts.release, vec![key.to_owned()]);
-        // What is not given back expires.
-        let _: Result<_, StoreError> = inner.settings.store.eval(script, keys, args).await;
     }
 
     fn peers<T>(&self, act: impl FnOnce(&mut Peers) -> T) -> T {

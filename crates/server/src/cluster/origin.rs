@@ -14,16 +14,13 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, info, warn};
 
 use super::registry::text;
+use super::renewal::{Claim, RENEWAL_INTERVAL};
 use super::{Cluster, Peer, place_name};
 use crate::ingest::{self, NodeStream, Output, Reach, RtspTransport, SourceFormat, SourceUrl};
-use crate::ledger::connection::StoreError;
 use crate::remote::Ask;
 
 /// How long a camera is a node's after it said so last. A node that was killed holds a camera for so long.
 pub(super) const ORIGIN_LEASE: Duration = Duration::from_secs(2);
-
-/// How often the origin says so: three times may get lost.
-const RENEWAL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// From one look at whose a camera is to the next, where it could not be pulled from its owner.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -47,12 +44,11 @@ pub(crate) struct Place<'a> {
     pub(crate) transport: RtspTransport,
 }
 
-/// Whose a camera is.
-pub(super) enum Claim {
-    /// Ours, until then if nothing is said before.
-    Ours(Instant),
-    /// That node's.
-    Of(String),
+/// What was found when somebody looked for a node that sees the store.
+pub(super) struct Seeing {
+    /// `None`: there is none.
+    peer: Option<Peer>,
+    at: Instant,
 }
 
 /// What became of a lease that was ours.
@@ -165,21 +161,6 @@ impl Cluster {
         std::future::pending::<()>().await;
     }
 
-    /// Takes the lease, or renews it.
-    pub(super) async fn claim(&self, key: &str) -> Result<Claim, StoreError> {
-        let inner = &self.0;
-        // The store counts from when it hears of it, which is later.
-        let until = Instant::now() + ORIGIN_LEASE;
-        let lease = ORIGIN_LEASE.as_millis().to_string();
-        let args = vec![inner.owner.clone().into_bytes(), lease.into_bytes()];
-        let answer = inner.settings.store.eval(&inner.scripts.claim, vec![key.to_owned()], args);
-        let owner = text(&answer.await?);
-        Ok(match owner {
-            None => Claim::Ours(until),
-            Some(owner) => Claim::Of(node_of(&owner)),
-        })
-    }
-
     /// Pulls the camera as long as it is ours.
     async fn originate(
         &self,
@@ -239,19 +220,19 @@ impl Cluster {
         }
     }
 
-    /// Renews the lease in time. Where the store is away for all, it is ours on.
+    /// Renews the lease at the next turn. Where the store is away for all, it is ours on.
     pub(super) async fn keep(&self, key: &str, until: Instant) -> Kept {
-        sleep(RENEWAL_INTERVAL).await;
         loop {
-            match timeout_at(until, self.claim(key)).await {
+            match timeout_at(until, self.renew(key)).await {
                 Ok(Ok(Claim::Ours(until))) => {
                     // Whoever had it before in this process may have given it back a moment ago.
                     self.hold(key);
                     return Kept::Until(until);
                 }
                 Ok(Ok(Claim::Of(_))) => return Kept::Taken,
-                Ok(Err(_)) | Err(_) if Instant::now() < until => sleep(LOOK_INTERVAL).await,
-                Ok(Err(_)) | Err(_) => break,
+                // The next turn may go better.
+                Ok(Err(_)) => {}
+                Err(_) => break,
             }
         }
         match self.peer_with_store().await {
@@ -260,8 +241,19 @@ impl Cluster {
         }
     }
 
-    /// Another node that sees the store.
+    /// Another node that sees the store. All who look for one at the same time ask once.
     async fn peer_with_store(&self) -> Option<Peer> {
+        let mut seeing = self.0.seeing.lock().await;
+        let known = seeing.as_ref().filter(|seeing| seeing.at.elapsed() < LOOK_INTERVAL);
+        if let Some(known) = known {
+            return known.peer.clone();
+        }
+        let peer = self.ask_who_sees_store().await;
+        *seeing = Some(Seeing { peer: peer.clone(), at: Instant::now() });
+        peer
+    }
+
+    async fn ask_who_sees_store(&self) -> Option<Peer> {
         let peers: Vec<Peer> = self.peers(|peers| peers.by_name.values().cloned().collect());
         let asked = peers.into_iter().map(|peer| async move {
             let sees = sees_store(&peer).await;
@@ -318,7 +310,7 @@ impl Drop for Lease {
         let was_held = held.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
         if let (true, Ok(runtime)) = (was_held, tokio::runtime::Handle::try_current()) {
             let (cluster, key) = (self.cluster.clone(), std::mem::take(&mut self.key));
-            runtime.spawn(async move { cluster.release(&key).await });
+            runtime.spawn(async move { cluster.release_all(std::iter::once(key)).await });
         }
     }
 }

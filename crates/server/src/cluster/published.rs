@@ -10,8 +10,9 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use super::origin::{Claim, Kept, LOOK_INTERVAL, Lease, ORIGIN_LEASE, Place, lease_name, node_of};
+use super::origin::{Kept, LOOK_INTERVAL, Lease, ORIGIN_LEASE, Place, lease_name, node_of};
 use super::registry::text;
+use super::renewal::{Claim, RENEWAL_INTERVAL};
 use super::{Cluster, Peer, place_name};
 use crate::ingest::{Output, PublishPoint};
 
@@ -57,10 +58,10 @@ impl Cluster {
                 Ok(Claim::Ours(until)) => break until,
                 Ok(Claim::Of(node)) if Instant::now() >= patience => return Err(Elsewhere(node)),
                 Ok(Claim::Of(_)) => sleep(LOOK_INTERVAL).await,
-                // The lease is tried again at once, and what that finds decides.
+                // The lease is tried again at the next turn, and what that finds decides.
                 Err(error) => {
                     warn!(%error, camera_id = %camera, "a publisher is let in that the store does not know of");
-                    break Instant::now();
+                    break Instant::now() + RENEWAL_INTERVAL;
                 }
             }
         };

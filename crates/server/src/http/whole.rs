@@ -240,7 +240,12 @@ impl Heard {
 
 /// What other nodes know of a camera, beside what is known here.
 fn add_nodes(camera: &mut CameraSnapshot, others: &[(&String, &Known)]) {
-    let best = others.iter().max_by_key(|(_, known)| known.rank());
+    // Where one node has the publisher, the others' word that they have none counts for nothing.
+    let is_published = camera.nodes.iter().any(|node| node.is_origin)
+        || others.iter().any(|(_, known)| known.is_origin);
+    let counts = |known: &Known| !is_published || known.picture.state != NO_PUBLISHER;
+    let best = others.iter().filter(|(_, known)| counts(known));
+    let best = best.max_by_key(|(_, known)| known.rank());
     camera.nodes.extend(others.iter().map(|(node, known)| NodeSnapshot {
         node: (*node).clone(),
         is_origin: known.is_origin,
@@ -510,6 +515,27 @@ mod tests {
         assert_eq!((here.cameras[0].state, here.cameras[0].reason.as_deref()), ("live", None));
         let there = &here.cameras[0].nodes[0];
         assert_eq!((there.state, there.reason.as_deref()), ("unreachable", Some("no answer")));
+    }
+
+    #[test]
+    fn a_publisher_that_waits_here_is_right_against_nodes_that_have_none() {
+        let nobody = || {
+            answer(|there| {
+                (there.cameras[0].state, there.cameras[0].status) = (NO_PUBLISHER, "OFFLINE");
+                there.cameras[0].pullers = 0;
+            })
+        };
+        let mut heard = Heard::default();
+        let nobody = ["n2", "n3"].map(|node| (node.to_owned(), nobody()));
+        heard.take(all(nobody.into()), Instant::now());
+        let mut here = idle_here();
+        here.cameras[0].nodes[0].is_origin = true;
+        heard.add_to(&mut here);
+        assert_eq!((here.cameras[0].state, here.cameras[0].status), ("idle", "ONLINE"));
+
+        let mut here = idle_here();
+        heard.add_to(&mut here);
+        assert_eq!(here.cameras[0].state, NO_PUBLISHER, "where nobody has one");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! everything done to the keys that people do.
 
 mod model;
-mod server;
+pub(crate) mod server;
 mod trouble;
 
 use std::sync::{Arc, Mutex};

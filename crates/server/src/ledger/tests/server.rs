@@ -11,14 +11,14 @@ use crate::ledger::StoreAddress;
 const SERVER_VARIABLE: &str = "MANIFOLD_STORE_SERVER";
 
 /// Runs until it is dropped.
-pub(super) struct Server {
+pub(crate) struct Server {
     port: u16,
     child: Child,
     dir: Temporary,
 }
 
 impl Server {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let dir = Temporary::new();
         // Somebody else may take the port before the server does.
         for _ in 0..10 {
@@ -30,12 +30,12 @@ impl Server {
         panic!("redis-server does not start: install it with `cargo xtask setup`");
     }
 
-    pub(super) fn address(&self) -> StoreAddress {
+    pub(crate) fn address(&self) -> StoreAddress {
         StoreAddress::parse(&format!("redis://127.0.0.1:{}", self.port)).unwrap()
     }
 
     /// What `redis-cli` prints.
-    pub(super) fn cli(&self, words: &[&str]) -> String {
+    pub(crate) fn cli(&self, words: &[&str]) -> String {
         let port = self.port.to_string();
         let output = Command::new("redis-cli").args(["-p", &port]).args(words).output().unwrap();
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
