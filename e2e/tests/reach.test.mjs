@@ -227,6 +227,7 @@ async function withRelay(world) {
   const port = await freePort();
   const turn = new Child('turnserver', part('turn'), turnArguments(port, SECRET), { log: world.file('turn.log') });
   world.own(turn);
+  await turn.says(/Total General servers/);
   const servers = [{ urls: [`turn:127.0.0.1:${port}?transport=udp`], secret: SECRET, ttl: '10m' }];
   return world.manifold({ cameras: SYNTHETIC, 'media.turn': servers });
 }
