@@ -20,6 +20,12 @@ const FLAGS = [
 /** Which of a picture's `inbound-rtp` statistics tell why it does not go on. */
 const TOLD = /^(codec|frames(Received|Decoded|Dropped)|keyFramesDecoded|freezeCount|(pli|nack)Count|packets(Received|Lost))$/;
 
+/**
+ * Until nothing is left of a page that was closed: the promise of the contract. It says so itself; a busy browser,
+ * though, gives its pages half a second for their goodbyes, and then the server sees its WebSocket end.
+ */
+export const LEFT = { within: 5_000 };
+
 /** A browser of its own process. */
 export class Browser {
   /**
@@ -134,6 +140,20 @@ export class Viewer {
       { within, show: () => ({ first, last }) },
     );
     return { first, last };
+  }
+
+  /**
+   * Waits until pictures are shown that were taken after `since` (ms since the Unix epoch), and go on:
+   * a source that starts anew counts its own from 0.
+   */
+  async showsWhatIsTakenAfter(since, camera, within = 15_000) {
+    let strip;
+    const isNew = async () => {
+      strip = await this.strip(camera);
+      return strip?.capturedMs > since;
+    };
+    await until(`${camera} shows what is new`, isNew, { within, show: () => strip });
+    await this.advances(camera);
   }
 
   /** Has the number of every picture noted that comes from here on, see `missed`. */

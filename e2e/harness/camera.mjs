@@ -6,13 +6,33 @@ import { join } from 'node:path';
 import { Child } from './process.mjs';
 import { part, root } from './parts.mjs';
 
-/** A TCP port that is free at the moment of asking. */
+/**
+ * Ports that the system gives to nobody who does not ask for them: another one might be that of somebody's
+ * connection by the time that a program is started on it, or returns to it. A cluster of Redis adds 10,000 for
+ * its bus, which is then below those that are given out, too.
+ */
+const PORTS = { from: 10_000, to: 22_000 };
+
+const given = new Set();
+
+/** A TCP port that nobody listens at, and that this process was not given before. */
 export async function freePort() {
+  for (;;) {
+    const port = PORTS.from + Math.floor(Math.random() * (PORTS.to - PORTS.from));
+    if (given.has(port) || !(await isFree(port))) continue;
+    given.add(port);
+    return port;
+  }
+}
+
+async function isFree(port) {
   const server = createServer();
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return port;
+  const isOurs = await new Promise((resolve) => {
+    server.once('error', () => resolve(false));
+    server.listen(port, '127.0.0.1', () => resolve(true));
+  });
+  if (isOurs) await new Promise((resolve) => server.close(resolve));
+  return isOurs;
 }
 
 let cameras = 0;
@@ -39,7 +59,8 @@ export class RtspCamera {
     Object.assign(this.options, options);
     const { auth = 'none', size = '640x360', fps = 15, gop = 15, kbit = 1_200 } = this.options;
     part('rtspServer');
-    const args = [join(root, 'cameras/rtsp_camera.py'), String(this.port ?? 0)];
+    this.port ??= await freePort();
+    const args = [join(root, 'cameras/rtsp_camera.py'), String(this.port)];
     args.push('--auth', auth, '--user', this.user, '--password', this.password);
     args.push('--size', size, '--fps', String(fps), '--gop', String(gop), '--kbit', String(kbit));
     this.starts += 1;
@@ -47,8 +68,7 @@ export class RtspCamera {
       log: this.world.file(`camera-${this.number}-${this.starts}.log`),
     });
     this.world.own(this.child);
-    const [, port] = await this.child.says(/ready rtsp:\/\/127\.0\.0\.1:(\d+)/);
-    this.port = Number(port);
+    await this.child.says(/ready rtsp:\/\/127\.0\.0\.1:\d+/);
     return this;
   }
 
@@ -71,6 +91,11 @@ export class RtspCamera {
   /** How many it was ever asked for since its start, those that ended too. */
   connectionsEver() {
     return this.#told('connected');
+  }
+
+  /** How many of them have ended. */
+  connectionsEnded() {
+    return this.#told('closed');
   }
 
   #told(word) {

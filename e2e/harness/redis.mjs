@@ -3,9 +3,9 @@
 
 import { execFile } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { promisify } from 'node:util';
 
+import { freePort } from './camera.mjs';
 import { part } from './parts.mjs';
 import { Child } from './process.mjs';
 import { until } from './wait.mjs';
@@ -15,17 +15,6 @@ let servers = 0;
 
 /** Whose servers are started where nobody says otherwise. */
 const USUAL = process.env.MANIFOLD_STORE ?? 'redis';
-
-/** A free port of 127.0.0.1, below where a cluster adds 10,000 for its bus. */
-async function freePort() {
-  for (;;) {
-    const server = createServer().listen(0, '127.0.0.1');
-    await new Promise((resolve) => server.once('listening', resolve));
-    const { port } = server.address();
-    await new Promise((resolve) => server.close(resolve));
-    if (port < 55_000) return port;
-  }
-}
 
 /** A running redis-server. */
 export class Redis {

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { readFile, writeFile } from 'node:fs/promises';
 
+import { LEFT } from '../harness/browser.mjs';
 import { Child } from '../harness/process.mjs';
 import { part } from '../harness/parts.mjs';
 import { chromium } from '../harness/sdp.mjs';
@@ -32,7 +33,7 @@ scenario('who watched is in the trail with the bytes that his browser received',
   await until('nothing more arrives', isSame, { every: 1_000, show: () => received });
   await viewer.close();
 
-  const row = await until('the row is there', async () => (await rows(manifold, 'kind=watch_ended'))[0]);
+  const row = await until('the row is there', async () => (await rows(manifold, 'kind=watch_ended'))[0], LEFT);
 
   assert.deepEqual([row.reservation_id, row.camera_id, row.source], [id, 'cam-1', 'TEST']);
   assert.match(row.actor, /.+/);

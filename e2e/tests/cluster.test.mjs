@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect, createServer } from 'node:net';
 
+import { LEFT } from '../harness/browser.mjs';
 import { cluster, originOf } from '../harness/cluster.mjs';
 import { scenario } from '../harness/world.mjs';
 import { until } from '../harness/wait.mjs';
@@ -95,7 +96,7 @@ scenario('a node that loses the store gives its camera away, and its viewers see
   wire.cut();
 
   await until('the node that sees the store is the origin', async () => (await originOf(redis, 'cam-1')) === 'n2');
-  await until('the camera has one puller, and it is another one', () => camera.connectionsEver() === 2 && camera.connections() === 1, {
+  await until('the camera has one puller, and it is another one', () => camera.connectionsEver() > 1 && camera.connections() === 1, {
     show: () => [camera.connectionsEver(), camera.connections()],
   });
   for (const viewer of [there, here]) {
@@ -144,7 +145,7 @@ scenario('a camera is pulled as long as another node shows it, and no longer', a
 
   await there.page.close();
 
-  await until('one viewer is left, at the other node', async () => (await first.stats()).active_streams === 1);
+  await until('one viewer is left, at the other node', async () => (await first.stats()).active_streams === 1, LEFT);
   await here.advances('cam-1', 40, 20_000);
   assert.equal(await originOf(redis, 'cam-1'), 'n1');
 

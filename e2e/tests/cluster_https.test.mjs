@@ -65,7 +65,7 @@ scenario('each node has an authority of its own: they believe each other without
 
   const reset = await second.call('POST', '/api/v1/reset', { body: { camera_id: 'cam-1' }, ...admin });
   assert.equal(reset.status, 200, reset.text);
-  await until('the origin pulled the camera anew', () => camera.connectionsEver() === 2, { within: 15_000 });
+  await until('the origin pulled the camera anew', () => camera.connectionsEver() >= 2, { within: 15_000 });
   await there.plays('cam-1');
   await there.advances('cam-1');
 

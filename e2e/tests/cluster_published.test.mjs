@@ -20,13 +20,6 @@ const threeNodes = (world) => cluster(world, 3, [CAMERA], undefined, { media: be
 const offerAt = (node) =>
   node.call('POST', `/whip/${KEY}`, { headers: { 'content-type': 'application/sdp' }, body: chromium });
 
-/** Waits until a picture is shown that was taken after `since`: another encoder counts its own from 0. */
-async function showsWhatIsTakenAfter(since, viewer) {
-  const isNew = async () => (await viewer.strip('cam-1'))?.capturedMs > since;
-  await until('what the new encoder sends is shown', isNew, { within: 15_000, show: () => viewer.strip('cam-1') });
-  await viewer.advances('cam-1');
-}
-
 scenario('an encoder publishes at one node and is watched at the others', async (world) => {
   const { redis, nodes } = await threeNodes(world);
   const [first, second, third] = nodes;
@@ -62,7 +55,7 @@ scenario('an encoder publishes at one node and is watched at the others', async 
   // The encoder goes to another node: those who stayed see it there.
   const moved = Date.now();
   await new Publisher(world, 'gstreamer', `${third.url}/whip/${KEY}`).start();
-  for (const viewer of viewers) await showsWhatIsTakenAfter(moved, viewer);
+  for (const viewer of viewers) await viewer.showsWhatIsTakenAfter(moved, 'cam-1');
   assert.equal(await originOf(redis, 'cam-1'), 'n3');
   for (const viewer of viewers) {
     assert.equal(await viewer.page.evaluate(() => window.testPeers.length), 1, 'over the connection it had');
@@ -82,7 +75,7 @@ scenario('the node of an encoder dies: it publishes at another one, and viewers 
   // At once: what the dead node holds is waited for.
   await new Publisher(world, 'gstreamer', `${second.url}/whip/${KEY}`).start();
 
-  await showsWhatIsTakenAfter(killed, viewer);
+  await viewer.showsWhatIsTakenAfter(killed, 'cam-1');
   assert.equal(await originOf(redis, 'cam-1'), 'n2');
   await until('the cluster shows it', async () => (await third.camera('cam-1')).state === 'live');
 });

@@ -16,6 +16,13 @@ import { scenario } from '../harness/world.mjs';
 const CANARY = 'canary-77c2-never-show-this-to-anybody-at-all';
 const asks = (manifold) => (words, options) => command(words, { url: manifold.url, ...options });
 
+/**
+ * Between two keyframes that are one and six seconds apart, as a camera sends them that has too little of a busy
+ * machine: its frames come later, never earlier.
+ */
+const A_SECOND = '(0\\.[89]|[1-3]\\.\\d) s';
+const SIX_SECONDS = '([6-9]|1\\d)\\.\\d s';
+
 /** The findings of `doctor`, and how to look one up. */
 async function doctor(run, words, options) {
   const found = await run(`doctor --json ${words}`, options);
@@ -120,7 +127,7 @@ scenario('doctor tells of every camera what is wrong with it', async (world) => 
   assert.match(found.about(/^camera wrong-path/).remedy, /path/);
   assert.match(found.about(/^camera b-frames sends B-frames/).remedy, /B-frames/);
   const long = found.about(/^camera long sends H264/);
-  assert.deepEqual([long.level, / a keyframe every 6\.\d s \(90 frames\)/.test(long.sentence)], ['note', true], long.sentence);
+  assert.deepEqual([long.level, new RegExp(` a keyframe every ${SIX_SECONDS} \\(90 frames\\)`).test(long.sentence)], ['note', true], long.sentence);
   assert.equal(found.about(/^camera h265-sub sends H265 /).part, 'camera');
   assert.match(found.about(/^camera h265-sub sends H\.265, which /).remedy, /shown instead/);
   assert.match(found.about(/^camera h265-sub \(sub\) sends H264 320x180/).sentence, /no sound/);
@@ -167,8 +174,10 @@ scenario('doctor looks at the park that the server has, with a token of an opera
   const run = asks(manifold);
   const found = await doctor(run, '--config manifold.toml', { cwd: world.folder, token: admin });
   assert.equal(found.code, 1);
-  assert.equal(found.about(/^camera added sends H264 640x360, opus, no B-frames, a keyframe every (0\.[89]|1\.[0-2]) s, says the server/).level, 'ok');
-  const rare = found.about(/^camera added-long sends H264 640x360, no sound, no B-frames, a keyframe every 6\.\d s, says the server/);
+  const sends = (camera, sound, interval) =>
+    found.about(new RegExp(`^camera ${camera} sends H264 640x360, ${sound}, no B-frames, a keyframe every ${interval}, says the server`));
+  assert.equal(sends('added', 'opus', A_SECOND).level, 'ok');
+  const rare = sends('added-long', 'no sound', SIX_SECONDS);
   assert.deepEqual([rare.level, /I-frame interval/.test(rare.remedy)], ['note', true]);
   assert.equal(found.about(/^camera added-once sends H264 .*, says the server, and no second keyframe came in 1[2-9] s/).level, 'note');
   assert.match(found.about(/^camera added-wrong, says the server: .*password/).remedy, /password/);
@@ -236,13 +245,15 @@ scenario('a reset is one step: counted, audited, told to its viewers, and exact 
   assert.deepEqual(done.json.pullers_stopped, ['cam-1']);
   const why = await manifold.get(`/api/v1/why/${before[0]}`);
   assert.match(why.sentence, /an operator reset the camera/);
+  // Before they run out, since nobody comes to their places.
+  const stayed = came.filter((id) => !done.json.reservations_ended.includes(id));
+  const lives = async () => (await manifold.get('/api/v1/why/cam-1')).viewers.map((viewer) => viewer.reservation_id);
+  const after = await lives();
+  for (const id of stayed) assert.ok(after.includes(id), 'who came after it stays');
   await other.advances('cam-2');
   // Its page comes back by itself, with a reservation of its own.
   await watcher.plays('cam-1', 40_000);
 
-  const stayed = came.filter((id) => !done.json.reservations_ended.includes(id));
-  const lives = async () => (await manifold.get('/api/v1/why/cam-1')).viewers.map((viewer) => viewer.reservation_id);
-  for (const id of stayed) assert.ok((await lives()).includes(id), 'who came after it stays');
   await until('the account is exact', async () => {
     const { source_counts: counts } = await manifold.stats();
     return counts.TEST === (await lives()).length + 1 && `${counts.TEST}` === (await redis.cli('GET', 'stream:count:TEST'));

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 
+import { LEFT } from '../harness/browser.mjs';
 import { freePort } from '../harness/camera.mjs';
 import { ForeignServer } from '../harness/foreign.mjs';
 import { scenario } from '../harness/world.mjs';
@@ -43,9 +44,10 @@ scenario('viewers of one server see and hear the camera of another, which is pul
 
   for (const viewer of viewers) await viewer.page.close();
 
+  await until('the edge is left', async () => (await viewersOf(edge)) === 0, LEFT);
   await until('the origin is left too, and its camera', async () => {
     return (await viewersOf(origin)) === 0 && camera.connections() === 0;
-  });
+  }, LEFT);
 });
 
 scenario('the edge renews its place: the picture outlives the token that it began with', async (world) => {
@@ -111,7 +113,7 @@ scenario('any WHEP server can be the origin, its token is used and never told', 
 
   await viewer.page.close();
 
-  await until('it is told that we left', async () => (await foreign.seen()).ended === 1);
+  await until('it is told that we left', async () => (await foreign.seen()).ended === 1, LEFT);
   const { cameras } = await edge.get('/api/v1/cameras');
   const told = [edge.logs, await edge.metrics(), JSON.stringify(cameras)].join();
   assert.ok(!told.includes(foreign.token) && !told.includes('canary-token'), 'no token is told');

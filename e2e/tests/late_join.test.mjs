@@ -13,16 +13,18 @@ scenario('a late viewer sees the picture long before the next keyframe', async (
   await first.advances('cam-1', 30, 15_000);
   const browser = await world.browser();
 
-  const latencies = [];
+  const joins = [];
   for (let i = 0; i < 3; i++) {
     const late = await world.open(`${manifold.url}/?open=cam-1`, { browser });
     const tile = await late.plays('cam-1');
-    latencies.push(tile.firstFrameMs);
-    const { latencyMs } = await late.stripOf('cam-1');
-    assert.ok(latencyMs < 1_500, `what is shown is live, not the cached past: ${latencyMs} ms`);
+    joins.push(tile.firstFrameMs);
+    // Against who was there before, on the same busy machine: 22 frames are 1.5 s.
+    const there = await first.stripOf('cam-1');
+    const { frame } = await late.stripOf('cam-1');
+    assert.ok(frame > there.frame - 22, `what is shown is live, not the cached past: ${there.frame - frame} frames behind`);
     await late.close();
   }
 
-  const fastest = Math.min(...latencies);
-  assert.ok(fastest < 1_000, `first frames after ${latencies} ms`);
+  const fastest = Math.min(...joins);
+  assert.ok(fastest < 1_000, `first frames after ${joins} ms`);
 });

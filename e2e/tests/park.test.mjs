@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { gunzipSync } from 'node:zlib';
 
+import { LEFT } from '../harness/browser.mjs';
 import { manifold as command } from '../harness/command.mjs';
 import { scenario } from '../harness/world.mjs';
 import { KEY, token } from '../harness/token.mjs';
@@ -138,7 +139,7 @@ scenario('an added camera plays after a restart, and tells in a sentence where i
   await viewer.plays('gate');
   await secretNowhere(manifold, viewer);
   await viewer.close();
-  await until('nobody watches', async () => (await manifold.stats()).active_streams === 0);
+  await until('nobody watches', async () => (await manifold.stats()).active_streams === 0, LEFT);
 
   await manifold.child.stop();
   await rename(key, `${key}.safe`);

@@ -182,7 +182,7 @@ scenario('who speaks something else on the media port is dropped at once', async
   socket.write('GET / HTTP/1.1\r\nHost: manifold\r\n\r\n');
 
   await closed;
-  assert.equal(value(await manifold.metrics(), 'manifold_tcp_framing_errors_total'), 1);
+  await until('it is counted', async () => value(await manifold.metrics(), 'manifold_tcp_framing_errors_total') === 1);
 });
 
 scenario('a viewer that may only use a relay plays through TURN', async (world) => {
@@ -227,6 +227,7 @@ async function withRelay(world) {
   const port = await freePort();
   const turn = new Child('turnserver', part('turn'), turnArguments(port, SECRET), { log: world.file('turn.log') });
   world.own(turn);
+  await turn.says(/Total General servers/);
   const servers = [{ urls: [`turn:127.0.0.1:${port}?transport=udp`], secret: SECRET, ttl: '10m' }];
   return world.manifold({ cameras: SYNTHETIC, 'media.turn': servers });
 }

@@ -15,6 +15,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 
+import { LEFT } from '../harness/browser.mjs';
 import { OldShell } from '../harness/old_shell.mjs';
 import { Redis } from '../harness/redis.mjs';
 import { until } from '../harness/wait.mjs';
@@ -30,9 +31,6 @@ const DELETE_ALL = `docker exec cctv-valkey valkey-cli --scan --pattern "stream:
 
 /** How soon the store and its mirrors are true again: the promise of the contract. */
 const HEALED = { within: 5_000 };
-
-/** A page that is closed says so; where its browser cuts it short, its lease lapses within 15 s. */
-const LEFT = { within: 20_000 };
 
 /** A server with two cameras of two agencies, its store, and the runbook's shell. */
 async function system(world) {
@@ -93,10 +91,20 @@ scenario('a reservation that somebody deletes ends its viewer, and no other (iss
   assert.deepEqual(await redis.keys(`stream:*:${id}`), [], 'nothing of it is left');
   const { viewers } = await manifold.get(`/api/v1/why/${CAMERA}`);
   assert.ok(viewers.every(({ reservation_id }) => reservation_id !== id), 'it does not count any more');
-  await second.plays(CAMERA);
   await first.close();
   await until('the other one is counted', async () => (await counter(redis)) === '1', LEFT);
-  await second.advances(CAMERA);
+  await second.showsWhatIsTakenAfter(Date.now(), CAMERA);
+});
+
+scenario('a puller that is stopped beneath its only viewer comes back for it (issue 4)', async (world) => {
+  const { manifold, shell } = await system(world);
+  const page = await browser(world, manifold);
+  await shell.run(`docker stop whip-pusher-${CAMERA}`);
+  const stopped = await manifold.get(`/api/v1/why/${CAMERA}`);
+  assert.match(stopped.sentence, /its puller was stopped on request; it is tried again in \d s/);
+  assert.equal((await manifold.camera(CAMERA)).pullers, 0);
+  await page.showsWhatIsTakenAfter(Date.now(), CAMERA);
+  assert.equal((await manifold.stats()).active_streams, 1, 'by the same reservation');
 });
 
 scenario('a counter is never wrong for long, and never what is checked (issue 5)', async (world) => {
@@ -162,7 +170,7 @@ scenario('the emergency fix for two pullers, of which there is one (issue 6)', a
     await until('each was ended', async () => /deleted in the store/.test(await why()), HEALED);
   }
   for (const page of pages) await page.close();
-  await until('nothing is left', async () => (await manifold.stats()).active_streams === 0, { within: 8_000 });
+  await until('nothing is left', async () => (await manifold.stats()).active_streams === 0, LEFT);
 
   // Reopen cameras from dashboard.
   await browser(world, manifold);

@@ -21,7 +21,7 @@ for (const colorScheme of ['light', 'dark']) {
     await page.locator('[data-camera="cam-1"]').focus();
     await page.keyboard.press('w');
     await page.waitForSelector('#walls[open]');
-    assert.equal(await page.evaluate(() => document.activeElement.id), 'wall-name');
+    await until('the name can be typed', () => page.evaluate(() => document.activeElement.id === 'wall-name'));
     await page.keyboard.type(hostile);
     await page.keyboard.press('Enter');
     const row = page.locator('[data-wall]');
@@ -32,17 +32,17 @@ for (const colorScheme of ['light', 'dark']) {
     const [saved] = (await manifold.get('/api/v1/layouts')).layouts;
     assert.equal(saved.name, hostile);
     assert.deepEqual(saved.tiles.map((tile) => tile.camera_id), ['cam-1', 'cam-2']);
-    assert.equal(new URL(page.url()).search, `?wall=${saved.id}`, 'the address is a link to it');
+    await until('the address is a link to it', () => new URL(page.url()).search === `?wall=${saved.id}`);
 
     // Another camera is another wall, until it replaces the one that is saved.
     await page.keyboard.press('Escape');
     await page.locator('[data-open="cam-3"]').click();
     await viewer.plays('cam-3');
-    assert.equal(new URL(page.url()).search, '?open=cam-1,cam-2,cam-3');
+    await until('the address is without it', () => new URL(page.url()).search === '?open=cam-1,cam-2,cam-3');
     await page.locator('[data-camera="cam-3"]').focus();
     await page.keyboard.press('w');
     await page.locator('#wall-name').fill(hostile);
-    assert.equal(await page.locator('.wall-save button').innerText(), 'Replace');
+    await until('it says so', async () => (await page.locator('.wall-save button').innerText()) === 'Replace');
     await page.keyboard.press('Enter');
     await until('it is replaced', async () => (await manifold.get(`/api/v1/layouts/${saved.id}`)).tiles.length === 3);
     assert.equal((await manifold.get('/api/v1/layouts')).layouts.length, 1);
@@ -74,12 +74,12 @@ for (const colorScheme of ['light', 'dark']) {
     assert.equal((await manifold.get('/api/v1/layouts')).layouts.length, 1, 'the first press only asks');
     await page.keyboard.press('Enter');
     await until('it is deleted', async () => (await manifold.get('/api/v1/layouts')).layouts.length === 0);
-    assert.equal(await page.locator('.wall-row').count(), 0);
+    await until('the page knows', async () => (await page.locator('.wall-row').count()) === 0);
     await until('the link is not to it any more', () => new URL(page.url()).search === '?open=cam-1,cam-2,cam-3' || page.url());
 
     const gone = await world.open(`${manifold.url}/?wall=${saved.id}`, { colorScheme });
     await gone.page.waitForSelector('text=There is no such wall');
-    assert.equal(new URL(gone.page.url()).search, '');
+    await until('its address is without it', () => new URL(gone.page.url()).search === '');
     assert.equal(await page.evaluate(() => window.owned), undefined);
     assert.deepEqual([...viewer.errors, ...gone.errors], []);
     await deletedInTrail(manifold, saved.id);

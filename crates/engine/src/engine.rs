@@ -40,6 +40,10 @@ pub const MAX_CAMERAS: usize = 10_000;
 /// would cause the next loss.
 pub const KEYFRAME_INTERVAL_MIN: Duration = Duration::from_millis(500);
 
+/// How long a source that an operator stopped stays away from those who still watch it; a new viewer calls it
+/// at once. Long enough to end their reservations as well, by hand, if that is what is meant.
+pub const STOPPED: Duration = Duration::from_secs(5);
+
 /// The engine. See the crate's documentation.
 ///
 /// Its collections are bounded: sessions and viewers by [`control::MAX_LEASES`], cameras by

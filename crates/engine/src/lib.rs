@@ -22,7 +22,7 @@ mod timers;
 pub use adapt::SwitchReason;
 pub use engine::{
     CameraView, Engine, HOLD_TIME_MAX, KEYFRAME_INTERVAL_MIN, MAX_CAMERAS, MAX_FEEDS, MAX_HOLDS,
-    Residue, SessionView, StreamView, SwitchFigures,
+    Residue, STOPPED, SessionView, StreamView, SwitchFigures,
 };
 pub use failure::{CodecMismatch, Retry, SourceFailure};
 pub use io::{

@@ -34,7 +34,8 @@ impl Rendition {
 /// Where a stream stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum StreamState {
-    /// No puller, and no failure is known. Wanted only after an operator stopped the source.
+    /// No puller, and no failure is known. Wanted only for [`crate::STOPPED`] after an operator stopped the
+    /// source.
     Idle,
     /// Wanted; the first attempt runs.
     Connecting,
@@ -65,7 +66,7 @@ pub(crate) enum StreamEvent {
     Live,
     /// The running attempt ended.
     Failed,
-    /// The wait after a failure is over.
+    /// The wait after a failure is over, or that after a stop. Comes only while somebody wants it.
     RetryDue,
     /// The moment for which it was kept is over.
     CloseDue,
@@ -81,8 +82,8 @@ impl StreamState {
         use StreamEvent as On;
         match self {
             Self::Idle => match event {
-                On::Joined => Self::Connecting,
-                On::Emptied | On::Live | On::Failed | On::RetryDue => self,
+                On::Joined | On::RetryDue => Self::Connecting,
+                On::Emptied | On::Live | On::Failed => self,
                 On::CloseDue | On::Probe | On::Stop => self,
             },
             Self::Connecting => match event {
@@ -237,7 +238,7 @@ pub(crate) struct Stream {
     /// Present in the states after a failure, and only there.
     pub(crate) failure: Option<SourceFailure>,
     pub(crate) backoff: Backoff,
-    /// After a failure: when the next attempt is allowed.
+    /// After a failure or a stop: when the next attempt is allowed.
     pub(crate) retry_at: Timestamp,
     /// Since when frames flow.
     pub(crate) live_since: Option<Timestamp>,
@@ -278,7 +279,7 @@ impl Stream {
 
     /// Whether the next attempt comes by itself.
     pub(crate) fn awaits_retry(&self) -> bool {
-        self.state == StreamState::Waiting
+        self.state == StreamState::Waiting || (self.state == StreamState::Idle && self.is_wanted())
     }
 
     /// Checks what its state entails. `Err` says what is wrong.
@@ -340,7 +341,7 @@ mod tests {
     /// A row a state, a column an event of [`EVENTS`]; `=` means that nothing changes.
     const TABLE: &str = "
                   Joined       Emptied           Live        Failed  RetryDue     CloseDue Probe   Stop
-Idle              Connecting   =                 =           =       =            =        =       =
+Idle              Connecting   =                 =           =       Connecting   =        =       =
 Connecting        =            ClosingConnecting Live        Waiting =            =        =       Idle
 Live              =            ClosingLive       =           Waiting =            =        =       Idle
 Waiting           =            Failed            =           =       Reconnecting =        =       Idle

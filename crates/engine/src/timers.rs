@@ -65,6 +65,11 @@ impl<T: Copy + Ord> Timers<T> {
         Some(timer)
     }
 
+    /// Whether a timer is set.
+    pub(crate) fn is_set(&self, timer: T) -> bool {
+        self.due.contains_key(&timer)
+    }
+
     /// How many timers are set.
     pub(crate) fn len(&self) -> usize {
         self.due.len()

@@ -9,6 +9,7 @@
 
 use bytes::Bytes;
 
+use crate::fragments::NalPayloadError;
 use crate::frame::{
     AccessUnit, Codec, MAX_ACCESS_UNIT, MAX_CUT_PAYLOAD, MediaKind, PayloadHead, PictureSize,
 };
@@ -67,15 +68,12 @@ pub enum DepacketiseError {
     /// A picture larger than any can be.
     #[error("a picture of more than {MAX_ACCESS_UNIT} bytes")]
     PictureSize,
-    /// H.264 payloads that do not fit each other.
+    /// H.264 or H.265 payloads that do not fit each other.
     #[error(transparent)]
-    H264Payload(#[from] h264::DepacketiseError),
+    Payload(#[from] NalPayloadError),
     /// An H.264 access unit that cannot be read.
     #[error(transparent)]
     H264(#[from] h264::H264Error),
-    /// H.265 payloads that do not fit each other.
-    #[error(transparent)]
-    H265Payload(#[from] h265::DepacketiseError),
     /// An H.265 access unit that cannot be read.
     #[error(transparent)]
     H265(#[from] h265::H265Error),
@@ -360,7 +358,7 @@ mod tests {
         let open = packet(2, true, &[49 << 1, 1, 0x81, 9]);
         assert!(matches!(
             depacketiser.handle_packet(open),
-            Err(DepacketiseError::H265Payload(h265::DepacketiseError::NoEnd { .. }))
+            Err(DepacketiseError::Payload(NalPayloadError::NoEnd { .. }))
         ));
     }
 

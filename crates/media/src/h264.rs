@@ -13,7 +13,7 @@ mod slice;
 mod sps;
 
 pub use crate::frame::{AccessUnit, MAX_PAYLOAD};
-pub use depacketise::{DepacketiseError, Depacketiser};
+pub use depacketise::Depacketiser;
 pub use error::H264Error;
 pub(crate) use nal::begins_picture;
 pub use nal::{NalType, split_annex_b, split_avcc};

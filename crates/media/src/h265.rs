@@ -14,7 +14,7 @@ mod parameters;
 mod slice;
 
 pub use crate::frame::AccessUnit;
-pub use depacketise::{DepacketiseError, Depacketiser};
+pub use depacketise::Depacketiser;
 pub use error::H265Error;
 pub use nal::NalType;
 pub(crate) use nal::begins_picture;

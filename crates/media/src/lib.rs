@@ -12,6 +12,7 @@ mod codec_set;
 pub mod depacketise;
 pub mod estimate;
 pub mod fanout;
+mod fragments;
 pub mod frame;
 pub mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -45,6 +46,7 @@ mod vp8;
 mod vp9;
 
 pub use codec_set::CodecSet;
+pub use fragments::NalPayloadError;
 pub use frame::{
     AudioLevel, Codec, Forwarded, Frame, MediaKind, NtpTime, PacketisedFrame, PictureSize,
     StreamId, ViewerId,

@@ -12,6 +12,7 @@ mod grants;
 mod joins;
 mod limits;
 mod outlets;
+mod pages;
 mod park;
 mod publishing;
 mod pullers;
@@ -44,12 +45,13 @@ pub(crate) use grants::{Holder, KeyNumber, Permit};
 pub(crate) use joins::JOIN_BUCKETS_MS;
 pub(crate) use limits::{LeaseError, LimitError, Over};
 pub(crate) use outlets::{Held, HoldError, ReadError, Reading};
+pub(crate) use pages::PageName;
 #[cfg(test)]
 pub(crate) use park::ProbeFigures;
 pub(crate) use park::{CameraChange, CameraOrigin, Probed, Unwatched};
 pub(crate) use publishing::{Accepted, Credentials, KeyRefusal, PublishRefusal, Publishing};
 pub(crate) use snapshot::{
-    CameraSnapshot, Here, NodeSnapshot, RenditionSnapshot, ReservationSnapshot, Snapshot,
+    About, CameraSnapshot, Here, NodeSnapshot, RenditionSnapshot, ReservationSnapshot, Snapshot,
     SourceSnapshot, Stage,
 };
 
@@ -243,13 +245,25 @@ impl App {
         &self,
         camera: &str,
         user: &str,
+        wish: (Quality, Class),
+    ) -> Result<Reservation, ReserveError> {
+        self.reserve_at(None, camera, user, wish).await
+    }
+
+    /// As `reserve`, for what is shown on a page that named itself: where it goes without a word, so does the
+    /// reservation.
+    pub(crate) async fn reserve_at(
+        &self,
+        page: Option<PageName>,
+        camera: &str,
+        user: &str,
         (quality, class): (Quality, Class),
     ) -> Result<Reservation, ReserveError> {
         let unknown = || ReserveError::UnknownCamera(shortened(camera));
         let camera = CameraId::parse(camera).map_err(|_| unknown())?;
         let user = user.chars().take(MAX_USER_CHARACTERS).collect();
-        let reply =
-            self.ask(|reply| Command::Reserve { camera, user, quality, class, reply }).await;
+        let make = |reply| Command::Reserve { camera, user, quality, class, page, reply };
+        let reply = self.ask(make).await;
         reply.unwrap_or(Err(ReserveError::ShuttingDown))
     }
 
@@ -334,7 +348,7 @@ impl App {
     }
 
     /// `DELETE /ingress/{id}`: stops a camera's puller; viewers stay, the puller returns with the
-    /// next viewer. `ingress` is the camera's id or its pusher's name. False: unknown.
+    /// next viewer, and after [`engine::STOPPED`] for them. `ingress` is the camera's id or its pusher's name. False: unknown.
     pub(crate) async fn stop_source(&self, ingress: &str) -> bool {
         let Ok(ingress) = CameraId::parse(ingress) else {
             return false;
@@ -372,7 +386,7 @@ impl App {
         &self,
         camera: CameraId,
     ) -> Result<SecretString, KeyRefusal> {
-        let is_known = self.snapshot().await.cameras.iter().any(|known| known.id == camera);
+        let is_known = self.snapshot().await.cameras.iter().any(|known| known.about.id == camera);
         if !is_known {
             return Err(KeyRefusal::UnknownCamera(camera.to_string()));
         }

@@ -88,7 +88,7 @@ impl Verdict {
 
 /// Why a camera is or is not seen; `None`: there is no such camera.
 pub(crate) fn camera(snapshot: &Snapshot, id: &CameraId) -> Option<Explanation> {
-    let camera = snapshot.cameras.iter().find(|camera| camera.id == *id)?;
+    let camera = snapshot.cameras.iter().find(|camera| camera.about.id == *id)?;
     let quota = quota(snapshot, camera);
     let (rungs, trouble) = camera_rungs(camera);
     let full = quota.state == RungState::Failed;
@@ -259,7 +259,7 @@ fn watchers(snapshot: &Snapshot, camera: &CameraId) -> Vec<Watcher> {
 
 /// Whether the next viewer of a camera would find a place.
 fn quota(snapshot: &Snapshot, camera: &CameraSnapshot) -> Rung {
-    let source = snapshot.sources.iter().find(|source| source.id == camera.source);
+    let source = snapshot.sources.iter().find(|source| source.id == camera.about.source);
     let is_full = |source: &SourceSnapshot| source.current >= source.limit;
     let total_is_full = source.is_some() && snapshot.total_current >= snapshot.total_limit;
     let detail = places(snapshot, camera);
@@ -274,7 +274,7 @@ fn quota(snapshot: &Snapshot, camera: &CameraSnapshot) -> Rung {
 /// How full the quotas are that a viewer of a camera counts against.
 pub(crate) fn places(snapshot: &Snapshot, camera: &CameraSnapshot) -> String {
     let (current, limit) = (snapshot.total_current, snapshot.total_limit);
-    let source = snapshot.sources.iter().find(|source| source.id == camera.source);
+    let source = snapshot.sources.iter().find(|source| source.id == camera.about.source);
     // Quotas of others are not the caller's to see.
     source.map_or_else(String::new, |source| {
         let SourceSnapshot { id, current: used, limit: of, .. } = source;
@@ -285,7 +285,7 @@ pub(crate) fn places(snapshot: &Snapshot, camera: &CameraSnapshot) -> String {
 /// The camera and its first keyframe.
 fn camera_rungs(camera: &CameraSnapshot) -> ([Rung; 2], Option<Verdict>) {
     let rung = |name, state, detail: &str| Rung { name, state, detail: detail.to_owned() };
-    let id = &camera.id;
+    let id = &camera.about.id;
     match (camera.state, &camera.reason) {
         ("live", _) => {
             let picture = format!(
@@ -311,6 +311,14 @@ fn camera_rungs(camera: &CameraSnapshot) -> ([Rung; 2], Option<Verdict>) {
                 "wait for the interval between its keyframes; shorten it in the camera if it is over 4 s",
             );
             (rungs, Some(verdict))
+        }
+        ("idle", _) if camera.retry_in.is_some() => {
+            let stopped = "its puller was stopped on request";
+            let rungs = [
+                rung("camera", RungState::Waiting, stopped),
+                rung("keyframe", RungState::Ahead, ""),
+            ];
+            (rungs, Some(failed(camera, stopped)))
         }
         ("no_keyframe", Some(reason)) => {
             let rungs = [

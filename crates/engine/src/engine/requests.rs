@@ -140,7 +140,7 @@ impl Engine {
         self.next_viewer += 1;
         self.accepting.insert(viewer, Accepting { request, reservation, stream });
         self.actions.push_back(Action::AcceptViewer { request, viewer, stream });
-        // A source that an operator stopped returns with the next viewer.
+        // A source that an operator stopped returns at once with the next viewer.
         self.drive(stream, StreamEvent::Joined, now);
     }
 
@@ -173,7 +173,7 @@ impl Engine {
         let Some(entry) = self.cameras.get(camera) else {
             return self.reply(request, Reply::StopSource(false));
         };
-        info!(camera_id = %camera, "source is stopped on request, it returns with the next viewer");
+        info!(camera_id = %camera, "source is stopped on request, it returns with the next viewer, and soon for those who stay");
         let streams: Vec<_> = entry.streams().collect();
         for stream in streams {
             self.stop_stream(stream, now);

@@ -6,7 +6,7 @@ use control::{CameraId, Timestamp};
 use media::StreamId;
 use tracing::{debug, info, warn};
 
-use super::{Engine, KEYFRAME_INTERVAL_MIN};
+use super::{Engine, KEYFRAME_INTERVAL_MIN, STOPPED};
 use crate::failure::SourceFailure;
 use crate::io::{Action, SourceEvent};
 use crate::note::Note;
@@ -104,14 +104,16 @@ impl Engine {
     }
 
     pub(super) fn retry_due(&mut self, stream: StreamId, now: Timestamp) {
-        self.drive(stream, StreamEvent::RetryDue, now);
+        if self.streams.get(&stream).is_some_and(Stream::awaits_retry) {
+            self.drive(stream, StreamEvent::RetryDue, now);
+        }
     }
 
     pub(super) fn close_due(&mut self, stream: StreamId, now: Timestamp) {
         self.drive(stream, StreamEvent::CloseDue, now);
     }
 
-    /// Ends a stream's source and forgets its failures.
+    /// Ends a stream's source and forgets its failures. For who still wants it, it returns after [`STOPPED`].
     pub(super) fn stop_stream(&mut self, stream: StreamId, now: Timestamp) {
         if let Some(on) = self.streams.get_mut(&stream) {
             on.failure = None;
@@ -162,6 +164,9 @@ impl Engine {
             self.actions.push_back(Action::RemoveStream { stream: id });
             log_cleaned_up(stream);
         }
+        if event == StreamEvent::Stop {
+            stream.retry_at = now + STOPPED;
+        }
         self.set_timers(id, before, after, now);
     }
 
@@ -175,10 +180,10 @@ impl Engine {
         let Some(stream) = self.streams.get(&id) else {
             return;
         };
-        match (before == StreamState::Waiting, after == StreamState::Waiting) {
-            (false, true) => self.timers.set(Timer::Retry(id), stream.retry_at.max(now)),
-            (true, false) => self.timers.clear(Timer::Retry(id)),
-            (true, true) | (false, false) => {}
+        if !stream.awaits_retry() {
+            self.timers.clear(Timer::Retry(id));
+        } else if before != after {
+            self.timers.set(Timer::Retry(id), stream.retry_at.max(now));
         }
         match (before.is_closing(), after.is_closing()) {
             (false, true) => self.timers.set(Timer::Close(id), now + stream.close_after),

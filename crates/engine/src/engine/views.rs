@@ -6,6 +6,7 @@ use media::{StreamId, ViewerId};
 use super::{CameraEntry, Engine};
 use crate::session::{Session, SessionState};
 use crate::stream::{Condition, Rendition, Stream};
+use crate::timers::Timer;
 
 /// A camera and its streams.
 #[derive(Debug, Clone, Copy)]
@@ -198,7 +199,15 @@ impl Engine {
                 return Err(format!("{id:?} counts {} holds, {holds} are there", stream.holds));
             }
         }
+        self.check_retries()?;
         self.streams.values().try_for_each(Stream::check)
+    }
+
+    /// Who is wanted and has no puller gets one by itself.
+    fn check_retries(&self) -> Result<(), String> {
+        let is_timed = |on: &Stream| self.timers.is_set(Timer::Retry(on.id)) == on.awaits_retry();
+        let wrong = self.streams.values().find(|on| !is_timed(on));
+        wrong.map_or(Ok(()), |on| Err(format!("its next attempt is not timed: {on:?}")))
     }
 
     fn camera_view<'a>(&'a self, entry: &'a CameraEntry) -> Option<CameraView<'a>> {

@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use crate::support::*;
 use control::Quality;
-use engine::{KEYFRAME_INTERVAL_MIN, Rendition, Reply, Request, ReserveRefusal, SourceFailure};
+use engine::{
+    KEYFRAME_INTERVAL_MIN, Rendition, Reply, Request, ReserveRefusal, STOPPED, SourceFailure,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
+const MILLISECOND: Duration = Duration::from_millis(1);
 
 #[test]
 fn two_hundred_first_viewers_in_one_instant_start_one_puller() {
@@ -239,19 +242,31 @@ fn low_quality_of_a_camera_without_a_sub_stream_is_its_main_stream() {
 }
 
 #[test]
-fn a_stopped_source_returns_with_the_next_viewer_and_viewers_stay() {
+fn a_stopped_source_returns_for_who_stays_and_at_once_with_the_next_viewer() {
     let mut world = World::new(1, 1);
     world.reserved(1, 0);
     let peer = world.watch(1, 0);
     world.live(0);
     assert_eq!(world.call(Request::StopSource { camera: camera_id(0) }), Reply::StopSource(true));
     assert_eq!((world.word(0), world.interrupted.len()), ("idle", 1));
-    world.pass(10 * SECOND);
+    world.pass(STOPPED - MILLISECOND);
     assert!(world.pullers.is_empty() && world.peers.contains_key(&peer));
+    world.pass(MILLISECOND);
+    assert!(world.puller(0).is_some(), "for who still watches");
+    world.live(0);
 
+    assert_eq!(world.call(Request::StopSource { camera: camera_id(0) }), Reply::StopSource(true));
     world.alive(peer);
     world.reserved(2, 0);
-    assert!(world.puller(0).is_some());
+    assert!(world.puller(0).is_some(), "at once");
+    world.live(0);
+
+    assert_eq!(world.call(Request::StopSource { camera: camera_id(0) }), Reply::StopSource(true));
+    world.release(1);
+    world.release(2);
+    world.pass(2 * STOPPED);
+    assert!(world.pullers.is_empty(), "for nobody");
+    world.assert_nothing_is_left();
     let unknown = Request::StopSource { camera: camera_id(7) };
     assert_eq!(world.call(unknown), Reply::StopSource(false));
 }

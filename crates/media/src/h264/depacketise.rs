@@ -6,122 +6,42 @@
 
 use bytes::Bytes;
 
-use crate::frame::MAX_ACCESS_UNIT;
+use crate::fragments::{Fragments, NalPayloadError, split_aggregate};
 use crate::h264::packetise::{FU_A, STAP_A};
-use crate::payloads::{FU_END, FU_START};
-
-/// Why a payload cannot be part of a whole stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum DepacketiseError {
-    /// The payload is too short for its kind, or an aggregated length runs over its end.
-    #[error("payload of {bytes} bytes is cut short")]
-    Truncated {
-        /// The payload's length.
-        bytes: usize,
-    },
-    /// A middle or last fragment without the first one: packets before it are missing.
-    #[error("fragment without the start of its NAL unit")]
-    NoStart,
-    /// Something else came before the last fragment: packets are missing.
-    #[error("NAL unit ends in the middle, behind {bytes} bytes")]
-    NoEnd {
-        /// How much of the NAL unit was there.
-        bytes: usize,
-    },
-    /// A fragment that says it is of another NAL unit than the one before it, or is both the first
-    /// and the last (RFC 6184 §5.8).
-    #[error("fragment does not continue the one before it")]
-    Mixed,
-    /// The fragments add up to more than any NAL unit has.
-    #[error("NAL unit of more than {limit} bytes")]
-    TooLarge {
-        /// The limit in bytes.
-        limit: usize,
-    },
-    /// A kind of payload that packetization-mode 1 does not have (RFC 6184 table 3).
-    #[error("payload of type {0} is not part of packetization-mode 1")]
-    Type(u8),
-}
 
 /// Puts NAL units together from payloads in sending order.
 #[derive(Debug, Default)]
 pub struct Depacketiser {
-    /// The NAL unit whose fragments are coming in; empty between NAL units.
-    open: Vec<u8>,
+    fragments: Fragments,
 }
 
 impl Depacketiser {
     /// The next payload; answers the NAL units that it completes. After an error the state is as at
     /// the start, and the payload is lost.
-    pub fn handle_payload(&mut self, payload: &[u8]) -> Result<Vec<Bytes>, DepacketiseError> {
-        let open = std::mem::take(&mut self.open);
-        let truncated = DepacketiseError::Truncated { bytes: payload.len() };
-        let nal_type = payload.first().ok_or(truncated)? & 0x1f;
-        if nal_type == FU_A {
-            return self.handle_fragment(open, payload);
+    pub fn handle_payload(&mut self, payload: &[u8]) -> Result<Vec<Bytes>, NalPayloadError> {
+        let truncated = NalPayloadError::Truncated { bytes: payload.len() };
+        let nal_type = payload.first().map(|indicator| indicator & 0x1f);
+        if nal_type == Some(FU_A)
+            && let &[indicator, header, ref fragment @ ..] = payload
+        {
+            let nal_header = indicator & 0xe0 | header & 0x1f;
+            let unit = self.fragments.add([nal_header], header, fragment)?;
+            return Ok(unit.into_iter().collect());
         }
-        if !open.is_empty() {
-            return Err(DepacketiseError::NoEnd { bytes: open.len() });
-        }
+        let ended = self.fragments.end();
         match nal_type {
-            1..=23 => Ok(vec![Bytes::copy_from_slice(payload)]),
-            STAP_A => split_aggregate(&payload[1..]).ok_or(truncated),
-            other => Err(DepacketiseError::Type(other)),
+            None | Some(FU_A) => Err(truncated),
+            Some(_) if ended.is_err() => ended.map(|()| Vec::new()),
+            Some(1..=23) => Ok(vec![Bytes::copy_from_slice(payload)]),
+            Some(STAP_A) => split_aggregate(&payload[1..], 1).ok_or(truncated),
+            Some(other) => Err(NalPayloadError::Type(other)),
         }
     }
 
     /// The frame is over (the marker bit was set): an error when a NAL unit is still open.
-    pub fn handle_end_of_frame(&mut self) -> Result<(), DepacketiseError> {
-        match std::mem::take(&mut self.open).len() {
-            0 => Ok(()),
-            bytes => Err(DepacketiseError::NoEnd { bytes }),
-        }
+    pub fn handle_end_of_frame(&mut self) -> Result<(), NalPayloadError> {
+        self.fragments.end()
     }
-
-    fn handle_fragment(
-        &mut self,
-        mut open: Vec<u8>,
-        payload: &[u8],
-    ) -> Result<Vec<Bytes>, DepacketiseError> {
-        let &[indicator, header, ref fragment @ ..] = payload else {
-            return Err(DepacketiseError::Truncated { bytes: payload.len() });
-        };
-        let (start, end) = (header & FU_START != 0, header & FU_END != 0);
-        let nal_header = indicator & 0xe0 | header & 0x1f;
-        match open.first() {
-            _ if start && end => return Err(DepacketiseError::Mixed),
-            Some(_) if start => return Err(DepacketiseError::NoEnd { bytes: open.len() }),
-            Some(first) if *first != nal_header => return Err(DepacketiseError::Mixed),
-            None if !start => return Err(DepacketiseError::NoStart),
-            Some(_) => {}
-            None => open.push(nal_header),
-        }
-        if open.len() + fragment.len() > MAX_ACCESS_UNIT {
-            return Err(DepacketiseError::TooLarge { limit: MAX_ACCESS_UNIT });
-        }
-        open.extend_from_slice(fragment);
-        if end {
-            return Ok(vec![open.into()]);
-        }
-        self.open = open;
-        Ok(Vec::new())
-    }
-}
-
-/// The NAL units of a STAP-A behind its first byte; `None` if one is empty or runs over the end, or
-/// if there is none at all.
-fn split_aggregate(mut rest: &[u8]) -> Option<Vec<Bytes>> {
-    let mut units = Vec::new();
-    while !rest.is_empty() {
-        let (size, behind) = rest.split_first_chunk::<2>()?;
-        let (unit, behind) = behind.split_at_checked(usize::from(u16::from_be_bytes(*size)))?;
-        if unit.is_empty() {
-            return None;
-        }
-        units.push(Bytes::copy_from_slice(unit));
-        rest = behind;
-    }
-    (!units.is_empty()).then_some(units)
 }
 
 #[cfg(test)]
@@ -131,6 +51,7 @@ mod tests {
     use super::*;
     use crate::frame::{Codec, Frame, MAX_PAYLOAD, NtpTime, PacketisedFrame};
     use crate::h264::packetise;
+    use crate::payloads::FU_END;
 
     #[test]
     fn parameter_sets_and_sei_share_a_payload() {
@@ -189,13 +110,13 @@ mod tests {
     #[test]
     fn refuses_other_modes_and_broken_payloads() {
         let handle = |payload: &[u8]| Depacketiser::default().handle_payload(payload);
-        assert_eq!(handle(&[]), Err(DepacketiseError::Truncated { bytes: 0 }));
-        assert_eq!(handle(&[29, 0]), Err(DepacketiseError::Type(29)));
-        assert_eq!(handle(&[0, 0]), Err(DepacketiseError::Type(0)));
-        assert_eq!(handle(&[24]), Err(DepacketiseError::Truncated { bytes: 1 }));
-        assert_eq!(handle(&[24, 0, 9, 1]), Err(DepacketiseError::Truncated { bytes: 4 }));
-        assert_eq!(handle(&[28, 0xc5, 1]), Err(DepacketiseError::Mixed));
-        assert_eq!(handle(&[28, 0x45, 1]), Err(DepacketiseError::NoStart));
+        assert_eq!(handle(&[]), Err(NalPayloadError::Truncated { bytes: 0 }));
+        assert_eq!(handle(&[29, 0]), Err(NalPayloadError::Type(29)));
+        assert_eq!(handle(&[0, 0]), Err(NalPayloadError::Type(0)));
+        assert_eq!(handle(&[24]), Err(NalPayloadError::Truncated { bytes: 1 }));
+        assert_eq!(handle(&[24, 0, 9, 1]), Err(NalPayloadError::Truncated { bytes: 4 }));
+        assert_eq!(handle(&[28, 0xc5, 1]), Err(NalPayloadError::Mixed));
+        assert_eq!(handle(&[28, 0x45, 1]), Err(NalPayloadError::NoStart));
     }
 
     proptest! {

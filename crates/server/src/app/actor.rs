@@ -30,9 +30,11 @@ use super::feeds::Feeds;
 use super::grants::Grants;
 use super::joins::Joins;
 use super::outlets::Outlets;
+use super::pages::Pages;
 use super::park::Findings;
 use super::publishing::Publishing;
 use super::pullers::{Pullers, Way};
+use super::snapshot::About;
 use super::{AppConfig, CameraConfig};
 use crate::cluster::Cluster;
 use crate::journal::Journal;
@@ -63,7 +65,10 @@ pub(super) struct Actor {
     /// As configured.
     pub(super) quota: Quota,
     pub(super) cameras: HashMap<CameraId, CameraConfig>,
+    /// Of the same cameras, what is told of them.
+    pub(super) abouts: HashMap<CameraId, Arc<About>>,
     pub(super) outlets: Outlets,
+    pub(super) pages: Pages,
     /// Of cameras that nobody watches.
     pub(super) findings: Findings,
     pub(super) next_revision: u64,
@@ -108,6 +113,7 @@ impl Actor {
         let mut engine = Engine::new(uuid::Uuid::new_v4().as_u64_pair().0);
         engine.handle_cameras(config.cameras.iter().map(spec).collect(), clock.now());
         let by_id = |camera: CameraConfig| (camera.definition.id.clone(), camera);
+        let about = |camera: &CameraConfig| (camera.definition.id.clone(), Arc::new(camera.into()));
         Self {
             engine,
             clock,
@@ -118,8 +124,10 @@ impl Actor {
             sources: config.sources,
             quota: config.quota.clone(),
             findings: Findings::at_start(&config.cameras, clock.system_time(clock.now())),
+            abouts: config.cameras.iter().map(about).collect(),
             cameras: config.cameras.into_iter().map(by_id).collect(),
             outlets: Outlets::default(),
+            pages: Pages::default(),
             next_revision: 1,
             feeds: Feeds::default(),
             grants: Grants::default(),
@@ -148,8 +156,9 @@ impl Actor {
         let mut events = Vec::with_capacity(EVENT_BATCH);
         self.run_actions();
         while !self.has_failed {
-            let due = [self.engine.next_timeout(), self.grants.next_timeout()];
-            let due = due.into_iter().flatten().min();
+            let parts =
+                [self.engine.next_timeout(), self.grants.next_timeout(), self.pages.next_timeout()];
+            let due = parts.into_iter().flatten().min();
             let wake = due.map(|due| self.clock.instant(due).into());
             // What viewers sent is heard before leases are judged, and what sources told before
             // that they ended.
@@ -172,6 +181,7 @@ impl Actor {
             self.take_waiting(&mut commands, &media_events);
             if media_events.is_empty() {
                 self.engine.handle_timeout(self.clock.now());
+                self.end_left_behind();
             }
             self.end_permits();
             self.run_actions();
@@ -238,6 +248,7 @@ impl Actor {
                 Action::CloseViewer { viewer, cause } => self.close_viewer(viewer, cause),
                 Action::Note { reservation, note } => {
                     if let Note::Ended(reason) = &note {
+                        self.pages.ended(&reservation);
                         self.quota_figures.count_end(*reason);
                         self.endings.note(reservation.as_str(), *reason, self.clock.now());
                     }

@@ -1,6 +1,7 @@
 //! The camera park changes while the application runs; and what is known of cameras that nobody watches.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use control::CameraId;
@@ -9,6 +10,7 @@ use media::StreamId;
 use tokio::sync::oneshot;
 
 use super::actor::{Actor, Command, Waiting, spec};
+use super::snapshot::About;
 use super::{App, CameraConfig};
 use crate::ingest::{Reach, SourceUrl};
 
@@ -151,6 +153,7 @@ impl Actor {
         let now = self.clock.system_time(self.clock.now());
         for id in &gone {
             self.cameras.remove(id);
+            self.abouts.remove(id);
             self.findings.last.remove(id);
         }
         let changed: Vec<CameraId> = put.iter().map(|new| new.definition.id.clone()).collect();
@@ -165,6 +168,7 @@ impl Actor {
                 self.findings.last.remove(&id);
                 self.findings.keep_sealed(&new, now);
             }
+            self.abouts.insert(id.clone(), Arc::new(About::from(&new)));
             self.cameras.insert(id, new);
         }
         let changed = changed.iter().filter_map(|id| self.cameras.get(id));

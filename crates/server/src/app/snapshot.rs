@@ -1,5 +1,6 @@
 //! The whole state at one instant.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use control::{CameraId, ReservationId, SourceId, Timestamp, Unit};
@@ -13,6 +14,7 @@ use super::clock::Clock;
 use super::endings::QuotaFigures;
 use super::grants::RevocationFigures;
 use super::joins::Joins;
+use super::pages::LeftFigures;
 use super::park::ProbeFigures;
 use super::publishing::Presence;
 use super::{CameraConfig, CameraOrigin};
@@ -49,6 +51,8 @@ pub(crate) struct Snapshot {
     pub(crate) switches: SwitchFigures,
     /// Viewers that lost their right to watch since the start.
     pub(crate) revocations: RevocationFigures,
+    /// Reservations that nobody was there for any more.
+    pub(crate) left_behind: LeftFigures,
     /// What became of asking cameras that nobody watches.
     pub(crate) probes: ProbeFigures,
     /// Rows of the audit trail.
@@ -82,8 +86,10 @@ pub(crate) struct SourceSnapshot {
     pub(crate) active_cameras: u32,
 }
 
-#[derive(Debug, Clone)]
-pub(crate) struct CameraSnapshot {
+/// What a camera is: made anew when its definition changes, and shared by all snapshots until then, for a large
+/// park is looked at several times a second.
+#[derive(Debug)]
+pub(crate) struct About {
     pub(crate) id: CameraId,
     pub(crate) name: String,
     pub(crate) name_ar: String,
@@ -98,11 +104,16 @@ pub(crate) struct CameraSnapshot {
     pub(crate) origin: CameraOrigin,
     pub(crate) transport: RtspTransport,
     pub(crate) close_after: Duration,
-    /// When it was last asked how it is, without a viewer.
-    pub(crate) probed_at: Option<SystemTime>,
     pub(crate) has_sub: bool,
     pub(crate) on_demand: bool,
     pub(crate) synthetic: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct CameraSnapshot {
+    pub(crate) about: Arc<About>,
+    /// When it was last asked how it is, without a viewer.
+    pub(crate) probed_at: Option<SystemTime>,
     /// "ONLINE" | "OFFLINE" | "ERROR"
     pub(crate) status: &'static str,
     /// "idle" | "connecting" | "live" | "closing" | "unreachable" | "unauthorized" | "not_found" | "no_publisher" | "no_keyframe" | "b_frames" | "unsupported_codec" | "lost" | "protocol"
@@ -212,6 +223,7 @@ impl Snapshot {
             join_sum_ms: 0,
             switches: SwitchFigures::default(),
             revocations: RevocationFigures::default(),
+            left_behind: LeftFigures::default(),
             probes: ProbeFigures::default(),
             audit: AuditFigures::default(),
             feeds: 0,
@@ -221,11 +233,33 @@ impl Snapshot {
     }
 }
 
+impl From<&CameraConfig> for About {
+    fn from(config: &CameraConfig) -> Self {
+        let camera = &config.definition;
+        Self {
+            id: camera.id.clone(),
+            name: camera.name.clone(),
+            name_ar: camera.name_ar.clone(),
+            location: camera.location.clone(),
+            source: camera.source.clone(),
+            url: config.main.display(),
+            sub_url: config.sub.as_ref().map(SourceUrl::display),
+            has_credentials: config.has_credentials(),
+            origin: config.origin,
+            transport: config.transport,
+            close_after: config.close_after,
+            has_sub: config.sub.is_some(),
+            on_demand: config.on_demand,
+            synthetic: config.main.is_synthetic(),
+        }
+    }
+}
+
 impl Actor {
     pub(super) fn snapshot(&self, ledger: &control::ledger::Snapshot, now: Timestamp) -> Snapshot {
         let cameras = self.engine.cameras().filter_map(|view| {
-            let config = self.cameras.get(&view.camera.id)?;
-            Some(self.camera_snapshot(&view, config, now))
+            let about = Arc::clone(self.abouts.get(&view.camera.id)?);
+            Some(self.camera_snapshot(&view, about, now))
         });
         Snapshot {
             total_current: ledger.total.current,
@@ -246,6 +280,7 @@ impl Actor {
             join_sum_ms: self.joins.sum_ms,
             switches: *self.engine.switches(),
             revocations: self.grants.ended,
+            left_behind: self.pages.figures,
             probes: self.findings.figures.clone(),
             audit: self.journal.audit().figures(),
             feeds: self.feeds.count(),
@@ -257,8 +292,8 @@ impl Actor {
     pub(super) fn here(&self) -> Here {
         let now = self.clock.now();
         let cameras = self.engine.cameras().filter_map(|view| {
-            let config = self.cameras.get(&view.camera.id)?;
-            Some(self.camera_snapshot(&view, config, now))
+            let about = Arc::clone(self.abouts.get(&view.camera.id)?);
+            Some(self.camera_snapshot(&view, about, now))
         });
         let connected =
             self.engine.sessions().filter(|session| session.state == SessionState::Connected);
@@ -292,7 +327,7 @@ impl Actor {
     fn camera_snapshot(
         &self,
         view: &CameraView<'_>,
-        config: &CameraConfig,
+        about: Arc<About>,
         now: Timestamp,
     ) -> CameraSnapshot {
         let camera = view.camera;
@@ -310,21 +345,8 @@ impl Actor {
         let reservations: usize = view.streams().map(|stream| stream.reservations).sum();
         let running = view.streams().filter(|stream| stream.is_pulling).count();
         CameraSnapshot {
-            id: camera.id.clone(),
-            name: camera.name.clone(),
-            name_ar: camera.name_ar.clone(),
-            location: camera.location.clone(),
-            source: camera.source.clone(),
-            url: config.main.display(),
-            sub_url: config.sub.as_ref().map(SourceUrl::display),
-            has_credentials: config.has_credentials(),
-            origin: config.origin,
-            transport: config.transport,
-            close_after: config.close_after,
+            about,
             probed_at: self.findings.get(&camera.id).map(|finding| finding.at),
-            has_sub: camera.has_sub,
-            on_demand: view.on_demand,
-            synthetic: config.main.is_synthetic(),
             status: condition.status(),
             state: condition.word(),
             reason: reason(&condition),

@@ -21,8 +21,8 @@ use super::wire::{
 };
 use super::{Http, renewal, rfc3339};
 use crate::app::{
-    self, CameraSnapshot, NodeSnapshot, RenditionSnapshot, Reservation, ReserveError, Snapshot,
-    SourceSnapshot,
+    self, CameraSnapshot, NodeSnapshot, PageName, RenditionSnapshot, Reservation, ReserveError,
+    Snapshot, SourceSnapshot,
 };
 use crate::audit::Change;
 use crate::config::AuthMode;
@@ -63,10 +63,12 @@ pub(super) async fn reserve(
     let quality = quality(request.quality.as_deref())?.unwrap_or_default();
     caller.require_reserve_for(&request.user_id)?;
     let class = sources::class(request.priority)?;
+    let page = page_name(request.page.as_deref())?;
     // To take others' places is for who has a say in the source.
-    let wish = if class > Class::LOWEST { Wish::Change } else { Wish::Watch };
-    caller.require_camera(&http, &camera, wish).await?;
-    match http.app().reserve(camera.as_str(), &request.user_id, (quality, class)).await {
+    let right = if class > Class::LOWEST { Wish::Change } else { Wish::Watch };
+    caller.require_camera(&http, &camera, right).await?;
+    let (user, wish) = (&request.user_id, (quality, class));
+    match http.app().reserve_at(page, camera.as_str(), user, wish).await {
         Ok(reservation) => {
             let host = authority(&headers, &uri);
             let answer = reserve_answer(&http, (scheme, host.as_ref()), &reservation);
@@ -105,6 +107,14 @@ fn quality(word: Option<&str>) -> Result<Option<app::Quality>, Problem> {
         }
     };
     Ok(Some(quality))
+}
+
+/// What a page calls itself, where it does.
+pub(super) fn page_name(text: Option<&str>) -> Result<Option<PageName>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    let name = PageName::parse(text);
+    let sentence = "page must be 1 to 64 of the characters A-Z, a-z, 0-9, - and _";
+    name.map(Some).ok_or_else(|| Problem::bad_request(sentence))
 }
 
 /// A text that is no id is the name of no camera.
@@ -319,10 +329,10 @@ fn source_stats(source: &SourceSnapshot) -> SourceStats {
 
 fn camera_stats(camera: &CameraSnapshot) -> CameraStats {
     CameraStats {
-        camera_id: camera.id.to_string(),
-        camera_name: camera.name.clone(),
+        camera_id: camera.about.id.to_string(),
+        camera_name: camera.about.name.clone(),
         viewer_count: camera.viewer_count,
-        source: camera.source.to_string(),
+        source: camera.about.source.to_string(),
         active_since: camera.active_since.map(rfc3339),
     }
 }
@@ -395,8 +405,13 @@ impl<'a> CameraFilter<'a> {
     }
 
     fn admits(&self, camera: &CameraSnapshot) -> bool {
-        let texts = [camera.id.as_str(), &camera.name, &camera.name_ar, &camera.location];
-        self.source.is_none_or(|source| camera.source.as_str() == source)
+        let texts = [
+            camera.about.id.as_str(),
+            &camera.about.name,
+            &camera.about.name_ar,
+            &camera.about.location,
+        ];
+        self.source.is_none_or(|source| camera.about.source.as_str() == source)
             && self.status.is_none_or(|status| camera.status == status)
             && texts.iter().any(|text| text.to_lowercase().contains(&self.search))
     }
@@ -428,27 +443,27 @@ pub(super) async fn camera(
     let id = camera_id(&id)?;
     caller.require_camera(&http, &id, Wish::Watch).await?;
     let snapshot = caller.visible(http.whole().snapshot().await);
-    let camera = snapshot.cameras.iter().find(|camera| camera.id == id);
+    let camera = snapshot.cameras.iter().find(|camera| camera.about.id == id);
     let camera = camera.ok_or_else(|| no_camera(&id))?;
     Ok(Json(camera_answer(camera)))
 }
 
 pub(super) fn camera_answer(camera: &CameraSnapshot) -> Camera {
     Camera {
-        id: camera.id.to_string(),
-        name: camera.name.clone(),
-        name_ar: camera.name_ar.clone(),
-        location: camera.location.clone(),
-        source: camera.source.to_string(),
-        origin: camera.origin.word(),
-        url: camera.url.clone(),
-        sub_url: camera.sub_url.clone(),
-        has_credentials: camera.has_credentials,
-        transport: camera.transport.word(),
-        close_after: humantime::format_duration(camera.close_after).to_string(),
-        has_sub: camera.has_sub,
-        on_demand: camera.on_demand,
-        synthetic: camera.synthetic,
+        id: camera.about.id.to_string(),
+        name: camera.about.name.clone(),
+        name_ar: camera.about.name_ar.clone(),
+        location: camera.about.location.clone(),
+        source: camera.about.source.to_string(),
+        origin: camera.about.origin.word(),
+        url: camera.about.url.clone(),
+        sub_url: camera.about.sub_url.clone(),
+        has_credentials: camera.about.has_credentials,
+        transport: camera.about.transport.word(),
+        close_after: humantime::format_duration(camera.about.close_after).to_string(),
+        has_sub: camera.about.has_sub,
+        on_demand: camera.about.on_demand,
+        synthetic: camera.about.synthetic,
         status: camera.status,
         state: camera.state,
         reason: camera.reason.clone(),

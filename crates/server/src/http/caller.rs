@@ -305,11 +305,11 @@ impl Caller {
         snapshot.total_current = snapshot.sources.iter().map(|source| source.current).sum();
         let limits = snapshot.sources.iter().map(|source| source.limit);
         snapshot.total_limit = limits.fold(0, u32::saturating_add).min(snapshot.total_limit);
-        snapshot.cameras.retain(|camera| self.may_watch(&camera.id, &camera.source));
+        snapshot.cameras.retain(|camera| self.may_watch(&camera.about.id, &camera.about.source));
         let cameras = &snapshot.cameras;
         snapshot.reservations.retain(|viewer| {
-            let camera = cameras.iter().find(|camera| camera.id == viewer.camera);
-            let is_his = camera.is_some_and(|camera| self.may_change(&camera.source));
+            let camera = cameras.iter().find(|camera| camera.about.id == viewer.camera);
+            let is_his = camera.is_some_and(|camera| self.may_change(&camera.about.source));
             is_his || self.owns(&viewer.id, &viewer.user)
         });
         snapshot

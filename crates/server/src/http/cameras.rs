@@ -157,7 +157,7 @@ fn editor(caller: Caller) -> Editor {
 
 async fn answer(http: &Http, id: &CameraId) -> Result<Camera, Problem> {
     let snapshot = http.whole().snapshot().await;
-    let camera = snapshot.cameras.iter().find(|camera| camera.id == *id);
+    let camera = snapshot.cameras.iter().find(|camera| camera.about.id == *id);
     camera.map(camera_answer).ok_or_else(|| no_camera(id))
 }
 

@@ -70,7 +70,7 @@ impl Extent {
     }
 
     fn cameras<'a>(&'a self, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a CameraSnapshot> {
-        snapshot.cameras.iter().filter(|camera| self.covers(&camera.id))
+        snapshot.cameras.iter().filter(|camera| self.covers(&camera.about.id))
     }
 }
 
@@ -111,14 +111,15 @@ pub(super) async fn reset(
     let reservations_ended = all(|part| &part.reservations);
     let pullers_stopped = all(|part| &part.cameras);
     let after = http.app().snapshot().await;
-    let named = extent.camera().and_then(|id| before.cameras.iter().find(|found| found.id == id));
+    let named =
+        extent.camera().and_then(|id| before.cameras.iter().find(|found| found.about.id == id));
     let (ended, stopped) = (reservations_ended.len(), pullers_stopped.len());
     tracing::info!(camera_id = extent.word(), ended, stopped, "reset on request");
     http.app().audit().tell(Change {
         actor: caller.identity(),
         action: "reset",
         object: extent.word(),
-        source: named.map_or("", |camera| camera.source.as_str()),
+        source: named.map_or("", |camera| camera.about.source.as_str()),
         detail: format!("reservations ended: {ended}, pullers stopped: {stopped}"),
     });
     Ok(Json(ResetAnswer {

@@ -34,7 +34,7 @@ pub(super) async fn room(
 }
 
 pub(super) fn room_answer(snapshot: &Snapshot, name: &str) -> Result<RoomsAnswer, Problem> {
-    let camera = snapshot.cameras.iter().find(|camera| camera.id.room_name() == name);
+    let camera = snapshot.cameras.iter().find(|camera| camera.about.id.room_name() == name);
     let camera = camera.ok_or_else(|| {
         Problem::not_found("there is no such room; rooms are named camera_<camera_id>")
     })?;
@@ -49,24 +49,24 @@ fn is_open(camera: &CameraSnapshot) -> bool {
 
 fn room_of(camera: &CameraSnapshot) -> Room {
     Room {
-        name: camera.id.room_name(),
+        name: camera.about.id.room_name(),
         num_participants: camera.viewer_count + 1,
         num_publishers: 1,
         creation_time: camera.active_since.map(unix),
-        ingress_id: camera.id.pusher_name(),
+        ingress_id: camera.about.id.pusher_name(),
         participants: None,
     }
 }
 
 fn participants(snapshot: &Snapshot, camera: &CameraSnapshot) -> Vec<Participant> {
     let publisher = Participant {
-        identity: camera.id.publisher_identity(),
-        name: camera.name.clone(),
+        identity: camera.about.id.publisher_identity(),
+        name: camera.about.name.clone(),
         state: if camera.state == "live" { "ACTIVE" } else { "JOINED" },
         joined_at: camera.active_since.map(unix),
         is_publisher: true,
     };
-    let viewers = snapshot.reservations.iter().filter(|viewer| viewer.camera == camera.id);
+    let viewers = snapshot.reservations.iter().filter(|viewer| viewer.camera == camera.about.id);
     let viewers = viewers.map(|viewer| Participant {
         identity: viewer.id.viewer_identity(),
         name: viewer.user.clone(),
@@ -97,8 +97,8 @@ pub(super) async fn stop_ingress(
         http.app().audit().tell(Change {
             actor: caller.identity(),
             action: "source_stopped",
-            object: meant.map_or(id.as_str(), |camera| camera.id.as_str()),
-            source: meant.map_or("", |camera| camera.source.as_str()),
+            object: meant.map_or(id.as_str(), |camera| camera.about.id.as_str()),
+            source: meant.map_or("", |camera| camera.about.source.as_str()),
             detail: String::new(),
         });
         Ok(Json(IngressAnswer { ingress_id: id, stopped: true }))
@@ -113,7 +113,7 @@ fn no_puller() -> Problem {
 
 /// By the camera's id, or by its puller's.
 fn is_ingress(camera: &CameraSnapshot, ingress: &str) -> bool {
-    camera.id.as_str() == ingress || camera.id.pusher_name() == ingress
+    camera.about.id.as_str() == ingress || camera.about.id.pusher_name() == ingress
 }
 
 /// Refuses to stop the puller of a camera that is not the caller's.
@@ -124,7 +124,7 @@ async fn require_ingress(http: &Http, caller: &Caller, ingress: &str) -> Result<
     let seen = caller.visible(http.whole().snapshot().await);
     match seen.cameras.iter().find(|camera| is_ingress(camera, ingress)) {
         None => Err(no_puller()),
-        Some(camera) if caller.may_change(&camera.source) => Ok(()),
+        Some(camera) if caller.may_change(&camera.about.source) => Ok(()),
         Some(_) => Err(GrantError::NotAnOperator.into()),
     }
 }

@@ -16,8 +16,8 @@ use tower::ServiceExt;
 use super::extract::Scheme;
 use super::*;
 use crate::app::{
-    CameraOrigin, CameraSnapshot, RenditionSnapshot, Reservation, ReservationSnapshot, Snapshot,
-    SourceSnapshot,
+    About, CameraOrigin, CameraSnapshot, RenditionSnapshot, Reservation, ReservationSnapshot,
+    Snapshot, SourceSnapshot,
 };
 use crate::config::{self, ApiKey};
 use crate::data_dir::tests::Temporary;

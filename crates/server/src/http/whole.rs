@@ -161,7 +161,7 @@ impl Whole {
         let Some(cluster) = self.0.app.cluster() else { return snapshot };
         let own = |camera: &CameraSnapshot| NodeSnapshot {
             node: cluster.node().to_owned(),
-            is_origin: cluster.is_origin(&camera.id),
+            is_origin: cluster.is_origin(&camera.about.id),
             state: camera.state,
             reason: camera.reason.clone(),
         };
@@ -182,9 +182,9 @@ impl Whole {
         let is_origin =
             |camera: &CameraId| cluster.is_some_and(|cluster| cluster.is_origin(camera));
         let cameras = here.cameras.iter();
-        let cameras = cameras.filter(|camera| !is_at_rest(camera) || is_origin(&camera.id));
+        let cameras = cameras.filter(|camera| !is_at_rest(camera) || is_origin(&camera.about.id));
         StateAnswer {
-            cameras: cameras.map(|camera| told(camera, is_origin(&camera.id))).collect(),
+            cameras: cameras.map(|camera| told(camera, is_origin(&camera.about.id))).collect(),
             connected: here.connected.iter().map(ToString::to_string).collect(),
             now_ms: None,
             signs: None,
@@ -248,10 +248,10 @@ impl Heard {
             *viewers.entry(&viewer.camera).or_default() += 1;
         }
         for camera in &mut snapshot.cameras {
-            camera.viewer_count = viewers.get(&camera.id).copied().unwrap_or_default();
+            camera.viewer_count = viewers.get(&camera.about.id).copied().unwrap_or_default();
             let others = self.facts.iter();
-            let others =
-                others.filter_map(|(node, facts)| Some((node, facts.cameras.get(&camera.id)?)));
+            let others = others
+                .filter_map(|(node, facts)| Some((node, facts.cameras.get(&camera.about.id)?)));
             add_nodes(camera, &others.collect::<Vec<_>>());
         }
     }
@@ -345,7 +345,7 @@ fn is_at_rest(camera: &CameraSnapshot) -> bool {
 fn told(camera: &CameraSnapshot, is_origin: bool) -> CameraState {
     let text = |word: Option<&str>| word.map(ToOwned::to_owned);
     CameraState {
-        id: camera.id.to_string(),
+        id: camera.about.id.to_string(),
         is_origin,
         status: camera.status.to_owned(),
         retry_in_ms: camera.retry_in.map(millis),

@@ -108,7 +108,7 @@ fn may_read(caller: &Caller, source: Option<&SourceId>, id: &ReservationId, user
 
 /// Another node counted all sources; the caller is shown what of them is his.
 fn mask_quota(snapshot: &Snapshot, camera: &CameraId, answer: &mut WhyAnswer) {
-    let places = snapshot.cameras.iter().find(|known| known.id == *camera);
+    let places = snapshot.cameras.iter().find(|known| known.about.id == *camera);
     let places = places.map(|camera| why::places(snapshot, camera)).unwrap_or_default();
     let rung = answer.ladder.iter_mut().find(|rung| rung.rung == "quota");
     if let Some(rung) = rung.filter(|rung| rung.state == "done") {
@@ -133,8 +133,8 @@ pub(super) async fn known_here(http: &Http, id: &str) -> Option<WhyFound> {
 /// For another node: how a camera is here.
 pub(super) async fn camera_here(http: &Http, camera: &str) -> Option<CameraHere> {
     let snapshot = http.app().snapshot().await;
-    let camera = snapshot.cameras.iter().find(|known| known.id.as_str() == camera)?;
-    let viewers = snapshot.reservations.iter().filter(|viewer| viewer.camera == camera.id);
+    let camera = snapshot.cameras.iter().find(|known| known.about.id.as_str() == camera)?;
+    let viewers = snapshot.reservations.iter().filter(|viewer| viewer.camera == camera.about.id);
     let stages = viewers.filter_map(|viewer| {
         let stage = why::stage_words(Some(viewer.stage?));
         Some((viewer.id.to_string(), stage.to_owned()))
@@ -149,7 +149,7 @@ pub(super) async fn camera_here(http: &Http, camera: &str) -> Option<CameraHere>
 /// What all nodes say of a camera: how it is there, and how far its viewers have come.
 async fn at_all_nodes(http: &Http, snapshot: &Snapshot, camera: &CameraId, answer: &mut WhyAnswer) {
     let Some(own) = http.node_name() else { return };
-    let here = snapshot.cameras.iter().find(|known| known.id == *camera);
+    let here = snapshot.cameras.iter().find(|known| known.about.id == *camera);
     answer.nodes.extend(here.map(|here| WhyNode {
         node: own.to_owned(),
         state: here.state.to_owned(),

@@ -314,7 +314,8 @@ async fn a_reader_is_a_viewer_with_a_lease_that_ends_with_its_connection() {
     assert_eq!(client.play("/cam-1").await.status, 200);
     client.frames(20).await;
     let snapshot = world.app.snapshot().await;
-    let camera = snapshot.cameras.iter().find(|camera| camera.id.as_str() == "cam-1").unwrap();
+    let camera =
+        snapshot.cameras.iter().find(|camera| camera.about.id.as_str() == "cam-1").unwrap();
     assert_eq!((camera.viewer_count, camera.pullers, camera.pulls_started), (1, 1, 1));
     assert!(snapshot.reservations[0].connected && snapshot.reservations[0].user == "rtsp");
     assert_eq!((snapshot.total_current, snapshot.media.viewers_connected), (1, 1));

@@ -1,8 +1,8 @@
 //! A keyframe made a JPEG: decode, shrink, encode. Pure functions that take milliseconds of CPU.
 
 use jpeg_encoder::{Encoder, EncodingError, ImageBuffer, JpegColorType, SamplingFactor};
-use media::PacketisedFrame;
-use media::h264::{DepacketiseError, Depacketiser};
+use media::h264::Depacketiser;
+use media::{NalPayloadError, PacketisedFrame};
 use openh264::OpenH264API;
 use openh264::decoder::{DecodedYUV, Decoder, DecoderConfig};
 use openh264::formats::YUVSource;
@@ -18,7 +18,7 @@ const PIXELS_MAX: usize = 7_680 * 4_320;
 pub(crate) enum PictureError {
     /// The frame's own packets do not fit together.
     #[error("the keyframe cannot be read: {0}")]
-    Frame(#[from] DepacketiseError),
+    Frame(#[from] NalPayloadError),
     /// A profile that the decoder does not know, or a broken frame.
     #[error("the keyframe cannot be decoded: {0}")]
     Decode(#[from] openh264::Error),
@@ -56,7 +56,7 @@ pub(super) fn jpeg(
 }
 
 /// NAL units with start codes, as the decoder takes them (ITU-T H.264 annex B).
-fn annex_b(keyframe: &PacketisedFrame) -> Result<Vec<u8>, DepacketiseError> {
+fn annex_b(keyframe: &PacketisedFrame) -> Result<Vec<u8>, NalPayloadError> {
     let mut depacketiser = Depacketiser::default();
     let mut stream = Vec::with_capacity(keyframe.payload_bytes() + 64);
     for payload in keyframe.payloads() {

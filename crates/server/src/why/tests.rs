@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use control::{Class, Quality, SourceId};
@@ -6,7 +7,7 @@ use media::ViewerId;
 use media::batch::Route;
 
 use super::*;
-use crate::app::{ReservationSnapshot, SourceSnapshot};
+use crate::app::{About, ReservationSnapshot, SourceSnapshot};
 use crate::audit::Audit;
 use crate::journal::{Journal, OfferFault, Refusal, Step, Wish};
 use crate::net::{CloseReason, MediaEvent};
@@ -32,21 +33,23 @@ fn source_id() -> SourceId {
 /// One camera, one live reservation, one of two places taken.
 fn snapshot(state: &'static str, reason: Option<&str>) -> Snapshot {
     let camera = CameraSnapshot {
-        id: camera_id(),
-        name: "Union".to_owned(),
-        name_ar: "الاتحاد".to_owned(),
-        location: String::new(),
-        source: source_id(),
-        url: "rtsp://192.0.2.7/a".to_owned(),
-        sub_url: None,
-        has_credentials: false,
-        origin: crate::app::CameraOrigin::Config,
-        transport: crate::ingest::RtspTransport::Tcp,
-        close_after: Duration::from_secs(5),
+        about: Arc::new(About {
+            id: camera_id(),
+            name: "Union".to_owned(),
+            name_ar: "الاتحاد".to_owned(),
+            location: String::new(),
+            source: source_id(),
+            url: "rtsp://192.0.2.7/a".to_owned(),
+            sub_url: None,
+            has_credentials: false,
+            origin: crate::app::CameraOrigin::Config,
+            transport: crate::ingest::RtspTransport::Tcp,
+            close_after: Duration::from_secs(5),
+            has_sub: false,
+            on_demand: true,
+            synthetic: false,
+        }),
         probed_at: None,
-        has_sub: false,
-        on_demand: true,
-        synthetic: false,
         status: "ONLINE",
         state,
         reason: reason.map(ToOwned::to_owned),

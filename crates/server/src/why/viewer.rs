@@ -73,7 +73,7 @@ impl Ladder {
         let live = snapshot.reservations.iter().find(|viewer| viewer.id == life.id);
         let granted = ladder.climb_quota(snapshot, life);
         ladder.climb_token(life, live, now);
-        let camera = snapshot.cameras.iter().find(|camera| camera.id == life.camera);
+        let camera = snapshot.cameras.iter().find(|camera| camera.about.id == life.camera);
         if let (true, Some(camera), true) = (granted, camera, live.is_some()) {
             let (rungs, trouble) = camera_rungs(camera);
             ladder.rungs.extend(rungs);
@@ -104,7 +104,7 @@ impl Ladder {
             self.push("quota", RungState::Failed, reason);
             return false;
         }
-        let camera = snapshot.cameras.iter().find(|camera| camera.id == life.camera);
+        let camera = snapshot.cameras.iter().find(|camera| camera.about.id == life.camera);
         let detail = camera.map(|camera| places(snapshot, camera)).unwrap_or_default();
         self.push("quota", RungState::Done, detail);
         life.source.is_some()

@@ -1,11 +1,12 @@
 //! What one caller sees of the whole state, and what is news of it since he last looked.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use control::{CameraId, SourceId};
 
-use crate::app::{CameraSnapshot, Snapshot, SourceSnapshot};
+use crate::app::{About, CameraSnapshot, Snapshot, SourceSnapshot};
 use crate::http::api::{stats_answer, usage};
 use crate::http::wire::StatsAnswer;
 use crate::http::wire::live::{AgencyLimit, Alert, CameraStatus, News};
@@ -15,10 +16,20 @@ use crate::http::wire::live::{AgencyLimit, Alert, CameraStatus, News};
 pub(super) struct View {
     /// With an empty timestamp.
     stats: StatsAnswer,
-    cameras: BTreeMap<CameraId, CameraStatus>,
+    /// In the order of their ids.
+    cameras: Vec<Standing>,
     limits: BTreeMap<SourceId, u32>,
     /// Those that are raised, by what they are about.
     alerts: BTreeMap<(&'static str, String), Alert>,
+}
+
+/// How a camera is.
+#[derive(Debug, Clone)]
+struct Standing {
+    about: Arc<About>,
+    status: &'static str,
+    state: &'static str,
+    reason: Option<String>,
 }
 
 impl View {
@@ -39,7 +50,7 @@ impl View {
         let alerts = full.chain(errors).chain(total).chain(lost).chain(missing).chain(differing);
         Self {
             stats,
-            cameras: cameras.map(|camera| (camera.id.clone(), status(camera))).collect(),
+            cameras: cameras.map(Standing::of).collect(),
             limits: limits.collect(),
             alerts: alerts.map(|alert| (key(&alert), alert)).collect(),
         }
@@ -60,15 +71,21 @@ impl View {
     /// What a caller is told who saw `before`.
     pub(super) fn since(&self, before: &Self, timestamp: &str) -> Vec<News> {
         let stats = (self.stats != before.stats).then(|| self.stats(timestamp));
-        let changed = self.cameras.iter().filter(|(id, now)| before.cameras.get(*id) != Some(now));
-        let gone = before.cameras.iter().filter(|(id, _)| !self.cameras.contains_key(*id));
-        let gone = gone.map(|(_, last)| removed(last));
-        let cameras = changed.map(|(_, now)| now.clone()).chain(gone).map(News::CameraStatus);
+        let changed =
+            self.cameras.iter().filter(|now| before.standing(&now.about.id) != Some(*now));
+        let gone = before.cameras.iter().filter(|last| self.standing(&last.about.id).is_none());
+        let cameras = changed.map(Standing::told).chain(gone.map(Standing::told_removed));
+        let cameras = cameras.map(News::CameraStatus);
         let raised = self.alerts.iter().filter(|(key, _)| !before.alerts.contains_key(*key));
         let over = before.alerts.iter().filter(|(key, _)| !self.alerts.contains_key(*key));
         let over = over.map(|(_, alert)| Alert { active: false, ..alert.clone() });
         let alerts = raised.map(|(_, alert)| alert.clone()).chain(over).map(News::Alert);
         stats.into_iter().chain(cameras).chain(self.limits_since(before)).chain(alerts).collect()
+    }
+
+    fn standing(&self, id: &CameraId) -> Option<&Standing> {
+        let place = self.cameras.binary_search_by(|camera| camera.about.id.cmp(id));
+        self.cameras.get(place.ok()?)
     }
 
     fn limits_since(&self, before: &Self) -> impl Iterator<Item = News> {
@@ -88,19 +105,41 @@ impl View {
     }
 }
 
-fn status(camera: &CameraSnapshot) -> CameraStatus {
-    CameraStatus {
-        camera_id: camera.id.to_string(),
-        camera_name: camera.name.clone(),
-        source: camera.source.to_string(),
-        status: camera.status,
-        state: camera.state,
-        reason: camera.reason.clone(),
+/// As it is told: what is not told makes no difference.
+impl PartialEq for Standing {
+    fn eq(&self, other: &Self) -> bool {
+        let (one, two) = (&self.about, &other.about);
+        let is_same = Arc::ptr_eq(one, two)
+            || (&one.id, &one.name, &one.source) == (&two.id, &two.name, &two.source);
+        is_same
+            && (self.status, self.state, &self.reason) == (other.status, other.state, &other.reason)
     }
 }
 
-fn removed(last: &CameraStatus) -> CameraStatus {
-    CameraStatus { status: "REMOVED", state: "", reason: None, ..last.clone() }
+impl Standing {
+    fn of(camera: &CameraSnapshot) -> Self {
+        Self {
+            about: Arc::clone(&camera.about),
+            status: camera.status,
+            state: camera.state,
+            reason: camera.reason.clone(),
+        }
+    }
+
+    fn told(&self) -> CameraStatus {
+        CameraStatus {
+            camera_id: self.about.id.to_string(),
+            camera_name: self.about.name.clone(),
+            source: self.about.source.to_string(),
+            status: self.status,
+            state: self.state,
+            reason: self.reason.clone(),
+        }
+    }
+
+    fn told_removed(&self) -> CameraStatus {
+        CameraStatus { status: "REMOVED", state: "", reason: None, ..self.told() }
+    }
 }
 
 fn key(alert: &Alert) -> (&'static str, String) {
@@ -139,11 +178,11 @@ fn camera_error(camera: &CameraSnapshot) -> Alert {
     Alert {
         code: "CAMERA_ERROR",
         active: true,
-        source: Some(camera.source.to_string()),
-        camera_id: Some(camera.id.to_string()),
+        source: Some(camera.about.source.to_string()),
+        camera_id: Some(camera.about.id.to_string()),
         node: None,
-        message_en: format!("{}: {reason}", camera.name),
-        message_ar: format!("الكاميرا {} لا تعمل", camera.name_ar),
+        message_en: format!("{}: {reason}", camera.about.name),
+        message_ar: format!("الكاميرا {} لا تعمل", camera.about.name_ar),
     }
 }
 

@@ -2,21 +2,21 @@
 //!
 //! Two viewers sit behind one NAT: same address, two ports. A stranger sees all that they send.
 
-#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use media::batch::{Batch, Remote, Route};
+use media::batch::{Remote, Route};
 use media::fanout::{Fanout, FanoutEvent};
 use media::packetise::packetise;
 use media::peer::client::{Client, ClientFactory, ClientOutput};
 use media::peer::{IceCredentials, PeerFactory};
 use media::peers::{CloseReason, PeerTable, PeersOutput};
 use media::{Codec, Frame, NtpTime, StreamId, ViewerId};
+
+use crate::wire::sent;
 
 const STREAM: StreamId = StreamId(1);
 const ANN: ViewerId = ViewerId(1);
@@ -364,18 +364,8 @@ impl World {
     }
 
     fn send_media(&mut self) {
-        let mut batch = Batch::default();
-        loop {
-            batch.clear();
-            self.fanout.poll_transmit(&mut batch);
-            if batch.is_empty() {
-                return;
-            }
-            for run in batch.runs() {
-                for packet in batch.bytes()[run.start..run.start + run.len].chunks(run.segment) {
-                    self.deliver(run.route.destination, packet);
-                }
-            }
+        for (destination, packet) in sent(&mut self.fanout) {
+            self.deliver(destination, &packet);
         }
     }
 

@@ -2,15 +2,13 @@
 //! sound that is passed on as it came. They set their connection up with str0m and open the media with
 //! the keys of the other end.
 
-#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use media::batch::{Batch, Route};
+use media::batch::Route;
 use media::fanout::{Fanout, FanoutEvent};
 use media::packetise::packetise;
 use media::peer::tapped_client::{TappedClient, TappedClientFactory, TappedOutput};
@@ -18,6 +16,9 @@ use media::peer::{AnswerError, IceCredentials, PeerFactory};
 use media::peers::{CloseReason, PeerTable, PeersOutput};
 use media::srtp::ReceivedSession;
 use media::{Codec, Forwarded, Frame, NtpTime, StreamId, ViewerId};
+
+use crate::wire::{self, World as _, sent, tell_place};
+
 use proptest::prelude::*;
 
 const VOICE: StreamId = StreamId(9);
@@ -580,32 +581,6 @@ impl World {
         self.drain_fanout();
     }
 
-    fn run_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
-        for _ in 0..10_000 {
-            if done(self) {
-                return;
-            }
-            self.step();
-        }
-        panic!("not reached within 10 s of virtual time: {what}");
-    }
-
-    /// One millisecond: everything that is on the wire arrives.
-    fn step(&mut self) {
-        self.now += TICK;
-        let viewers: Vec<ViewerId> = self.receivers.keys().copied().collect();
-        for viewer in viewers {
-            self.receivers.get_mut(&viewer).unwrap().client.handle_timeout(self.now);
-            for packet in self.poll_client(viewer) {
-                self.table.handle_datagram(self.address(viewer), self.server, &packet, self.now);
-            }
-        }
-        self.table.handle_timeout(self.now);
-        self.drain_table();
-        self.fanout.handle_timeout(self.now);
-        self.drain_fanout();
-    }
-
     /// What a receiver has to send.
     fn poll_client(&mut self, viewer: ViewerId) -> Vec<Vec<u8>> {
         let receiver = self.receivers.get_mut(&viewer).unwrap();
@@ -639,36 +614,19 @@ impl World {
                     self.fanout.handle_detach(viewer, None);
                     assert_eq!(self.closed.insert(viewer, reason), None, "closed twice");
                 }
-                PeersOutput::PathProven { viewer, route } => self.fanout.handle_path(viewer, route),
-                PeersOutput::PathForgotten { viewer, route } => {
-                    self.fanout.handle_path_forgotten(viewer, route);
-                }
-                PeersOutput::Moved { viewer, route } => {
-                    self.fanout.handle_move(viewer, route, self.now);
-                }
-                PeersOutput::Alive { .. } => {}
+                place @ (PeersOutput::PathProven { .. }
+                | PeersOutput::PathForgotten { .. }
+                | PeersOutput::Moved { .. }
+                | PeersOutput::Alive { .. }) => tell_place(&mut self.fanout, place, self.now),
             }
         }
     }
 
     fn drain_fanout(&mut self) {
-        let mut batch = Batch::default();
-        loop {
-            batch.clear();
-            self.fanout.poll_transmit(&mut batch);
-            if batch.is_empty() {
-                break;
-            }
-            for run in batch.runs() {
-                let bytes = &batch.bytes()[run.start..run.start + run.len];
-                for datagram in bytes.chunks(run.segment) {
-                    let receiver = self
-                        .receivers
-                        .values_mut()
-                        .find(|receiver| receiver.address == run.route.destination);
-                    receiver.unwrap().handle_media(datagram);
-                }
-            }
+        for (destination, datagram) in sent(&mut self.fanout) {
+            let mut receivers = self.receivers.values_mut();
+            let receiver = receivers.find(|receiver| receiver.address == destination);
+            receiver.unwrap().handle_media(&datagram);
         }
         self.events.extend(std::iter::from_fn(|| self.fanout.poll_event()));
     }
@@ -679,5 +637,22 @@ impl World {
         let receiver =
             self.receivers.values_mut().find(|receiver| receiver.address == destination).unwrap();
         receiver.client.handle_datagram(server, packet, now);
+    }
+}
+
+impl wire::World for World {
+    fn step(&mut self) {
+        self.now += TICK;
+        let viewers: Vec<ViewerId> = self.receivers.keys().copied().collect();
+        for viewer in viewers {
+            self.receivers.get_mut(&viewer).unwrap().client.handle_timeout(self.now);
+            for packet in self.poll_client(viewer) {
+                self.table.handle_datagram(self.address(viewer), self.server, &packet, self.now);
+            }
+        }
+        self.table.handle_timeout(self.now);
+        self.drain_table();
+        self.fanout.handle_timeout(self.now);
+        self.drain_fanout();
     }
 }

@@ -1,7 +1,5 @@
 //! What an answer promises of repairs and estimates, and that it is what the viewer offered.
 
-#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -10,7 +8,7 @@ use media::Codec;
 use media::negotiated::{ExtensionKind, HeaderExtension};
 use media::peer::{Answer, IceCredentials, PeerFactory};
 
-const CHROMIUM: &str = include_str!("../../../e2e/sdp/chromium.sdp");
+const CHROMIUM: &str = include_str!("../../../../e2e/sdp/chromium.sdp");
 
 #[test]
 fn chromium_is_promised_retransmission_and_estimates_itself() {

@@ -1,8 +1,6 @@
 //! A viewer with a good token that sends broken checks and handshakes of its own making: nothing
 //! panics, and in the end nothing is left of it.
 
-#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
 use std::net::SocketAddr;
 use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,6 +1,6 @@
 //! Whole streams of x265 through splitting, normalising, packetising and back.
 //!
-//! The streams in `tests/data` are 20 pictures of ffmpeg's `testsrc` at 96x64, made with
+//! The streams in `data` are 20 pictures of ffmpeg's `testsrc` at 96x64, made with
 //! `ffmpeg -f lavfi -i testsrc=size=96x64:rate=15 -frames:v 20 -pix_fmt yuv420p -c:v libx265
 //! -preset ultrafast -x265-params aud=1:scenecut=0:info=0:` and, one a file:
 //!

@@ -3,15 +3,13 @@
 //!
 //! Handshakes that are broken from the inside are in `hostile_handshakes`, forged DTLS in `viewer_plays`.
 
-#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use media::batch::{Batch, Route};
+use media::batch::Route;
 use media::fanout::{Fanout, FanoutEvent};
 use media::packetise::packetise;
 use media::peer::client::{Client, ClientFactory, ClientOutput};
@@ -19,6 +17,8 @@ use media::peer::{IceCredentials, PeerFactory, Received, SessionKeys};
 use media::peers::{PeerTable, PeersOutput};
 use media::srtp::SrtpSender;
 use media::{Codec, Frame, NtpTime, StreamId, ViewerId};
+
+use crate::wire::sent;
 
 const STREAM: StreamId = StreamId(1);
 const ATTACKER: ViewerId = ViewerId(1);
@@ -421,19 +421,8 @@ impl World {
     }
 
     fn flush(&mut self) {
-        let mut batch = Batch::default();
-        loop {
-            batch.clear();
-            self.fanout.poll_transmit(&mut batch);
-            if batch.is_empty() {
-                return;
-            }
-            for run in batch.runs() {
-                let bytes = &batch.bytes()[run.start..run.start + run.len];
-                for packet in bytes.chunks(run.segment) {
-                    self.hand_over(run.route.destination, packet);
-                }
-            }
+        for (destination, packet) in sent(&mut self.fanout) {
+            self.hand_over(destination, &packet);
         }
     }
 

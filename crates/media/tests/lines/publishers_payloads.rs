@@ -9,8 +9,6 @@
 //! - `vp8`: `vp8enc deadline=1 keyframe-max-dist=8 target-bitrate=60000 token-partitions=1`, `rtpvp8pay`
 //! - `vp9`: `vp9enc deadline=1 keyframe-max-dist=8 target-bitrate=60000 lag-in-frames=0`, `rtpvp9pay`
 
-#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
 use bytes::Bytes;
 use media::depacketise::{Assembled, DepacketiseError, Depacketiser, Packet};
 use media::packetise::packetise;

@@ -1,7 +1,5 @@
 //! Answers list every codec that both sides have, with retransmissions where they were offered.
 
-#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -9,8 +7,8 @@ use media::negotiated::{Negotiated, Track};
 use media::peer::{Answer, IceCredentials, OfferError, PeerFactory};
 use media::{Codec, MediaKind};
 
-const CHROMIUM: &str = include_str!("../../../e2e/sdp/chromium.sdp");
-const FIREFOX: &str = include_str!("../../../e2e/sdp/firefox-esr.sdp");
+const CHROMIUM: &str = include_str!("../../../../e2e/sdp/chromium.sdp");
+const FIREFOX: &str = include_str!("../../../../e2e/sdp/firefox-esr.sdp");
 
 #[test]
 fn chromium_gets_all_that_it_has() {

@@ -1,21 +1,21 @@
 //! A whole viewer against the media plane in virtual time: offer, ICE, DTLS, media, goodbye.
 //! The viewer is a complete WebRTC client on str0m: all that we send is received by other code.
 
-#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use media::batch::{Batch, Route};
+use media::batch::Route;
 use media::fanout::{Fanout, FanoutEvent};
 use media::packetise::packetise;
 use media::peer::client::{Client, ClientFactory, ClientOutput};
 use media::peer::{IceCredentials, OfferError, PeerFactory};
 use media::peers::{CloseReason, PeerTable, PeersOutput};
 use media::{Codec, Frame, MediaKind, NtpTime, StreamId, ViewerId};
+
+use crate::wire::{self, World as _, sent, tell_place};
 
 const VIEWER: ViewerId = ViewerId(7);
 const STREAM: StreamId = StreamId(3);
@@ -381,16 +381,6 @@ impl World {
         self.viewer.client.handle_answer(&answer).unwrap();
     }
 
-    fn run_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
-        for _ in 0..10_000 {
-            if done(self) {
-                return;
-            }
-            self.step();
-        }
-        panic!("not reached within 10 s of virtual time: {what}");
-    }
-
     /// The viewer tells that it cannot decode, when a group may be given again, and gets what it can.
     /// Returns how often the source has been asked for a keyframe.
     fn lose_picture(&mut self) -> usize {
@@ -407,7 +397,40 @@ impl World {
         self.events.iter().filter(|event| **event == wanted).count()
     }
 
-    /// One millisecond: everything that is on the wire arrives.
+    fn drain_table(&mut self) {
+        while let Some(output) = self.table.poll_output() {
+            match output {
+                PeersOutput::Transmit { contents, .. } => self.deliver(&contents),
+                PeersOutput::Attach(attach) => {
+                    self.attached_at = Some(self.now);
+                    self.fanout.handle_attach(*attach, 0xfedc_ba98_7654, self.now);
+                }
+                PeersOutput::Closed { viewer, reason } => {
+                    self.fanout.handle_detach(viewer, None);
+                    assert_eq!(self.closed.replace(reason), None, "closed twice");
+                }
+                place @ (PeersOutput::PathProven { .. }
+                | PeersOutput::PathForgotten { .. }
+                | PeersOutput::Moved { .. }
+                | PeersOutput::Alive { .. }) => tell_place(&mut self.fanout, place, self.now),
+            }
+        }
+    }
+
+    fn drain_fanout(&mut self) {
+        for (_, datagram) in sent(&mut self.fanout) {
+            self.deliver(&datagram);
+        }
+        self.events.extend(std::iter::from_fn(|| self.fanout.poll_event()));
+    }
+
+    fn deliver(&mut self, packet: &[u8]) {
+        self.viewer.client.handle_datagram(self.server, packet, self.now);
+        self.viewer.poll();
+    }
+}
+
+impl wire::World for World {
     fn step(&mut self) {
         self.now += TICK;
         self.viewer.client.handle_timeout(self.now);
@@ -425,53 +448,6 @@ impl World {
         self.drain_table();
         self.fanout.handle_timeout(self.now);
         self.drain_fanout();
-    }
-
-    fn drain_table(&mut self) {
-        while let Some(output) = self.table.poll_output() {
-            match output {
-                PeersOutput::Transmit { contents, .. } => self.deliver(&contents),
-                PeersOutput::Attach(attach) => {
-                    self.attached_at = Some(self.now);
-                    self.fanout.handle_attach(*attach, 0xfedc_ba98_7654, self.now);
-                }
-                PeersOutput::Closed { viewer, reason } => {
-                    self.fanout.handle_detach(viewer, None);
-                    assert_eq!(self.closed.replace(reason), None, "closed twice");
-                }
-                PeersOutput::PathProven { viewer, route } => self.fanout.handle_path(viewer, route),
-                PeersOutput::PathForgotten { viewer, route } => {
-                    self.fanout.handle_path_forgotten(viewer, route);
-                }
-                PeersOutput::Moved { viewer, route } => {
-                    self.fanout.handle_move(viewer, route, self.now);
-                }
-                PeersOutput::Alive { .. } => {}
-            }
-        }
-    }
-
-    fn drain_fanout(&mut self) {
-        let mut batch = Batch::default();
-        loop {
-            batch.clear();
-            self.fanout.poll_transmit(&mut batch);
-            if batch.is_empty() {
-                break;
-            }
-            for run in batch.runs() {
-                let bytes = &batch.bytes()[run.start..run.start + run.len];
-                for datagram in bytes.chunks(run.segment) {
-                    self.deliver(datagram);
-                }
-            }
-        }
-        self.events.extend(std::iter::from_fn(|| self.fanout.poll_event()));
-    }
-
-    fn deliver(&mut self, packet: &[u8]) {
-        self.viewer.client.handle_datagram(self.server, packet, self.now);
-        self.viewer.poll();
     }
 }
 

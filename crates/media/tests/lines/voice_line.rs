@@ -1,7 +1,5 @@
 //! Somebody who speaks over a line that delays, loses and overtakes: what of it is passed on.
 
-#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -1,21 +1,21 @@
 //! A viewer behind a bad line in virtual time: what is lost is sent again, and a thin line is kept
 //! to. The viewer is a complete WebRTC client on str0m, which asks, tells and reassembles by itself.
 
-#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use media::batch::{Batch, Route};
+use media::batch::Route;
 use media::fanout::Fanout;
 use media::packetise::packetise;
 use media::peer::client::{Client, ClientFactory, ClientOutput};
 use media::peer::{IceCredentials, PeerFactory};
 use media::peers::{PeerTable, PeersOutput};
 use media::{Codec, Frame, MediaKind, NtpTime, StreamId, ViewerId};
+
+use crate::wire::sent;
 
 const VIEWER: ViewerId = ViewerId(7);
 const STREAM: StreamId = StreamId(3);
@@ -268,17 +268,8 @@ impl World {
     }
 
     fn drain_fanout(&mut self) {
-        let mut batch = Batch::default();
-        loop {
-            batch.clear();
-            self.fanout.poll_transmit(&mut batch);
-            if batch.is_empty() {
-                break;
-            }
-            for run in batch.runs() {
-                let bytes = &batch.bytes()[run.start..run.start + run.len];
-                bytes.chunks(run.segment).for_each(|datagram| self.send(datagram.to_vec()));
-            }
+        for (_, datagram) in sent(&mut self.fanout) {
+            self.send(datagram);
         }
         while self.fanout.poll_event().is_some() {}
     }

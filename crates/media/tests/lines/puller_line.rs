@@ -1,14 +1,12 @@
 //! One server pulls another's stream: our own fan-out at one end, a puller at the other, a wire that
 //! may lose packets between them, in virtual time.
 
-#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use media::batch::{Batch, Route};
+use media::batch::Route;
 use media::fanout::{Fanout, FanoutEvent};
 use media::h264::{AccessUnit, Normaliser, split_annex_b};
 use media::packetise::packetise;
@@ -17,6 +15,8 @@ use media::peer::{IceCredentials, PeerFactory};
 use media::peers::{CloseReason, PeerTable, PeersOutput};
 use media::publish::{Published, TrackOutput};
 use media::{Codec, Frame, MediaKind, NtpTime, StreamId, ViewerId};
+
+use crate::wire::{self, World as _, sent, tell_place};
 
 const VIEWER: ViewerId = ViewerId(7);
 const STREAM: StreamId = StreamId(3);
@@ -211,36 +211,6 @@ impl World {
         self.step();
     }
 
-    fn run_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
-        for _ in 0..10_000 {
-            if done(self) {
-                return;
-            }
-            self.step();
-        }
-        panic!("not reached within 10 s of virtual time: {what}");
-    }
-
-    /// One millisecond: everything that is on the wire arrives.
-    fn step(&mut self) {
-        self.now += Duration::from_millis(1);
-        self.puller.handle_timeout(self.now);
-        self.poll_puller();
-        for mut packet in std::mem::take(&mut self.sent) {
-            if (128..=191).contains(&packet[0]) {
-                let route = Route::new(SERVER.into(), SocketAddr::from(PULLER));
-                self.fanout.handle_rtcp(route, &mut packet, self.now);
-            } else {
-                let source = SocketAddr::from(PULLER);
-                self.table.handle_datagram(source, SERVER.into(), &packet, self.now);
-            }
-        }
-        self.table.handle_timeout(self.now);
-        self.drain_table();
-        self.fanout.handle_timeout(self.now);
-        self.drain_fanout();
-    }
-
     fn poll_puller(&mut self) {
         loop {
             match self.puller.poll_output(self.now) {
@@ -267,36 +237,21 @@ impl World {
                     self.fanout.handle_detach(viewer, None);
                     self.closed = Some(reason);
                 }
-                PeersOutput::PathProven { viewer, route } => self.fanout.handle_path(viewer, route),
-                PeersOutput::PathForgotten { viewer, route } => {
-                    self.fanout.handle_path_forgotten(viewer, route);
-                }
-                PeersOutput::Moved { viewer, route } => {
-                    self.fanout.handle_move(viewer, route, self.now);
-                }
-                PeersOutput::Alive { .. } => {}
+                place @ (PeersOutput::PathProven { .. }
+                | PeersOutput::PathForgotten { .. }
+                | PeersOutput::Moved { .. }
+                | PeersOutput::Alive { .. }) => tell_place(&mut self.fanout, place, self.now),
             }
         }
     }
 
     fn drain_fanout(&mut self) {
-        let mut batch = Batch::default();
-        loop {
-            batch.clear();
-            self.fanout.poll_transmit(&mut batch);
-            if batch.is_empty() {
-                break;
-            }
-            for run in batch.runs() {
-                let bytes = &batch.bytes()[run.start..run.start + run.len];
-                for datagram in bytes.chunks(run.segment) {
-                    self.passed += 1;
-                    if self.loses_every.is_some_and(|every| self.passed.is_multiple_of(every)) {
-                        self.lost += 1;
-                        continue;
-                    }
-                    self.deliver(datagram);
-                }
+        for (_, datagram) in sent(&mut self.fanout) {
+            self.passed += 1;
+            if self.loses_every.is_some_and(|every| self.passed.is_multiple_of(every)) {
+                self.lost += 1;
+            } else {
+                self.deliver(&datagram);
             }
         }
         // Whatever it has to tell, so that nothing piles up.
@@ -306,6 +261,27 @@ impl World {
     fn deliver(&mut self, packet: &[u8]) {
         self.puller.handle_datagram(SERVER.into(), packet, self.now);
         self.poll_puller();
+    }
+}
+
+impl wire::World for World {
+    fn step(&mut self) {
+        self.now += Duration::from_millis(1);
+        self.puller.handle_timeout(self.now);
+        self.poll_puller();
+        for mut packet in std::mem::take(&mut self.sent) {
+            if (128..=191).contains(&packet[0]) {
+                let route = Route::new(SERVER.into(), SocketAddr::from(PULLER));
+                self.fanout.handle_rtcp(route, &mut packet, self.now);
+            } else {
+                let source = SocketAddr::from(PULLER);
+                self.table.handle_datagram(source, SERVER.into(), &packet, self.now);
+            }
+        }
+        self.table.handle_timeout(self.now);
+        self.drain_table();
+        self.fanout.handle_timeout(self.now);
+        self.drain_fanout();
     }
 }
 

@@ -4,8 +4,6 @@
 //! What is asserted of every run: a picture that comes out is as it went in, and a decoder has the
 //! one that it builds on.
 
-#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -208,7 +206,7 @@ fn an_offer_with_layers_gets_one_and_the_direction_is_ours_to_choose() {
 
 #[test]
 fn vp9_is_taken_in_the_profile_that_every_viewer_with_vp9_plays() {
-    let chromium = include_str!("../../../e2e/sdp/chromium.sdp");
+    let chromium = include_str!("../../../../e2e/sdp/chromium.sdp");
     assert!(chromium.contains("profile-id=0") && chromium.contains("profile-id=2"), "{chromium}");
     let offer = chromium.replace("a=recvonly", "a=sendonly").replace(" H264/", " H26X/");
     let factory = PublisherFactory::new(vec![server_address()]).unwrap();

@@ -1,16 +1,14 @@
 //! What the offers of those who speak are answered with: Chromium's and aiortc's, and changed ones.
 
-#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use media::peer::IceCredentials;
 use media::peer::publisher::{PublishError, PublisherFactory, SoundWishes};
 
-const CHROMIUM: &str = include_str!("../../../e2e/sdp/chromium-microphone.sdp");
-const AIORTC: &str = include_str!("../../../e2e/sdp/aiortc-microphone.sdp");
-const VIDEO: &str = include_str!("../../../e2e/sdp/chromium.sdp");
+const CHROMIUM: &str = include_str!("../../../../e2e/sdp/chromium-microphone.sdp");
+const AIORTC: &str = include_str!("../../../../e2e/sdp/aiortc-microphone.sdp");
+const VIDEO: &str = include_str!("../../../../e2e/sdp/chromium.sdp");
 
 const WISHES: SoundWishes =
     SoundWishes { sample_rate: 16_000, channels: 1, packet_time: 20, fec: true, dtx: false };

@@ -1,6 +1,6 @@
 //! Whole streams of x264 through splitting, normalising, packetising and back.
 //!
-//! The streams in `tests/data` are 20 pictures of ffmpeg's `testsrc` at 64x48, made with
+//! The streams in `data` are 20 pictures of ffmpeg's `testsrc` at 64x48, made with
 //! `ffmpeg -f lavfi -i testsrc=size=64x48:rate=15 -frames:v 20 -pix_fmt yuv420p -c:v libx264
 //! -preset fast` and, one a file:
 //!

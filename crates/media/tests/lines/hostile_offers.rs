@@ -1,8 +1,6 @@
 //! Offers from outside, whole, cut, mixed and blown up: an answer or an error, never a panic, and
 //! never out of proportion to their length.
 
-#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
 use std::net::SocketAddr;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -10,8 +8,8 @@ use std::time::{Duration, Instant};
 use media::peer::{Answer, IceCredentials, OfferError, PeerFactory};
 use proptest::prelude::*;
 
-const CHROMIUM: &str = include_str!("../../../e2e/sdp/chromium.sdp");
-const FIREFOX: &str = include_str!("../../../e2e/sdp/firefox-esr.sdp");
+const CHROMIUM: &str = include_str!("../../../../e2e/sdp/chromium.sdp");
+const FIREFOX: &str = include_str!("../../../../e2e/sdp/firefox-esr.sdp");
 
 static FACTORY: LazyLock<PeerFactory> =
     LazyLock::new(|| PeerFactory::new(vec![SocketAddr::from(([127, 0, 0, 1], 8555))]).unwrap());
