@@ -21,10 +21,10 @@ const FLAGS = [
 const TOLD = /^(codec|frames(Received|Decoded|Dropped)|keyFramesDecoded|freezeCount|(pli|nack)Count|packets(Received|Lost))$/;
 
 /**
- * Until nothing is left of a page that was closed. It says so itself; a busy browser, though, gives its pages half
- * a second for their goodbyes, and a lease that none came for lapses within 15 s.
+ * Until nothing is left of a page that was closed: the promise of the contract. It says so itself; a busy browser,
+ * though, gives its pages half a second for their goodbyes, and then the server sees its WebSocket end.
  */
-export const LEFT = { within: 20_000 };
+export const LEFT = { within: 5_000 };
 
 /** A browser of its own process. */
 export class Browser {

@@ -44,6 +44,7 @@ scenario('viewers of one server see and hear the camera of another, which is pul
 
   for (const viewer of viewers) await viewer.page.close();
 
+  await until('the edge is left', async () => (await viewersOf(edge)) === 0, LEFT);
   await until('the origin is left too, and its camera', async () => {
     return (await viewersOf(origin)) === 0 && camera.connections() === 0;
   }, LEFT);

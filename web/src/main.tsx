@@ -6,7 +6,7 @@ import { LiveStats, liveAddress } from "./api/live";
 import { startHooks } from "./hooks";
 import { startClock } from "./state/clock";
 import { startPark } from "./state/park";
-import { apiKey, startSettings, userId } from "./state/settings";
+import { apiKey, hex, startSettings, userId } from "./state/settings";
 import { Tile } from "./state/tile";
 import { startWall } from "./state/wall";
 import { startWalls } from "./state/walls";
@@ -15,10 +15,14 @@ import { App } from "./ui/App";
 import { startKeys } from "./ui/keys";
 import { expectedTileWidth } from "./ui/layout";
 
+/** One name a page, which nobody can guess; `crypto.randomUUID` is for secure pages alone. */
+const page = Array.from(crypto.getRandomValues(new Uint8Array(16)), hex).join("");
+
 const api = new Api({
   fetch: (input, init) => fetch(input, init),
   key: () => apiKey.peek(),
   userId,
+  page,
 });
 
 /** One certificate for all connections, ready before the first click; `null` until then. */
@@ -40,7 +44,7 @@ startPark(
   api,
   (told) =>
     new LiveStats({
-      address: () => liveAddress(location.origin, apiKey.peek()),
+      address: () => liveAddress(location.origin, page, apiKey.peek()),
       newSocket: (address) => new WebSocket(address),
       random: Math.random,
       ...told,

@@ -12,6 +12,7 @@ mod grants;
 mod joins;
 mod limits;
 mod outlets;
+mod pages;
 mod park;
 mod publishing;
 mod pullers;
@@ -44,6 +45,7 @@ pub(crate) use grants::{Holder, KeyNumber, Permit};
 pub(crate) use joins::JOIN_BUCKETS_MS;
 pub(crate) use limits::{LeaseError, LimitError, Over};
 pub(crate) use outlets::{Held, HoldError, ReadError, Reading};
+pub(crate) use pages::PageName;
 #[cfg(test)]
 pub(crate) use park::ProbeFigures;
 pub(crate) use park::{CameraChange, CameraOrigin, Probed, Unwatched};
@@ -243,13 +245,25 @@ impl App {
         &self,
         camera: &str,
         user: &str,
+        wish: (Quality, Class),
+    ) -> Result<Reservation, ReserveError> {
+        self.reserve_at(None, camera, user, wish).await
+    }
+
+    /// As `reserve`, for what is shown on a page that named itself: where it goes without a word, so does the
+    /// reservation.
+    pub(crate) async fn reserve_at(
+        &self,
+        page: Option<PageName>,
+        camera: &str,
+        user: &str,
         (quality, class): (Quality, Class),
     ) -> Result<Reservation, ReserveError> {
         let unknown = || ReserveError::UnknownCamera(shortened(camera));
         let camera = CameraId::parse(camera).map_err(|_| unknown())?;
         let user = user.chars().take(MAX_USER_CHARACTERS).collect();
-        let reply =
-            self.ask(|reply| Command::Reserve { camera, user, quality, class, reply }).await;
+        let make = |reply| Command::Reserve { camera, user, quality, class, page, reply };
+        let reply = self.ask(make).await;
         reply.unwrap_or(Err(ReserveError::ShuttingDown))
     }
 

@@ -102,6 +102,7 @@ impl Collector for Figures {
         self.media(encoder)?;
         self.switches(encoder)?;
         self.revocations(encoder)?;
+        self.left_behind(encoder)?;
         self.probes(encoder)?;
         let audit = &self.snapshot.audit;
         counters(
@@ -415,6 +416,17 @@ impl Figures {
         let mut metric = counter(encoder, "manifold_grants_ended", help)?;
         for (cause, count) in self.snapshot.revocations.counts() {
             let labels = [("reason", cause.word())];
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
+        }
+        Ok(())
+    }
+
+    fn left_behind(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let figures = self.snapshot.left_behind;
+        let help = "Reservations given back because nobody was there for them any more";
+        let mut metric = counter(encoder, "manifold_reservations_left_behind", help)?;
+        for (why, count) in [("page_gone", figures.page_gone), ("hung_up", figures.hung_up)] {
+            let labels = [("why", why)];
             metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
         }
         Ok(())

@@ -17,6 +17,7 @@ function bench(answers: (url: string) => unknown, key = "") {
     },
     key: () => key,
     userId: () => "browser-1",
+    page: "page-1",
   });
   return { api, calls };
 }
@@ -32,7 +33,7 @@ describe("Api", () => {
       watching: { rendition: "sub", switches: 0 },
     });
     expect(calls[0]?.url).toBe("/api/v1/stream/reserve");
-    expect(JSON.parse(String(calls[0]?.init?.body))).toEqual({ camera_id: "cam", user_id: "browser-1", quality: "low" });
+    expect(JSON.parse(String(calls[0]?.init?.body))).toEqual({ camera_id: "cam", user_id: "browser-1", quality: "low", page: "page-1" });
   });
 
   it("asks for another quality with a heartbeat, and hears what is sent", async () => {

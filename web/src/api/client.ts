@@ -35,6 +35,8 @@ export interface ApiOptions {
   readonly key: () => string;
   /** Who watches, for the server's account: one name a browser, or who the key says it is. */
   readonly userId: () => string;
+  /** What this page calls itself, here and at the WebSocket: when that ends, the server looks for its viewers. */
+  readonly page: string;
 }
 
 export class Api implements SessionApi {
@@ -86,7 +88,7 @@ export class Api implements SessionApi {
   }
 
   async reserve(cameraId: string, quality: string): Promise<Reservation> {
-    const body = { camera_id: cameraId, user_id: this.#options.userId(), quality };
+    const body = { camera_id: cameraId, user_id: this.#options.userId(), quality, page: this.#options.page };
     const json = record(await this.#call("POST", "/api/v1/stream/reserve", body));
     const whepUrl = text(json["whep_url"]) || `/whep/${encodeURIComponent(cameraId)}`;
     return {

@@ -75,6 +75,6 @@ it("connects again with growing waits, until it is stopped", () => {
 });
 
 it("has the key in its address, where there is one", () => {
-  expect(liveAddress("https://house:8443", "a+b")).toBe("wss://house:8443/ws/stream/stats?token=a%2Bb");
-  expect(liveAddress("http://house", "")).toBe("ws://house/ws/stream/stats");
+  expect(liveAddress("https://house:8443", "p1", "a+b")).toBe("wss://house:8443/ws/stream/stats?page=p1&token=a%2Bb");
+  expect(liveAddress("http://house", "p1", "")).toBe("ws://house/ws/stream/stats?page=p1");
 });

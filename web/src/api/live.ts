@@ -96,10 +96,11 @@ export class LiveStats {
   }
 }
 
-/** `/ws/stream/stats` on the page's own origin. Browsers give a WebSocket no header, so the key goes into the query. */
-export function liveAddress(origin: string, key: string): string {
+/** `/ws/stream/stats` on the page's own origin, for the page that calls itself `page`. Browsers give a WebSocket no header, so the key goes into the query. */
+export function liveAddress(origin: string, page: string, key: string): string {
   const url = new URL("/ws/stream/stats", origin);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+  url.searchParams.set("page", page);
   if (key !== "") url.searchParams.set("token", key);
   return url.href;
 }

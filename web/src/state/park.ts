@@ -10,6 +10,7 @@ import type { LiveOptions, LiveStats } from "../api/live";
 import type { Camera, CameraNews, Totals } from "../api/wire";
 import { asRefusal } from "../rtc/errors";
 import { apiKey } from "./settings";
+import { wall } from "./wall";
 
 const TOTALS_MS = 2_000;
 const CAMERAS_MS = 4_000;
@@ -72,13 +73,18 @@ export function startPark(api: Api, newLive: NewLive): void {
   // A new key is another socket.
   effect(() => {
     void apiKey.value;
-    if (!document.hidden) live.restart();
+    if (isLiveWanted()) live.restart();
   });
   document.addEventListener("visibilitychange", () => {
-    if (document.hidden) return live.stop();
+    if (!isLiveWanted()) return live.stop();
     live.start();
-    void refresh();
+    if (!document.hidden) void refresh();
   });
+}
+
+/** Nobody sees figures of a hidden page; but while it watches, its socket tells the server that it is there. */
+function isLiveWanted(): boolean {
+  return !document.hidden || wall.peek().length > 0;
 }
 
 function camerasMs(isFresh: boolean): number {

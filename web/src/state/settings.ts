@@ -55,7 +55,8 @@ function themeFrom(stored: string): Theme | null {
   return stored === "dark" || stored === "light" ? stored : null;
 }
 
-function hex(byte: number): string {
+/** Two digits. */
+export function hex(byte: number): string {
   return byte.toString(16).padStart(2, "0");
 }
 

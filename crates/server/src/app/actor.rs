@@ -30,6 +30,7 @@ use super::feeds::Feeds;
 use super::grants::Grants;
 use super::joins::Joins;
 use super::outlets::Outlets;
+use super::pages::Pages;
 use super::park::Findings;
 use super::publishing::Publishing;
 use super::pullers::{Pullers, Way};
@@ -67,6 +68,7 @@ pub(super) struct Actor {
     /// Of the same cameras, what is told of them.
     pub(super) abouts: HashMap<CameraId, Arc<About>>,
     pub(super) outlets: Outlets,
+    pub(super) pages: Pages,
     /// Of cameras that nobody watches.
     pub(super) findings: Findings,
     pub(super) next_revision: u64,
@@ -125,6 +127,7 @@ impl Actor {
             abouts: config.cameras.iter().map(about).collect(),
             cameras: config.cameras.into_iter().map(by_id).collect(),
             outlets: Outlets::default(),
+            pages: Pages::default(),
             next_revision: 1,
             feeds: Feeds::default(),
             grants: Grants::default(),
@@ -153,8 +156,9 @@ impl Actor {
         let mut events = Vec::with_capacity(EVENT_BATCH);
         self.run_actions();
         while !self.has_failed {
-            let due = [self.engine.next_timeout(), self.grants.next_timeout()];
-            let due = due.into_iter().flatten().min();
+            let parts =
+                [self.engine.next_timeout(), self.grants.next_timeout(), self.pages.next_timeout()];
+            let due = parts.into_iter().flatten().min();
             let wake = due.map(|due| self.clock.instant(due).into());
             // What viewers sent is heard before leases are judged, and what sources told before
             // that they ended.
@@ -177,6 +181,7 @@ impl Actor {
             self.take_waiting(&mut commands, &media_events);
             if media_events.is_empty() {
                 self.engine.handle_timeout(self.clock.now());
+                self.end_left_behind();
             }
             self.end_permits();
             self.run_actions();
@@ -243,6 +248,7 @@ impl Actor {
                 Action::CloseViewer { viewer, cause } => self.close_viewer(viewer, cause),
                 Action::Note { reservation, note } => {
                     if let Note::Ended(reason) = &note {
+                        self.pages.ended(&reservation);
                         self.quota_figures.count_end(*reason);
                         self.endings.note(reservation.as_str(), *reason, self.clock.now());
                     }

@@ -14,6 +14,7 @@ use super::clock::Clock;
 use super::endings::QuotaFigures;
 use super::grants::RevocationFigures;
 use super::joins::Joins;
+use super::pages::LeftFigures;
 use super::park::ProbeFigures;
 use super::publishing::Presence;
 use super::{CameraConfig, CameraOrigin};
@@ -50,6 +51,8 @@ pub(crate) struct Snapshot {
     pub(crate) switches: SwitchFigures,
     /// Viewers that lost their right to watch since the start.
     pub(crate) revocations: RevocationFigures,
+    /// Reservations that nobody was there for any more.
+    pub(crate) left_behind: LeftFigures,
     /// What became of asking cameras that nobody watches.
     pub(crate) probes: ProbeFigures,
     /// Rows of the audit trail.
@@ -218,6 +221,7 @@ impl Snapshot {
             join_sum_ms: 0,
             switches: SwitchFigures::default(),
             revocations: RevocationFigures::default(),
+            left_behind: LeftFigures::default(),
             probes: ProbeFigures::default(),
             audit: AuditFigures::default(),
             feeds: 0,
@@ -273,6 +277,7 @@ impl Actor {
             join_sum_ms: self.joins.sum_ms,
             switches: *self.engine.switches(),
             revocations: self.grants.ended,
+            left_behind: self.pages.figures,
             probes: self.findings.figures.clone(),
             audit: self.journal.audit().figures(),
             feeds: self.feeds.count(),

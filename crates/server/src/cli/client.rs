@@ -2,7 +2,7 @@
 //! when that does not work.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -118,7 +118,7 @@ impl Client {
         let variable = || std::env::var(TOKEN_VARIABLE).ok().map(SecretString::from);
         let token = server.token.clone().or_else(variable);
         let http = if base.scheme() == "https" {
-            HttpClient::with_trust(ANSWER_TIME_MAX, trust(server)?)
+            HttpClient::with_trust(ANSWER_TIME_MAX, trust(server.ca.as_deref())?)
         } else {
             HttpClient::new(ANSWER_TIME_MAX)
         };
@@ -227,8 +227,8 @@ impl Client {
 
 /// By whom an https:// server is believed: a server of this machine that made its own certificate is known by
 /// what it keeps in its data directory.
-fn trust(server: &Server) -> Result<Trust, TrustError> {
-    if let Some(file) = &server.ca {
+pub(super) fn trust(ca: Option<&Path>) -> Result<Trust, TrustError> {
+    if let Some(file) = ca {
         return Trust::of_file("--ca", file);
     }
     let settings = config::load(&Flags::default(), &Environment::of_process()).ok();

@@ -11,6 +11,7 @@ use clap::Args;
 use secrecy::SecretString;
 use url::Url;
 
+use super::client::trust;
 use super::{Failure, say};
 use crate::config::{Log, LogFormat, LogLevel};
 use crate::load::{self, Display, LoadPlan, LoadReport, Targets};
@@ -50,6 +51,10 @@ pub(super) struct LoadArgs {
     /// Bearer token for each request [default: the variable MANIFOLD_TOKEN]
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
+    /// Certificate of the authority that an https:// server is believed by [default: those of this machine, and
+    /// that of its own server]
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Base of Manifold's API, where each viewer reserves its place first: http://127.0.0.1:8080
     #[arg(long, value_name = "URL")]
     reserve: Option<Url>,
@@ -118,6 +123,8 @@ impl LoadArgs {
     fn plan(self) -> anyhow::Result<LoadPlan> {
         let pause =
             if self.at_once { Duration::ZERO } else { Duration::from_secs_f64(1.0 / self.rate) };
+        let is_secure = self.whep.iter().any(|url| url.starts_with("https:"))
+            || self.reserve.as_ref().is_some_and(|base| base.scheme() == "https");
         Ok(LoadPlan {
             targets: Targets::parse(&self.whep)?,
             viewers: self.viewers,
@@ -127,6 +134,7 @@ impl LoadArgs {
             stay: self.stay,
             patience: self.patience,
             token: token(self.token),
+            trust: if is_secure { Some(trust(self.ca.as_deref())?) } else { None },
             reserve: self.reserve,
             decoding: self.decode,
             open_every: self.open_every,

@@ -1,6 +1,7 @@
 //! `manifold push`
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -8,6 +9,7 @@ use clap::{Args, ValueEnum};
 use url::Url;
 
 use super::Failure;
+use super::client::trust;
 use super::load::token;
 use crate::config::{Log, LogFormat, LogLevel};
 use crate::ingest::{RtspTransport, SourceUrl};
@@ -34,6 +36,10 @@ pub(super) struct PushArgs {
     /// Bearer token for each request [default: the variable MANIFOLD_TOKEN]
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
+    /// Certificate of the authority that an https:// server is believed by [default: those of this machine, and
+    /// that of its own server]
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// From the start to the end [default: until Ctrl-C]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
@@ -58,7 +64,9 @@ impl PushArgs {
     fn plan(self) -> anyhow::Result<PushPlan> {
         let address = self.test.or(self.rtsp).or_else(|| std::env::var(RTSP_VARIABLE).ok());
         let address = address.context("say what to publish: --test, or --rtsp with an address")?;
+        let is_secure = self.whip.scheme() == "https";
         Ok(PushPlan {
+            trust: if is_secure { Some(trust(self.ca.as_deref())?) } else { None },
             whip: self.whip,
             token: token(self.token),
             source: SourceUrl::parse(&address)?,

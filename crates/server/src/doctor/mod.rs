@@ -107,8 +107,11 @@ pub(crate) async fn run(checkup: Checkup<'_>, tell: &mut dyn FnMut(Progress)) {
     let Checkup { settings, mut server, cameras } = checkup;
     if let Some((config, file)) = settings {
         tell(Progress::Begins("ports".to_owned()));
-        let is_running = server.is_some();
-        ports::check(config, file, is_running)
+        let answering = match &server {
+            None => ports::Answering::Nobody,
+            Some(server) => ports::Answering::at(&server.base),
+        };
+        ports::check(config, file, &answering)
             .into_iter()
             .for_each(|found| tell(Progress::Found(found)));
     }

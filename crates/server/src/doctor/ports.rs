@@ -5,13 +5,15 @@ use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 
+use url::Url;
+
 use super::Finding;
 use crate::config::{Config, Door};
 use crate::net::MediaTcp;
 
 const PART: &str = "ports";
 
-/// Ourselves, among those who hold ports.
+/// What we are called, unless somebody renamed us.
 const OWN_NAME: &str = "manifold";
 
 /// How `/proc/net/tcp` writes that somebody listens.
@@ -48,9 +50,27 @@ struct Holder {
     name: String,
 }
 
+/// Which server answers the other questions.
+pub(super) enum Answering {
+    Nobody,
+    /// Its process, where it is one of this machine that this user may see.
+    Server(Option<u32>),
+}
+
+impl Answering {
+    /// The server at `base` does: it is whoever holds that port, if the address is of this machine.
+    pub(super) fn at(base: &Url) -> Self {
+        let addresses = base.socket_addrs(|| None).unwrap_or_default();
+        let is_here = |address: &SocketAddr| UdpSocket::bind((address.ip(), 0)).is_ok();
+        let here = addresses.into_iter().find(is_here);
+        let holder = here.and_then(|address| holder(Protocol::Tcp, address.port()));
+        Self::Server(holder.map(|holder| holder.process))
+    }
+}
+
 /// Tries each port of the settings. `file` is where they are changed.
-pub(super) fn check(config: &Config, file: &str, is_running: bool) -> Vec<Finding> {
-    named(config).iter().map(|port| judge(port, file, is_running)).collect()
+pub(super) fn check(config: &Config, file: &str, answering: &Answering) -> Vec<Finding> {
+    named(config).iter().map(|port| judge(port, file, answering)).collect()
 }
 
 fn named(config: &Config) -> Vec<Port> {
@@ -78,18 +98,17 @@ fn named(config: &Config) -> Vec<Port> {
     ports
 }
 
-fn judge(port: &Port, file: &str, is_running: bool) -> Finding {
+fn judge(port: &Port, file: &str, answering: &Answering) -> Finding {
     let Port { key, protocol, address, .. } = port;
     let name = format!("{} port {address} ({key})", protocol.as_str());
     let Err(error) = bind(*protocol, *address) else {
-        return if is_running {
-            Finding::note(
+        return match answering {
+            Answering::Server(_) => Finding::note(
                 PART,
                 format!("{name} is not held by the server that answers"),
                 format!("compare {file} with what the server was started with, and start it again"),
-            )
-        } else {
-            Finding::fine(PART, format!("{name} is free"))
+            ),
+            Answering::Nobody => Finding::fine(PART, format!("{name} is free")),
         };
     };
     // A foreign enum that may grow: compared, not matched.
@@ -100,13 +119,22 @@ fn judge(port: &Port, file: &str, is_running: bool) -> Finding {
             format!("change `{key}` in {file}"),
         );
     }
-    taken(port, &name, file, holder(*protocol, address.port()))
+    let own = match answering {
+        Answering::Nobody => None,
+        Answering::Server(process) => *process,
+    };
+    taken(port, &name, file, (holder(*protocol, address.port()), own))
 }
 
-fn taken(port: &Port, name: &str, file: &str, holder: Option<Holder>) -> Finding {
+fn taken(
+    port: &Port,
+    name: &str,
+    file: &str,
+    (holder, own): (Option<Holder>, Option<u32>),
+) -> Finding {
     let remedy = format!("stop that program, or change `{}` in {file}", port.key);
     match holder {
-        Some(Holder { process, name: holder }) if holder == OWN_NAME => {
+        Some(Holder { process, name: holder }) if holder == OWN_NAME || own == Some(process) => {
             Finding::fine(PART, format!("{name} is held by {holder} (process {process})"))
         }
         Some(Holder { process, name: holder }) => {
@@ -201,7 +229,7 @@ mod tests {
         (config.audio_listen, config.https.listen) = (Door::Closed, Door::Closed);
         (config.rtsp.listen, config.media.udp) = (None, udp.local_addr().unwrap());
 
-        let found = check(&config, "m.toml", false);
+        let found = check(&config, "m.toml", &Answering::Nobody);
 
         let own = fs::read_to_string("/proc/self/comm").unwrap();
         let by = format!("{} (process {})", own.trim(), std::process::id());
@@ -209,7 +237,16 @@ mod tests {
         let remedy = "stop that program, or change `listen` in m.toml";
         assert_eq!((found[0].level, found[0].remedy.as_deref()), (Level::Trouble, Some(remedy)));
         assert!(found[1].sentence.starts_with("UDP port") && found[1].sentence.ends_with(&by));
+
+        // Whatever the program is called: whoever answers where the server is asked is the server.
+        let base = Url::parse(&format!("http://{taken}")).unwrap();
+        let known = check(&config, "m.toml", &Answering::at(&base));
+        assert!(known.iter().all(|one| one.level == Level::Fine), "{known:?}");
+        let elsewhere = Answering::at(&Url::parse("http://192.0.2.1:8080").unwrap());
+        assert_eq!(check(&config, "m.toml", &elsewhere)[0].level, Level::Trouble);
         drop((other, udp));
-        assert!(check(&config, "m.toml", false).iter().all(|one| one.level == Level::Fine));
+        assert!(
+            check(&config, "m.toml", &Answering::Nobody).iter().all(|one| one.level == Level::Fine)
+        );
     }
 }

@@ -21,8 +21,8 @@ use super::wire::{
 };
 use super::{Http, renewal, rfc3339};
 use crate::app::{
-    self, CameraSnapshot, NodeSnapshot, RenditionSnapshot, Reservation, ReserveError, Snapshot,
-    SourceSnapshot,
+    self, CameraSnapshot, NodeSnapshot, PageName, RenditionSnapshot, Reservation, ReserveError,
+    Snapshot, SourceSnapshot,
 };
 use crate::audit::Change;
 use crate::config::AuthMode;
@@ -63,10 +63,12 @@ pub(super) async fn reserve(
     let quality = quality(request.quality.as_deref())?.unwrap_or_default();
     caller.require_reserve_for(&request.user_id)?;
     let class = sources::class(request.priority)?;
+    let page = page_name(request.page.as_deref())?;
     // To take others' places is for who has a say in the source.
-    let wish = if class > Class::LOWEST { Wish::Change } else { Wish::Watch };
-    caller.require_camera(&http, &camera, wish).await?;
-    match http.app().reserve(camera.as_str(), &request.user_id, (quality, class)).await {
+    let right = if class > Class::LOWEST { Wish::Change } else { Wish::Watch };
+    caller.require_camera(&http, &camera, right).await?;
+    let (user, wish) = (&request.user_id, (quality, class));
+    match http.app().reserve_at(page, camera.as_str(), user, wish).await {
         Ok(reservation) => {
             let host = authority(&headers, &uri);
             let answer = reserve_answer(&http, (scheme, host.as_ref()), &reservation);
@@ -105,6 +107,14 @@ fn quality(word: Option<&str>) -> Result<Option<app::Quality>, Problem> {
         }
     };
     Ok(Some(quality))
+}
+
+/// What a page calls itself, where it does.
+pub(super) fn page_name(text: Option<&str>) -> Result<Option<PageName>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    let name = PageName::parse(text);
+    let sentence = "page must be 1 to 64 of the characters A-Z, a-z, 0-9, - and _";
+    name.map(Some).ok_or_else(|| Problem::bad_request(sentence))
 }
 
 /// A text that is no id is the name of no camera.

@@ -29,7 +29,7 @@ use super::extract::{Params, Scheme, authority};
 use super::problem::Problem;
 use super::voice::{accept_upgrade, client_address};
 use super::wire::live::{LiveError, LiveQuery, News, RenewedToken, Said, Told};
-use super::{Http, renewal, rfc3339};
+use super::{Http, api, renewal, rfc3339};
 use crate::app::Snapshot;
 use view::View;
 
@@ -80,6 +80,7 @@ pub(super) async fn connect(
     let (mut parts, _) = request.into_parts();
     admit_origin(&http, &parts)?;
     let Params(query) = Params::<LiveQuery>::from_request_parts(&mut parts, &()).await?;
+    let page = api::page_name(query.page.as_deref())?;
     let token = bearer(&parts, query.token)?;
     let caller = http.caller(token.as_ref())?;
     caller.require_route(ROUTE)?;
@@ -93,7 +94,13 @@ pub(super) async fn connect(
         // It fails where the connection breaks before the answer is written.
         if let Ok(stream) = upgrade.await {
             http.outlets().live_sockets.add(1);
+            if let Some(page) = &page {
+                http.app().page_opened(page.clone()).await;
+            }
             Conversation { http: &http, caller, token, said: 0 }.run(TokioIo::new(stream)).await;
+            if let Some(page) = page {
+                http.app().page_closed(page).await;
+            }
             http.outlets().live_sockets.subtract_one();
         }
         drop(place);

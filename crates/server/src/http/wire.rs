@@ -62,6 +62,11 @@ pub(super) struct ReserveRequest {
     /// 0 to 9: where a quota is used up, a reservation of a lower one gives way.
     #[serde(default)]
     pub(super) priority: Option<u64>,
+    /// Where a page shows it: the name with which the page also opens `/ws/stream/stats`, 1 to 64 of
+    /// `A-Z a-z 0-9 - _`. The reservation is released soon after the page's last socket ended, if nothing is
+    /// heard of the viewer since.
+    #[serde(default)]
+    pub(super) page: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -327,9 +332,13 @@ pub(super) struct Participant {
 pub(super) struct RemovedAnswer {
     pub(super) room: String,
     pub(super) identity: String,
+    /// `false`: the node with the session is still to read of it.
     pub(super) removed: bool,
     pub(super) source: String,
     pub(super) new_count: u32,
+    /// Who did not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) note: Option<String>,
 }
 
 /// LiveKit's `RoomParticipantIdentity`.

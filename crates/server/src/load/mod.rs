@@ -35,7 +35,7 @@ pub(crate) use report::LoadReport;
 pub(crate) use targets::Targets;
 
 use crate::net::{Offload, raise_descriptor_limit};
-use crate::remote::own_address;
+use crate::remote::{Trust, own_address};
 
 /// How long viewers may take to leave when the time is over: a request each, over what may be a slow
 /// server, as many at once as there are viewers.
@@ -60,6 +60,8 @@ pub(crate) struct LoadPlan {
     pub(crate) patience: Duration,
     /// Goes with each request.
     pub(crate) token: Option<SecretString>,
+    /// By whom servers are believed that are asked by HTTPS.
+    pub(crate) trust: Option<Trust>,
     /// Base of our own API where each viewer reserves a place first.
     pub(crate) reserve: Option<Url>,
     /// How many of the viewers decode their picture and read the test card's strip.

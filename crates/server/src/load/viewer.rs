@@ -81,7 +81,7 @@ enum Failure {
 /// Runs one viewer to its end.
 pub(super) async fn run(viewing: Arc<Viewing>, index: usize) {
     let begin = Instant::now() + viewing.plan.pause * index as u32;
-    let mut http = HttpClient::new(viewing.plan.patience);
+    let mut http = HttpClient::with_any(viewing.plan.patience, viewing.plan.trust.clone());
     tokio::select! {
         () = sleep_until(begin.into()) => {}
         () = viewing.stop.cancelled() => return,

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::ingest::{RtspTransport, SourceUrl};
-use crate::remote::{RemoteError, own_address};
+use crate::remote::{RemoteError, Trust, own_address};
 use feed::{Feed, FramesIn};
 use publication::{Ended, Publication};
 
@@ -37,6 +37,8 @@ pub(crate) struct PushPlan {
     /// The WHIP endpoint.
     pub(crate) whip: Url,
     pub(crate) token: Option<SecretString>,
+    /// By whom a server is believed that is asked by HTTPS.
+    pub(crate) trust: Option<Trust>,
     pub(crate) source: SourceUrl,
     pub(crate) transport: RtspTransport,
     /// From the start to the end; else until a signal.

@@ -95,7 +95,7 @@ impl Publication {
         let socket = UdpSocket::bind(SocketAddr::new(own, 0)).await.map_err(Ended::Socket)?;
         let address = socket.local_addr().map_err(Ended::Socket)?;
         let (pusher, offer) = factory.offer(address, Instant::now()).map_err(Ended::Answer)?;
-        let mut http = HttpClient::new(REQUEST_TIME_MAX);
+        let mut http = HttpClient::with_any(REQUEST_TIME_MAX, plan.trust.clone());
         let token = plan.token.clone();
         let to = Redirects::Anywhere;
         let session = Session::open(&mut http, &plan.whip, token.as_ref(), &offer, to).await;

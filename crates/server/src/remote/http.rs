@@ -111,6 +111,11 @@ impl HttpClient {
         Self { limit, trust: None, kept: None }
     }
 
+    /// One that asks by HTTPS, too, where it is told by whom servers are believed.
+    pub(crate) fn with_any(limit: Duration, trust: Option<Trust>) -> Self {
+        Self { trust, ..Self::new(limit) }
+    }
+
     /// One that asks by HTTPS, too.
     pub(crate) fn with_trust(limit: Duration, trust: Trust) -> Self {
         Self { trust: Some(trust), ..Self::new(limit) }

@@ -9,7 +9,7 @@ use crate::journal::{Step, Wish};
 impl Actor {
     pub(super) fn handle_command(&mut self, command: Command) {
         match command {
-            Command::Reserve { camera, user, quality, class, reply } => {
+            Command::Reserve { camera, user, quality, class, page, reply } => {
                 let Some(reservation) = random_reservation() else {
                     return;
                 };
@@ -18,6 +18,7 @@ impl Actor {
                 let waiting = Waiting::Reserve {
                     reservation: reservation.clone(),
                     camera: camera.clone(),
+                    page,
                     reply,
                 };
                 self.ask(Request::Reserve { reservation, camera, user, quality, class }, waiting);
@@ -27,10 +28,12 @@ impl Actor {
                 self.ask(Request::Release { reservation }, waiting);
             }
             Command::Heartbeat { reservation, extend, quality, reply } => {
+                self.pages.called(&reservation, self.clock.now());
                 let waiting = Waiting::Heartbeat(reservation.clone(), reply);
                 self.ask(Request::Heartbeat { reservation, extend, quality }, waiting);
             }
             Command::Watch { reservation, camera, offer, reply } => {
+                self.pages.called(&reservation, self.clock.now());
                 self.journal.step(&reservation, Step::Offered);
                 let watch = WaitingWatch {
                     reservation: reservation.clone(),
@@ -66,6 +69,7 @@ impl Actor {
             Command::Limit(command) => self.handle_limit_command(command),
             Command::Grant(command) => self.handle_grant_command(command),
             Command::Outlet(command) => self.handle_outlet_command(command),
+            Command::Page(command) => self.handle_page_command(command),
             Command::Park(command) => self.handle_park_command(command),
             Command::Feed(command) => self.handle_feed_command(command),
             Command::Reset(command) => self.handle_reset_command(command),

@@ -11,6 +11,7 @@ use super::super::feeds::{FeedAnswered, FeedCommand, WaitingFeed};
 use super::super::grants::GrantCommand;
 use super::super::limits::{LimitCommand, LimitError};
 use super::super::outlets::{OutletCommand, OutletMessage};
+use super::super::pages::{PageCommand, PageName};
 use super::super::park::ParkCommand;
 use super::super::reset::ResetCommand;
 use super::super::snapshot::{Here, Snapshot};
@@ -31,6 +32,8 @@ pub(in crate::app) enum Command {
         user: String,
         quality: Quality,
         class: Class,
+        /// The page that shows it, where it named itself.
+        page: Option<PageName>,
         reply: oneshot::Sender<Result<Reservation, ReserveError>>,
     },
     Release {
@@ -79,6 +82,8 @@ pub(in crate::app) enum Command {
     Grant(GrantCommand),
     /// Of those who take frames inside this process.
     Outlet(OutletCommand),
+    /// Of pages that come and go.
+    Page(PageCommand),
     /// Of those who change the park.
     Park(ParkCommand),
     /// Of other nodes.
@@ -136,6 +141,7 @@ pub(in crate::app) enum Waiting {
     Reserve {
         reservation: ReservationId,
         camera: CameraId,
+        page: Option<PageName>,
         reply: oneshot::Sender<Result<Reservation, ReserveError>>,
     },
     Release(ReservationId, oneshot::Sender<Result<Released, LeaseError>>),

@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use control::Timestamp;
 use engine::{CloseCause, RequestId, ViewerEvent};
 use media::estimate::LineState;
 use media::{StreamId, ViewerId};
@@ -24,6 +25,8 @@ pub(in crate::app) struct Peer {
     started: Instant,
     /// An authentic ICE check came from it.
     pub(in crate::app) is_checked: bool,
+    /// When the newest packet came of which the media plane told.
+    pub(in crate::app) heard: Option<Timestamp>,
     /// The first packet of media left for it.
     pub(in crate::app) has_media: bool,
     /// What it last told of its line.
@@ -115,6 +118,7 @@ impl Actor {
             their_ufrag: accepted.their_ufrag,
             started: offer.started,
             is_checked: false,
+            heard: None,
             has_media: false,
             line: None,
         };

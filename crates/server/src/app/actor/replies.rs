@@ -15,22 +15,30 @@ use crate::journal::{OfferFault, Refusal, Step};
 use crate::net::OfferError;
 
 impl Actor {
-    /// Hands a reply to who waits for it. Who hung up meanwhile does not hear it; what was begun for
-    /// him ends with its lease.
+    /// Hands a reply to who waits for it. Who hung up meanwhile does not hear it; a place that he was granted
+    /// is given back, and what else was begun for him ends with its lease.
     pub(super) fn reply(&mut self, request: RequestId, reply: Reply) {
         let Some(waiting) = self.waiting.remove(&request) else {
             return error!(?request, "nobody waits for this reply");
         };
         match (waiting, reply) {
-            (Waiting::Reserve { reservation, camera, reply }, Reply::Reserve(result)) => {
+            (Waiting::Reserve { reservation, camera, page, reply }, Reply::Reserve(result)) => {
                 let result = match result {
                     Ok(grant) => Ok(self.reservation(grant)),
                     Err(refusal) => Err(self.reserve_error(&camera, refusal)),
                 };
-                if let Err(error) = &result {
-                    self.journal.refused(&reservation, refusal_of(error));
+                match (&result, page) {
+                    (Err(error), _) => self.journal.refused(&reservation, refusal_of(error)),
+                    (Ok(_), Some(page)) => {
+                        self.pages.granted(page, reservation.clone(), self.clock.now());
+                    }
+                    (Ok(_), None) => {}
                 }
-                let _ = reply.send(result);
+                if let Err(Ok(_)) = reply.send(result) {
+                    info!(reservation_id = %reservation, "who asked for this place has hung up");
+                    self.pages.figures.hung_up += 1;
+                    self.release_for_nobody(reservation);
+                }
             }
             (Waiting::Release(id, reply), Reply::Release(released)) => {
                 let released = released.map(|released| Released {

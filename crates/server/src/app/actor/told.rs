@@ -23,10 +23,12 @@ impl Actor {
                 (viewer, ViewerEvent::Connected { handshake_ms })
             }
             MediaEvent::Alive { viewer, at, .. } => {
+                let at = self.clock.timestamp(at);
                 if let Some(peer) = self.peers.get_mut(&viewer) {
                     peer.is_checked = true;
+                    peer.heard = peer.heard.max(Some(at));
                 }
-                (viewer, ViewerEvent::Alive { at: self.clock.timestamp(at) })
+                (viewer, ViewerEvent::Alive { at })
             }
             MediaEvent::Closed { viewer, reason } => {
                 self.forget_peer(viewer);

@@ -101,4 +101,6 @@ pub(in crate::http) enum Said {
 #[derive(Default, Deserialize)]
 pub(in crate::http) struct LiveQuery {
     pub(in crate::http) token: Option<String>,
+    /// Which page this is, as it names itself with its reservations.
+    pub(in crate::http) page: Option<String>,
 }
