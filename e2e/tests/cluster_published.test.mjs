@@ -80,6 +80,23 @@ scenario('the node of an encoder dies: it publishes at another one, and viewers 
   await until('the cluster shows it', async () => (await third.camera('cam-1')).state === 'live');
 });
 
+scenario('the node of an encoder stands still until its lease has lapsed: it keeps the encoder, which nobody else has', async (world) => {
+  const { redis, nodes } = await threeNodes(world);
+  const [first, second] = nodes;
+  await new Publisher(world, 'gstreamer', `${first.url}/whip/${KEY}`).start();
+  const viewer = await world.open(`${second.url}/?open=cam-1`);
+  await viewer.plays('cam-1');
+
+  first.child.signal('SIGSTOP');
+  await until('its lease has lapsed', async () => (await originOf(redis, 'cam-1')) === '');
+  first.child.signal('SIGCONT');
+
+  const went = Date.now();
+  await until('it has the lease again', async () => (await originOf(redis, 'cam-1')) === 'n1');
+  await viewer.showsWhatIsTakenAfter(went, 'cam-1');
+  assert.match(await first.metrics(), /^manifold_publishers_connected 1$/m);
+});
+
 /** A load balancer at its worst: offers go to the one node, and whatever comes after them to the other one. */
 async function spreading(world, offers, rest) {
   const server = createServer((asked, answer) => {

@@ -10,7 +10,7 @@ use engine::{Rendition, SourceFailure};
 use hyper::Method;
 use media::Frame;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 use super::registry::text;
@@ -234,6 +234,15 @@ impl Cluster {
                 Ok(Err(_)) => {}
                 Err(_) => break,
             }
+        }
+        // A process that stood still has missed its time with the store at hand, and may find the lease free.
+        match timeout(LOOK_INTERVAL, self.claim(key)).await {
+            Ok(Ok(Claim::Ours(until))) => {
+                self.hold(key);
+                return Kept::Until(until);
+            }
+            Ok(Ok(Claim::Of(_))) => return Kept::Taken,
+            Ok(Err(_)) | Err(_) => {}
         }
         match self.peer_with_store().await {
             Some(_) => Kept::CutOff,

@@ -274,7 +274,8 @@ impl TcpPort {
             let deadline = congested_until.map_or(stalled_at, |until| stalled_at.min(until));
             match tokio::time::timeout_at(deadline, outgoing.write_begun()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(_)) => return End::Closed,
+                // The reader finds the end too, after what came before it: a goodbye, mostly.
+                Ok(Err(_)) => return std::future::pending().await,
                 Err(_) => return End::Stalled,
             }
             if connection.note_written(waiting) {
