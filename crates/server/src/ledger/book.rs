@@ -23,6 +23,7 @@ use super::operations::Operations;
 use super::reply::{Each, Reply, Told, Values};
 use super::scripts::SCRIPTS;
 use super::status::{Repair, StoreStatus};
+use super::words::Words;
 
 /// Operations that one call of a script does, or packets that it tells of. Each takes the store some
 /// 10 µs, so that others wait a millisecond for it.
@@ -349,8 +350,12 @@ impl Book {
         }
         let trash = std::mem::take(&mut self.trash);
         let commands = trash.iter().map(|id| {
+            let mut keys = Words::default();
+            self.add_lease_keys(&mut keys, id);
             let mut command = redis::cmd("UNLINK");
-            command.arg(self.lease_keys(id).as_slice());
+            keys.iter().for_each(|key| {
+                command.arg(key);
+            });
             command
         });
         if let Err(error) = self.store.commands(commands.collect()).await {
@@ -363,14 +368,14 @@ impl Book {
 impl Book {
     fn call<T>(&self, job: &[(usize, &Asked<T>)]) -> Call<'static> {
         let Some((_, first)) = job.first() else {
-            return self.script(&SCRIPTS.expire, Vec::new(), Vec::new());
+            return self.script(&SCRIPTS.expire, &Words::default(), &Words::default());
         };
         match &first.op {
             LedgerOp::Reserve(_) | LedgerOp::Release(_) | LedgerOp::Heartbeat { .. } => {
                 self.operate(job)
             }
             LedgerOp::MediaSeen { .. } => self.media_seen(job),
-            LedgerOp::Expire => self.script(&SCRIPTS.expire, Vec::new(), Vec::new()),
+            LedgerOp::Expire => self.script(&SCRIPTS.expire, &Words::default(), &Words::default()),
             LedgerOp::Count(source) => self.count(source, "read", String::new()),
             LedgerOp::SetLimit { source, limit: Some(limit) } => {
                 self.count(source, "set", limit.to_string())
@@ -379,13 +384,13 @@ impl Book {
                 self.count(source, "reset", String::new())
             }
             LedgerOp::Snapshot => {
-                let mut keys = vec![self.good_limits_key()];
-                let mut args = Vec::new();
+                let mut keys = Words::from_iter([self.good_limits_key()]);
+                let mut args = Words::default();
                 for source in self.quota.sources() {
                     keys.push(self.limit_key(source));
-                    args.extend([source.to_string(), self.configured(source)]);
+                    args.extend([source.as_str(), &self.configured(source)]);
                 }
-                self.script(&SCRIPTS.snapshot, keys, args)
+                self.script(&SCRIPTS.snapshot, &keys, &args)
             }
         }
     }
@@ -420,48 +425,58 @@ impl Book {
     }
 
     fn media_seen<T>(&self, job: &[(usize, &Asked<T>)]) -> Call<'static> {
-        let mut keys = Vec::with_capacity(job.len() * 3);
-        let mut args = vec![millis(self.policy.media_silence)];
+        let mut keys = Words::default();
+        let mut args = Words::from_iter([millis(self.policy.media_silence)]);
         for (_, asked) in job {
             if let LedgerOp::MediaSeen { id, at } = &asked.op {
-                keys.extend(self.lease_keys(id));
-                args.extend([id.to_string(), self.offset.to_store(*at).to_string()]);
+                self.add_lease_keys(&mut keys, id);
+                args.push(id.as_str());
+                args.write(format_args!("{}", self.offset.to_store(*at)));
             }
         }
-        self.script(&SCRIPTS.media_seen, keys, args)
+        self.script(&SCRIPTS.media_seen, &keys, &args)
     }
 
     fn count(&self, source: &SourceId, what: &str, limit: String) -> Call<'static> {
-        let keys = vec![self.limit_key(source), self.good_limits_key()];
-        let args = vec![source.to_string(), self.configured(source), what.to_owned(), limit];
-        self.script(&SCRIPTS.count, keys, args)
+        let keys = Words::from_iter([self.limit_key(source), self.good_limits_key()]);
+        let args = Words::from_iter([source.as_str(), &self.configured(source), what, &limit]);
+        self.script(&SCRIPTS.count, &keys, &args)
     }
 
     /// A call of `script`, with the keys and arguments that all have before its own.
     pub(super) fn script(
         &self,
         script: &'static Script,
-        keys: Vec<String>,
-        args: Vec<String>,
+        keys: &Words,
+        args: &Words,
     ) -> Call<'static> {
-        let first = ["leases", "records", "index", "ended", "epoch", "mirrors"];
-        let mut all_keys: Vec<String> =
-            first.iter().map(|name| self.store.key(&format!("stream:{name}"))).collect();
-        all_keys.extend(keys);
+        let prefix = self.store.prefix();
+        let mut all_keys = Words::default();
+        for name in ["leases", "records", "index", "ended", "epoch", "mirrors"] {
+            all_keys.write(format_args!("{prefix}stream:{name}"));
+        }
+        all_keys.append(keys);
         let now =
             if self.sets_time { (self.clock)().as_millis().to_string() } else { String::new() };
         let unit = match self.quota.unit() {
             Unit::Viewer => "viewer",
             Unit::Camera => "camera",
         };
-        let first = [now, self.node.clone(), unit.to_owned()];
-        let args = first.into_iter().chain(args).map(String::into_bytes).collect();
-        Call { script, keys: all_keys, args }
+        let mut all_args = Words::from_iter([now.as_str(), &self.node, unit]);
+        all_args.append(args);
+        Call { script, keys: all_keys, args: all_args }
     }
 
-    pub(super) fn lease_keys(&self, id: &ReservationId) -> [String; 3] {
-        ["reservation", "metadata", "heartbeat"]
-            .map(|kind| self.store.key(&format!("stream:{kind}:{id}")))
+    /// What people read of a lease, and of which scripts are told in this order.
+    pub(super) fn add_lease_keys(&self, keys: &mut Words, id: &ReservationId) {
+        let prefix = self.store.prefix();
+        for kind in ["reservation", "metadata", "heartbeat"] {
+            keys.write(format_args!("{prefix}stream:{kind}:{id}"));
+        }
+    }
+
+    pub(super) fn reservation_key(&self, id: &ReservationId) -> String {
+        self.store.key(&format!("stream:reservation:{id}"))
     }
 
     pub(super) fn count_key(&self, source: &SourceId) -> String {

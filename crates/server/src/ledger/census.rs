@@ -13,6 +13,7 @@ use super::record::Record;
 use super::reply::{Reply, Values, cause};
 use super::scripts::SCRIPTS;
 use super::status::Repair;
+use super::words::Words;
 
 /// Leases that one call of a script restores or looks for. Each takes the store some 20 µs, so that
 /// others wait two milliseconds for it.
@@ -79,16 +80,17 @@ impl Book {
 
     async fn ask_census(&mut self) -> Result<Census, StoreError> {
         let longest = self.policy.initial.max(self.policy.heartbeat).max(self.policy.media_silence);
-        let mut keys = vec![self.good_limits_key(), self.store.key("stream:heard")];
+        let mut keys = Words::from_iter([self.good_limits_key(), self.store.key("stream:heard")]);
         let epoch = uuid::Uuid::new_v4().to_string();
         // Where a test sets the time it leaps, and silence says nothing.
         let silence = if self.sets_time { String::new() } else { millis(PROCESS_SILENCE_MAX) };
-        let mut args = vec![epoch, self.cursor.clone(), millis(longest + LIFE_TOLERANCE), silence];
+        let life = millis(longest + LIFE_TOLERANCE);
+        let mut args = Words::from_iter([&epoch, &self.cursor, &life, &silence]);
         for source in self.quota.sources() {
             keys.extend([self.count_key(source), self.limit_key(source)]);
-            args.extend([source.to_string(), self.configured(source)]);
+            args.extend([source.as_str(), &self.configured(source)]);
         }
-        let call = self.script(&SCRIPTS.census, keys, args);
+        let call = self.script(&SCRIPTS.census, &keys, &args);
         let (word, mut rest) = self.ask(call).await?;
         let census = read_census(&mut rest).filter(|_| word == "census");
         census.ok_or_else(|| self.store.garbled("not an answer to a census"))
@@ -97,8 +99,7 @@ impl Book {
     /// Asks one call and heeds what all answers tell.
     async fn ask(&mut self, call: Call<'static>) -> Result<(String, Values), StoreError> {
         let asked_at = (self.clock)();
-        let Call { script, keys, args } = call;
-        let value = self.store.eval(script, keys, args).await?;
+        let value = self.store.eval_one(call).await?;
         let Some(reply) = Reply::read(value) else {
             return Err(self.store.garbled("not the form of an answer"));
         };
@@ -153,23 +154,18 @@ impl Book {
         let lost: Vec<ReservationId> =
             self.own.keys().filter(|id| !in_store.contains(*id)).cloned().collect();
         for ids in lost.chunks(LEASES_A_CALL) {
-            let mut keys = Vec::with_capacity(ids.len() * 3);
+            let mut keys = Words::default();
             // Where a test sets the time nothing is late.
             let least = if self.sets_time { Duration::ZERO } else { LIFE_RESTORED_MIN };
-            let mut args = vec![millis(least)];
+            let mut args = Words::from_iter([millis(least)]);
             for own in ids.iter().filter_map(|id| self.own.get(id)) {
                 let id = own.lease.id();
-                keys.extend(self.lease_keys(id));
+                self.add_lease_keys(&mut keys, id);
                 let record = Record::of_lease(&own.lease, &self.node, &self.offset);
                 let expires_ms = self.offset.to_store(own.lease.expires_at);
-                args.extend([
-                    id.to_string(),
-                    record.pack(),
-                    expires_ms.to_string(),
-                    own.name.clone(),
-                ]);
+                args.extend([id.as_str(), &record.pack(), &expires_ms.to_string(), &own.name]);
             }
-            let call = self.script(&SCRIPTS.restore, keys, args);
+            let call = self.script(&SCRIPTS.restore, &keys, &args);
             self.ask(call).await?;
         }
         if !lost.is_empty() {
@@ -210,13 +206,9 @@ impl Book {
         let calls: Vec<Call<'static>> = ids
             .chunks(LEASES_A_CALL)
             .map(|ids| {
-                let first_key = |id: &&ReservationId| {
-                    let [reservation, ..] = self.lease_keys(id);
-                    reservation
-                };
-                let keys = ids.iter().map(first_key).collect();
-                let args = ids.iter().map(ToString::to_string).collect();
-                self.script(&SCRIPTS.audit, keys, args)
+                let keys = ids.iter().map(|id| self.reservation_key(id)).collect();
+                let args = ids.iter().map(|id| id.as_str()).collect();
+                self.script(&SCRIPTS.audit, &keys, &args)
             })
             .collect();
         for call in calls {

@@ -17,6 +17,7 @@ use redis::{
 use tokio::sync::Mutex;
 
 use super::address::{StoreAddress, StoreKind};
+use super::words::Words;
 
 /// How long a connection may take to come about, Sentinels and TLS included.
 pub(crate) const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
@@ -27,6 +28,9 @@ pub(crate) const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// How often a cluster's client asks another of its servers before it gives up.
 const CLUSTER_RETRIES: u32 = 3;
+
+/// Digits of how many keys a call has.
+const COUNT_DIGITS_MAX: usize = 20;
 
 /// A Lua script and the name by which the store keeps it.
 #[derive(Debug)]
@@ -50,9 +54,9 @@ pub(crate) struct Call<'s> {
     /// What to execute.
     pub(crate) script: &'s Script,
     /// The keys that it touches, the prefix included. At least one: a cluster finds the server by it.
-    pub(crate) keys: Vec<String>,
+    pub(crate) keys: Words,
     /// What else it is told.
-    pub(crate) args: Vec<Vec<u8>>,
+    pub(crate) args: Words,
 }
 
 /// Why the store did not do what it was asked for. No password is in it.
@@ -191,6 +195,11 @@ impl Store {
         format!("{}{name}", self.inner.prefix)
     }
 
+    /// What stands before every key.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.inner.prefix
+    }
+
     /// Calls one script.
     pub(crate) async fn eval(
         &self,
@@ -198,7 +207,13 @@ impl Store {
         keys: Vec<String>,
         args: Vec<Vec<u8>>,
     ) -> Result<Value, StoreError> {
-        let mut answers = self.eval_all(&[Call { script, keys, args }]).await?;
+        let (keys, args) = (keys.into_iter().collect(), args.into_iter().collect());
+        self.eval_one(Call { script, keys, args }).await
+    }
+
+    /// [`Self::eval`], with all that belongs to it.
+    pub(crate) async fn eval_one(&self, call: Call<'_>) -> Result<Value, StoreError> {
+        let mut answers = self.eval_all(&[call]).await?;
         let nothing = || self.garbled("no answer at all");
         answers.pop().map(|(_, answer)| answer).ok_or_else(nothing)?
     }
@@ -463,20 +478,22 @@ fn login(address: &StoreAddress) -> RedisConnectionInfo {
 }
 
 fn by_sha1(call: &Call<'_>) -> redis::Cmd {
-    with_arguments(redis::cmd("EVALSHA"), &call.script.sha1, call)
+    with_arguments("EVALSHA", &call.script.sha1, call)
 }
 
 fn by_text(call: &Call<'_>) -> redis::Cmd {
-    with_arguments(redis::cmd("EVAL"), &call.script.text, call)
+    with_arguments("EVAL", &call.script.text, call)
 }
 
-fn with_arguments(mut command: redis::Cmd, script: &str, call: &Call<'_>) -> redis::Cmd {
-    command.arg(script).arg(call.keys.len());
-    for key in &call.keys {
-        command.arg(key);
-    }
-    for arg in &call.args {
-        command.arg(arg.as_slice());
+fn with_arguments(name: &str, script: &str, call: &Call<'_>) -> redis::Cmd {
+    let Call { keys, args, .. } = call;
+    // Its own three: name, script and how many keys.
+    let (count, bytes) = (3 + keys.len() + args.len(), keys.bytes() + args.bytes());
+    let mut command =
+        redis::Cmd::with_capacity(count, name.len() + script.len() + COUNT_DIGITS_MAX + bytes);
+    command.arg(name).arg(script).arg(keys.len());
+    for word in keys.iter().chain(args.iter()) {
+        command.arg(word);
     }
     command
 }

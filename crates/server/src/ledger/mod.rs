@@ -16,6 +16,7 @@ mod record;
 mod reply;
 mod scripts;
 mod status;
+mod words;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -9,14 +9,15 @@ use super::book::{Book, millis};
 use super::connection::Call;
 use super::record;
 use super::scripts::SCRIPTS;
+use super::words::Words;
 
 /// Of one call, see `lua/operate.lua`.
 #[derive(Debug, Default)]
 pub(super) struct Operations {
     /// Sources whose limits or counts it touches, as far as they are known here; few.
     sources: Vec<SourceId>,
-    keys: Vec<String>,
-    args: Vec<String>,
+    keys: Words,
+    args: Words,
 }
 
 impl Operations {
@@ -25,14 +26,12 @@ impl Operations {
         let Reservation { id, camera, source, user, quality, class } = reservation;
         self.name(source);
         self.begin(book, "reserve", id);
-        self.args.extend([
-            source.to_string(),
-            camera.to_string(),
-            record::encoded(user),
-            record::quality_word(*quality).to_owned(),
-            class.get().to_string(),
-            name.to_owned(),
-        ]);
+        self.args.push(source.as_str());
+        self.args.push(camera.as_str());
+        self.args.write(format_args!("{}", record::encoded(user)));
+        self.args.push(record::quality_word(*quality));
+        self.args.write(format_args!("{}", class.get()));
+        self.args.push(name);
     }
 
     pub(super) fn release(&mut self, book: &Book, id: &ReservationId) {
@@ -50,22 +49,22 @@ impl Operations {
     }
 
     pub(super) fn into_call(self, book: &Book) -> Call<'static> {
-        let mut keys = vec![book.good_limits_key()];
-        let mut args = vec![
+        let mut keys = Words::from_iter([book.good_limits_key()]);
+        let mut args = Words::from_iter([
             book.epoch.clone(),
             self.sources.len().to_string(),
             book.quota.total().to_string(),
             book.quota.user_limit().map(|limit| limit.to_string()).unwrap_or_default(),
             millis(book.policy.initial),
             MAX_LEASES.to_string(),
-        ];
+        ]);
         for source in &self.sources {
             keys.extend([book.count_key(source), book.limit_key(source)]);
             args.extend([source.to_string(), book.configured(source)]);
         }
-        keys.extend(self.keys);
-        args.extend(self.args);
-        book.script(&SCRIPTS.operate, keys, args)
+        keys.append(&self.keys);
+        args.append(&self.args);
+        book.script(&SCRIPTS.operate, &keys, &args)
     }
 
     fn name(&mut self, source: &SourceId) {
@@ -75,7 +74,8 @@ impl Operations {
     }
 
     fn begin(&mut self, book: &Book, what: &str, id: &ReservationId) {
-        self.keys.extend(book.lease_keys(id));
-        self.args.extend([what.to_owned(), id.to_string()]);
+        book.add_lease_keys(&mut self.keys, id);
+        self.args.push(what);
+        self.args.push(id.as_str());
     }
 }

@@ -3,7 +3,7 @@
 use control::{
     Basis, CameraId, Class, Lease, Quality, Reservation, ReservationId, SourceId, Timestamp,
 };
-use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{NON_ALPHANUMERIC, PercentEncode, percent_decode_str, utf8_percent_encode};
 
 use super::lookup::Leaseholder;
 use super::offset::Offset;
@@ -99,8 +99,8 @@ impl Record {
 }
 
 /// A user's name as it stands in a record: without the signs that part it.
-pub(super) fn encoded(user: &str) -> String {
-    utf8_percent_encode(user, NON_ALPHANUMERIC).to_string()
+pub(super) fn encoded(user: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(user, NON_ALPHANUMERIC)
 }
 
 pub(super) const fn quality_word(quality: Quality) -> &'static str {
