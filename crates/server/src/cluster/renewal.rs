@@ -133,9 +133,11 @@ impl Cluster {
     /// Gives back all of these, as far as they are this node's.
     pub(super) async fn release_all(&self, keys: impl Iterator<Item = String>) {
         let inner = &self.0;
-        let args = vec![inner.owner.clone().into_bytes()];
-        let call =
-            |key| Call { script: &inner.scripts.release, keys: vec![key], args: args.clone() };
+        let call = |key| Call {
+            script: &inner.scripts.release,
+            keys: [key].iter().collect(),
+            args: [&inner.owner].into_iter().collect(),
+        };
         let calls: Vec<Call<'_>> = keys.map(call).collect();
         for calls in calls.chunks(LEASES_A_CALL) {
             // What is not given back expires.

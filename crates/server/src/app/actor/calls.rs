@@ -10,9 +10,7 @@ impl Actor {
     pub(super) fn handle_command(&mut self, command: Command) {
         match command {
             Command::Reserve { camera, user, quality, class, page, reply } => {
-                let Some(reservation) = random_reservation() else {
-                    return;
-                };
+                let Some(reservation) = random_reservation() else { return };
                 let wish = Wish { camera: camera.clone(), user: user.clone(), quality, class };
                 self.journal.asked(&reservation, wish);
                 let waiting = Waiting::Reserve {
@@ -55,9 +53,7 @@ impl Actor {
                     let request = Request::EndWatch { viewer: *viewer };
                     self.ask(request, Waiting::EndWatch(reply));
                 }
-                None => {
-                    let _ = reply.send(false);
-                }
+                None => drop(reply.send(false)),
             },
             Command::StopSource { ingress, reply } => {
                 let camera = self.camera_of_ingress(ingress);
