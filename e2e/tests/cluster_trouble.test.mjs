@@ -202,7 +202,8 @@ scenario('a node that nobody reaches hears of revocations by the store alone', a
 
   const removed = await sendAway(first, place);
 
-  assert.equal(removed.status, 200, removed.text);
+  assert.deepEqual([removed.status, removed.json.removed], [202, false], removed.text);
+  assert.match(removed.json.note, /^node n3 did not answer: .*; its tokens are revoked, and a node that has the viewer ends/);
   await until('its media ends', async () => (await connected(deaf)) === 0, END);
   for (const node of [deaf, second, first]) await until('it opens nothing', () => refused(node, place), END);
   await allCount([first, second, deaf], 0);
