@@ -1,7 +1,7 @@
 /** The talk room: the button, one's own voice, and the voices that can be heard. */
 
 import { useSignal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import type { Choice } from "../rtc/voice-receiver";
 import { attachSwitch } from "../rtc/voice-switch";
 import type { VoiceTrouble } from "../rtc/voice-trouble";
@@ -71,7 +71,7 @@ function Speak({ room }: { room: TalkRoom }) {
 
 function TalkButton({ room }: { room: TalkRoom }) {
   const ref = useLevel<HTMLButtonElement>(() => room.ownLevel());
-  useEffect(() => (ref.current === null ? undefined : attachSwitch(ref.current, room.talk)), [room]);
+  useLayoutEffect(() => (ref.current === null ? undefined : attachSwitch(ref.current, room.talk)), [room]);
   const state = room.talking.value;
   return (
     <button

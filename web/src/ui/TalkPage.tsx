@@ -1,7 +1,7 @@
 /** The talk page: the room, and nothing else to look at. */
 
 import { useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { useLayoutEffect } from "preact/hooks";
 import logo from "../assets/logo.svg";
 import { isTalkKey } from "../rtc/voice-switch";
 import { announcement } from "../state/announce";
@@ -47,7 +47,8 @@ export function TalkPage() {
 
 /** Where no control has the focus, Space and Enter talk. */
 function usePageKey(room: TalkRoom | null): void {
-  useEffect(() => {
+  // As soon as it is shown, so that no press is lost between its first picture and what follows it.
+  useLayoutEffect(() => {
     if (room === null) return undefined;
     const end = new AbortController();
     const { signal } = end;
