@@ -61,10 +61,11 @@ scenario('pages are closed while they load, reserve, offer, connect and play', a
   await Promise.all(
     contexts.map(async (context, at) => {
       const page = await context.newPage();
-      const going = page.goto(`${manifold.url}/?open=cam-1`).catch(() => {});
+      page.goto(`${manifold.url}/?open=cam-1`).catch(() => {});
       await pause(at * APART_MS);
-      await (at % 2 === 0 ? page.close() : context.close());
-      await going;
+      // A busy Chromium does not always say that it has closed a page that was loading: its context takes it along.
+      if (at % 2 === 0) page.close().catch(() => {});
+      await context.close();
     }),
   );
   await nobody(manifold);
